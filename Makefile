@@ -1,0 +1,42 @@
+# Everything lives in .venv; `make clean` removes it. `make help` lists the targets.
+VENV ?= .venv
+B    := $(VENV)/bin
+PY   ?= python3
+# uv does not read pip's configuration: hand it the wheel folder that pip uses, if any
+FIND := $(addprefix --find-links ,$(or $(PIP_FIND_LINKS),$(shell $(PY) -m pip config get global.find-links 2>/dev/null)))
+PIP   = $(B)/uv pip install -q --python $(B)/python $(FIND) -c constraints.txt
+export OMP_NUM_THREADS ?= 1
+export PATH := $(abspath $(B)):$(PATH)
+
+.PHONY: help run test test-docs docs readme nbs course bench lint clean
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+run: $(VENV)/.run ## Train the demo network on the embedded images, save its plot and weights
+	@$(B)/python -m fastloop demo $(ARGS)
+test: $(VENV)/.dev ## Run every notebook and every test, and check that generated files are current
+	$(B)/python -m pytest -q $(ARGS)
+test-docs: $(VENV)/.ui docs ## Open the built site in headless Chromium
+	$(B)/python -m pytest -q tests/browser $(ARGS)
+docs: $(VENV)/.dev ## Build the website into _docs
+	$(B)/python tools/docs.py
+readme: $(VENV)/.dev ## Write README.md from nbs/index.ipynb
+	$(B)/python tools/readme.py
+nbs: $(VENV)/.dev ## Run all notebooks in place, clean them and export the package
+	$(B)/python tools/nb.py build
+course: $(VENV)/.ui ## Open the notebooks in JupyterLab
+	$(B)/jupyter lab nbs
+bench: $(VENV)/.dev ## Measure fastloop against loops written by hand
+	$(B)/python -m benchmarks $(ARGS)
+lint: $(VENV)/.dev ## Check the style of package, notebooks, tests and tools
+	$(B)/python tools/lint.py
+clean: ## Remove the environment and everything that was built
+	rm -rf $(VENV) _proc _docs build dist *.egg-info .pytest_cache .ruff_cache
+
+$(B)/uv:
+	$(PY) -m venv $(VENV) && $(B)/pip install -q uv==0.13.8
+$(VENV)/.run: settings.ini setup.py constraints.txt | $(B)/uv
+	$(PIP) -e . && touch $@
+$(VENV)/.dev: settings.ini setup.py constraints.txt | $(B)/uv
+	$(PIP) -e '.[dev]' && touch $@ $(VENV)/.run
+$(VENV)/.ui: settings.ini setup.py constraints.txt | $(B)/uv
+	$(PIP) -e '.[dev,ui]' && touch $@ $(VENV)/.dev $(VENV)/.run
