@@ -1,0 +1,351 @@
+"""Build the website into `_docs`: notebooks become pages of prose, code, plots and API tables.
+
+nbdev reads the notebooks, this file adds to each page the entries of the names it exports, and
+smalldocs writes the HTML. Nothing is executed: the pages show the outputs that the notebooks hold.
+`ApiRenderer` is also what `show_doc` uses (`renderer` in settings.ini).
+"""
+import ast
+import importlib
+import inspect
+import os
+import re
+import shutil
+import sys
+import textwrap
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import yaml
+from execnb.nbio import mk_cell, read_nb, write_nb
+from fastcore.docments import DocmentTbl, ShowDocRenderer
+from nbdev import processors
+from nbdev.config import get_config
+from nbdev.doclinks import NbdevLookup
+from smalldocs.site import build as build_site
+
+root = Path(__file__).resolve().parent.parent
+if str(root) not in sys.path:
+    sys.path.insert(0, str(root))
+from tools.rooms import nbs, page_name, read_room, rooms  # noqa: E402
+
+exporting = {'export', 'exporti', 'exports'}  # the directives of cells that go into the package
+members = (staticmethod, classmethod, property, cached_property)
+
+
+# ---- one entry of an API table
+
+def code_spans(text, plain):
+    "Apply `plain` to the parts of Markdown `text` that are not code"
+    parts = re.split(r'(`+[^`]+`+)', text)
+    return ''.join(o if i % 2 else plain(o) for i, o in enumerate(parts))
+
+
+def escape(text):
+    "Markdown that shows `text` as it is, code spans kept"
+    return code_spans(text, lambda o: re.sub(r'([<$*]|__)', lambda m: '\\' + '\\'.join(m[0]), o))
+
+
+def type_name(o):
+    "How a type or a default is written in a signature or a table"
+    if isinstance(o, str):
+        return o
+    if isinstance(o, type) or callable(o) and not hasattr(o, '__args__'):
+        return getattr(o, '__name__', None) or type(o).__name__
+    return str(o).replace('typing.', '')
+
+
+def default_text(o):
+    "How a default value is written"
+    return re.sub(r' at 0x[0-9a-f]+', '', type_name(o) if callable(o) else repr(o))
+
+
+class Written:
+    "Something whose `repr` is a given text"
+
+    def __init__(self, text):
+        self.text = text
+
+    def __repr__(self):
+        return self.text
+
+
+def public_members(cls):
+    "The public methods and properties that a class defines itself, in the order it defines them"
+    return [name for name, o in vars(cls).items()
+            if not name.startswith('_') and (inspect.isfunction(o) or isinstance(o, members))]
+
+
+class ApiRenderer(ShowDocRenderer):
+    "Heading, link to the source, signature, docstring and parameters; of a class, its methods too"
+
+    def __init__(self, sym, name=None, title_level=3, module=None):
+        self.property = isinstance(sym, property | cached_property)
+        super().__init__(getattr(sym, 'func', sym) if self.property else sym, name, title_level)
+        self.module = module
+
+    def source(self):
+        "Where the code is on GitHub, or None"
+        if self.module is None:
+            return NbdevLookup().code(self.fn)
+        return source_link(self.module, self.nm)
+
+    def signature(self):
+        "The call as a reader would write it, on several lines if it is long"
+        if self.sig is None or self.property:
+            return self.nm
+        params = []
+        for o in self.sig.parameters.values():
+            if o.name == 'self':
+                continue
+            if o.default is not o.empty:
+                o = o.replace(default=Written(default_text(o.default)))
+            params.append(o.replace(annotation=o.empty))
+        text = self.nm + str(inspect.Signature(params))
+        if len(text) <= 80 or not params:
+            return text
+        inner = text[len(self.nm) + 1:-1]
+        lines = textwrap.wrap(inner, 76, break_long_words=False, break_on_hyphens=False)
+        return '\n'.join([self.nm + '(', *['    ' + o for o in lines], ')'])
+
+    def docstring(self):
+        "The docstring, each of its labelled lines (`Raises: ...`) a paragraph of its own"
+        text = inspect.cleandoc(getattr(self.sym, '__doc__', None) or '')
+        return re.sub(r'\n+(Raises|Source|Returns|Yields|Note):', r'\n\n**\1:**', escape(text))
+
+    def table(self):
+        "The parameters with type, default and meaning"
+        table = DocmentTbl(self.sym)
+        if not table.has_docment:
+            return ''
+
+        def cell(column, value):
+            if value is inspect.Parameter.empty or value is None and column != 'default':
+                return ''
+            text = type_name(value).replace('\n', ' ')
+            if column == 'docment':
+                return escape(text).replace('|', r'\|')
+            if column == 'default':
+                text = default_text(value)
+            return f'`{text}`'.replace('|', r'\|').replace(' ', '') if text else ''
+
+        def row(name, values):
+            return '|' + '|'.join([name, *[cell(o, values[o]) for o in table._columns]]) + '|'
+
+        rows = [row(f'`{o}`', table.dm[o]) for o in table.params if o != 'self' and o in table.dm]
+        if table.has_return:
+            rows.append(row('**returns**', table.dm['return']))
+        columns = ['', *table._columns.values()]
+        return '\n'.join(['|' + '|'.join(columns) + '|', '|' + ':--|'*len(columns), *rows])
+
+    def bases(self):
+        "What a class builds on"
+        if not inspect.isclass(self.sym):
+            return ''
+        names = [f'`{o.__name__}`' for o in self.sym.__bases__ if o is not object]
+        return 'Builds on ' + ', '.join(names) + '.' if names else ''
+
+    def entries(self):
+        "One entry for each public method and property of a class"
+        if not inspect.isclass(self.sym):
+            return []
+        return [ApiRenderer(o if isinstance(o := vars(self.sym)[name], members[2:])
+                            else getattr(self.sym, name),
+                            f'{self.nm}.{name}', self.title_level + 1, self.module)
+                for name in public_members(self.sym)]
+
+    def _repr_markdown_(self):
+        link = NbdevLookup().link_line
+        source = self.source()
+        parts = [heading(self.nm, self.title_level),
+                 f'[source]({source}){{.api-source}}' if source else '',
+                 f'```python\n{self.signature()}\n```',
+                 link(self.docstring()), link(self.bases()), link(self.table()),
+                 *[o._repr_markdown_() for o in self.entries()]]
+        return '\n\n'.join(o for o in parts if o)
+
+
+def heading(name, level):
+    "The heading of an entry, with the anchor that nbdev's links to `name` use"
+    return f"{'#'*level} {name.replace('_', chr(92) + '_')} {{#{name.lower()} .api-entry}}"
+
+
+# ---- the entries of one module
+
+@lru_cache(None)
+def definitions(module):
+    "The top-level definitions of a module, the members of its classes too: name -> syntax tree"
+    tree = ast.parse(Path(importlib.import_module(module).__file__).read_text(encoding='utf-8'))
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {o.id: node for t in targets for o in ast.walk(t) if isinstance(o, ast.Name)}
+        elif hasattr(node, 'name'):
+            found[node.name] = node
+            found |= {f'{node.name}.{o.name}': o for o in node.body if hasattr(o, 'name')}
+    return found
+
+
+def source_link(module, name):
+    "Where `name` is defined, as a link to its line on GitHub; None if `module` does not define it"
+    node = definitions(module).get(name)
+    if node is None:
+        return None
+    cfg = get_config()
+    path = Path(importlib.import_module(module).__file__).relative_to(cfg.config_path).as_posix()
+    return f'{cfg.git_url}/blob/{cfg.branch}/{path}#L{node.lineno}'
+
+
+def exported(module):
+    "The public names that `module` itself defines, in order"
+    names = importlib.import_module(module).__all__
+    return [o for o in names if not o.startswith('_') and o in definitions(module)]
+
+
+def entry(module, name):
+    "The entry of one exported name, in Markdown"
+    node, value = definitions(module)[name], getattr(importlib.import_module(module), name)
+    if hasattr(node, 'name'):
+        return ApiRenderer(value, name, 3, module)._repr_markdown_()
+    text = textwrap.shorten(ast.unparse(node), 400, placeholder=' ...')
+    return '\n\n'.join([heading(name, 3), f'[source]({source_link(module, name)}){{.api-source}}',
+                        f'```python\n{text}\n```'])
+
+
+def reference(module):
+    "The last section of a page: an entry for every name that its room exports"
+    entries = [entry(module, o) for o in exported(module)]
+    return '\n\n'.join(['## Reference', *entries]) if entries else ''
+
+
+# ---- from notebook to page
+
+class PageFilter(processors.FilterDefaults):
+    "nbdev's own preparation of a notebook, without running it and without hiding its exports"
+
+    def base_procs(self):
+        skip = (processors.add_show_docs, processors.exec_show_docs, processors.insert_warning,
+                processors.rm_export, processors.mv_exports, processors.add_fold)
+        return [o for o in super().base_procs() if o not in skip]
+
+
+def slug(text):
+    "The anchor that a heading gets by itself"
+    text = re.sub(r'[^\w\s.-]', '', re.sub(r'\]\([^)]*\)', '', text)).strip().lower()
+    return re.sub(r'^[^a-z]+', '', re.sub(r'\s+', '-', text))
+
+
+def free_anchors(source, taken):
+    "Give headings whose anchor belongs to an exported name another one"
+    def rename(m):
+        anchor = slug(m[2])
+        return f'{m[0]} {{#about-{anchor}}}' if anchor in taken and '{#' not in m[2] else m[0]
+    return re.sub(r'^(#{2,6}) (.+)$', rename, source, flags=re.M)
+
+
+def site_links(text, cfg):
+    "Links to this site and to notebooks become links to pages, links to other files go to GitHub"
+    base = re.escape(f'{cfg.doc_host}{cfg.doc_baseurl}')
+    text = re.sub(base + r'/?([^\s)\'"]*)', r'/\1', text)
+    text = re.sub(r'(\]\()(?:\./)?([\w.-]+\.ipynb)', lambda m: f'{m[1]}/{page_name(m[2])}', text)
+    return re.sub(r'(\]\()\.\./(?:\.\./)*([\w./-]+)',
+                  lambda m: f'{m[1]}{cfg.git_url}/blob/{cfg.branch}/{m[2]}', text)
+
+
+def front_matter(nb, room):
+    "What smalldocs reads about a page, from the first cell of its notebook"
+    text = nb.cells.pop(0).source if nb.cells[0].cell_type == 'raw' else '---\n---'
+    found = yaml.safe_load(text.strip().strip('-')) or {}
+    found.pop('output-file', None)
+    found.setdefault('title', room.title)
+    return mk_cell(f'---\n{yaml.safe_dump(found, allow_unicode=True)}---\n', 'raw')
+
+
+def page(nb_path, cfg):
+    "The notebook of one page: what the room shows, then the entries of what it exports"
+    room, nb = read_room(nb_path), read_nb(nb_path)
+    PageFilter()(nb)
+    front = front_matter(nb, room)
+    names = exported(room.module) if room.module else []
+    taken = {o.lower() for o in names}
+    for i, cell in enumerate(nb.cells):
+        if cell.cell_type == 'markdown':
+            cell.source = free_anchors(cell.source, taken)
+        elif exporting & set(getattr(cell, 'directives_', None) or ()) and cell.source.strip():
+            cell.source = f'#| label: export-{i}\n{cell.source}'
+    nb.cells = [o for o in nb.cells if o.source.strip() or o.get('outputs')]
+    if room.module:
+        where = f'{cfg.git_url}/blob/{cfg.branch}/nbs/{nb_path.name}'
+        nb.cells.insert(0, mk_cell(f'::: {{.room}}\nRoom {room.number} · module '
+                                   f'`{room.module}` · [notebook]({where})\n:::', 'markdown'))
+        nb.cells.append(mk_cell(reference(room.module), 'markdown'))
+    for cell in nb.cells:
+        if cell.cell_type == 'markdown':
+            cell.source = site_links(cell.source, cfg)
+    nb.cells.insert(0, front)
+    nb.metadata.pop('widgets', None)
+    return nb
+
+
+def site_config(cfg):
+    "What settings.ini and the rooms say about the site"
+    return {'project': {'output-dir': cfg.doc_path.name},
+            'website': {'title': cfg.title, 'description': cfg.description,
+                        'site-url': f'{cfg.doc_host}{cfg.doc_baseurl}', 'repo-url': cfg.git_url,
+                        'repo-branch': cfg.branch, 'sidebar': {'contents': sidebar()}}}
+
+
+def sidebar():
+    "The navigation: the rooms in order, in the sections of their numbers"
+    contents = ['index.ipynb']
+    for room in rooms():
+        if not isinstance(contents[-1], dict) or contents[-1]['section'] != room.section:
+            contents.append({'section': room.section, 'contents': []})
+        contents[-1]['contents'].append(Path(room.page).with_suffix('.ipynb').name)
+    return contents
+
+
+# ---- the site without a network
+
+def offline(site):
+    "Take out what the pages would fetch from elsewhere, and refuse what cannot be taken out"
+    for css in site.rglob('*.css'):
+        text = css.read_text(encoding='utf-8')
+        css.write_text(re.sub(r'@import url\("?https?:[^)]*\);?', '', text), encoding='utf-8')
+    asks = re.compile(r'<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)="?https?:[^>]*>'
+                      r'|import \w+ from \'https?:[^\']*\'')
+    for html in site.rglob('*.html'):
+        for found in asks.findall(html.read_text(encoding='utf-8')):
+            raise SystemExit(f'{html.name} would need the network for {found}: maths and diagrams '
+                             'are drawn by scripts from elsewhere; use words, code or a plot')
+    entries = (site/'search.json').read_text(encoding='utf-8')
+    (site/'search.js').write_text(f'window.searchEntries = {entries};\n', encoding='utf-8')
+
+
+def build_docs():
+    "Build the website; stops with a message if a link leads nowhere"
+    os.chdir(root)
+    cfg = get_config()
+    proc = root/'_proc'
+    shutil.rmtree(proc, ignore_errors=True)
+    proc.mkdir()
+    for name in ('_quarto.yml', 'styles.css', 'favicon.svg'):
+        shutil.copy(nbs/name, proc)
+    settings = yaml.safe_dump(site_config(cfg), sort_keys=False)
+    (proc/'site.yml').write_text(settings, encoding='utf-8')
+    for nb in [nbs/'index.ipynb', *[o.path for o in rooms()]]:
+        write_nb(page(nb, cfg), proc/Path(page_name(nb.name)).with_suffix('.ipynb').name)
+    site = build_site(proc, quiet=True)
+    offline(site.out)
+    shutil.rmtree(cfg.doc_path, ignore_errors=True)
+    shutil.move(site.out, cfg.doc_path)
+    for warning in site.warnings:
+        print('warning:', warning)
+    print(f'{len(site.pages)} pages; open {cfg.doc_path.name}/index.html')
+    if site.broken:
+        raise SystemExit('\n'.join(['links that lead nowhere:',
+                                    *[f'  {where}: {href}' for where, href in site.broken]]))
+
+
+if __name__ == '__main__':
+    build_docs()
