@@ -1,0 +1,650 @@
+"""The house rules of the notebooks, each a function that reads all rooms and yields what breaks it.
+
+A rule is a function from the list of rooms to messages; no message means that the rule holds.
+`test_house_rules.py` runs every rule over `nbs/`, and every rule over a small notebook that breaks
+it, so that no rule can pass by not looking.
+"""
+import ast
+import io
+import json
+import re
+import sys
+import tokenize
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+root = Path(__file__).resolve().parent.parent
+RULES = {}
+
+
+def rule(check):
+    "Register `check` under its own name"
+    RULES[check.__name__] = check
+    return check
+
+
+# ---- notebooks -----------------------------------------------------------------------------------
+@dataclass
+class Cell:
+    "One cell of a notebook, with what its source says"
+    room: object
+    index: int
+    raw: dict
+
+    @property
+    def where(self): return f'{self.room.name}, cell {self.index}'
+
+    @property
+    def is_code(self): return self.raw['cell_type'] == 'code'
+
+    @property
+    def source(self): return ''.join(self.raw['source'])
+
+    @property
+    def outputs(self): return self.raw.get('outputs', [])
+
+    @cached_property
+    def directives(self):
+        "The words after `#|`, such as `export` or `default_exp data.load`"
+        return re.findall(r'^#\|\s*(.+?)\s*$', self.source, flags=re.M) if self.is_code else []
+
+    @property
+    def is_export(self):
+        return any(re.fullmatch(r'exports?(\s.*)?', o) for o in self.directives)
+
+    @property
+    def is_internal(self):
+        "Exported, but kept out of `__all__`"
+        return 'exporti' in self.directives
+
+    @cached_property
+    def code(self):
+        "The source as Python reads it: lines that only IPython understands are blanked"
+        return re.sub(r'^\s*[%!].*$', 'pass', self.source, flags=re.M)
+
+    @cached_property
+    def tree(self): return ast.parse(self.code)
+
+    @cached_property
+    def statements(self): return self.tree.body
+
+    @cached_property
+    def definitions(self):
+        "Names bound at top level by a class, a function or an assignment, with their nodes"
+        return list(defined(self.statements))
+
+    @property
+    def public(self):
+        "The definitions that users of the package see"
+        return [(name, node) for name, node in self.definitions if not name.startswith('_')]
+
+
+@dataclass
+class Room:
+    "One notebook"
+    path: Path
+
+    @cached_property
+    def cells(self):
+        raw = json.loads(self.path.read_text(encoding='utf-8'))['cells']
+        return [Cell(self, i, o) for i, o in enumerate(raw)]
+
+    @property
+    def name(self): return self.path.name
+
+    @property
+    def stem(self): return self.path.stem
+
+    @property
+    def number(self):
+        "Its layer; a notebook without one, such as `index`, stands above all"
+        found = re.match(r'\d+', self.stem)
+        return int(found[0]) if found else 1000
+
+    @cached_property
+    def code(self): return [o for o in self.cells if o.is_code]
+
+    @cached_property
+    def exported(self): return [o for o in self.code if o.is_export or o.is_internal]
+
+    @cached_property
+    def defaults(self):
+        return [o.split()[1] for c in self.code for o in c.directives
+                if re.match(r'default_exp\s+\S', o)]
+
+    @property
+    def module(self):
+        "The module it makes, such as `callback.core`"
+        return self.defaults[0] if self.defaults else None
+
+    @property
+    def headings(self):
+        "The text of its `##` headings, with the index of their cells"
+        return [(i.strip(), c.index) for c in self.cells if not c.is_code
+                for i in re.findall(r'^##\s+(.+)$', c.source, flags=re.M)]
+
+
+def read_rooms(folder):
+    "Every notebook of a folder in the order of its number"
+    return [Room(o) for o in sorted(Path(folder).glob('*.ipynb'))]
+
+
+# ---- Python --------------------------------------------------------------------------------------
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
+
+
+def is_import(node): return isinstance(node, (ast.Import, ast.ImportFrom))
+
+
+def blocks(node):
+    "The statement lists of an `if`, `try` or `with`, one after the other"
+    parts = [getattr(node, o, []) for o in ('body', 'orelse', 'finalbody')]
+    parts += [o.body for o in getattr(node, 'handlers', [])]
+    return [o for part in parts for o in part]
+
+
+def decorators(node):
+    "The decorators of a definition as dotted names, without their arguments"
+    found = [o.func if isinstance(o, ast.Call) else o for o in node.decorator_list]
+    return [ast.unparse(o) for o in found]
+
+
+def is_patch(node):
+    return isinstance(node, FUNCTIONS) and bool({'patch', 'patch_to'} & set(decorators(node)))
+
+
+def defined(statements):
+    "Yield `(name, node)` for what these top-level statements define"
+    for o in statements:
+        if isinstance(o, DEFINITIONS):
+            if not is_patch(o): yield o.name, o
+        elif isinstance(o, (ast.Assign, ast.AnnAssign)):
+            targets = o.targets if isinstance(o, ast.Assign) else [o.target]
+            names = [n for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)]
+            yield from ((n.id, o) for n in names if isinstance(n.ctx, ast.Store))
+        elif isinstance(o, (ast.If, ast.Try, ast.With)):
+            seen = {}
+            for name, node in defined(blocks(o)): seen.setdefault(name, node)
+            yield from seen.items()
+
+
+def imported(tree):
+    "Yield `(module, name, node)` for every import in a tree; `name` is None for `import module`"
+    for o in ast.walk(tree):
+        if isinstance(o, ast.Import): yield from ((a.name, None, o) for a in o.names)
+        elif isinstance(o, ast.ImportFrom):
+            module = '.'*o.level + (o.module or '')
+            yield from ((module, a.name, o) for a in o.names)
+
+
+def comments(source):
+    "The comments of a source by line, without nbdev's directives"
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    found = {o.start[0]: o.string for o in tokens if o.type == tokenize.COMMENT}
+    return {i: o.lstrip('# ').strip() for i, o in found.items() if not o.startswith('#|')}
+
+
+def documented(lines, notes):
+    """The names that have a docment
+
+    `lines` are `(line, name)` pairs: a comment behind a name belongs to the last name of its line,
+    comment lines above a line that has none belong to it as well, as `fastcore.docments` reads it.
+    """
+    owner = dict(lines)
+    found = set()
+    for line, name in owner.items():
+        if notes.get(line) or (notes.get(line-1) and line-1 not in owner): found.add(name)
+    return found
+
+
+# ---- one definition, one place -------------------------------------------------------------------
+def namespace(room):
+    "The part of the package in which a room's names must differ"
+    return 'keras' if room.module and room.module.split('.')[0] == 'keras' else ''
+
+
+@rule
+def names_are_defined_once(rooms):
+    "One exported definition per public name in all modules; fastloop.keras is counted by itself"
+    seen = {}
+    for room in rooms:
+        own = room.module if namespace(room) else ''  # Keras' modules may repeat each other's names
+        for cell in room.exported:
+            for name, _ in cell.public:
+                other = seen.setdefault((own, name), cell)
+                if other is not cell:
+                    yield f'{cell.where}: `{name}` is defined in {other.where} already'
+
+
+@rule
+def modules_are_made_once(rooms):
+    "Each notebook makes one module, named like the notebook, and no other makes it"
+    seen = {}
+    for room in rooms:
+        if len(room.defaults) > 1: yield f'{room.name}: {len(room.defaults)} `default_exp`'
+        if room.exported and not room.defaults: yield f'{room.name}: exports without `default_exp`'
+        if room.module is None: continue
+        if room.module in seen: yield f'{room.name}: {seen[room.module]} makes {room.module} too'
+        seen.setdefault(room.module, room.name)
+        if room.stem.partition('_')[2] != room.module:
+            yield f'{room.name}: makes {room.module}, which its name does not say'
+
+
+@rule
+def files_are_numbered(rooms):
+    "A room's name starts with two digits, and no two rooms share them"
+    seen = {}
+    for room in rooms:
+        if room.stem == 'index': continue
+        if not re.match(r'\d\d_[a-z]', room.stem): yield f'{room.name}: not named NN_module.ipynb'
+        if room.number in seen: yield f'{room.name}: {seen[room.number]} has this number too'
+        seen.setdefault(room.number, room.name)
+
+
+@rule
+def naive_versions_stay_inside(rooms):
+    "What is called naive is shown, never exported"
+    for room in rooms:
+        for cell in room.exported:
+            for name, _ in cell.definitions:
+                if re.match(r'_*naive', name, flags=re.I):
+                    yield f'{cell.where}: exports `{name}`'
+
+
+@rule
+def classes_are_whole(rooms):
+    "No `@patch`, except the verbs that 50_train hangs on Learner"
+    for room in rooms:
+        if room.module == 'train': continue
+        for cell in room.code:
+            for node in ast.walk(cell.tree):
+                if is_patch(node): yield f'{cell.where}: `{node.name}` is patched in'
+
+
+# ---- imports -------------------------------------------------------------------------------------
+def made_by(module, name, layers):
+    "The highest number of the rooms behind `from module import name`, None if no room is"
+    wanted = module.removeprefix('fastloop').lstrip('.')
+    for o in ('.'.join(filter(None, [wanted, name])), wanted):
+        if o in layers: return layers[o]
+        inside = [n for m, n in layers.items() if o and m.startswith(o + '.')]
+        if inside: return max(inside)
+    return None
+
+
+def is_ours(module): return module == 'fastloop' or module.startswith('fastloop.')
+
+
+@rule
+def imports_point_down(rooms):
+    "A room imports lower-numbered rooms only; outside exported cells also itself"
+    layers = {room.module: room.number for room in rooms if room.module}
+    for room in rooms:
+        for cell in room.code:
+            for module, name, _ in imported(cell.tree):
+                if module.startswith('.'): yield f'{cell.where}: relative import of {module}'
+                if not is_ours(module) or (module, name) == ('fastloop', None): continue
+                if (module, name) == ('fastloop', '__version__'): continue
+                other = made_by(module, name, layers)
+                own = other == room.number and cell not in room.exported
+                if other is None: yield f'{cell.where}: no room makes {module} ({name})'
+                elif other >= room.number and not own:
+                    yield f'{cell.where}: imports {module} ({name}), room {other}'
+
+
+@rule
+def callbacks_keep_apart(rooms):
+    "A callback module never imports runner, learner, data, vision or what stands above them"
+    apart = {'runner', 'learner', 'data', 'vision', 'train', 'distributed', 'keras', 'all'}
+    for room in rooms:
+        if not room.module or not room.module.startswith('callback'): continue
+        for cell in room.exported:
+            for module, name, _ in imported(cell.tree):
+                path = module.split('.') + [name]
+                if path[0] == 'fastloop' and len(path) > 1 and path[1] in apart:
+                    yield f'{cell.where}: imports {module} ({name})'
+
+
+@rule
+def imports_have_their_own_cells(rooms):
+    "A cell that imports does nothing else; only exported functions may import inside"
+    for room in rooms:
+        for cell in room.code:
+            top = [o for o in cell.statements if is_import(o)]
+            if top and len(top) < len(cell.statements):
+                yield f'{cell.where}: imports and does something else'
+            # the site runs every cell in which an import occurs, exported ones in any case
+            nested = any(is_import(o) for o in ast.walk(cell.tree))
+            if nested and not top and cell not in room.exported:
+                yield f'{cell.where}: imports inside a definition'
+
+
+@rule
+def imports_are_explicit(rooms):
+    "No star imports, except of fastloop.all in the last rooms and the home page"
+    for room in rooms:
+        for cell in room.code:
+            for module, name, _ in imported(cell.tree):
+                allowed = module == 'fastloop.all' and room.number > 90 and not cell.is_export
+                if name == '*' and not allowed: yield f'{cell.where}: from {module} import *'
+
+
+OPTIONAL = {'matplotlib', 'pandas', 'ipywidgets', 'IPython', 'tqdm', 'tensorboard', 'PIL', 'keras',
+            'safetensors', 'fastai', 'requests', 'sklearn', 'scipy', 'torchvision'}
+
+
+@rule
+def optional_packages_are_imported_late(rooms):
+    "A module imports what is heavy or optional inside the function that needs it"
+    for room in rooms:
+        for cell in room.exported:
+            top = [o for s in cell.statements for o in [s, *blocks(s)] if is_import(o)]
+            for module, name, _ in imported(ast.Module(top, [])):
+                if module.split('.')[0] in OPTIONAL:
+                    yield f'{cell.where}: imports {module} ({name}) with the module'
+
+
+# ---- size and style ------------------------------------------------------------------------------
+def is_loop(cell):
+    "Is this the cell of the loop itself?"
+    return any(isinstance(o, ast.ClassDef) and o.name == 'Runner' for o in cell.statements)
+
+
+def code_lines(cell):
+    "The lines of a cell that hold code or comments: no empty ones, no directives"
+    lines = [o.strip() for o in cell.source.splitlines()]
+    return sum(bool(o) and not o.startswith('#|') for o in lines)
+
+
+@rule
+def cells_are_small(rooms):
+    "40 lines at most, the loop 60; at most a quarter of a notebook's code cells over 16"
+    for room in rooms:
+        for cell in room.code:
+            size = len(cell.source.splitlines())
+            if size > (60 if is_loop(cell) and cell.is_export else 40):
+                yield f'{cell.where}: {size} lines'
+        long = sum(code_lines(o) > 16 for o in room.code)
+        if 4*long > len(room.code):
+            yield f'{room.name}: {long} of {len(room.code)} code cells have more than 16 lines'
+
+
+@rule
+def notebooks_are_small(rooms):
+    "At most 300 kB"
+    for room in rooms:
+        size = room.path.stat().st_size
+        if size > 300_000: yield f'{room.name}: {size/1000:.0f} kB'
+
+
+@rule
+def lines_are_short(rooms):
+    "At most 100 columns in code cells"
+    for room in rooms:
+        for cell in room.code:
+            for line in cell.source.splitlines():
+                if len(line) > 100: yield f'{cell.where}: {len(line)} columns: {line[:40]}…'
+
+
+@rule
+def statements_have_their_own_lines(rooms):
+    "No `;`"
+    for room in rooms:
+        for cell in room.code:
+            tokens = tokenize.generate_tokens(io.StringIO(cell.code).readline)
+            if any(o.type == tokenize.OP and o.string == ';' for o in tokens):
+                yield f'{cell.where}: a semicolon'
+
+
+# ---- stored outputs ------------------------------------------------------------------------------
+@rule
+def outputs_are_stored(rooms):
+    "Notebooks are stored executed: with outputs, no errors, no noise, no execution counts"
+    for room in rooms:
+        if not any(o.outputs for o in room.code): yield f'{room.name}: no outputs'
+        for cell in room.code:
+            counts = [cell.raw.get('execution_count'), *(o.get('execution_count')
+                                                         for o in cell.outputs)]
+            if any(o is not None for o in counts): yield f'{cell.where}: an execution count'
+            for o in cell.outputs:
+                if o['output_type'] == 'error': yield f"{cell.where}: a stored {o.get('ename')}"
+                if o.get('name') == 'stderr':
+                    yield f"{cell.where}: output on stderr: {''.join(o['text'])[:60]!r}"
+
+
+def output_text(cell):
+    "What a reader sees below a cell, as text"
+    for o in cell.outputs:
+        yield ''.join(o.get('text', ''))
+        yield from (''.join(v) for k, v in o.get('data', {}).items()
+                    if k.startswith('text/') and isinstance(v, (str, list)))
+
+
+@rule
+def outputs_are_repeatable(rooms):
+    "No memory addresses, control characters or times of the clock in stored outputs"
+    for room in rooms:
+        for cell in room.code:
+            text = '\n'.join(output_text(cell))
+            if re.search(r'\b0x[0-9a-f]{6,}', text): yield f'{cell.where}: a memory address'
+            if re.search('[\r\x08\x1b]', text): yield f'{cell.where}: a control character'
+
+
+# ---- teaching ------------------------------------------------------------------------------------
+ALONE = {'index', '90_all'}  # no skeleton: the home page and the list of everything
+SKELETON = ['What we will be able to write', 'The naive version', 'What hurts',
+            'The version we keep', 'Using it', 'Exercises', 'Where next']
+
+
+def has_skeleton(room): return room.stem not in ALONE and room.number < 90
+
+
+@rule
+def rooms_begin_with_a_promise(rooms):
+    "The first cell holds `# title` and `> one-line promise` and nothing else"
+    for room in rooms:
+        first = room.cells[0] if room.cells else None
+        text = '' if first is None or first.is_code else first.source.strip()
+        if not re.fullmatch(r'# [^\n]+\n+> [^\n]+(\n+- \w+: [^\n]+)*', text):
+            yield f'{room.name}: the first cell is not `# title` and `> promise`'
+
+
+@rule
+def rooms_have_the_skeleton(rooms):
+    "The sections of a room, in their order"
+    for room in filter(has_skeleton, rooms):
+        at = -1
+        names = [o for o, _ in room.headings]
+        for wanted in SKELETON:
+            found = [i for i, o in enumerate(names) if o.rstrip(' .:').lower() == wanted.lower()]
+            if not found: yield f'{room.name}: no section `## {wanted}`'
+            elif min(found) < at: yield f'{room.name}: `## {wanted}` stands too early'
+            else: at = min(found)
+
+
+@rule
+def exercises_can_be_checked(rooms):
+    "3 to 5 exercises, each with code that checks the answer"
+    for room in filter(has_skeleton, rooms):
+        starts = [i for name, i in room.headings if name == 'Exercises']
+        if not starts: continue
+        after = [i for _, i in room.headings if i > starts[0]] or [len(room.cells)]
+        part = '\n'.join(o.source if not o.is_code else f'```python\n{o.source}\n```'
+                         for o in room.cells[starts[0]:min(after)])
+        checks = [o for o in re.findall(r'^\s*```.*?\n(.*?)^\s*```', part, flags=re.M | re.S)
+                  if re.search(r'\bassert\b|\btest_\w+\(|\braises\(', o)]
+        if len(checks) < 3: yield f'{room.name}: {len(checks)} exercises with a check'
+
+
+def checks(cell):
+    "Does a cell assert something?"
+    calls = [o.func for o in ast.walk(cell.tree) if isinstance(o, ast.Call)]
+    names = [getattr(o, 'id', getattr(o, 'attr', '')) for o in calls]
+    return (any(isinstance(o, ast.Assert) for o in ast.walk(cell.tree))
+            or any(re.match(r'test_|raises$', o) for o in names))
+
+
+@rule
+def exports_are_shown_and_checked(rooms):
+    "Within the two code cells after an export: a stored output and an assert"
+    for room in rooms:
+        if room.stem in ALONE: continue
+        for i, cell in enumerate(room.code):
+            if not (cell.is_export and cell.public): continue
+            # consecutive exports share the cells that follow them
+            after = [o for o in room.code[i+1:] if o not in room.exported][:2]
+            missing = [what for what, ok in [('output', any(o.outputs for o in after)),
+                                             ('assert', any(map(checks, after)))] if not ok]
+            names = ', '.join(o for o, _ in cell.public)
+            if missing: yield f"{cell.where}: {names}: no {' and no '.join(missing)} after it"
+
+
+@rule
+def exports_do_not_pile_up(rooms):
+    "At most three cells with exported definitions in a row"
+    for room in rooms:
+        if room.stem in ALONE: continue
+        row = 0
+        for cell in room.code:
+            if cell not in room.exported: row = 0
+            row += any(isinstance(o, DEFINITIONS) for _, o in cell.public)
+            if row == 4: yield f'{cell.where}: the fourth exported definition before any example'
+
+
+# ---- documentation -------------------------------------------------------------------------------
+def is_event(name): return re.match(r'(begin|after|before|on)_', name)
+
+
+def public_parts(room):
+    "Yield `(cell, name, node)` for exported functions, classes and their public methods"
+    for cell in room.code:
+        if not cell.is_export: continue
+        for name, node in cell.public:
+            if not isinstance(node, DEFINITIONS): continue
+            yield cell, name, node
+            if not isinstance(node, ast.ClassDef): continue
+            for o in node.body:
+                setter = isinstance(o, FUNCTIONS) and any(
+                    d.endswith(('.setter', '.deleter', 'overload')) for d in decorators(o))
+                if not isinstance(o, FUNCTIONS) or setter: continue
+                if o.name == '__init__' or not o.name.startswith('_'):
+                    yield cell, f'{name}.{o.name}', o
+        for o in cell.statements:
+            if is_patch(o) and not o.name.startswith('_'): yield cell, o.name, o
+
+
+def parameters(node):
+    "The parameters of a function that a caller may name, as `ast.arg`"
+    args = node.args.posonlyargs + node.args.args
+    own = isinstance(node, FUNCTIONS) and args and args[0].arg in ('self', 'cls')
+    return [o for o in (args[1:] if own else args) + node.args.kwonlyargs
+            if not o.arg.startswith('_')]
+
+
+def fields(node):
+    "The fields of a dataclass; none of any other class"
+    if not any(o.split('.')[-1] == 'dataclass' for o in decorators(node)): return []
+    return [o for o in node.body if isinstance(o, ast.AnnAssign)]
+
+
+@rule
+def exports_have_docstrings(rooms):
+    "Public functions, classes and methods have a docstring whose first line is one sentence"
+    for room in rooms:
+        for cell, name, node in public_parts(room):
+            if name.endswith('.__init__'): continue
+            first, *rest = (ast.get_docstring(node) or '').splitlines() or ['']
+            if not first.strip(): yield f'{cell.where}: `{name}` has no docstring'
+            elif re.search(r'[a-z)`]\. +[A-Z]', first):
+                yield f'{cell.where}: the first line of `{name}` is more than one sentence'
+            elif rest and rest[0].strip():
+                yield f'{cell.where}: no blank line after the first line of `{name}`'
+
+
+@rule
+def parameters_have_docments(rooms):
+    "Every parameter of a public function, constructor or method has its comment"
+    for room in rooms:
+        for cell, name, node in public_parts(room):
+            notes = comments(cell.code)
+            if isinstance(node, ast.ClassDef):
+                lines = [(o.lineno, o.target.id) for o in fields(node)]
+            elif is_event(node.name): continue
+            else:
+                args = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                lines = sorted((o.end_lineno, o.arg) for o in args)
+                # a default value may end on a later line than its name
+                wanted = {o.arg for o in parameters(node)}
+                if node.returns: lines.append((node.returns.end_lineno, 'return'))
+                missing = wanted - documented(lines, notes)
+                if missing: yield f"{cell.where}: `{name}`: no docment for {', '.join(missing)}"
+                continue
+            missing = {o for _, o in lines} - documented(lines, notes)
+            if missing: yield f"{cell.where}: `{name}`: no docment for {', '.join(missing)}"
+
+
+@rule
+def parameters_have_types(rooms):
+    "Every parameter of a public function, constructor or method says its type"
+    for room in rooms:
+        for cell, name, node in public_parts(room):
+            if isinstance(node, ast.ClassDef) or is_event(node.name): continue
+            bare = [o.arg for o in parameters(node) if o.annotation is None]
+            if bare: yield f"{cell.where}: `{name}`: no type for {', '.join(bare)}"
+
+
+# ---- the repository ------------------------------------------------------------------------------
+def traces(text):
+    "What in a text speaks of one machine or of how the text came about, rather than of the project"
+    wanted = [r'(?<![\w.~<{:/-])/(?:root|work|opt|tmp/\w+|home/\w+)/[\w.-]+',
+              r'\bA[I]\b', r'\bLL[M]s?\b', r'chat ?bo[t]', r'\bassistan[t]s?\b',
+              r'acceptance[ ]suite', r'hidden[ ]tests?\b',
+              r'\b(?:DESIG[N]|TOOLCHAI[N])\b', r'\bseed[ ]00\d', r'\bworkplac[e]\b', r'file:///\w+',
+              r'\b(?:this|another|a later)[ ]session\b', r'\b(?:TOD[O]|FIXM[E]|XX[X])\b']
+    return [o[0] for w in wanted for o in re.finditer(w, text)]
+
+
+def pin_problems(settings, constraints, installed):
+    """What is wrong between settings.ini, constraints.txt and the environment that ran the tests
+
+    `settings` maps the keys of settings.ini, `constraints` is the text of the pins, `installed`
+    maps package names to their versions.
+    """
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name as canonical
+    pins, lines = {}, [o.split('#')[0].strip() for o in constraints.splitlines()]
+    for line in filter(None, lines):
+        name, equal, version = line.partition('==')
+        if not equal: yield f'constraints.txt: {line} is not a pin'
+        if canonical(name) in pins: yield f'constraints.txt: {name} stands twice'
+        pins[canonical(name)] = version
+    for key in ('requirements', 'dev_requirements', 'ui_requirements'):
+        for o in map(Requirement, settings.get(key, '').split()):
+            pin = pins.get(canonical(o.name))
+            if pin is None: yield f'{key}: {o} has no pin in constraints.txt'
+            elif not o.specifier.contains(pin, prereleases=True):
+                yield f'{key}: the pin {o.name}=={pin} is outside {o}'
+            if key == 'requirements' and any(s.operator in ('==', '<', '<=', '~=')
+                                             for s in o.specifier):
+                yield f'{key}: {o} binds users to old versions'
+    if 'torch' not in pins: yield 'constraints.txt: torch is not pinned'
+    for name, version in installed.items():
+        pin = pins.get(canonical(name))
+        if pin and pin != version.split('+')[0]:
+            yield f'constraints.txt: {name}=={pin}, but {version} runs the tests'
+
+
+def python_problems(settings, classifiers, running=sys.version_info[:2]):
+    "Python versions that the package's metadata claims and settings.ini does not call tested"
+    tested = settings.get('tested_python', '').split()
+    claimed = [o.rpartition(' :: ')[2] for o in classifiers
+               if re.fullmatch(r'Programming Language :: Python :: 3\.\d+', o)]
+    if not tested: yield 'settings.ini: no tested_python'
+    for o in claimed:
+        if o not in tested: yield f'the metadata claims Python {o}, settings.ini does not'
+    smallest = settings.get('min_python', '')
+    for o in tested:
+        if tuple(map(int, o.split('.'))) < tuple(map(int, smallest.split('.'))):
+            yield f'settings.ini: tested_python {o} is below min_python {smallest}'
