@@ -27,28 +27,21 @@ def _epoch_order(n, seed, epoch):
     return torch.randperm(n, generator=torch.Generator().manual_seed(_epoch_seed(seed, epoch)))
 
 # %% ../../nbs/11_data.load.ipynb #ca1b7c05
-def _cut(tensors, order, bs, start, stop, most=2**21):
+_wide = {getattr(torch, f'uint{bits}', None) for bits in (16, 32, 64)}
+
+
+def _gather(t, idx): return t[idx] if t.dtype in _wide else t.index_select(0, idx)
+
+
+def _cut(tensors, order, bs, start, stop, most=2**19):
     "Batches of rows `start` to `stop`, in `order` or as they lie, gathered `most` bytes at a time"
     row = sum(t.element_size()*t[0].numel() for t in tensors)
     group = bs*max(1, min(64, most//max(1, row*bs)))  # rows gathered at once, whole batches
     for first in range(start, stop, group):
         rows = slice(first, min(first + group, stop))
         if order is None: parts = [t[rows] for t in tensors]
-        else: parts = [t.index_select(0, order[rows]) for t in tensors]
+        else: parts = [_gather(t, order[rows]) for t in tensors]
         yield from zip(*[part.unsafe_split(bs) for part in parts])
-
-# %% ../../nbs/11_data.load.ipynb #e575fa8f
-def _as_tensor(name, data):
-    "`data` as a tensor without a graph, sharing its memory where that is safe"
-    if isinstance(data, torch.Tensor): return data.detach() if data.requires_grad else data
-    try:
-        array = np.asarray(data)
-        if not array.dtype.isnative: array = array.astype(array.dtype.newbyteorder('='))
-        if not array.flags.writeable or any(o < 0 for o in array.strides): array = array.copy()
-        return torch.as_tensor(array)
-    except (TypeError, ValueError, RuntimeError) as e:
-        raise TypeError(f'{name} must be a tensor or a numeric array, '
-                        f'got {type(data).__name__}: {e}') from e
 
 # %% ../../nbs/11_data.load.ipynb #1090056b
 def _check_tensors(tensors, names):
@@ -68,6 +61,27 @@ def _check_int(name, value, least=None):
     if whole and (least is None or value >= least): return int(value)
     raise ValueError(f'{name} must be an integer{"" if least is None else f" of {least} or more"}, '
                      f'got {value!r}')
+
+# %% ../../nbs/11_data.load.ipynb #4890e979
+def _as_tensor(name, data):
+    "`data` as a tensor without a graph, sharing its memory where that is safe"
+    if isinstance(data, torch.Tensor): return data.detach() if data.requires_grad else data
+    try:
+        array = np.asarray(data)
+        if not array.dtype.isnative: array = array.astype(array.dtype.newbyteorder('='))
+        if not array.flags.writeable or any(o < 0 for o in array.strides): array = array.copy()
+        return torch.as_tensor(array)
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise TypeError(f'{name} must be a tensor or a numeric array, '
+                        f'got {type(data).__name__}: {e}') from e
+
+
+def _ready(tensors, device):
+    "`tensors` checked, and moved to `device` if there is one"
+    names = [f'tensors[{i}]' for i in range(len(tensors))]
+    tensors = [_as_tensor(name, t) for name, t in zip(names, tensors)]
+    _check_tensors(tensors, names)
+    return tuple(tensors if device is None else [t.to(device) for t in tensors])
 
 # %% ../../nbs/11_data.load.ipynb #8cca9618
 class _Place:
@@ -146,14 +160,6 @@ class _Resumable(_Placed):
         self.seed, self._place = seed, _Place(epoch, position)
 
 # %% ../../nbs/11_data.load.ipynb #bc637d4e
-def _ready(tensors, device):
-    "`tensors` checked, and moved to `device` if there is one"
-    names = [f'tensors[{i}]' for i in range(len(tensors))]
-    tensors = [_as_tensor(name, t) for name, t in zip(names, tensors)]
-    _check_tensors(tensors, names)
-    return tuple(tensors if device is None else [t.to(device) for t in tensors])
-
-
 class TensorLoader(_Resumable):
     """Batches of tensors that are in memory, shuffled anew each epoch and cut by index.
 
