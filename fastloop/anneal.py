@@ -43,7 +43,7 @@ def annealing_cos(
     """
     return end + (start - end)/2*(math.cos(math.pi*pct) + 1)
 
-
+# %% ../nbs/20_anneal.ipynb #b8bc196c
 def annealing_exp(
     start: float,  # value where `pct` is 0, above 0
     end: float,  # value where `pct` is 1, above 0
@@ -80,7 +80,7 @@ def do_annealing_poly(
     "Go from `start` to `end` along a polynomial of what is left of the way."
     return end + (start - end)*(1 - pct)**degree
 
-
+# %% ../nbs/20_anneal.ipynb #47ec7432
 def annealing_poly(
     degree: float,  # above 1: fast first, slow at the end; below 1: slow first
 ) -> partial:  # a shape, called with `start`, `end` and `pct`
@@ -100,13 +100,13 @@ def _position(pos):
     if -1e-6 <= pos <= 1. + 1e-6: return min(1., max(0., pos))
     raise ValueError(f'pos={pos!r}: a schedule is asked for a position from 0 (begin) to 1 (end)')
 
-
+# %% ../nbs/20_anneal.ipynb #f65aa901
 def _bound(bound):
     "`bound` as plain floats: one, or a list with one for each layer group; arrays stay arrays"
     if isinstance(bound, (list, tuple)): return [float(o) for o in bound]
     return bound if getattr(bound, 'ndim', 0) else float(bound)
 
-
+# %% ../nbs/20_anneal.ipynb #cb14ea94
 def _between(func, start, end, pct):
     "`func` from `start` to `end`, for each layer group if there is a list of bounds"
     if not isinstance(start, (list, tuple)) and not isinstance(end, (list, tuple)):
@@ -116,7 +116,7 @@ def _between(func, start, end, pct):
     starts, ends = [o*n if len(o) == 1 else o for o in (starts, ends)]
     return [func(s, e, pct) for s, e in zip(starts, ends)]
 
-# %% ../nbs/20_anneal.ipynb #f65aa901
+# %% ../nbs/20_anneal.ipynb #95f805c6
 def _check_groups(start, end):
     "Refuse bounds for a different number of layer groups"
     n_start, n_end = len(_values(start)), len(_values(end))
@@ -124,7 +124,7 @@ def _check_groups(start, end):
         raise ValueError(f'start={start!r} has {n_start} values and end={end!r} has {n_end}: '
                          'give one value each, or one for each layer group')
 
-
+# %% ../nbs/20_anneal.ipynb #9709cdd4
 class _Schedule:
     "A shape with its bounds: a function of the position, which can be pickled"
     def __init__(self, func, start, end):
@@ -165,7 +165,7 @@ def sched_no(
     "Make a schedule that stays at `start`."
     return _Schedule(annealing_no, start, end)
 
-
+# %% ../nbs/20_anneal.ipynb #bf762e49
 def sched_lin(
     start: float | list,  # value at position 0; a list has one for each layer group
     end: float | list,  # value at position 1
@@ -173,7 +173,7 @@ def sched_lin(
     "Make a schedule that goes from `start` to `end` in a straight line."
     return _Schedule(annealing_linear, start, end)
 
-
+# %% ../nbs/20_anneal.ipynb #fed492b2
 def sched_cos(
     start: float | list,  # value at position 0; a list has one for each layer group
     end: float | list,  # value at position 1
@@ -181,7 +181,7 @@ def sched_cos(
     "Make a schedule that goes from `start` to `end` along half a cosine."
     return _Schedule(annealing_cos, start, end)
 
-
+# %% ../nbs/20_anneal.ipynb #4cf732c5
 def sched_exp(
     start: float | list,  # value at position 0, above 0; a list has one for each layer group
     end: float | list,  # value at position 1, above 0
@@ -211,7 +211,7 @@ def sched_poly(
     if not power > 0: raise ValueError(f'power={power!r}: give a power above 0')
     return _Schedule(partial(_anneal_power, power=power), start, end)
 
-
+# %% ../nbs/20_anneal.ipynb #c392302b
 def _anneal_power(start, end, pct, power):
     return start + (end - start)*pct**power
 
@@ -265,7 +265,7 @@ def cos_1cycle_anneal(
     "Make the two halves of a cycle: from `start` to `high`, and from there to `end`."
     return [sched_cos(start, high), sched_cos(high, end)]
 
-
+# %% ../nbs/20_anneal.ipynb #f84fa02d
 def combined_cos(
     pct: float,  # share of training before the middle is reached, 0 to 1
     start: float | list,  # value at the beginning

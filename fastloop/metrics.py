@@ -25,27 +25,27 @@ def _check_tensors(metric, pred, yb):
         if not isinstance(o, torch.Tensor):
             raise TypeError(f'{metric}: {argument} is a {type(o).__name__}, and should be a tensor')
 
-
+# %% ../nbs/21_metrics.ipynb #84b19373
 def _class_numbers(metric, pred, yb, dim):
     "The predicted and the right class of each sample, after a look at the shapes"
     _check_tensors(metric, pred, yb)
     if pred.ndim < 2 or pred.shape[dim] < 2:
-        raise ValueError(f'{metric}: pred has shape {tuple(pred.shape)}, and should have one output '
+        raise ValueError(f'{metric}: pred has shape {tuple(pred.shape)}, and should have an output '
                          f'for each class in dimension {dim}; for a single yes-or-no output there '
                          'is accuracy_thresh')
     guess, shape = pred.argmax(dim), tuple(yb.shape)
-    if yb.shape == pred.shape: yb = yb.argmax(dim)  # one-hot labels, or a probability for each class
+    if yb.shape == pred.shape: yb = yb.argmax(dim)  # one-hot labels, or probabilities
     elif yb.ndim == pred.ndim and yb.shape[dim] == 1: yb = yb.squeeze(dim)
     elif yb.numel() == guess.numel() and 1 in (yb.ndim, guess.ndim): yb = yb.reshape(guess.shape)
     if yb.shape != guess.shape:
-        raise ValueError(f'{metric}: pred has shape {tuple(pred.shape)}, so that yb should have shape '
+        raise ValueError(f'{metric}: pred has shape {tuple(pred.shape)}, so yb should have shape '
                          f'{tuple(guess.shape)}, but it has {shape} (classes in dimension {dim})')
     return guess, yb
 
-# %% ../nbs/21_metrics.ipynb #84b19373
+# %% ../nbs/21_metrics.ipynb #609fc769
 def accuracy(
-    pred: torch.Tensor,  # outputs of the model, one for each class: (n, classes), or more dimensions
-    yb: torch.Tensor,  # class numbers (n,) or (n, 1), or one-hot labels or probabilities like `pred`
+    pred: torch.Tensor,  # outputs of the model, one for each class: (n, classes, …)
+    yb: torch.Tensor,  # class numbers (n,) or (n, 1), or one-hot labels (n, classes)
     dim: int = -1,  # dimension of the classes; 1 for images (n, classes, height, width)
 ) -> torch.Tensor:  # share from 0 to 1, no dimensions, on the device of `pred`
     """Measure which share of the predictions has its largest output at the right class.
@@ -55,7 +55,7 @@ def accuracy(
     guess, right = _class_numbers('accuracy', pred, yb, dim)
     return (guess == right).float().mean()
 
-
+# %% ../nbs/21_metrics.ipynb #3aca1411
 def error_rate(
     pred: torch.Tensor,  # outputs of the model, one for each class
     yb: torch.Tensor,  # class numbers, or one-hot labels
@@ -80,7 +80,8 @@ def top_k_accuracy(
     """
     _, right = _class_numbers('top_k_accuracy', pred, yb, -1)
     if not 1 <= k <= pred.shape[-1]:
-        raise ValueError(f'k={k!r}: give a number from 1 to {pred.shape[-1]}, the number of classes')
+        raise ValueError(f'k={k!r}: there are {pred.shape[-1]} classes, so give a number from 1 to '
+                         f'{pred.shape[-1]}')
     return (pred.topk(k, dim=-1).indices == right.unsqueeze(-1)).any(-1).float().mean()
 
 # %% ../nbs/21_metrics.ipynb #84252757
@@ -153,7 +154,7 @@ def _numbers(metric, pred, yb):
     dtype = torch.promote_types(pred.dtype, torch.float32)  # half precision is too coarse for sums
     return pred.to(dtype), yb.to(dtype)
 
-
+# %% ../nbs/21_metrics.ipynb #6f872e94
 def mse(
     pred: torch.Tensor,  # predicted numbers
     yb: torch.Tensor,  # right numbers, as many
@@ -165,7 +166,7 @@ def mse(
     pred, yb = _numbers('mse', pred, yb)
     return (pred - yb).square().mean()
 
-
+# %% ../nbs/21_metrics.ipynb #ea0857ef
 def mae(
     pred: torch.Tensor,  # predicted numbers
     yb: torch.Tensor,  # right numbers, as many
@@ -177,7 +178,7 @@ def mae(
     pred, yb = _numbers('mae', pred, yb)
     return (pred - yb).abs().mean()
 
-
+# %% ../nbs/21_metrics.ipynb #5ffe6a42
 def msle(
     pred: torch.Tensor,  # predicted numbers, above -1
     yb: torch.Tensor,  # right numbers, above -1
@@ -227,10 +228,7 @@ class WeightedMean:
         "Give everything needed to go on elsewhere."
         return {k: list(v) if isinstance(v, list) else v for k, v in vars(self).items()}
 
-    def load_state_dict(
-        self,
-        state: dict,  # what `state_dict` gave
-    ):
+    def load_state_dict(self, state: dict):  # what `state_dict` gave
         "Go on from where `state` was taken."
         vars(self).update({k: list(v) if isinstance(v, list) else v for k, v in state.items()})
 
@@ -241,7 +239,7 @@ def _stack(values):
     dtype = torch.float32 if device.type == 'mps' else torch.float64
     return torch.stack([torch.as_tensor(o, device=device).reshape(()).to(dtype) for o in values])
 
-
+# %% ../nbs/21_metrics.ipynb #e931c56f
 def _add_up(total, values, weights):
     "`total` plus the weighted sum of `values`, on their device"
     if not values: return total
@@ -250,7 +248,7 @@ def _add_up(total, values, weights):
     part = (values*weights).sum()
     return part if total is None else total.to(part.device) + part
 
-
+# %% ../nbs/21_metrics.ipynb #2f8d6873
 def _to_floats(values):
     "Numbers and tensors without dimensions as floats; the device is waited for once"
     known = [o for o in values if o is not None]
@@ -285,6 +283,21 @@ class _Number:
         return self is other if isinstance(other, _Number) else float(self) == other
 
 # %% ../nbs/21_metrics.ipynb #7485454d
+class _Saved:
+    "What a checkpoint needs to go on in the middle of an epoch"
+    def state_dict(self) -> dict:  # tensors, numbers, lists and dicts
+        "Give everything needed to go on elsewhere."
+        return dict(count=self.count, latest=self.latest, data=self._state())
+
+    def load_state_dict(self, state: dict):  # what `state_dict` gave
+        "Go on from where `state` was taken."
+        self.count, self.latest = state['count'], state['latest']
+        self._load_state(state['data'])
+
+    def _state(self): return {}
+    def _load_state(self, state): pass
+
+# %% ../nbs/21_metrics.ipynb #97b769e1
 class _EventMethods:
     "The methods by which fastai v1 drives a metric"
     def on_epoch_begin(self, **kwargs):
@@ -295,7 +308,7 @@ class _EventMethods:
         self,
         last_output,  # what the model returned
         last_target,  # the targets
-        train: bool = False,  # fastai v1 measures on the validation set: training batches are passed over
+        train: bool = False,  # whether this is a training batch; fastai v1 passes them over
         **kwargs,  # the rest of fastai v1's state
     ):
         "Take one more batch."
@@ -315,8 +328,8 @@ class _EventMethods:
         "Give the latest value."
         return self.value
 
-# %% ../nbs/21_metrics.ipynb #97b769e1
-class Metric(_Number, _EventMethods):
+# %% ../nbs/21_metrics.ipynb #e4bd31cd
+class Metric(_Number, _Saved, _EventMethods):
     "A number measured over many batches, which prints and compares as its latest value."
     def __init__(
         self,
@@ -343,7 +356,7 @@ class Metric(_Number, _EventMethods):
 
     def accumulate(
         self,
-        run,  # anything with `pred` and `yb`
+        run: object,  # anything with `pred` and `yb`
     ):
         "Take the batch that `run` has just been through."
         self.update(run.pred, run.yb)
@@ -402,7 +415,8 @@ def metric_name(
 def _check_callable(func, name=None):
     "The name of `func`, which must be something that can be called"
     if not callable(func):
-        raise TypeError(f'func={func!r} cannot be called: give a function of predictions and targets')
+        raise TypeError(f'func={func!r} cannot be called: give a function of predictions and '
+                        'targets')
     return name or metric_name(func)
 
 # %% ../nbs/21_metrics.ipynb #113c6ff8
@@ -434,7 +448,7 @@ class EpochMetric(Metric):
     def _load_state(self, state):
         self.preds, self.targets = list(state['preds']), list(state['targets'])
 
-
+# %% ../nbs/21_metrics.ipynb #4e793c7e
 def _joined(batches):
     "Batches of tensors, or of tuples of tensors, put together"
     if isinstance(batches[0], torch.Tensor): return torch.cat(batches)
@@ -452,6 +466,10 @@ def rmse(
     return mse(pred, yb).sqrt()
 
 
+rmse.epoch_metric = partial(AverageMetric, mse, 'rmse', torch.sqrt)
+root_mean_squared_error = rmse
+
+# %% ../nbs/21_metrics.ipynb #18380600
 def exp_rmspe(
     pred: torch.Tensor,  # logarithms of the predicted numbers
     yb: torch.Tensor,  # logarithms of the right numbers
@@ -463,17 +481,15 @@ def exp_rmspe(
     """
     return _squared_proportion(pred, yb).sqrt()
 
-
+# %% ../nbs/21_metrics.ipynb #fd015487
 def _squared_proportion(pred, yb):
     pred, yb = _numbers('exp_rmspe', pred, yb)
     return ((yb.exp() - pred.exp())/yb.exp()).square().mean()
 
 
-rmse.epoch_metric = partial(AverageMetric, mse, 'rmse', torch.sqrt)
 exp_rmspe.epoch_metric = partial(AverageMetric, _squared_proportion, 'exp_rmspe', torch.sqrt)
-root_mean_squared_error = rmse
 
-# %% ../nbs/21_metrics.ipynb #18380600
+# %% ../nbs/21_metrics.ipynb #b7fde277
 def r2_score(
     pred: torch.Tensor,  # predicted numbers
     yb: torch.Tensor,  # right numbers, as many, not all the same
@@ -486,6 +502,9 @@ def r2_score(
     return 1 - (yb - pred).square().sum()/(yb - yb.mean()).square().sum()
 
 
+r2_score.epoch_metric = partial(EpochMetric, r2_score)
+
+# %% ../nbs/21_metrics.ipynb #7bf63719
 def explained_variance(
     pred: torch.Tensor,  # predicted numbers
     yb: torch.Tensor,  # right numbers, as many, not all the same
@@ -498,7 +517,6 @@ def explained_variance(
     return 1 - (yb - pred).var(correction=0)/yb.var(correction=0)
 
 
-r2_score.epoch_metric = partial(EpochMetric, r2_score)
 explained_variance.epoch_metric = partial(EpochMetric, explained_variance)
 
 # %% ../nbs/21_metrics.ipynb #23b3f7d6
@@ -536,7 +554,7 @@ class _KerasMetric(_ForeignMetric):
     def _add(self, pred, targets, size): self.metric_object.update_state(targets[0], pred)
     def _result(self): return self.metric_object.result()
 
-
+# %% ../nbs/21_metrics.ipynb #699111ca
 class _LearnMetric(_ForeignMetric):
     "A metric of fastai v2: looks for what it needs on the learner"
     def _add(self, pred, targets, size):
@@ -545,7 +563,7 @@ class _LearnMetric(_ForeignMetric):
 
     def _result(self): return self.metric_object.value
 
-
+# %% ../nbs/21_metrics.ipynb #09c4e6e7
 class _EventMetric(_ForeignMetric):
     "A metric of fastai v1: a callback that adds its value to `last_metrics`"
     def _clear(self): self.metric_object.on_epoch_begin()
@@ -559,13 +577,13 @@ class _EventMetric(_ForeignMetric):
         if answer is None: return self.metric_object.metric  # early versions of fastai v1
         return listify(answer['last_metrics'])[-1]
 
-# %% ../nbs/21_metrics.ipynb #699111ca
+# %% ../nbs/21_metrics.ipynb #6ed1cf54
 _verbs = {('update_state', 'result'): _KerasMetric,
           ('reset', 'update', 'compute'): _ForeignMetric,
           ('reset', 'accumulate', 'value'): _LearnMetric,
           ('on_epoch_begin', 'on_batch_end', 'on_epoch_end'): _EventMetric}
 
-
+# %% ../nbs/21_metrics.ipynb #e2a8f34d
 def as_metric(
     metric: callable,  # a function of predictions and targets, or a metric object of any library
 ) -> Metric:  # answers to `reset`, `update`, `compute` and `name`
@@ -579,40 +597,14 @@ def as_metric(
         if all(hasattr(type(metric), o) for o in verbs): return kind(metric)
     if hasattr(metric, 'epoch_metric'): return metric.epoch_metric()
     if not callable(metric):
-        raise TypeError(f'metrics: {metric!r} is neither a function of predictions and targets nor an '
-                        'object with reset, update and compute')
-    over_epoch = hasattr(getattr(metric, 'func', None), 'epoch_metric')  # a partial of such a function
+        raise TypeError(f'metrics: {metric!r} is neither a function of predictions and targets nor '
+                        'an object with reset, update and compute')
+    over_epoch = hasattr(getattr(metric, 'func', None), 'epoch_metric')  # a partial of such a one
     return EpochMetric(metric) if over_epoch else AverageMetric(metric)
 
 # %% ../nbs/21_metrics.ipynb #17ef4839
-class AvgStats:
-    "Means of the loss and the metrics over an epoch, weighted by batch size."
-    def __init__(
-        self,
-        metrics: list,  # functions of predictions and targets, or metric objects
-        in_train: bool,  # whether these are the numbers of training; they are printed with it
-    ):
-        """Begin without data.
-
-        Raises: TypeError if one of the metrics is nothing that measures
-        Source: the fast.ai course, part 2 (2019), lesson 9
-        """
-        self.metrics = [as_metric(o)._fresh() for o in listify(metrics)]
-        self.in_train, self.loss = in_train, WeightedMean()
-        self.reset()
-
-    def reset(self):
-        "Forget the batches seen."
-        for metric in [self.loss, *self.metrics]: metric.reset()
-
-    def accumulate(
-        self,
-        run,  # anything with `yb`, `pred` and `loss`
-    ):
-        "Take the batch that `run` has just been through; no device is waited for."
-        self.loss.add(run.loss, find_bs(run.yb))
-        for metric in self.metrics: metric.update(run.pred, run.yb)
-
+class _Stats:
+    "The numbers of an epoch, read from the objects that measure them"
     @property
     def count(self) -> int:  # number of samples
         "Count the samples seen since `reset`."
@@ -630,4 +622,42 @@ class AvgStats:
 
     def __repr__(self):
         numbers = ', '.join(f'{o:.4g}' for o in self.avg_stats)
-        return f'{"train" if self.in_train else "valid"}: ' + (f'[{numbers}]' if numbers else 'no data')
+        phase = 'train' if self.in_train else 'valid'
+        return f'{phase}: [{numbers}]' if numbers else f'{phase}: no data'
+
+# %% ../nbs/21_metrics.ipynb #8aefc64f
+class AvgStats(_Stats):
+    "Means of the loss and the metrics over an epoch, weighted by batch size."
+    def __init__(
+        self,
+        metrics: list,  # functions of predictions and targets, or metric objects
+        in_train: bool,  # whether these are the numbers of training; they are printed with it
+    ):
+        """Begin without data.
+
+        Raises: TypeError if one of the metrics is nothing that measures
+        Source: the fast.ai course, part 2 (2019), lesson 9
+        """
+        self.metrics = [as_metric(o)._fresh() for o in listify(metrics)]
+        self.in_train, self.loss = in_train, WeightedMean()
+
+    def reset(self):
+        "Forget the batches seen."
+        for o in [self.loss, *self.metrics]: o.reset()
+
+    def accumulate(
+        self,
+        run: object,  # anything with `yb`, `pred` and `loss`
+    ):
+        "Take the batch that `run` has just been through; no device is waited for."
+        self.loss.add(run.loss, find_bs(run.yb))
+        for metric in self.metrics: metric.update(run.pred, run.yb)
+
+    def state_dict(self) -> dict:  # tensors, numbers, lists and dicts
+        "Give everything needed to go on elsewhere."
+        return dict(loss=self.loss.state_dict(), metrics=[o.state_dict() for o in self.metrics])
+
+    def load_state_dict(self, state: dict):  # what `state_dict` gave
+        "Go on from where `state` was taken."
+        self.loss.load_state_dict(state['loss'])
+        for metric, o in zip(self.metrics, state['metrics']): metric.load_state_dict(o)
