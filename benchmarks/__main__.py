@@ -1,0 +1,247 @@
+"""Measure fastloop against loops written by hand and write the table into benchmarks/README.md.
+
+The contenders run in processes of their own, one thread each, and take turns: each round times all
+of them, so that a machine that grows slower grows slower for all. The ratios are the medians of
+the rounds' ratios.
+"""
+import argparse
+import json
+import os
+import platform
+import pty
+import re
+import statistics
+import subprocess
+import sys
+import threading
+from importlib.metadata import version
+from pathlib import Path
+
+here = Path(__file__).resolve().parent
+root = here.parent
+median = statistics.median
+
+
+class Worker:
+    "A contender's process, with a terminal of its own for its bar to be drawn on"
+
+    def __init__(self, name):
+        self.name, self.drawn = name, 0
+        self.master, slave = pty.openpty()
+        (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
+        env = {**os.environ, 'OMP_NUM_THREADS': '1', 'TERM': 'xterm', 'COLUMNS': '100'}
+        env.pop('FASTLOOP_PROGRESS', None)
+        command = [sys.executable, '-m', 'benchmarks.worker', name, theirs_in, theirs_out]
+        self.process = subprocess.Popen(list(map(str, command)), cwd=root, env=env, stdin=slave,
+                                        stdout=slave, stderr=slave,
+                                        pass_fds=(theirs_in, theirs_out))
+        for o in (slave, theirs_in, theirs_out): os.close(o)
+        self.requests, self.answers = os.fdopen(ours_out, 'w'), os.fdopen(ours_in)
+        self.text = b''
+        self.thread = threading.Thread(target=self._drain, daemon=True)
+        self.thread.start()
+
+    def _drain(self):
+        "Read what the contender draws, as a terminal does, and remember the end of it"
+        while True:
+            try: part = os.read(self.master, 65536)
+            except OSError: return
+            if not part: return
+            self.drawn += part.count(b'\r') - part.count(b'\r\n')
+            self.text = (self.text + part)[-4000:]
+
+    def ask(self, **request):
+        "Send a request and wait for the answer"
+        print(json.dumps(request), file=self.requests, flush=True)
+        line = self.answers.readline()
+        if line: return json.loads(line)
+        self.process.wait()
+        self.thread.join(1)
+        raise SystemExit(f'{self.name} failed:\n{self.text.decode(errors="replace")}')
+
+    def __enter__(self): return self
+
+    def __exit__(self, *_):
+        self.requests.close()
+        self.process.wait()
+        self.answers.close()
+        self.thread.join(1)
+        os.close(self.master)
+
+
+def measure(names, rounds, **request):
+    "The answers of each contender, round by round; the first round warms up and is not counted"
+    workers = {name: Worker(name) for name in names}
+    found = {name: [] for name in names}
+    try:
+        for round_ in range(rounds + 1):
+            for name in list(names)[::-1 if round_ % 2 else 1]:  # nobody always goes first
+                result = workers[name].ask(kind='time', **request)
+                if round_: found[name].append(result)
+        for name, worker in workers.items():
+            if name.startswith('fastloop') and not worker.drawn:
+                raise SystemExit(f'{name}: the bar was not drawn, so this is no fair comparison')
+    finally:
+        for worker in workers.values(): worker.__exit__()
+    return found
+
+
+def ratio(found, a, b, key):
+    "The median of the rounds' ratios"
+    return median(x[key]/y[key] for x, y in zip(found[a], found[b]))
+
+
+def per_step(found, name, steps, key='wall'):
+    "Microseconds a step"
+    return median(o[key] for o in found[name])*1e6/steps
+
+
+def row(work, against, measured, budget, kept): return (work, against, measured, budget, kept)
+
+
+def training_rows(args):
+    "Time of the training, per step and as a ratio"
+    n, epochs = (10_000, 1) if args.quick else (50_000, 2)
+    found = measure(['fastloop', 'slices', 'rows', 'loader'], args.rounds, n=n, epochs=epochs)
+    scores = {k: median(o['accuracy'] for o in v) for k, v in found.items()}
+    if max(scores.values()) - min(scores.values()) > 0.02:
+        raise SystemExit(f'the contenders do not do the same work, accuracies: {scores}')
+    steps = epochs*-(-n//64)
+    ours = per_step(found, 'fastloop', steps)
+    for name, what, budget in [('slices', 'by hand, slices of shuffled tensors', 1.05),
+                               ('rows', 'by hand, rows gathered for each batch', None),
+                               ('loader', "by hand, torch's `DataLoader`", 0.80)]:
+        wall, cpu = (ratio(found, 'fastloop', name, key) for key in ('wall', 'cpu'))
+        theirs = per_step(found, name, steps)
+        yield row('training, µs a step', what,
+                  f'{ours:.0f} / {theirs:.0f} = {wall:.2f} × (of computing time: {cpu:.2f} ×)',
+                  f'{budget:.2f} ×' if budget else '', wall <= budget if budget else None)
+
+
+def tiny_rows(args):
+    "What a step costs when the model costs nothing"
+    n = 2_000
+    found = measure(['fastloop_tiny', 'tiny'], 2*args.rounds, n=n, epochs=1)
+    ours, theirs = (per_step(found, o, n) for o in ('fastloop_tiny', 'tiny'))
+    extra = {key: median((x[key]-y[key])*1e6/n for x, y in zip(found['fastloop_tiny'],
+                                                              found['tiny']))
+             for key in ('wall', 'cpu')}
+    yield row('`Linear(1, 1)`, batch of one, µs a step', 'by hand, slices',
+              f"{ours:.1f} − {theirs:.1f} = {extra['wall']:+.1f} (of computing time: "
+              f"{extra['cpu']:+.1f})", '+ 10', extra['wall'] <= 10)
+    with Worker('fastloop_tiny') as worker:
+        none, one = worker.ask(kind='callbacks', steps=1000, rounds=8*args.rounds)
+    # a difference of 0 is measured as one of some hundredths of a microsecond
+    yield row('one more callback, no per-batch handler, µs a step', 'the run without it',
+              f'{none:+.2f}', '+ 0', none < 0.1)
+    yield row('one more callback, one empty per-batch handler, µs a step', 'the run without it',
+              f'{one:+.2f}', '+ 0.3', one <= 0.3)
+
+
+def calls():
+    "Calls per step of `Linear(1, 1)`: fastloop's and the hand-written loop's"
+    found = []
+    for name in ('fastloop_tiny', 'tiny'):
+        with Worker(name) as worker: found.append(worker.ask(kind='calls'))
+    return found
+
+
+def call_rows(args):
+    ours, theirs = calls()
+    yield row('Python and C function calls a step of that loop', 'by hand, slices',
+              f'{ours:.0f} − {theirs:.0f} = {ours-theirs:+.0f}', '+ 60', ours - theirs <= 60)
+
+
+TIME_IMPORT = '''
+import time, torch
+start = time.perf_counter()
+import fastloop.all
+print(time.perf_counter() - start)
+'''
+
+
+def import_rows(args):
+    "Seconds to import everything once torch is there"
+    command = [sys.executable, '-c', TIME_IMPORT]
+    took = [float(subprocess.check_output(command, cwd=root, text=True).split()[-1])
+            for _ in range(1 + args.rounds//2)]
+    yield row('`import fastloop.all`, s', '`import torch` alone', f'{median(took):+.2f}', '+ 0.5',
+              median(took) <= 0.5)
+
+
+def memory_rows(args):
+    "The most memory that a process held which imported what it needs and trained once"
+    n, epochs = (10_000, 1) if args.quick else (50_000, 2)
+    peaks = {o: [] for o in ('fastloop', 'slices', 'rows')}
+    for _ in range(1 if args.quick else 3):
+        for name, found in peaks.items():
+            with Worker(name) as worker:
+                found.append(worker.ask(kind='time', n=n, epochs=epochs)['peak'])
+    ours = median(peaks['fastloop'])
+    for name, what in [('slices', 'slices of shuffled tensors'),
+                       ('rows', 'rows gathered for each batch')]:
+        theirs = median(peaks[name])
+        yield row('peak memory of the training, MB', f'by hand, {what}',
+                  f'{ours:.0f} / {theirs:.0f} = {ours/theirs:.2f} ×', '1.05 ×',
+                  ours/theirs <= 1.05)
+
+
+PARTS = {'training': training_rows, 'tiny': tiny_rows, 'calls': call_rows, 'import': import_rows,
+         'memory': memory_rows}
+
+
+def table(found):
+    "The rows as a Markdown table"
+    head = ('work', 'against', 'fastloop, by hand, difference or ratio', 'at most', 'kept')
+    words = {True: 'yes', False: '**no**', None: ''}
+    lines = [head, ['---']*len(head), *[[*o[:-1], words[o[-1]]] for o in found]]
+    return '\n'.join(f"| {' | '.join(o)} |" for o in lines)
+
+
+def machine():
+    "What it ran on"
+    cpu = platform.processor() or platform.machine()
+    try:
+        found = re.search(r'^model name\s*:\s*(.+)$', Path('/proc/cpuinfo').read_text(), flags=re.M)
+        cpu = found[1] if found else cpu
+    except OSError: pass
+    return (f'{cpu}, {os.cpu_count()} cores, one thread used; {platform.system()}; Python '
+            f'{platform.python_version()}, torch {version("torch")}')
+
+
+def write(text):
+    "Put the results between their markers in README.md"
+    path = here/'README.md'
+    old = path.read_text(encoding='utf-8')
+    new = re.sub(r'(<!-- results -->\n).*?(<!-- end of results -->)',
+                 lambda m: f'{m[1]}\n{text}\n\n{m[2]}', old, flags=re.S)
+    if new == old and text not in old: raise SystemExit('README.md has no markers for the results')
+    path.write_text(new, encoding='utf-8')
+
+
+def main():
+    "Parse the command line, measure, print, write"
+    parser = argparse.ArgumentParser(prog='python -m benchmarks', description=__doc__)
+    parser.add_argument('parts', nargs='*', help=f"some of {', '.join(PARTS)}; all if none is "
+                        'named; results are written only when all are measured')
+    parser.add_argument('--quick', action='store_true', help='few rounds, a fifth of the data, '
+                        'nothing written')
+    parser.add_argument('--rounds', type=int, help='how often each contender runs')
+    args = parser.parse_args()
+    unknown = set(args.parts) - set(PARTS)
+    if unknown: parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    args.rounds = args.rounds or (3 if args.quick else 11)
+    found = []
+    for name in args.parts or PARTS:
+        for o in PARTS[name](args):
+            found.append(o)
+            print(f"{o[0]:58}{o[1]:40}{o[2]}   (budget {o[3] or 'none'})", flush=True)
+    command = 'make bench' if not args.parts else ''
+    text = f'{table(found)}\n\nMeasured with `{command}`, {args.rounds} rounds, on: {machine()}.'
+    if args.quick or args.parts: return
+    write(text)
+    print('written into benchmarks/README.md')
+
+
+if __name__ == '__main__':
+    main()

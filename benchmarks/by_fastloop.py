@@ -1,0 +1,68 @@
+"The same work as in `by_hand`, given to fastloop."
+import torch.nn.functional as F
+
+from benchmarks.by_hand import BS, LR, MOMS, VALID_BS, mlp, one_weight
+from fastloop.anneal import combine_scheds, sched_cos
+from fastloop.callback.core import Callback
+from fastloop.data.bunch import DataBunch
+from fastloop.learner import Learner
+from fastloop.metrics import accuracy
+from fastloop.optimizer import SGD
+
+
+class OneCycle(Callback):
+    "Learning rate and momentum for every batch"
+
+    def __init__(self):
+        super().__init__()
+        self.lr_at = combine_scheds([0.3, 0.7], [sched_cos(LR/25, LR), sched_cos(LR, LR/25e4)])
+        self.mom_at = combine_scheds([0.3, 0.7], [sched_cos(*MOMS), sched_cos(*MOMS[::-1])])
+
+    def begin_batch(self):
+        "Set both from how far the training has come"
+        run = self.run
+        if not run.in_train: return
+        opt = self.learn.opt
+        opt.lr, opt.mom = self.lr_at(run.pct_train), self.mom_at(run.pct_train)
+
+
+def image_learner(data):
+    "The network of the comparison with recorder, accuracy, bar and one-cycle"
+    bunch = DataBunch.from_tensors(*data, bs=BS, valid_bs=VALID_BS)
+    return Learner(bunch, mlp(), F.cross_entropy, opt_func=SGD, metrics=[accuracy], wd=0.,
+                   cbs=[OneCycle()])
+
+
+def fastloop(data, epochs):
+    "One fit; the mean loss and the accuracy of the last epoch"
+    learn = image_learner(data)
+    learn.fit(epochs, LR)
+    train_loss, _, score = learn.recorder.values[-1]
+    return float(train_loss), float(score)
+
+
+def line_learner(data, cbs=()):
+    "One weight, batches of one row, recorder and bar on, no metric, no validation"
+    bunch = DataBunch.from_tensors(*data, None, None, bs=1)
+    return Learner(bunch, one_weight(), F.mse_loss, opt_func=SGD, wd=0., cbs=list(cbs))
+
+
+def fastloop_tiny(data, epochs):
+    "One fit; the mean loss of the last epoch"
+    learn = line_learner(data)
+    learn.fit(epochs, 1e-3)
+    return float(learn.recorder.values[-1][0]), 0.
+
+
+class NoBatchEvents(Callback):
+    "A callback that hears nothing of batches"
+
+    def begin_fit(self):
+        "Nothing"
+
+
+class OneBatchEvent(Callback):
+    "A callback that hears of every batch and does nothing"
+
+    def after_batch(self):
+        "Nothing"
