@@ -19,8 +19,9 @@ test-docs: $(VENV)/.ui docs ## Open the built site in headless Chromium
 	$(B)/python -m pytest -q tests/browser $(ARGS)
 docs: $(VENV)/.dev ## Build the website into _docs
 	$(B)/python tools/docs.py
+	@echo "file://$(abspath _docs/index.html)"
 readme: $(VENV)/.dev ## Write README.md from nbs/index.ipynb
-	$(B)/python tools/readme.py
+	$(B)/python tools/readme.py $(ARGS)
 nbs: $(VENV)/.dev ## Run all notebooks in place, clean them and export the package
 	$(B)/python tools/nb.py build
 course: $(VENV)/.ui ## Open the notebooks in JupyterLab
@@ -28,7 +29,7 @@ course: $(VENV)/.ui ## Open the notebooks in JupyterLab
 bench: $(VENV)/.dev ## Measure fastloop against loops written by hand
 	$(B)/python -m benchmarks $(ARGS)
 lint: $(VENV)/.dev ## Check the style of package, notebooks, tests and tools
-	$(B)/python tools/lint.py
+	$(B)/python tools/lint.py $(ARGS)
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) _proc _docs build dist *.egg-info .pytest_cache .ruff_cache
 

@@ -7,6 +7,7 @@ smalldocs writes the HTML. Nothing is executed: the pages show the outputs that 
 import ast
 import importlib
 import inspect
+import json
 import os
 import re
 import shutil
@@ -131,11 +132,19 @@ class ApiRenderer(ShowDocRenderer):
         def row(name, values):
             return '|' + '|'.join([name, *[cell(o, values[o]) for o in table._columns]]) + '|'
 
-        rows = [row(f'`{o}`', table.dm[o]) for o in table.params if o != 'self' and o in table.dm]
+        rows = [row(f'`{self.stars(o)}{o}`', table.dm[o])
+                for o in table.params if o != 'self' and o in table.dm]
         if table.has_return:
             rows.append(row('**returns**', table.dm['return']))
         columns = ['', *table._columns.values()]
         return '\n'.join(['|' + '|'.join(columns) + '|', '|' + ':--|'*len(columns), *rows])
+
+    def stars(self, name):
+        "The stars that stand before a parameter in the signature"
+        params = self.sig.parameters if self.sig else {}
+        kind = params[name].kind if name in params else None
+        return {inspect.Parameter.VAR_POSITIONAL: '*',
+                inspect.Parameter.VAR_KEYWORD: '**'}.get(kind, '')
 
     def bases(self):
         "What a class builds on"
@@ -157,7 +166,7 @@ class ApiRenderer(ShowDocRenderer):
         link = NbdevLookup().link_line
         source = self.source()
         parts = [heading(self.nm, self.title_level),
-                 f'[source]({source}){{.api-source}}' if source else '',
+                 source_div(source) if source else '',
                  f'```python\n{self.signature()}\n```',
                  link(self.docstring()), link(self.bases()), link(self.table()),
                  *[o._repr_markdown_() for o in self.entries()]]
@@ -167,6 +176,11 @@ class ApiRenderer(ShowDocRenderer):
 def heading(name, level):
     "The heading of an entry, with the anchor that nbdev's links to `name` use"
     return f"{'#'*level} {name.replace('_', chr(92) + '_')} {{#{name.lower()} .api-entry}}"
+
+
+def source_div(link):
+    "The link to the source of an entry"
+    return f'::: {{.api-source}}\n[source]({link})\n:::'
 
 
 # ---- the entries of one module
@@ -208,7 +222,7 @@ def entry(module, name):
     if hasattr(node, 'name'):
         return ApiRenderer(value, name, 3, module)._repr_markdown_()
     text = textwrap.shorten(ast.unparse(node), 400, placeholder=' ...')
-    return '\n\n'.join([heading(name, 3), f'[source]({source_link(module, name)}){{.api-source}}',
+    return '\n\n'.join([heading(name, 3), source_div(source_link(module, name)),
                         f'```python\n{text}\n```'])
 
 
@@ -318,8 +332,12 @@ def offline(site):
         for found in asks.findall(html.read_text(encoding='utf-8')):
             raise SystemExit(f'{html.name} would need the network for {found}: maths and diagrams '
                              'are drawn by scripts from elsewhere; use words, code or a plot')
-    entries = (site/'search.json').read_text(encoding='utf-8')
-    (site/'search.js').write_text(f'window.searchEntries = {entries};\n', encoding='utf-8')
+    entries = json.loads((site/'search.json').read_text(encoding='utf-8'))
+    for o in entries:
+        o['text'] = o['text'].strip().removeprefix('source ')  # the link beside an entry's name
+    index = json.dumps(entries, ensure_ascii=False)
+    (site/'search.json').write_text(index, encoding='utf-8')
+    (site/'search.js').write_text(f'window.searchEntries = {index};\n', encoding='utf-8')
 
 
 def build_docs():

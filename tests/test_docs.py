@@ -1,0 +1,137 @@
+"The website that tools/docs.py makes of the notebooks, read as files."
+import ast
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+root = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(root))
+docs = import_module('tools.docs')
+rooms = import_module('tools.rooms')
+
+
+class Recorder(HTMLParser):
+    "The sections of a page by id, each with the links in it, and what the page loads"
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.loads, self.open = {}, [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag == 'section':
+            self.open.append(attrs.get('id'))
+            self.links.setdefault(attrs.get('id'), [])
+        if tag == 'a' and self.open:
+            self.links[self.open[-1]].append(attrs.get('href'))
+        if tag in ('script', 'link', 'img', 'iframe'):
+            self.loads.append(attrs.get('src') or attrs.get('href') or '')
+
+    def handle_endtag(self, tag):
+        if tag == 'section':
+            self.open.pop()
+
+
+@pytest.fixture(scope='module')
+def site():
+    "The site, built anew"
+    built = subprocess.run([sys.executable, root/'tools'/'docs.py'], cwd=root, text=True,
+                           capture_output=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return root/'_docs'
+
+
+def public_definitions(module):
+    "The public classes and functions of a module, its public methods too: name -> line"
+    file = Path(import_module(module).__file__)
+    found = {}
+    for node in ast.parse(file.read_text(encoding='utf-8')).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith('_'):
+            found[node.name] = node.lineno
+            body = node.body if isinstance(node, ast.ClassDef) else []
+            found |= {f'{node.name}.{o.name}': o.lineno for o in body
+                      if isinstance(o, ast.FunctionDef) and not o.name.startswith('_')}
+    return file, found
+
+
+@pytest.mark.parametrize('room', [o for o in rooms.rooms() if o.module], ids=lambda o: o.module)
+def test_every_exported_name_links_to_its_source(site, room):
+    page = Recorder((site/room.page).read_text(encoding='utf-8'))
+    file, names = public_definitions(room.module)
+    git_url = docs.get_config().git_url
+    path = file.relative_to(root).as_posix()
+    for name, line in names.items():
+        assert name.lower() in page.links, f'{room.page} has no entry for {name}'
+        assert f'{git_url}/blob/main/{path}#L{line}' in page.links[name.lower()]
+
+
+def test_nothing_is_loaded_from_elsewhere(site):
+    for html in site.rglob('*.html'):
+        loads = Recorder(html.read_text(encoding='utf-8')).loads
+        assert [o for o in loads if re.match(r'(https?:)?//', o)] == []
+    for css in site.rglob('*.css'):
+        assert '@import' not in css.read_text(encoding='utf-8')
+
+
+def test_room_page_has_prose_code_and_entries(site):
+    text = (site/'anneal.html').read_text(encoding='utf-8')
+    for part in ('What hurts', 'class="cell-output', '<img src="data:image/png', 'id="reference"',
+                 '<td', 'Room 20'):
+        assert part in text
+
+
+class Shape:
+    "A shape."
+
+    def __init__(self, side: int | None = None,  # length of a side, in <metres>
+                 *names: str,  # what to call it | or not
+                 fill=print):  # what to do
+        pass
+
+    def area(self) -> float:  # square metres
+        """Its area.
+
+        Raises: ValueError if there is none
+        """
+
+    @property
+    def corners(self): "How many corners"
+
+    @classmethod
+    def unit(cls): "The shape of side 1"
+
+    def _hidden(self): pass
+
+
+def test_renderer():
+    "show_doc's renderer draws a class, its methods and its parameters as Markdown"
+    text = docs.ApiRenderer(Shape)._repr_markdown_()
+    assert text.startswith('### Shape {#shape .api-entry}')
+    assert 'Shape(side=None, *names, fill=print)' in text
+    assert r'|`side`|`int\|None`|`None`|length of a side, in \<metres>|' in text
+    assert r'|`*names`|`str`||what to call it \| or not|' in text
+    assert '#### Shape.area {#shape.area .api-entry}' in text and '**Raises:** ValueError' in text
+    assert '```python\nShape.corners\n```' in text and 'Shape.unit()' in text
+    assert '_hidden' not in text and 'self' not in text
+
+
+@pytest.mark.parametrize('written, shown', [
+    ('[x](00_core.ipynb)', '[x](/core.html)'),
+    ('[x](12_data.bunch.ipynb#a)', '[x](/data.bunch.html#a)'),
+    ('[x](../CHANGELOG.md)', '[x](https://github.com/fastloop-dev/fastloop/blob/main/CHANGELOG.md)'),
+    ('[`f`](https://fastloop-dev.github.io/fastloop/core.html#f)', '[`f`](/core.html#f)'),
+    ('[x](https://pytorch.org)', '[x](https://pytorch.org)'),
+])
+def test_links(written, shown):
+    assert docs.site_links(written, docs.get_config()) == shown
+
+
+def test_headings_leave_anchors_to_exported_names():
+    assert docs.free_anchors('## Runner', {'runner'}) == '## Runner {#about-runner}'
+    assert docs.free_anchors('## The runner', {'runner'}) == '## The runner'
