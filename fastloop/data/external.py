@@ -36,6 +36,8 @@ from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_ope
 import numpy as np
 import torch
 
+from ..core import atomic_write
+
 # %% ../../nbs/10_data.external.ipynb #a7be7db3
 class DownloadError(OSError):
     "A file could not be fetched: no network, no such file, a broken connection, no space"
@@ -122,6 +124,7 @@ def _is_loopback(host):
 def _check_address(url):
     "Raise unless `url` is one that may be fetched"
     parts = urlsplit(str(url))
+    if '@' in parts.netloc: raise ValueError('url is refused: it has a user name or password in it')
     if parts.scheme == 'embedded' and url in _sums: return
     if parts.scheme == 'https' and parts.hostname: return
     if parts.scheme == 'http' and _is_loopback(parts.hostname): return
@@ -148,25 +151,41 @@ def _open_url(url, headers, timeout=30):
     opener = build_opener(_SafeRedirect(), *([ProxyHandler({})] if local else []))
     return opener.open(Request(url, headers=headers), timeout=timeout)
 
+# %% ../../nbs/10_data.external.ipynb #70f4d2f7
+_suffixes = r'\.(tgz|tbz2|txz|zip|tar(\.(gz|bz2|xz))?)$'
+
+
+def _name(url):
+    "The folder name of the data set at `url`"
+    if url in _sets: return _sets[url][0]
+    last = unquote(urlsplit(url).path).rpartition('/')[2]
+    name = re.sub(_suffixes, '', last, flags=re.IGNORECASE)
+    if name.strip('.') == '' or re.search(r'[\\:\0]', name):
+        raise ValueError(f'url={url!r} has no file name to call the data set by')
+    return name
+
+
+def _why(url, problem):
+    "The message of a download that failed"
+    return (f'cannot download {_name(url)} from {url}: {problem}. Check the address and the '
+            'network; or download the file by hand and give its file:/// address.')
+
 # %% ../../nbs/10_data.external.ipynb #5efb11e9
+def _size(file):
+    "Bytes in `file`, 0 if there is none"
+    return file.stat().st_size if file.exists() else 0
+
+
 def _resume_headers(part, tag):
     "Ask for the rest of the file if `part` of a known version is here"
-    if not (part.exists() and part.stat().st_size and tag.exists()): return {}
-    return {'Range': f'bytes={part.stat().st_size}-', 'If-Range': tag.read_text()}
+    if not (_size(part) and tag.exists()): return {}
+    return {'Range': f'bytes={_size(part)}-', 'If-Range': tag.read_text()}
 
 
 def _version(headers):
     "The server's name for this version of the file, None if it has none to rely on"
     etag = headers.get('ETag', '')
     return etag if etag.startswith('"') else headers.get('Last-Modified')
-
-
-def _bar(name, total, done):
-    "A progress bar in bytes; silent where nobody is looking"
-    from tqdm.auto import tqdm
-    in_notebook = 'ipykernel' in sys.modules and os.environ.get('FASTLOOP_PROGRESS') != 'plain'
-    return tqdm(total=total, initial=done, unit='B', unit_scale=True, desc=name, leave=False,
-                disable=not (sys.stderr.isatty() or in_notebook))
 
 # %% ../../nbs/10_data.external.ipynb #c1506cbb
 def _need_space(folder, n_bytes):
@@ -177,13 +196,21 @@ def _need_space(folder, n_bytes):
                             f'{free/1e6:,.0f} MB free. Make room, or set FASTLOOP_HOME')
 
 
+def _bar(name, total, done):
+    "A progress bar in bytes; silent where nobody is looking"
+    from tqdm.auto import tqdm
+    in_notebook = 'ipykernel' in sys.modules and os.environ.get('FASTLOOP_PROGRESS') != 'plain'
+    return tqdm(total=total, initial=done, unit='B', unit_scale=True, desc=name, leave=False,
+                disable=not (sys.stderr.isatty() or in_notebook))
+
+# %% ../../nbs/10_data.external.ipynb #165001d9
 def _fetch_part(url, part, tag):
     "One request: fill `part` as far as the connection lasts"
     with _open_url(url, _resume_headers(part, tag)) as reply:
-        done = part.stat().st_size if reply.status == 206 else 0
+        done = _size(part) if reply.status == 206 else 0
         start = re.match(r'bytes (\d+)-', reply.headers.get('Content-Range', ''))
         if reply.status == 206 and not (start and int(start[1]) == done):
-            part.unlink()
+            part.unlink(missing_ok=True)
             raise ConnectionError('the server sent another part of the file than asked for')
         length = reply.headers.get('Content-Length')
         total = done + int(length) if length else None
@@ -197,48 +224,29 @@ def _fetch_part(url, part, tag):
                 bar.update(len(chunk))
             f.flush()
             os.fsync(f.fileno())
-    if total and part.stat().st_size != total:
-        raise ConnectionError(f'the connection broke after {part.stat().st_size} of {total} bytes')
+    if total and _size(part) != total:
+        raise ConnectionError(f'the connection broke after {_size(part)} of {total} bytes')
 
-# %% ../../nbs/10_data.external.ipynb #fc651212
-_by_hand = 'Check the network; or download the file by hand and give its file:/// address.'
-
-
+# %% ../../nbs/10_data.external.ipynb #86ceb2e6
 def _fetch(url, file, attempts=3):
     "Download `url` to `file`; a part that is already here is not fetched again"
     part, tag = (file.with_name(file.name + o) for o in ('.part', '.tag'))
-    for attempt in range(attempts):
+    best, left = _size(part), attempts
+    while left:
         try:
             _fetch_part(url, part, tag)
-            break
+            os.replace(part, file)
+            return tag.unlink(missing_ok=True)
         except HTTPError as e:
             if e.code != 416: raise DownloadError(_why(url, f'the server answered {e}')) from e
-            part.unlink(missing_ok=True)  # nothing left to send: begin again
+            part.unlink(missing_ok=True)  # nothing is left to send: begin again
             problem = e
         except URLError as e: raise DownloadError(_why(url, e.reason)) from e
         except (ConnectionError, TimeoutError, HTTPException, ssl.SSLError) as e: problem = e
-        time.sleep(attempt/5)
-    else: raise DownloadError(_why(url, problem)) from problem
-    os.replace(part, file)
-    tag.unlink(missing_ok=True)
-
-
-def _why(url, problem):
-    "The message of a download that failed"
-    return f'cannot download {_name(url)} from {url}: {problem}. {_by_hand}'
-
-# %% ../../nbs/10_data.external.ipynb #011e4c47
-_suffixes = r'\.(tgz|tbz2|txz|zip|tar(\.(gz|bz2|xz))?)$'
-
-
-def _name(url):
-    "The folder name of the data set at `url`"
-    if url in _sets: return _sets[url][0]
-    last = unquote(urlsplit(url).path).rpartition('/')[2]
-    name = re.sub(_suffixes, '', last, flags=re.IGNORECASE)
-    if name.strip('.') == '' or re.search(r'[\\:\0]', name):
-        raise ValueError(f'url={url!r} has no file name to call the data set by')
-    return name
+        left = attempts if _size(part) > best else left - 1
+        best = max(best, _size(part))
+        time.sleep((attempts - left)/5)
+    raise DownloadError(_why(url, problem)) from problem
 
 # %% ../../nbs/10_data.external.ipynb #42b465ba
 class _Member(NamedTuple):
@@ -283,12 +291,14 @@ def _check_members(members):
     keys = [_key(p) for p in paths]
     tops = {o[0] for o in keys if o}
     depth = int(len(tops) == 1 and all(len(o) > 1 for o in solid))
+    seen = {(): 'folder'}
     for steps, key, member in zip(paths, keys, members):
+        before = seen.setdefault(key, member.kind)
         if member.kind not in ('file', 'folder', 'symlink', 'hard link'):
             raise ArchiveError(f'member {member.name!r} is a {member.kind}, not a file or folder')
         if any(key[:i] in solid for i in range(1, len(key))):
             raise ArchiveError(f'member {member.name!r} goes through another that is no folder')
-        if key in links and keys.count(key) > 1 or key == () and member.kind != 'folder':
+        if before != member.kind or key in links and keys.count(key) > 1:
             raise ArchiveError(f'member {member.name!r} would replace another')
         if member.kind == 'symlink': _check_link(member, steps, links, depth)
         if member.kind == 'hard link' and solid.get(_key(_steps(member.target))) != 'file':
@@ -300,10 +310,11 @@ def _check_members(members):
 def _tar_members(tar):
     "The members of an open tar file"
     kinds = {tarfile.SYMTYPE: 'symlink', tarfile.LNKTYPE: 'hard link', tarfile.FIFOTYPE: 'pipe'}
-    res = []
+    res, sizes = [], {}
     for m in tar:
         kind = 'folder' if m.isdir() else 'file' if m.isfile() else kinds.get(m.type, 'device')
-        res.append(_Member(m.name, kind, m.linkname, m.size if m.isfile() else 0,
+        sizes[m.name] = m.size if m.isfile() else sizes.get(m.linkname, 0)
+        res.append(_Member(m.name, kind, m.linkname, sizes[m.name],
                            lambda m=m: tar.extractfile(m)))
     tar.fileobj.seek(tar.offset)
     if tar.fileobj.read(512).strip(b'\0'): raise tarfile.ReadError(f'bad entry after {len(res)}')
@@ -332,7 +343,8 @@ def _open_archive(file):
             with zipfile.ZipFile(file) as packed: yield _zip_members(packed)
     except ArchiveError as e: raise ArchiveError(f'{file.name} is refused: {e}') from None
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError,
-            RuntimeError, NotImplementedError, gzip.BadGzipFile) as e:
+            RuntimeError, KeyError, OSError) as e:
+        if isinstance(e, OSError) and e.errno: raise  # the disk's fault, not the archive's
         raise ArchiveError(f'{file.name} is damaged, or no tar or zip file: {e}') from e
 
 
@@ -368,10 +380,11 @@ def _is_there(folder):
 @contextmanager
 def _appear(target, tidy=False):
     "A new folder to fill, which takes the name `target` when the block ends well"
-    mask = f'.{target.name}.new-*'
-    for old in target.parent.glob(mask) if tidy else (): shutil.rmtree(old, ignore_errors=True)
-    new, old = (target.with_name(mask.replace('*', secrets.token_hex(4))) for _ in range(2))
+    start = f'.{target.name}.new-'
+    new, old = (target.with_name(start + secrets.token_hex(4)) for _ in range(2))
     new.mkdir(parents=True)
+    for o in target.parent.iterdir() if tidy else ():  # what a killed process left
+        if o.name.startswith(start) and o != new: shutil.rmtree(o, ignore_errors=True)
     try:
         yield new
         if hasattr(os, 'sync'): os.sync()  # contents first, the name after
@@ -389,6 +402,23 @@ def _home(*names):
     return res
 
 
+@contextmanager
+def _deleted_if_bad(file):
+    "Delete `file`, if it is one that we downloaded, when the block finds it bad"
+    try: yield
+    except ArchiveError:
+        if file.parent == _home('archive'): file.unlink(missing_ok=True)
+        raise
+
+
+def _same_source(target, url, source):
+    "Give `target` back, unless it is known to have come from another address"
+    if source and source.exists() and source.read_text() != url:
+        raise ValueError(f'{target} came from {source.read_text()}, not from {url}: '
+                         'use force=True to replace it, or dest= to have both')
+    return target
+
+# %% ../../nbs/10_data.external.ipynb #3a9d52a2
 def _local_file(url, force):
     "The file behind `url`, on this machine and checked"
     parts = urlsplit(url)
@@ -407,27 +437,21 @@ def _local_file(url, force):
     with _deleted_if_bad(file): _check_sum(file, url)
     return file
 
-# %% ../../nbs/10_data.external.ipynb #3a9d52a2
-@contextmanager
-def _deleted_if_bad(file):
-    "Delete `file`, if it is one that we downloaded, when the block finds it bad"
-    try: yield
-    except ArchiveError:
-        if file.parent == _home('archive'): file.unlink(missing_ok=True)
-        raise
+# %% ../../nbs/10_data.external.ipynb #f56056c5
+def _get(url, force):
+    "The files of the data set at `url`, on this machine: one archive, or the parts of a set"
+    return [_local_file(url + o, force) for o in _sets.get(url, ('', ['']))[1]]
 
 
-def _unpack(url, folder, force):
-    "Put the data set at `url` into the empty `folder`"
+def _unpack(url, sources, folder):
+    "Put the data set at `url`, which is in the files `sources`, into the empty `folder`"
     if url not in _sets:
-        file = _local_file(url, force)
-        with _deleted_if_bad(file): _extract(file, folder)
-        return
-    for part in _sets[url][1]:
-        with gzip.open(_local_file(url + part, force)) as packed:
-            with open(folder/Path(part).stem, 'wb') as f: shutil.copyfileobj(packed, f)
+        with _deleted_if_bad(sources[0]): return _extract(sources[0], folder)
+    for file, name in zip(sources, _sets[url][1]):
+        with gzip.open(file) as packed, open(folder/Path(name).stem, 'wb') as f:
+            shutil.copyfileobj(packed, f)
 
-# %% ../../nbs/10_data.external.ipynb #386938b0
+# %% ../../nbs/10_data.external.ipynb #33ab0228
 def untar_data(
     url: str,  # one of `URLs`, or any https:// or file:/// address of a tar or zip archive
     dest: str | Path | None = None,  # folder to put the data set's folder in, default: the cache
@@ -449,22 +473,16 @@ def untar_data(
     with _alone(archives/f'{name}.lock'):
         if _is_there(target) and not force: return _same_source(target, url, source)
         try:
+            sources = _get(url, force)
             with _appear(target, tidy=dest is None) as folder:
-                _unpack(url, folder, force)
+                _unpack(url, sources, folder)
                 if source: source.unlink(missing_ok=True)
-            if source: source.write_text(url)
+            if source:
+                with atomic_write(source, 'w') as f: f.write(url)
         except OSError as e:
             if e.errno != errno.ENOSPC or isinstance(e, DownloadError): raise
             raise DownloadError(e.errno, f'no space for {name} from {url}: make room, '
                                 'or set FASTLOOP_HOME to a folder on a larger disk') from e
-    return target
-
-
-def _same_source(target, url, source):
-    "Give `target` back, unless it is known to have come from another address"
-    if source and source.exists() and source.read_text() != url:
-        raise ValueError(f'{target} came from {source.read_text()}, not from {url}: '
-                         'use force=True to replace it, or dest= to have both')
     return target
 
 # %% ../../nbs/10_data.external.ipynb #85d2a6d2
