@@ -165,7 +165,7 @@ def sched_no(
     "Make a schedule that stays at `start`."
     return _Schedule(annealing_no, start, end)
 
-# %% ../nbs/20_anneal.ipynb #bf762e49
+
 def sched_lin(
     start: float | list,  # value at position 0; a list has one for each layer group
     end: float | list,  # value at position 1
