@@ -43,6 +43,7 @@ def double(
     times: int = 1,  # how often to double it
 ) -> float:  # the result
     "Double a number."
+    import matplotlib
     return x * 2**times'''
 CLASS = '''#| export
 class Doubler:
@@ -57,10 +58,9 @@ class Doubler:
     def begin_batch(self):
         "Double the batch."
 
-    def double(
-        self,
-        x: float,  # the number
-    ) -> float:  # the result
+    def double(self, x: float,  # the number
+               *args, a: int = 1,  # another
+               **kwargs) -> float:  # the result
         "Double a number."
         return x * 2**self.times'''
 USE = 'assert double(1) == 2\ndouble(1)'
@@ -138,7 +138,8 @@ BAD = {
         {'91_cli.ipynb': good(code('#| export\nfrom fastloop.all import *'), module='cli')}],
     'optional_packages_are_imported_late': [
         {'00_core.ipynb': good(code('#| export\nimport matplotlib.pyplot as plt'))},
-        {'00_core.ipynb': good(code('#| export\ntry:\n    import pandas\nexcept ImportError: x'))}],
+        {'00_core.ipynb': good(code('#| export\ntry:\n    import pandas\nexcept ImportError: x'))},
+        {'00_core.ipynb': good(code('#| export\nif 1:\n    if 2:\n        import pandas'))}],
     'cells_are_small': [
         {'00_core.ipynb': good(code(LONG))},
         {'32_runner.ipynb': good(code('#| export\nclass Runner: "Runs."\n' + LONG + '\n' + LONG))},
@@ -169,7 +170,11 @@ BAD = {
     'exercises_can_be_checked': [
         {'00_core.ipynb': good()[:-2] + [text('## Exercises\n\n' + 2*EXERCISE),
                                          text('## Where next')]},
-        {'00_core.ipynb': good()[:-2] + [text('## Exercises\n\nFour of them.')]}],
+        {'00_core.ipynb': good()[:-2] + [text('## Exercises\n\nFour of them.')]},
+        {'00_core.ipynb': good()[:-2] + [text('## Exercises\n\n' + 2*EXERCISE
+                                              + '## Where next\n\n' + 2*EXERCISE)]},
+        {'00_core.ipynb': good()[:-2] + [text('## Exercises\n\n' + ''.join(
+            f'{i}. Do it. Check: `x == 1`.\n' for i in range(6)))]}],
     'exports_are_shown_and_checked': [
         {'00_core.ipynb': room(code(DOUBLE), code(USE))},
         {'00_core.ipynb': room(code(DOUBLE), code('double(1)', SHOWN))},
@@ -190,6 +195,8 @@ BAD = {
         {'00_core.ipynb': good(*defines(o))}
         for o in ('def other(x: int): "Fine."',
                   'def other(\n    x: int, y: int,  # both\n): "Fine."',
+                  'class other:\n    "Fine."\n    def method(self, x: int, z: int = 1):  # z\n'
+                  '        "Fine."',
                   'def other(\n    x: int,  # the first\n    *,\n    y: int,\n): "Fine."',
                   'class other:\n    "Fine."\n    def __init__(self, x: int): self.x = x',
                   'class other:\n    "Fine."\n    def method(self, x: int): "Fine."',
@@ -227,6 +234,10 @@ def test_good_notebooks_pass(name, tmp_path):
             code('from fastloop.callback.schedule import Phase\n'
                  'from fastloop.runner import Runner'),
             module='callback.schedule'),
+        '31_more.ipynb': good(module='more')[:4] + [
+            text('## What hurts\n\n## The version we keep\n\n## Using it\n'), code('3', SHOWN),
+            text('## Exercises\n\n' + ''.join(f'{i}. Do it. Check: `x == 1`\n' for i in range(4))
+                 + '\n## Where next\n\nOn.')],
         '80_keras.models.ipynb': room(code(DOUBLE), code(USE, SHOWN), module='keras.models'),
         '90_all.ipynb': [text('# All\n\n> A list.'), code('#| default_exp all'), code('3', SHOWN)],
         'index.ipynb': [text('# fastloop\n\n> A loop.'), code('from fastloop.all import *'),
