@@ -244,7 +244,8 @@ def _add_up(total, values, weights):
     "`total` plus the weighted sum of `values`, on their device"
     if not values: return total
     values = _stack(values)
-    weights = torch.tensor(weights, dtype=values.dtype, device=values.device)
+    weights = torch.tensor(weights, dtype=values.dtype)
+    weights = weights.to(values.device, non_blocking=values.is_cuda)  # without waiting for the GPU
     part = (values*weights).sum()
     return part if total is None else total.to(part.device) + part
 
