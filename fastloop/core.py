@@ -15,14 +15,14 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from pathlib import Path
 
 # %% ../nbs/00_core.ipynb #88edec44
 def listify(
-    o=None,  # Nothing, one thing or many
-    n=None,  # Length to repeat a single item to, or something that has that length
+    o: object = None,  # Nothing, one thing or many
+    n: int | Sized | None = None,  # Length to repeat a single item to, or something that has that length
 ) -> list:  # `o` itself if it is a list already
     """Make a list of `o`: nothing gives an empty one, a single thing a list of one.
 
@@ -64,7 +64,7 @@ def snake2camel(
 # %% ../nbs/00_core.ipynb #1fe5e22d
 def nearest_name(
     name: str,  # What was written
-    names,  # The names that exist
+    names: Iterable,  # The names that exist
 ) -> str | None:  # The name most like it, `None` if none is like it
     "Find the name that was probably meant."
     return next(iter(difflib.get_close_matches(str(name), [str(o) for o in names], n=1)), None)
@@ -72,8 +72,8 @@ def nearest_name(
 # %% ../nbs/00_core.ipynb #c5ecd8e4
 def check_word(
     argument: str,  # Name of the argument, for the message
-    value,  # What the caller gave
-    words,  # The words that are allowed; `None` may be one
+    value: object,  # What the caller gave
+    words: Iterable,  # The words that are allowed; `None` may be one
 ) -> str:  # `value`, when it is one of them
     """Refuse a `value` that is not among the known `words`.
 
@@ -157,7 +157,7 @@ def atomic_write(
     mode: str = 'wb',  # `wb` for bytes, `w` for text
     encoding: str = 'utf-8',  # Of text
     newline: str | None = None,  # Of text, as in `open`; `''` for the csv module
-):  # An open file, which takes the place of `path` when the block ends well
+) -> Iterator:  # Yields an open file, which takes the place of `path` when the block ends well
     """Write a file whole or not at all.
 
     Raises: OSError if `path` cannot be replaced, ValueError if `mode` is not `wb` or `w`.

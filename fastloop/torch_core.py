@@ -11,7 +11,7 @@ __all__ = ['batch_norm_types', 'default_device', 'map_tensors', 'to_device', 'to
 import operator
 import os
 import random
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from copy import copy
 
@@ -29,9 +29,9 @@ def default_device() -> torch.device:  # With its number, as tensors report it
 
 # %% ../nbs/01_torch_core.ipynb #03b472d4
 def map_tensors(
-    b,  # A tensor, or lists, tuples, named tuples and dicts of them, nested
-    func,  # Called with each tensor
-):  # The same structure with the answers; what is no tensor is passed through
+    b: object,  # A tensor, or lists, tuples, named tuples and dicts of them, nested
+    func: Callable,  # Called with each tensor
+) -> object:  # The same structure with the answers; what is no tensor is passed through
     "Apply a function to every tensor of a batch."
     if isinstance(b, torch.Tensor): return func(b)
     if isinstance(b, Mapping):
@@ -48,10 +48,10 @@ def map_tensors(
 
 # %% ../nbs/01_torch_core.ipynb #4efc91a6
 def to_device(
-    b,  # A batch: a tensor or a nest of them
-    device=None,  # Where to; `None` means `default_device()`
+    b: object,  # A batch: a tensor or a nest of them
+    device: torch.device | str | int | None = None,  # Where to; `None` means `default_device()`
     non_blocking: bool = False,  # Let copies from pinned memory to a CUDA GPU run on
-):  # The same structure; a tensor that is there already is the same object
+) -> object:  # The same structure; a tensor that is there already is the same object
     "Move every tensor of a batch to a device; everything else, modules too, is passed through."
     device = default_device() if device is None else torch.device(device)
     if not (non_blocking and device.type == 'cuda'): return map_tensors(b, lambda t: t.to(device))
@@ -59,37 +59,37 @@ def to_device(
 
 # %% ../nbs/01_torch_core.ipynb #f627ea1a
 def to_detach(
-    b,  # A batch: a tensor or a nest of them
+    b: object,  # A batch: a tensor or a nest of them
     cpu: bool = True,  # Bring it to main memory too
-):  # The same structure, without gradients
+) -> object:  # The same structure, without gradients
     "Cut every tensor of a batch off from the graph that made it."
     return map_tensors(b, lambda t: t.detach().cpu() if cpu else t.detach())
 
 # %% ../nbs/01_torch_core.ipynb #b37921c0
 def to_half(
-    b,  # A batch: a tensor or a nest of them
-):  # The same structure
+    b: object,  # A batch: a tensor or a nest of them
+) -> object:  # The same structure
     "Turn the floating point tensors of a batch into float16, and leave labels alone."
     return map_tensors(b, lambda t: t.half() if t.is_floating_point() else t)
 
 # %% ../nbs/01_torch_core.ipynb #ecd6399f
 def to_float(
-    b,  # A batch: a tensor or a nest of them
-):  # The same structure
+    b: object,  # A batch: a tensor or a nest of them
+) -> object:  # The same structure
     "Turn the floating point tensors of a batch into float32, and leave labels alone."
     return map_tensors(b, lambda t: t.float() if t.is_floating_point() else t)
 
 # %% ../nbs/01_torch_core.ipynb #b2035104
 def to_np(
-    b,  # A batch: a tensor or a nest of them
-):  # The same structure of arrays
+    b: object,  # A batch: a tensor or a nest of them
+) -> object:  # The same structure of arrays
     "Turn the tensors of a batch into NumPy arrays; bfloat16, unknown to NumPy, becomes float32."
     def convert(t): return (t.float() if t.dtype is torch.bfloat16 else t).numpy(force=True)
     return map_tensors(b, convert)
 
 # %% ../nbs/01_torch_core.ipynb #133d3234
 def first_tensor(
-    b,  # A tensor, or lists, tuples and dicts of them, nested
+    b: object,  # A tensor, or lists, tuples and dicts of them, nested
 ) -> torch.Tensor | None:  # `None` where there is none
     "Find the first tensor of a batch."
     if isinstance(b, torch.Tensor): return b
@@ -99,7 +99,7 @@ def first_tensor(
 
 # %% ../nbs/01_torch_core.ipynb #800c8e75
 def find_bs(
-    b,  # A batch: a tensor or a nest of them
+    b: object,  # A batch: a tensor or a nest of them
 ) -> int:  # Number of samples
     """Read the batch size off the first tensor of a batch.
 
@@ -172,7 +172,7 @@ def set_rng_state(
 @contextmanager
 def no_random(
     seed: int = 42,  # Where the random numbers start inside the block
-):  # Nothing; leave the block to go on with the old ones
+) -> Iterator:  # Yields nothing; leaving the block brings the old ones back
     """Seed the random numbers inside a block, and put them back however it ends.
 
     Source: fastai v2's `no_random`.
@@ -234,8 +234,8 @@ class ParameterModule(nn.Module):
         self.val = p
 
     def forward(self,
-        x,  # Anything
-    ):  # The same
+        x: object,  # Anything
+    ) -> object:  # The same
         "Pass the input through."
         return x
 
