@@ -237,7 +237,8 @@ def _stack(values):
     "Numbers and tensors without dimensions as one tensor, in double precision where there is one"
     device = next((o.device for o in values if isinstance(o, torch.Tensor)), torch.device('cpu'))
     dtype = torch.float32 if device.type == 'mps' else torch.float64
-    return torch.stack([torch.as_tensor(o, device=device).reshape(()).to(dtype) for o in values])
+    return torch.stack([o.reshape(()) if isinstance(o, torch.Tensor)
+                        else torch.tensor(o, dtype=dtype, device=device) for o in values]).to(dtype)
 
 # %% ../nbs/21_metrics.ipynb #e931c56f
 def _add_up(total, values, weights):

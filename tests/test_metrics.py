@@ -92,7 +92,8 @@ def test_sequences_and_images():
 
 @pytest.mark.parametrize('f', [accuracy, m.error_rate, top_k_accuracy])
 @pytest.mark.parametrize('pred, yb', [((8, 5), (7,)), ((8, 5), (8, 2)), ((8, 1), (8,)),
-                                      ((8,), (8,)), ((8, 5), (8, 4)), ((2, 5, 3, 3), (2, 4, 4)), ((8, 5), ())])
+                                      ((8,), (8,)), ((8, 5), (8, 4)), ((8, 5), ()),
+                                      ((2, 5, 3, 3), (2, 4, 4))])
 def test_classes_need_shapes_that_fit(f, pred, yb):
     with pytest.raises(ValueError, match=rf'{f.__name__}: pred has shape \({pred[0]}'):
         f(torch.zeros(pred), torch.zeros(yb, dtype=torch.long))
@@ -206,6 +207,8 @@ def test_weighted_mean_takes_plain_numbers_and_no_graph():
     mean.add(2.)
     mean.add(torch.ones((), requires_grad=True)*4)
     assert mean.compute() == 3 and not mean.values[1].requires_grad
+    mean.add(torch.tensor([0], dtype=torch.uint8))
+    assert mean.compute() == 2 and mean.compute().dtype == torch.float64
     mean.reset()
     assert mean.compute() is None
 
