@@ -41,6 +41,7 @@ def home(tmp_path, monkeypatch):
     "A cache of its own for each test"
     monkeypatch.setenv('FASTLOOP_HOME', str(tmp_path/'home'))
     monkeypatch.setattr(external.time, 'sleep', lambda seconds: None)
+    monkeypatch.setattr(external.os, 'sync', lambda: None, raising=False)
     return tmp_path/'home'
 
 
@@ -339,7 +340,7 @@ def test_addresses_without_a_name(url, monkeypatch):
 
 
 @pytest.mark.parametrize('to', ['http://example.com/toy.tgz', 'ftp://127.0.0.1/toy.tgz',
-                                'file:///etc/passwd'])
+                                Path('/etc/passwd').as_uri()])
 def test_refused_redirects(serve, home, to):
     server = serve()
     server.plans = [f'to {to}']
@@ -589,6 +590,13 @@ def test_many_threads_at_once(serve, home):
     assert found == [home/'data'/'toy']*6 and len(server.requests) == 1
 
 
+def test_on_the_disk_before_it_has_its_name(serve, home, monkeypatch):
+    seen = []
+    monkeypatch.setattr(external.os, 'sync', lambda: seen.append(in_cache(home)), raising=False)
+    untar_data(serve().url())
+    assert seen == [[]] and in_cache(home) == ['toy']
+
+
 def test_interrupt_leaves_nothing(serve, home, monkeypatch):
     def stop(*args): raise KeyboardInterrupt
     with monkeypatch.context() as m:
@@ -600,6 +608,19 @@ def test_interrupt_leaves_nothing(serve, home, monkeypatch):
 def test_silent_without_a_terminal(serve, capfd):
     untar_data(serve().url())
     assert capfd.readouterr() == ('', '')
+
+
+def test_bar_in_a_terminal(serve, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self): return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, 'stderr', terminal)
+    server = serve()
+    server.plans = [200_000]
+    untar_data(server.url())
+    assert 'toy' in terminal.getvalue() and '300k' in terminal.getvalue()
+    assert '\n' not in terminal.getvalue().strip()
 
 
 # --- the embedded sample ----------------------------------------------------------------------

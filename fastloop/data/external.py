@@ -120,7 +120,7 @@ def _is_loopback(host):
     try: return ipaddress.ip_address(host or '').is_loopback
     except ValueError: return False
 
-
+# %% ../../nbs/10_data.external.ipynb #e36b690a
 def _check_address(url):
     "Raise unless `url` is one that may be fetched"
     parts = urlsplit(str(url))
@@ -132,7 +132,7 @@ def _check_address(url):
     raise ValueError(f'url={str(url)!r} is refused: an address must begin with https:// or '
                      'file:/// (plain http only to this machine), or be one of URLs')
 
-# %% ../../nbs/10_data.external.ipynb #e36b690a
+# %% ../../nbs/10_data.external.ipynb #7700df9a
 class _SafeRedirect(HTTPRedirectHandler):
     "Follow a server to another address only if it is as safe as the first"
     def redirect_request(self, req, fp, code, msg, headers, newurl):
@@ -143,7 +143,7 @@ class _SafeRedirect(HTTPRedirectHandler):
                                 'it is not https. Look for a newer address of the file.')
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
-
+# %% ../../nbs/10_data.external.ipynb #5d34cb42
 def _open_url(url, headers, timeout=30):
     "The server's answer to a request for `url`"
     headers = {'User-Agent': 'fastloop', 'Accept-Encoding': 'identity', **headers}
@@ -164,7 +164,7 @@ def _name(url):
         raise ValueError(f'url={url!r} has no file name to call the data set by')
     return name
 
-
+# %% ../../nbs/10_data.external.ipynb #295c8edb
 def _why(url, problem):
     "The message of a download that failed"
     return (f'cannot download {_name(url)} from {url}: {problem}. Check the address and the '
@@ -195,11 +195,12 @@ def _need_space(folder, n_bytes):
         raise DownloadError(errno.ENOSPC, f'no space in {folder}: {n_bytes/1e6:,.0f} MB needed, '
                             f'{free/1e6:,.0f} MB free. Make room, or set FASTLOOP_HOME')
 
-
+# %% ../../nbs/10_data.external.ipynb #a5e594ba
 def _bar(name, total, done):
     "A progress bar in bytes; silent where nobody is looking"
     from tqdm.auto import tqdm
-    in_notebook = 'ipykernel' in sys.modules and os.environ.get('FASTLOOP_PROGRESS') != 'plain'
+    shell = sys.modules['IPython'].get_ipython() if 'IPython' in sys.modules else None
+    in_notebook = hasattr(shell, 'kernel') and os.environ.get('FASTLOOP_PROGRESS') != 'plain'
     return tqdm(total=total, initial=done, unit='B', unit_scale=True, desc=name, leave=False,
                 disable=not (sys.stderr.isatty() or in_notebook))
 
@@ -215,7 +216,7 @@ def _fetch_part(url, part, tag):
         length = reply.headers.get('Content-Length')
         total = done + int(length) if length else None
         _need_space(part.parent, total and total - done)
-        with open(part, 'ab' if done else 'wb') as f, _bar(part.stem, total, done) as bar:
+        with open(part, 'ab' if done else 'wb') as f, _bar(_name(url), total, done) as bar:
             version = _version(reply.headers)
             if version: tag.write_text(version)
             else: tag.unlink(missing_ok=True)
@@ -257,7 +258,7 @@ class _Member(NamedTuple):
     size: int      # bytes it unpacks to
     open: object   # function that gives a stream of its content
 
-
+# %% ../../nbs/10_data.external.ipynb #8600f3cb
 def _steps(name):
     "The parts of the path `name`; raises if it leads out of the folder"
     path = name.replace('\\', '/')
@@ -271,7 +272,7 @@ def _key(steps):
     "What a careless file system makes of a path: no case, no composed characters"
     return tuple(unicodedata.normalize('NFC', o).casefold() for o in steps)
 
-# %% ../../nbs/10_data.external.ipynb #8600f3cb
+# %% ../../nbs/10_data.external.ipynb #5c35b4a7
 def _check_link(member, steps, links, depth):
     "Raise if the symbolic link leaves the top `depth` folders or leads through another link"
     here, path = steps[:-1], member.target.replace('\\', '/')
@@ -282,7 +283,7 @@ def _check_link(member, steps, links, depth):
         elif step not in ('', '.'): here += (step,)
     if bad: raise ArchiveError(f'link {member.name!r} to {member.target!r} would leave the folder')
 
-
+# %% ../../nbs/10_data.external.ipynb #f0427532
 def _check_members(members):
     "Raise if one of `members` is dangerous; how many outer folders all of them share (0 or 1)"
     paths = [_steps(o.name) for o in members]
@@ -321,7 +322,7 @@ def _tar_members(tar):
     while tar.fileobj.read(1 << 20): pass  # the checksum of the packed data stands at the end
     return res
 
-
+# %% ../../nbs/10_data.external.ipynb #29961110
 def _zip_members(packed):
     "The members of an open zip file"
     res = []
@@ -332,7 +333,7 @@ def _zip_members(packed):
         res.append(_Member(m.orig_filename, kind, '', m.file_size, lambda m=m: packed.open(m)))
     return res
 
-# %% ../../nbs/10_data.external.ipynb #29961110
+# %% ../../nbs/10_data.external.ipynb #5d1d6ef4
 @contextmanager
 def _open_archive(file):
     "The members of the tar or zip `file`; what goes wrong in reading them is an ArchiveError"
@@ -347,7 +348,7 @@ def _open_archive(file):
         if isinstance(e, OSError) and e.errno: raise  # the disk's fault, not the archive's
         raise ArchiveError(f'{file.name} is damaged, or no tar or zip file: {e}') from e
 
-
+# %% ../../nbs/10_data.external.ipynb #e4e2fe5f
 def _extract(file, folder):
     "Unpack `file` into the new `folder`, without its outermost folder; all or nothing is checked"
     with _open_archive(file) as members:
@@ -401,7 +402,7 @@ def _home(*names):
     res.mkdir(parents=True, exist_ok=True)
     return res
 
-
+# %% ../../nbs/10_data.external.ipynb #f7be5aca
 @contextmanager
 def _deleted_if_bad(file):
     "Delete `file`, if it is one that we downloaded, when the block finds it bad"
@@ -410,7 +411,7 @@ def _deleted_if_bad(file):
         if file.parent == _home('archive'): file.unlink(missing_ok=True)
         raise
 
-
+# %% ../../nbs/10_data.external.ipynb #72bdd5a9
 def _same_source(target, url, source):
     "Give `target` back, unless it is known to have come from another address"
     if source and source.exists() and source.read_text() != url:
@@ -494,7 +495,7 @@ def _read_image(file, mode):
     except Exception as e:
         raise ValueError(f'{file} is no image that can be read: {e}') from e
 
-
+# %% ../../nbs/10_data.external.ipynb #86d08109
 def _class_files(path):
     "The classes below `path`, and (file, class number) of each image, both sorted"
     if not path.is_dir(): raise ValueError(f'path={str(path)!r} is not a folder')
