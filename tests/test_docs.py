@@ -49,14 +49,13 @@ def site():
 
 def public_definitions(module):
     "The public classes and functions of a module, its public methods too: name -> line"
-    file = Path(import_module(module).__file__)
-    found = {}
+    file, found = Path(import_module(module).__file__), {}
     for node in ast.parse(file.read_text(encoding='utf-8')).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith('_'):
             found[node.name] = node.lineno
-            body = node.body if isinstance(node, ast.ClassDef) else []
-            found |= {f'{node.name}.{o.name}': o.lineno for o in body
-                      if isinstance(o, ast.FunctionDef) and not o.name.startswith('_')}
+            for o in node.body if isinstance(node, ast.ClassDef) else []:
+                if isinstance(o, ast.FunctionDef) and not o.name.startswith('_'):
+                    found.setdefault(f'{node.name}.{o.name}', o.lineno)
     return file, found
 
 
@@ -67,8 +66,9 @@ def test_every_exported_name_links_to_its_source(site, room):
     git_url = docs.get_config().git_url
     path = file.relative_to(root).as_posix()
     for name, line in names.items():
-        assert name.lower() in page.links, f'{room.page} has no entry for {name}'
-        assert f'{git_url}/blob/main/{path}#L{line}' in page.links[name.lower()]
+        anchor = docs.anchors(room.module)[name]
+        assert anchor in page.links, f'{room.page} has no entry for {name}'
+        assert f'{git_url}/blob/main/{path}#L{line}' in page.links[anchor]
 
 
 def test_nothing_is_loaded_from_elsewhere(site):
@@ -130,6 +130,20 @@ def test_renderer():
 ])
 def test_links(written, shown):
     assert docs.site_links(written, docs.get_config()) == shown
+
+
+@pytest.mark.parametrize('written, shown', [
+    ('[`Dice`](https://fastloop-dev.github.io/fastloop/metrics.html#dice)',
+     '[`Dice`](/metrics.html#dice-class)'),
+    ('[`dice()`](https://fastloop-dev.github.io/fastloop/metrics.html#dice)',
+     '[`dice()`](/metrics.html#dice)'),
+    ('[`fastloop.metrics.dice`](https://fastloop-dev.github.io/fastloop/metrics.html#dice)',
+     '[`fastloop.metrics.dice`](/metrics.html#dice)'),
+    ('[`_hidden`](https://fastloop-dev.github.io/fastloop/metrics.html#_hidden)', '`_hidden`'),
+])
+def test_links_to_names(written, shown):
+    entries = {'metrics.html': {'dice': 'dice', 'Dice': 'dice-class'}}
+    assert docs.name_links(written, docs.get_config(), entries) == shown
 
 
 def test_headings_leave_anchors_to_exported_names():

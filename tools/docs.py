@@ -5,6 +5,7 @@ smalldocs writes the HTML. Nothing is executed: the pages show the outputs that 
 `ApiRenderer` is also what `show_doc` uses (`renderer` in settings.ini).
 """
 import ast
+import html
 import importlib
 import inspect
 import json
@@ -19,6 +20,8 @@ from pathlib import Path
 import yaml
 from execnb.nbio import mk_cell, read_nb, write_nb
 from fastcore.docments import DocmentTbl, ShowDocRenderer
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 from nbdev import processors
 from nbdev.config import get_config
 from nbdev.doclinks import NbdevLookup
@@ -165,7 +168,7 @@ class ApiRenderer(ShowDocRenderer):
     def _repr_markdown_(self):
         link = NbdevLookup().link_line
         source = self.source()
-        parts = [heading(self.nm, self.title_level),
+        parts = [heading(self.nm, self.title_level, self.module),
                  source_div(source) if source else '',
                  f'```python\n{self.signature()}\n```',
                  link(self.docstring()), link(self.bases()), link(self.table()),
@@ -173,9 +176,10 @@ class ApiRenderer(ShowDocRenderer):
         return '\n\n'.join(o for o in parts if o)
 
 
-def heading(name, level):
-    "The heading of an entry, with the anchor that nbdev's links to `name` use"
-    return f"{'#'*level} {name.replace('_', chr(92) + '_')} {{#{name.lower()} .api-entry}}"
+def heading(name, level, module=None):
+    "The heading of an entry, with the anchor that links to `name` use"
+    anchor = anchors(module)[name] if module else name.lower()
+    return f"{'#'*level} {name.replace('_', chr(92) + '_')} {{#{anchor} .api-entry}}"
 
 
 def source_div(link):
@@ -193,10 +197,14 @@ def definitions(module):
     for node in tree.body:
         if isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            found |= {o.id: node for t in targets for o in ast.walk(t) if isinstance(o, ast.Name)}
-        elif hasattr(node, 'name'):
-            found[node.name] = node
-            found |= {f'{node.name}.{o.name}': o for o in node.body if hasattr(o, 'name')}
+            names = [name for o in targets for name in getattr(o, 'elts', [o])]
+            named = [(o.id, node) for o in names if isinstance(o, ast.Name)]
+        else:
+            named = [(getattr(node, 'name', None), node)]
+        if isinstance(node, ast.ClassDef):
+            named += [(f'{node.name}.{o.name}', o) for o in node.body if hasattr(o, 'name')]
+        for name, o in named:
+            found.setdefault(name, o)  # of a property the getter, not the setter
     return found
 
 
@@ -216,13 +224,26 @@ def exported(module):
     return [o for o in names if not o.startswith('_') and o in definitions(module)]
 
 
+@lru_cache(None)
+def anchors(module):
+    "The anchor of every entry on a module's page: nbdev's, in small letters, made unique"
+    found = {}
+    for name in exported(module):
+        value = getattr(importlib.import_module(module), name)
+        methods = public_members(value) if inspect.isclass(value) else []
+        for o in (name, *[f'{name}.{method}' for method in methods]):
+            taken = o.lower() in found.values()  # `Dice` beside `dice`
+            found[o] = f'{o.lower()}-class' if taken else o.lower()
+    return found
+
+
 def entry(module, name):
     "The entry of one exported name, in Markdown"
     node, value = definitions(module)[name], getattr(importlib.import_module(module), name)
     if hasattr(node, 'name'):
         return ApiRenderer(value, name, 3, module)._repr_markdown_()
     text = textwrap.shorten(ast.unparse(node), 400, placeholder=' ...')
-    return '\n\n'.join([heading(name, 3), source_div(source_link(module, name)),
+    return '\n\n'.join([heading(name, 3, module), source_div(source_link(module, name)),
                         f'```python\n{text}\n```'])
 
 
@@ -257,6 +278,19 @@ def free_anchors(source, taken):
     return re.sub(r'^(#{2,6}) (.+)$', rename, source, flags=re.M)
 
 
+def name_links(text, cfg, entries):
+    "nbdev's links from a name in backticks to its entry, kept where there is such an entry"
+    def link(m):
+        found = entries.get(m['page'], {})
+        name, code = m['name'], f"`{m['name']}{m['call']}`"
+        anchor = next((a for o, a in found.items() if f'.{name}'.endswith(f'.{o}')), None)
+        return f"[{code}](/{m['page']}#{anchor})" if anchor else code
+
+    base = re.escape(f'{cfg.doc_host}{cfg.doc_baseurl}/')
+    return re.sub(r'\[`(?P<name>[\w.]+)(?P<call>(?:\(\))?)`\]\(' + base
+                  + r'(?P<page>[\w.]+\.html)#[\w.]+\)', link, text)
+
+
 def site_links(text, cfg):
     "Links to this site and to notebooks become links to pages, links to other files go to GitHub"
     base = re.escape(f'{cfg.doc_host}{cfg.doc_baseurl}')
@@ -275,13 +309,12 @@ def front_matter(nb, room):
     return mk_cell(f'---\n{yaml.safe_dump(found, allow_unicode=True)}---\n', 'raw')
 
 
-def page(nb_path, cfg):
+def page(nb_path, cfg, entries):
     "The notebook of one page: what the room shows, then the entries of what it exports"
     room, nb = read_room(nb_path), read_nb(nb_path)
     PageFilter()(nb)
     front = front_matter(nb, room)
-    names = exported(room.module) if room.module else []
-    taken = {o.lower() for o in names}
+    taken = set(entries.get(room.page, {}).values())
     for i, cell in enumerate(nb.cells):
         if cell.cell_type == 'markdown':
             cell.source = free_anchors(cell.source, taken)
@@ -295,7 +328,7 @@ def page(nb_path, cfg):
         nb.cells.append(mk_cell(reference(room.module), 'markdown'))
     for cell in nb.cells:
         if cell.cell_type == 'markdown':
-            cell.source = site_links(cell.source, cfg)
+            cell.source = site_links(name_links(cell.source, cfg, entries), cfg)
     nb.cells.insert(0, front)
     nb.metadata.pop('widgets', None)
     return nb
@@ -321,6 +354,39 @@ def sidebar():
 
 # ---- the site without a network
 
+def formula(tex, size=1.15):
+    "A formula as an SVG that takes the colour and the size of the text around it"
+    font = FontProperties(math_fontfamily='stix')
+    path = TextPath((0, 0), f'${tex}$', size=100, prop=font)
+    box, steps = path.get_extents(), []
+    letters = {path.MOVETO: 'M', path.LINETO: 'L', path.CURVE3: 'Q', path.CURVE4: 'C'}
+    for points, code in path.iter_segments():
+        if code == path.CLOSEPOLY:
+            steps.append('Z')
+        else:
+            points = zip(points[::2], -points[1::2])
+            steps.append(letters[code] + ' '.join(f'{x:.1f} {y:.1f}' for x, y in points))
+    left, bottom, right, top = box.x0 - 3, box.y0 - 3, box.x1 + 3, box.y1 + 3
+    em = size/100
+    return (f'<svg role="img" aria-label="{html.escape(tex)}" fill="currentColor" '
+            f'viewBox="{left:.1f} {-top:.1f} {right - left:.1f} {top - bottom:.1f}" '
+            f'style="width:{(right - left)*em:.3f}em;vertical-align:{bottom*em:.3f}em">'
+            f'<path d="{"".join(steps)}"/></svg>')
+
+
+def draw_formulas(text, where):
+    "Draw the formulas of a page, which would else be drawn by a script from elsewhere"
+    def draw(m):
+        tex = ' '.join(html.unescape(m['tex']).split())
+        try:
+            return f'{m["begin"]}{formula(tex)}</span>'
+        except ValueError as e:
+            raise SystemExit(f'{where}: matplotlib cannot draw the formula {tex}: {e}')
+    text = re.sub(r'(?P<begin><span class="math [^"]*">)\\[(\[](?P<tex>.*?)\\[)\]]</span>', draw,
+                  text, flags=re.S)
+    return re.sub(r'<(link|script)\b[^>]*/katex@[^>]*>(</script>)?', '', text)
+
+
 def offline(site):
     "Take out what the pages would fetch from elsewhere, and refuse what cannot be taken out"
     for css in site.rglob('*.css'):
@@ -328,10 +394,11 @@ def offline(site):
         css.write_text(re.sub(r'@import url\("?https?:[^)]*\);?', '', text), encoding='utf-8')
     asks = re.compile(r'<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)="?https?:[^>]*>'
                       r'|import \w+ from \'https?:[^\']*\'')
-    for html in site.rglob('*.html'):
-        for found in asks.findall(html.read_text(encoding='utf-8')):
-            raise SystemExit(f'{html.name} would need the network for {found}: maths and diagrams '
-                             'are drawn by scripts from elsewhere; use words, code or a plot')
+    for file in site.rglob('*.html'):
+        text = draw_formulas(file.read_text(encoding='utf-8'), file.name)
+        for found in asks.findall(text):
+            raise SystemExit(f'{file.name} would need the network for {found}')
+        file.write_text(text, encoding='utf-8')
     entries = json.loads((site/'search.json').read_text(encoding='utf-8'))
     for o in entries:
         o['text'] = o['text'].strip().removeprefix('source ')  # the link beside an entry's name
@@ -351,8 +418,9 @@ def build_docs():
         shutil.copy(nbs/name, proc)
     settings = yaml.safe_dump(site_config(cfg), sort_keys=False)
     (proc/'site.yml').write_text(settings, encoding='utf-8')
+    entries = {o.page: anchors(o.module) for o in rooms() if o.module}
     for nb in [nbs/'index.ipynb', *[o.path for o in rooms()]]:
-        write_nb(page(nb, cfg), proc/Path(page_name(nb.name)).with_suffix('.ipynb').name)
+        write_nb(page(nb, cfg, entries), proc/Path(page_name(nb.name)).with_suffix('.ipynb').name)
     site = build_site(proc, quiet=True)
     offline(site.out)
     shutil.rmtree(cfg.doc_path, ignore_errors=True)
