@@ -260,12 +260,13 @@ def _to_floats(values):
 # %% ../nbs/21_metrics.ipynb #185c38e8
 class _Number:
     "Reads, formats and compares as its latest value"
-    name, latest = 'metric', None
+    name, latest, count = 'metric', None, 0
 
     @property
     def value(self) -> float:  # None if nothing was ever measured
         "Give the latest value: of the batches seen or, straight after `reset`, of those before."
-        self.compute()
+        result = self.compute()
+        if result is not None: self.latest = result
         return None if self.latest is None else float(self.latest)
 
     def __float__(self):
@@ -298,6 +299,12 @@ class _Saved:
 
     def _state(self): return {}
     def _load_state(self, state): pass
+
+    def _fresh(self):
+        "Another one like this, without data"
+        fresh = copy.deepcopy(self)
+        fresh.reset()
+        return fresh
 
 # %% ../nbs/21_metrics.ipynb #97b769e1
 class _EventMethods:

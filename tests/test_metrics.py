@@ -291,6 +291,18 @@ def test_driven_by_fastai_v1():
     assert metric.on_epoch_end(last_metrics=None, **state) == {'last_metrics': [None]}
 
 
+def test_a_subclass_may_override_the_three_verbs():
+    class Count(Metric):
+        def __init__(self): self.n = 0
+        def reset(self): self.n = 0
+        def update(self, pred, yb): self.n += len(yb)
+        def compute(self): return self.n
+    given = Count()
+    stats = AvgStats([given], True)
+    stats.accumulate(SimpleNamespace(pred=0, yb=torch.ones(3), loss=torch.tensor(1.)))
+    assert stats.avg_stats == [1, 3] and stats.metrics[0] == 3 and given.n == 0
+
+
 def test_accumulates_from_a_run():
     metric = AverageMetric(mae)
     metric.accumulate(SimpleNamespace(pred=torch.ones(2), yb=torch.zeros(2)))
