@@ -1,0 +1,208 @@
+"The events, the names of callbacks, and what is refused"
+import copy
+import pickle
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from fastloop.callback import core
+from fastloop.callback.core import (
+    Callback,
+    CancelException,
+    TraceCallback,
+    UnknownEvent,
+    as_callback,
+    cancel_for,
+    edit_distance,
+    event_handlers,
+    events,
+    meant_event,
+    order_of,
+    phases,
+    running_phases,
+)
+
+MISSPELT = """after_epcoh after_bach befor_fit begin_ftt begin_epochs after_losses after_los after_prd
+    begin_bacth beginbatch begin_trian after_trainn begin_validat after_valdate after_backwards
+    begin_backwrd begin_stp after_stepp after_cancel_bacth after_cancel_epcoh before_bacth
+    before_backwards begin_loss begin_pred begin_training after_training begin_validation
+    after_validation after_valid begin_valid after_forward after_batches before_epochs
+    after_preds affter_fit after_batch_end""".split()
+INNOCENT = """plot reset begin_game after_dinner on_click fit step train batch loss validate update
+    after before begin save load state_dict before_you_go afterwards beginner after_hours
+    get_batch run_step compute_loss _after_epcoh draw_after""".split()
+
+
+@pytest.mark.parametrize('name', MISSPELT)
+def test_misspelt_events_are_refused_with_a_suggestion(name):
+    with pytest.raises(UnknownEvent, match=name) as e:
+        type('Some', (Callback,), {name: lambda self: None})
+    assert isinstance(e.value, TypeError)
+    assert meant_event(name) in (*events, *(f'before_{p}' for p in phases))
+    assert repr(meant_event(name)) in str(e.value)
+
+
+@pytest.mark.parametrize('name', INNOCENT + list(events) + [f'before_{p}' for p in phases])
+def test_other_names_are_nobodys_business(name):
+    type('Some', (Callback,), {name: lambda self: None})
+
+
+def test_there_are_enough_examples():
+    assert len(set(MISSPELT)) >= 30 and len(set(INNOCENT)) >= 20
+
+
+words = st.text('abco_', max_size=7)
+
+
+@given(words, words, words)
+def test_edit_distance_is_a_distance(a, b, c):
+    assert edit_distance(a, a) == 0 and edit_distance(a, b) == edit_distance(b, a)
+    assert edit_distance(a, b) <= max(len(a), len(b))
+    assert edit_distance(a + c, b + c) <= edit_distance(a, b)
+    if a != b: assert edit_distance(a, b) > 0
+
+
+@given(words, st.integers(0, 6))
+def test_a_swap_of_neighbours_is_one_edit(a, i):
+    if i + 1 < len(a) and a[i] != a[i+1]:
+        assert edit_distance(a, a[:i] + a[i+1] + a[i] + a[i+2:]) == 1
+
+
+def test_each_event_is_inside_the_phases_that_its_name_says():
+    for event in events:
+        for in_train in (True, False):
+            running = running_phases(event, in_train)
+            assert list(running) == sorted(running, key=phases.index)
+            phase = event.split('_')[-1]
+            if phase in phases: assert (phase in running) == event.startswith('begin_')
+            if (exception := cancel_for(event, in_train)) and 'batch' in running:
+                assert exception.phase in running
+
+
+def test_every_phase_has_its_exception():
+    classes = CancelException.__subclasses__()
+    assert sorted(c.__name__ for c in classes) == sorted(
+        f'Cancel{p.capitalize()}Exception' for p in phases)
+    assert core.CancelValidException is core.CancelValidateException
+
+
+@pytest.mark.parametrize('name,expected', [
+    ('AvgStatsCallback', 'avg_stats'), ('CSVLogger', 'csv_logger'), ('LRFinder', 'lr_finder'),
+    ('TrainEvalCallback', 'train_eval'), ('Recorder', 'recorder'), ('Callback', 'callback')])
+def test_names(name, expected):
+    assert type(name, (Callback,), {})().name == expected
+
+
+def test_a_name_can_be_set():
+    cb = Callback()
+    cb.name = 'mine'
+    assert cb.name == 'mine' and type('X', (Callback,), {'name': 'yours'})().name == 'yours'
+
+
+def test_orders():
+    class Old(Callback): _order = 5
+    class New(Old): order = -3
+    class Newest(New): _order = 7
+    assert [order_of(o) for o in (Callback(), Old(), New(), Newest())] == [0, 5, -3, 7]
+    cb = New()
+    cb._order = 9
+    assert order_of(cb) == 9
+
+
+def test_callbacks_may_be_dataclasses():
+    @dataclass
+    class Clip(Callback):
+        learn: object
+        clip: float
+        def after_backward(self): return self.clip
+
+    learn = SimpleNamespace(model=nn.Linear(1, 1), data=None)
+    cb = Clip(learn, 0.1)
+    assert cb.learn is learn and cb.clip == 0.1 and cb.name == 'clip'
+    assert [event for event, _ in event_handlers(cb)] == ['after_backward']
+    with pytest.raises(TypeError, match='clip'): Clip(learn)
+
+
+def test_a_first_argument_that_is_no_learner_is_refused_with_the_keyword():
+    class Smooth(Callback):
+        def __init__(self, learn=None, alpha=0.4): super().__init__(learn)
+    with pytest.raises(TypeError, match=r'Smooth\(alpha=0\.2\)'): Smooth(0.2)
+    with pytest.raises(TypeError, match='first argument is the learner'): Callback('x')
+    Smooth(None, 0.2)
+
+
+def make_run():
+    learn = SimpleNamespace(model=nn.Linear(1, 1), opt=1, loss_func=2, data=3, lr=0.5)
+    return SimpleNamespace(learn=learn, loss=torch.tensor(1.), model=learn.model, epoch=4)
+
+
+def test_reading_goes_to_the_run_then_to_the_learner():
+    cb, run = Callback(), make_run()
+    with pytest.raises(AttributeError, match='epoch'): cb.epoch  # noqa: B018
+    cb.set_runner(run)
+    assert cb.epoch == 4 and cb.lr == 0.5 and cb.loss is run.loss
+    assert not hasattr(cb, 'no_such_thing')
+    with pytest.raises(AttributeError, match='no_such_thing'): cb.no_such_thing  # noqa: B018
+
+
+@pytest.mark.parametrize('name', [*core.run_state, *core.learner_state])
+def test_writing_never_goes_through(name):
+    cb, run = Callback(), make_run()
+    cb.set_runner(run)
+    owner = 'learn' if name in core.learner_state else 'run'
+    with pytest.raises(AttributeError, match=rf'self\.{owner}\.{name} = '):
+        setattr(cb, name, object())
+    assert name not in vars(cb)
+
+
+def test_writing_the_very_object_is_harmless():
+    cb, run = Callback(), make_run()
+    cb.set_runner(run)
+    cb.model = run.learn.model
+    run.learn.model = nn.Linear(2, 2)
+    assert cb.model is run.model or cb.model is run.learn.model
+    cb.alpha = 3
+    assert cb.alpha == 3
+
+
+def test_handlers_with_arguments_are_refused():
+    class Miniai(Callback):
+        def after_batch(self, learn): pass
+    with pytest.raises(TypeError, match=r'Miniai\.after_batch wants arguments \(learn\)'):
+        event_handlers(Miniai())
+    class Fine(Callback):
+        def after_batch(self, *args, n=1, **kwargs): pass
+    assert [e for e, _ in event_handlers(Fine())] == ['after_batch']
+
+
+def test_handlers_set_on_the_object_count_and_none_switches_off():
+    class Both(Callback):
+        def after_fit(self): pass
+        def before_fit(self): pass
+    cb = Both()
+    cb.after_fit = None
+    cb.after_loss = lambda: True
+    assert [e for e, _ in event_handlers(cb)] == ['begin_fit', 'after_loss']
+
+
+def test_a_dialect_can_be_taught():
+    class Foreign: pass
+    class Adapter(Callback): pass
+    def adapt(cb): return Adapter() if isinstance(cb, Foreign) else None
+    with pytest.raises(TypeError, match='no callback'): as_callback(Foreign())
+    core.dialects.append(adapt)
+    try:
+        assert type(as_callback(Foreign())) is Adapter
+        assert as_callback(TraceCallback).name == 'trace'
+    finally: core.dialects.remove(adapt)
+
+
+def test_callbacks_can_be_copied_and_pickled():
+    cb = Callback()
+    cb.alpha = 2
+    assert copy.deepcopy(cb).alpha == pickle.loads(pickle.dumps(cb)).alpha == 2
