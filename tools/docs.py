@@ -344,9 +344,9 @@ def site_config(cfg):
 
 def sidebar():
     "The navigation: the rooms in order, in the sections of their numbers"
-    contents = ['index.ipynb']
+    contents = [{'text': 'Home', 'href': 'index.ipynb'}]
     for room in rooms():
-        if not isinstance(contents[-1], dict) or contents[-1]['section'] != room.section:
+        if contents[-1].get('section') != room.section:
             contents.append({'section': room.section, 'contents': []})
         contents[-1]['contents'].append(Path(room.page).with_suffix('.ipynb').name)
     return contents

@@ -51,7 +51,7 @@ def room_map():
 def versions():
     "The versions that the tests ran with"
     found = ', '.join(f'{name} {version}' for name, version in tested().items())
-    return f'## Versions\n\nTested with {found}. Other versions may work; nobody has tried.'
+    return f'## Versions\n\nTested with {found}. Other versions may work, but are not tested.'
 
 
 generated = {'rooms': room_map, 'versions': versions}

@@ -53,7 +53,7 @@ def read_room(nb):
     exports = [re.search(r'^#\|\s*default_exp\s+(\S+)', o, flags=re.M)
                for o in sources(nb, 'code')]
     module = next((f'fastloop.{o[1]}' for o in exports if o), None)
-    return Room(nb, nb.name[:2], title[1].strip(), promise[1].strip(), module)
+    return Room(nb, nb.name[:2], title[1].strip(), promise[1].strip().rstrip('.'), module)
 
 
 def rooms(folder=nbs):

@@ -21,8 +21,12 @@ def opened(browser, address, size=wide, **options):
         if not o.url.startswith((origin, 'data:', 'blob:')):
             trouble.append(f'asks another machine: {o.url}')
 
+    def failed(o):
+        if o.failure != 'net::ERR_ABORTED':  # the page was left before all had come
+            trouble.append(f'failed: {o.url} {o.failure}')
+
     page.on('request', request)
-    page.on('requestfailed', lambda o: trouble.append(f'failed: {o.url}'))
+    page.on('requestfailed', failed)
     page.on('pageerror', lambda o: trouble.append(f'script error: {o}'))
     page.on('console', lambda o: trouble.append(o.text) if o.type == 'error' else None)
     response = page.goto(address)
