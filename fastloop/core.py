@@ -22,7 +22,7 @@ from pathlib import Path
 # %% ../nbs/00_core.ipynb #88edec44
 def listify(
     o: object = None,  # Nothing, one thing or many
-    n: int | Sized | None = None,  # Length to repeat a single item to, or something that has that length
+    n: int | Sized | None = None,  # Length for a single item to grow to, or a thing of that length
 ) -> list:  # `o` itself if it is a list already
     """Make a list of `o`: nothing gives an empty one, a single thing a list of one.
 

@@ -34,6 +34,7 @@ def map_tensors(
 ) -> object:  # The same structure with the answers; what is no tensor is passed through
     "Apply a function to every tensor of a batch."
     if isinstance(b, torch.Tensor): return func(b)
+    if type(b) in (tuple, list): return type(b)([map_tensors(o, func) for o in b])
     if isinstance(b, Mapping):
         res = copy(b) if isinstance(b, MutableMapping) else {}
         for k, v in b.items(): res[k] = map_tensors(v, func)
@@ -93,9 +94,13 @@ def first_tensor(
 ) -> torch.Tensor | None:  # `None` where there is none
     "Find the first tensor of a batch."
     if isinstance(b, torch.Tensor): return b
-    if isinstance(b, Mapping): b = b.values()
-    elif not isinstance(b, (list, tuple)): return None
-    return next((t for t in map(first_tensor, b) if t is not None), None)
+    if not isinstance(b, (list, tuple)):
+        if not isinstance(b, Mapping): return None
+        b = b.values()
+    for o in b:
+        t = first_tensor(o)
+        if t is not None: return t
+    return None
 
 # %% ../nbs/01_torch_core.ipynb #800c8e75
 def find_bs(
