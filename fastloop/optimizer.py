@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['no_wd_types', 'split_no_wd_params', 'OptimWrapper', 'SGD', 'RMSprop', 'Adam', 'AdamW']
 
-# %% ../nbs/22_optimizer.ipynb #e75b63d7
+# %% ../nbs/22_optimizer.ipynb #f968e3ed
 import inspect
 import sys
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from torch import nn
 from torch.autograd import profiler
 from torch.optim import optimizer as torch_optimizer
 
-# %% ../nbs/22_optimizer.ipynb #2e623181
+# %% ../nbs/22_optimizer.ipynb #1f632d9c
 no_wd_types = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm,
                nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
                nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -30,7 +30,7 @@ def _decays(module, name, p):
     return not (isinstance(module, no_wd_types) or name == 'bias'
                 or name.startswith('bias_') or name.endswith('_bias'))
 
-# %% ../nbs/22_optimizer.ipynb #d04f6c75
+# %% ../nbs/22_optimizer.ipynb #5822e5db
 def _owned(group):
     "Each parameter of `group`, with the module that owns it (if known) and its name there"
     if isinstance(group, nn.Module):
@@ -46,7 +46,7 @@ def _owned(group):
         for o in group:
             yield from _owned(o)
 
-# %% ../nbs/22_optimizer.ipynb #5b3723be
+# %% ../nbs/22_optimizer.ipynb #30f69353
 def _as_groups(layer_groups):
     "`layer_groups` as a list; one module or one flat list of parameters is one group"
     if isinstance(layer_groups, torch.Tensor) or (
@@ -55,7 +55,7 @@ def _as_groups(layer_groups):
     groups = list(layer_groups)
     return [groups] if groups and all(isinstance(o, torch.Tensor) for o in groups) else groups
 
-# %% ../nbs/22_optimizer.ipynb #2f0c41bb
+# %% ../nbs/22_optimizer.ipynb #938fbc62
 def split_no_wd_params(
     layer_groups,  # modules, lists of modules, or lists of parameters
 ) -> list:  # two lists of parameters per layer group: weights; then biases and normalizations
@@ -75,7 +75,7 @@ def split_no_wd_params(
         split += pair
     return split
 
-# %% ../nbs/22_optimizer.ipynb #a4e19dad
+# %% ../nbs/22_optimizer.ipynb #789c857a
 @contextmanager
 def _dynamo_left_alone(method):
     "Inside, `method` of torch's optimizers does not import torch's compiler just to be called"
@@ -89,7 +89,7 @@ def _dynamo_left_alone(method):
     finally:
         delattr(func, '__dynamo_disable')
 
-# %% ../nbs/22_optimizer.ipynb #f4f7b468
+# %% ../nbs/22_optimizer.ipynb #3b77af25
 class _TorchOptimizer(torch.optim.Optimizer):
     "Stands where a torch optimizer is expected, and holds the real one as `opt`"
 
@@ -114,7 +114,7 @@ class _TorchOptimizer(torch.optim.Optimizer):
         with _dynamo_left_alone(torch.optim.Optimizer.state_dict):
             return self.opt.state_dict()
 
-# %% ../nbs/22_optimizer.ipynb #155fdee4
+# %% ../nbs/22_optimizer.ipynb #0ccc583d
 def _spread(name, val, n):
     "`val` as a list with one plain value per layer group"
     if getattr(val, 'ndim', 0):
@@ -125,14 +125,14 @@ def _spread(name, val, n):
         raise ValueError(f'{name}={val!r} has {len(vals)} values, but there are {n} layer groups')
     return [o.item() if hasattr(o, 'item') and not isinstance(o, torch.Tensor) else o for o in vals]
 
-# %% ../nbs/22_optimizer.ipynb #a01e5f15
+# %% ../nbs/22_optimizer.ipynb #91b5ac63
 def _check_numbers(name, vals):
     "Refuse values that are no numbers"
     for o in vals:
         if not isinstance(o, (Real, torch.Tensor)):
             raise ValueError(f'{name} must be a number or one number per layer group, not {o!r}')
 
-# %% ../nbs/22_optimizer.ipynb #6d15abdc
+# %% ../nbs/22_optimizer.ipynb #95546867
 class _Places(_TorchOptimizer):
     "Knows under which key the optimizer keeps each hyper-parameter"
 
@@ -152,7 +152,7 @@ class _Places(_TorchOptimizer):
         names = ', '.join(k for k in keys if k != 'params')
         raise ValueError(f'{type(self.opt).__name__} has no {name!r}; it has {names}')
 
-# %% ../nbs/22_optimizer.ipynb #59cf183e
+# %% ../nbs/22_optimizer.ipynb #a3fafdb2
 class _HyperParameters(_Places):
     "Hyper-parameters as properties"
 
@@ -185,7 +185,7 @@ class _HyperParameters(_Places):
     mom = _named('mom', 'Momentum, `momentum` or `betas[0]`; None if there is none')
     beta = _named('beta', 'Smoothing of squares, `alpha` or `betas[1]`; None if there is none')
 
-# %% ../nbs/22_optimizer.ipynb #2bef5c2d
+# %% ../nbs/22_optimizer.ipynb #b6df16e4
 class _Keys(_HyperParameters):
     "Hyper-parameters by the optimizer's own keys"
 
@@ -194,7 +194,8 @@ class _Keys(_HyperParameters):
         key: str,  # a key of the optimizer's groups, or one of lr, mom, beta, wd
     ):  # one value per layer group; two such lists for a pair like betas; None if it has no `key`
         "Read the hyper-parameter `key` of every layer group."
-        key, index = self._places.get(key, (key, None))
+        name = 'wd' if key == 'weight_decay' else key
+        key, index = self._places.get(name, (key, None))
         groups = self.opt.param_groups[::self._width]
         if key == 'params' or key not in groups[0]:
             return None
@@ -207,7 +208,7 @@ class _Keys(_HyperParameters):
         "Read the values inside the optimizer for the four named hyper-parameters."
         return {name: self.read_val(name) for name in self._places}
 
-# %% ../nbs/22_optimizer.ipynb #9b8db179
+# %% ../nbs/22_optimizer.ipynb #73fd81d6
 class _NamedValues(_Keys):
     "Writing by key"
 
@@ -222,11 +223,10 @@ class _NamedValues(_Keys):
         Raises: ValueError if the optimizer has no `key`, or `val` has the wrong length.
         """
         groups, width = self.opt.param_groups, self._width
-        if key == 'weight_decay' and 'wd' in self._places:
-            key = 'wd'
-        if key in self._places:
-            self._set(key, val, bn_groups)
-            return self.read_val(key)
+        if key in self._places or key == 'weight_decay' and 'wd' in self._places:
+            named = 'wd' if key == 'weight_decay' else key
+            self._set(named, val, bn_groups and (key != 'wd' or self._bn_wd))
+            return self.read_val(named)
         if key == 'params' or key not in groups[0]:
             self._refuse(key)
         n, pairs = len(groups)//width, isinstance(groups[0][key], tuple)
@@ -241,7 +241,7 @@ class _NamedValues(_Keys):
                 group[key] = tuple(vals[i//width]) if pairs else vals[i//width]
         return self.read_val(key)
 
-# %% ../nbs/22_optimizer.ipynb #aa4167b5
+# %% ../nbs/22_optimizer.ipynb #3be5f72c
 class _WeightDecay(_NamedValues):
     "Weight decay of both kinds over any torch optimizer"
 
@@ -280,7 +280,7 @@ class _WeightDecay(_NamedValues):
         if self._by_hand:
             self._places['wd'] = ('true_weight_decay', None)
 
-# %% ../nbs/22_optimizer.ipynb #57cba696
+# %% ../nbs/22_optimizer.ipynb #15940b9c
 class _Decay(_WeightDecay):
     true_wd = property(lambda self: self._true_wd, doc='Is the decay kept apart from the gradient?')
     bn_wd = property(lambda self: self._bn_wd, doc='Do biases and normalizations decay as well?')
@@ -306,7 +306,7 @@ class _Decay(_WeightDecay):
             with torch.no_grad():
                 torch._foreach_mul_(params, factors)
 
-# %% ../nbs/22_optimizer.ipynb #c4538c6b
+# %% ../nbs/22_optimizer.ipynb #c087075c
 def _sgd_columns(hyper):
     "The names of the state SGD keeps for each parameter"
     return ('momentum_buffer',) if hyper[2] else ()
@@ -322,7 +322,7 @@ def _sgd_kernel(params, grads, columns, hyper):
 
 _sgd = 'lr weight_decay momentum dampening nesterov maximize'.split(), _sgd_columns, _sgd_kernel
 
-# %% ../nbs/22_optimizer.ipynb #d910f6f8
+# %% ../nbs/22_optimizer.ipynb #17c5a7f5
 def _adam_columns(hyper):
     "The names of the state Adam keeps for each parameter"
     return ('step', 'exp_avg', 'exp_avg_sq', *(('max_exp_avg_sq',) if hyper[4] else ()))
@@ -342,7 +342,7 @@ _adam = ('lr weight_decay betas eps amsgrad maximize decoupled_weight_decay'.spl
          _adam_columns, _adam_kernel)
 _kernels = {torch.optim.SGD: _sgd, torch.optim.Adam: _adam, torch.optim.AdamW: _adam}
 
-# %% ../nbs/22_optimizer.ipynb #9b1a5c68
+# %% ../nbs/22_optimizer.ipynb #547b6631
 def _kernel_may(group):
     "Did the user leave the choice of kernel to us, and is nothing else unusual?"
     numbers = [group['lr'], group['weight_decay'], *group.get('betas', ())]
@@ -362,7 +362,7 @@ def _kernel_fits(params, grads):
                     and p.is_contiguous() and g.is_contiguous()
                     for p, g in zip(params, grads)))
 
-# %% ../nbs/22_optimizer.ipynb #692c0c32
+# %% ../nbs/22_optimizer.ipynb #8ceed837
 def _state_for(p, state, names):
     "Do the tensors called `names` in `state` fit `p`? Those that are missing are made, as zeros"
     for name in names:
@@ -377,7 +377,7 @@ def _state_for(p, state, names):
             return False
     return True
 
-# %% ../nbs/22_optimizer.ipynb #48f1cc2a
+# %% ../nbs/22_optimizer.ipynb #eda44600
 _shape, _contiguous = attrgetter('shape'), torch.Tensor.is_contiguous
 
 
@@ -393,6 +393,8 @@ class _FusedStep:
         "Take the step and answer True, or change nothing and answer False"
         groups = self.opt.param_groups
         params = [p for group in groups for p in group['params'] if p.grad is not None]
+        if not params:
+            return True  # no gradients, nothing to do
         grads = [p.grad for p in params]
         hypers = [self.read(group) for group in groups]
         starts = [(i, self.columns(h)) for i, h in enumerate(hypers) if not i or h != hypers[i - 1]]
@@ -416,7 +418,7 @@ class _FusedStep:
                 and all(map(is_, self.opt.state.values(), self.states))
                 and all(d.get(name) is o for d, name, o in self.kept))
 
-# %% ../nbs/22_optimizer.ipynb #d3e1a57b
+# %% ../nbs/22_optimizer.ipynb #f683d535
 class _PlannedStep(_FusedStep):
     "Gathers what the kernel needs, whenever something changed"
 
@@ -424,7 +426,7 @@ class _PlannedStep(_FusedStep):
         "List the runs of groups, and the state of their parameters in columns"
         groups, state, self.runs = self.opt.param_groups, self.opt.state, None
         kept, runs, begin = [], [], 0
-        if params and all(map(_kernel_may, groups)) and _kernel_fits(params, grads):
+        if all(map(_kernel_may, groups)) and _kernel_fits(params, grads):
             counts = [sum(p.grad is not None for p in group['params']) for group in groups]
             ends = [i for i, _ in seen[0][1:]] + [len(groups)]
             fits = True
@@ -439,9 +441,9 @@ class _PlannedStep(_FusedStep):
         self.seen, self.params, self.kept = seen, params, kept
         self.states = list(state.values())
 
-# %% ../nbs/22_optimizer.ipynb #c4198e77
-class _Step(_Decay):
-    "The step, and what goes with it"
+# %% ../nbs/22_optimizer.ipynb #baf1f526
+class _Prepared(_Decay):
+    "Knows whether the fused step may be taken"
 
     def __init__(self, *args):
         super().__init__(*args)
@@ -452,6 +454,18 @@ class _Step(_Decay):
         keys = _kernels.get(type(self.opt), (['no kernel'],))[0]
         fused = set(keys) <= set(self.opt.param_groups[0])
         self._fused = _PlannedStep(self.opt, self._by_hand) if fused else None
+
+    def _unwatched(self):
+        "Is nobody there whom only the torch optimizer's own `step` would call?"
+        opt = self.opt
+        return not (opt._optimizer_step_pre_hooks or opt._optimizer_step_post_hooks
+                    or torch_optimizer._global_optimizer_pre_hooks
+                    or torch_optimizer._global_optimizer_post_hooks
+                    or 'step' in opt.__dict__ or profiler._is_profiler_enabled)
+
+# %% ../nbs/22_optimizer.ipynb #d34f2a33
+class _Step(_Prepared):
+    "The step, and clearing gradients after it"
 
     def step(
         self,
@@ -464,14 +478,6 @@ class _Step(_Decay):
             self._decay(closure)
         return self.opt.step() if closure is None else self.opt.step(closure)
 
-    def _unwatched(self):
-        "Is nobody there whom only the torch optimizer's own `step` would call?"
-        opt = self.opt
-        return not (opt._optimizer_step_pre_hooks or opt._optimizer_step_post_hooks
-                    or torch_optimizer._global_optimizer_pre_hooks
-                    or torch_optimizer._global_optimizer_post_hooks
-                    or 'step' in opt.__dict__ or profiler._is_profiler_enabled)
-
     def zero_grad(
         self,
         set_to_none: bool = True,  # forget the gradients, or fill them with zeros?
@@ -483,7 +489,7 @@ class _Step(_Decay):
             for p in group['params']:
                 p.grad = None
 
-# %% ../nbs/22_optimizer.ipynb #288a2c6f
+# %% ../nbs/22_optimizer.ipynb #52c51301
 class _Keeping(_Step):
     "What is saved, loaded and copied"
 
@@ -520,7 +526,7 @@ class _Keeping(_Step):
         self._settle()  # AdamW comes back from a copy with its own kind of decay
         self._prepare()
 
-# %% ../nbs/22_optimizer.ipynb #1223587f
+# %% ../nbs/22_optimizer.ipynb #350c6766
 def _make(opt_func, split, lrs):
     "Call `opt_func` with the parameter lists of `split` as groups"
     groups = [{'params': params, 'lr': lrs[i//2]} for i, params in enumerate(split)]
@@ -537,7 +543,16 @@ def _make(opt_func, split, lrs):
                 raise
         return opt_func([{**groups[0], 'params': split[0] + split[1]}], **kwargs)  # LBFGS
 
-# %% ../nbs/22_optimizer.ipynb #4e03b3d3
+# %% ../nbs/22_optimizer.ipynb #140310c9
+def _copy_values(olds, old_width, news, new_width):
+    "Give each group of `news` the values of its counterpart, or of the last layer group"
+    same = len(olds)//old_width == len(news)//new_width
+    for i, group in enumerate(news):
+        layer = i//new_width if same else len(olds)//old_width - 1
+        old = olds[layer*old_width + min(i % new_width, old_width - 1)]
+        group.update({k: v for k, v in old.items() if k in group and k != 'params'})
+
+# %% ../nbs/22_optimizer.ipynb #40b00fa6
 class _Making(_Keeping):
     "Make optimizers from layer groups"
 
@@ -572,15 +587,10 @@ class _Making(_Keeping):
     ):  # an OptimWrapper with no memory of earlier steps
         "Make a fresh optimizer for `layer_groups` with the same hyper-parameters"
         res = self.create(self.opt_func, self.lr, layer_groups, 0., self.true_wd, self.bn_wd)
-        olds, news = self.param_groups, res.param_groups
-        same = len(olds)//self._width == len(news)//res._width
-        for i, group in enumerate(news):
-            layer = i//res._width if same else len(olds)//self._width - 1
-            old = olds[layer*self._width + min(i % res._width, self._width - 1)]
-            group.update({k: v for k, v in old.items() if k in group and k != 'params'})
+        _copy_values(self.param_groups, self._width, res.param_groups, res._width)
         return res
 
-# %% ../nbs/22_optimizer.ipynb #a93b8325
+# %% ../nbs/22_optimizer.ipynb #57fdcc27
 class OptimWrapper(_Making):
     """A torch optimizer with layer groups, a name for each hyper-parameter, and true weight decay.
 
@@ -616,7 +626,7 @@ class OptimWrapper(_Making):
     def __repr__(self):
         return f'{type(self).__name__} over {self.opt!r}\ntrue weight decay: {self.true_wd}'
 
-# %% ../nbs/22_optimizer.ipynb #d06726d8
+# %% ../nbs/22_optimizer.ipynb #f8424d62
 def SGD(
     params,  # parameters or parameter groups
     lr: float = 1e-3,  # learning rate
@@ -640,7 +650,7 @@ def RMSprop(
     return torch.optim.RMSprop(params, lr, alpha, weight_decay=weight_decay, momentum=momentum,
                                **kwargs)
 
-# %% ../nbs/22_optimizer.ipynb #a625adcf
+# %% ../nbs/22_optimizer.ipynb #100788bd
 def Adam(
     params,  # parameters or parameter groups
     lr: float = 1e-3,  # learning rate
