@@ -288,7 +288,8 @@ class TraceCallback(Callback):
                 start, level = open_at.pop(phase), levels.index(row)
                 ax.barh(level, i-start+1, left=start-.5, height=.8, edgecolor='white',
                         color=f'C{phases.index(phase)}')
-                ax.text((start+i)/2, level, phase, ha='center', va='center', fontsize=8)
+                ax.text((start+i)/2, level, phase, ha='center', va='center',
+                        fontsize=8 if i-start > 2 else 6)
         ax.set(xlabel='event number', yticks=[], xlim=(-.5, len(self.rows)-.5))
         ax.invert_yaxis()
         return fig
