@@ -7,6 +7,7 @@ __all__ = ['DataBunch']
 
 # %% ../../nbs/12_data.bunch.ipynb #fcbecf3b
 import numbers
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,12 @@ from ..torch_core import default_device, find_bs, rng_state, set_rng_state, to_d
 
 # %% ../../nbs/12_data.bunch.ipynb #616cb353
 _arrays = (torch.Tensor, np.ndarray)
+
+
+def _length(dl):
+    "How many batches `dl` has, `None` for a stream that cannot tell"
+    try: return len(dl)
+    except TypeError: return None
 
 
 def _check_loader(name, dl):
@@ -33,9 +40,7 @@ def _check_loader(name, dl):
     if dl is None or isinstance(dl, (str, bytes, dict, set)) or not hasattr(dl, '__iter__'):
         hint = ': for data sets use DataBunch.create' if hasattr(dl, '__getitem__') else ''
         raise TypeError(f'{name} must be a loader of batches (xb, yb), got a {kind}{hint}')
-    try: n = len(dl)
-    except TypeError: return  # some streams have no length
-    if n == 0:
+    if _length(dl) == 0:
         raise ValueError(f'{name} is empty, it has 0 batches: give it at least one item, and with '
                          'drop_last a batch size no larger than the data set')
 
@@ -150,7 +155,7 @@ class _Facts:
         return find_bs(dl[0]) if isinstance(dl, (list, tuple)) else None
 
     def __repr__(self):
-        def told(dl): return f'{len(dl)} batches' if hasattr(dl, '__len__') else 'batches'
+        def told(dl): return 'batches' if _length(dl) is None else f'{len(dl)} batches'
         valid = 'none' if self.valid_dl is None else told(self.valid_dl)
         return (f'{type(self).__name__}(train: {told(self.train_dl)} of {self.bs}, valid: {valid}, '
                 f'c={self.c}, device={self.device}, path={str(self.path)!r})')
@@ -175,8 +180,8 @@ class _FromDataSets:
     @classmethod
     def create(
         cls,
-        train_ds,  # data set to train on: anything with a length and items `(x, y)` by number
-        valid_ds,  # data set to validate with, `None` for no validation
+        train_ds: Dataset,  # to train on: anything with a length and items `(x, y)` by number
+        valid_ds: Dataset | None,  # to validate with, `None` for no validation
         bs: int = 64,  # items in a training batch
         valid_bs: int | None = None,  # items in a validation batch, `None`: twice `bs`
         num_workers: int = 0,  # processes that read items ahead; not for tensors, which need none
@@ -206,10 +211,10 @@ class _FromTensors:
     @classmethod
     def from_tensors(
         cls,
-        x_train,  # tensor or NumPy array, an item per row; float64 of NumPy becomes float32
-        y_train,  # its labels or targets; whole numbers become int64
-        x_valid=None,  # the same for validation, `None` for no validation
-        y_valid=None,  # the labels of `x_valid`
+        x_train: torch.Tensor | np.ndarray,  # an item per row; NumPy's float64 becomes float32
+        y_train: torch.Tensor | np.ndarray,  # its labels or targets; whole numbers become int64
+        x_valid: torch.Tensor | np.ndarray | None = None,  # `None` for no validation
+        y_valid: torch.Tensor | np.ndarray | None = None,  # the labels of `x_valid`
         bs: int = 64,  # items in a training batch
         valid_bs: int | None = None,  # items in a validation batch, `None`: twice `bs`
         device: torch.device | str | None = None,  # where data lives, `None`: `default_device()`
@@ -238,8 +243,8 @@ class DataBunch(_Facts, _FromDataSets, _FromTensors):
 
     def __init__(
         self,
-        train_dl,  # loader: goes through batches `(xb, yb)`, again and again
-        valid_dl=None,  # the same for validation, `None` for no validation
+        train_dl: Iterable,  # loader: goes through batches `(xb, yb)`, again and again
+        valid_dl: Iterable | None = None,  # the same for validation, `None` for no validation
         c: int | None = None,  # outputs a model needs, `None`: asked from the data
         device: torch.device | str | None = None,  # where batches go, `None`: `default_device()`
         path: str | Path = '.',  # folder for what belongs to the data

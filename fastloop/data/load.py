@@ -168,7 +168,7 @@ class TensorLoader(_Resumable):
 
     def __init__(
         self,
-        *tensors,  # tensors or NumPy arrays with one item per row, all of one length
+        *tensors: torch.Tensor | np.ndarray,  # an item per row, all of one length
         bs: int,  # items in a batch
         shuffle: bool = False,  # a new order each epoch?
         drop_last: bool = False,  # leave out a last batch of fewer than `bs` items?

@@ -1,0 +1,299 @@
+"`DataBunch`: what it knows, what it makes, what it refuses, and looks that leave no trace"
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+
+from fastloop.data.bunch import DataBunch
+from fastloop.data.load import TensorLoader
+from fastloop.torch_core import default_device
+
+x, y = torch.randn(100, 3), torch.arange(100) % 7
+xv, yv = torch.randn(30, 3), torch.arange(30) % 7
+
+
+class Noisy(Dataset):
+    "Items that use up random numbers of every kind"
+    def __len__(self): return 40
+
+    def __getitem__(self, i):
+        noise = torch.rand(()) + random.random() + np.random.rand()
+        return torch.tensor([i, float(noise)]), i % 3
+
+
+class Doubled(TensorDataset):
+    "Not just its tensors"
+    def __getitem__(self, i): return tuple(2*o for o in super().__getitem__(i))
+
+
+class Stream(IterableDataset):
+    def __iter__(self): return iter([(torch.tensor(float(i)), i) for i in range(10)])
+
+
+class Course:
+    "The course's data set: neither torch's class nor tensors in the open"
+    def __init__(self, x, y): self.x, self.y = x, y
+
+    def __len__(self): return len(self.x)
+
+    def __getitem__(self, i): return self.x[i], self.y[i]
+
+
+def labels(dl): return [yb.tolist() for xb, yb in dl]
+
+
+def test_the_course_way():
+    train_ds, valid_ds = Course(x, y), Course(xv, yv)
+    train_dl = DataLoader(train_ds, 16, shuffle=True)
+    valid_dl = DataLoader(valid_ds, 32)
+    data = DataBunch(train_dl, valid_dl, 10)
+    assert data.train_dl is train_dl and data.valid_dl is valid_dl and data.c == 10
+    assert data.train_ds is train_ds and data.valid_ds is valid_ds and data.bs == 16
+    assert DataBunch(train_dl, valid_dl).c == 7
+    assert data.device == default_device() and data.path == Path('.') and data.classes is None
+
+
+def test_properties_follow_the_loaders():
+    data = DataBunch.from_tensors(x, y, xv, yv, bs=10)
+    data.train_dl = DataLoader(TensorDataset(xv, yv), 5)
+    assert data.bs == 5 and len(data.train_ds) == 30
+
+
+def test_from_tensors():
+    data = DataBunch.from_tensors(x, y, xv, yv, bs=16, device='cpu', seed=3, path='somewhere')
+    assert isinstance(data.train_dl, TensorLoader) and data.train_dl.shuffle
+    assert (data.bs, data.valid_dl.bs, data.valid_dl.shuffle) == (16, 32, False)
+    assert labels(data.train_dl) == labels(TensorLoader(x, y, bs=16, shuffle=True, seed=3))
+    assert labels(data.valid_dl) == [yv.tolist()]
+    assert data.path == Path('somewhere') and data.train_ds.tensors[0] is x and data.c == 7
+    assert DataBunch.from_tensors(x, y, xv, yv, valid_bs=9, c=12).valid_dl.bs == 9
+    alone = DataBunch.from_tensors(x, y)
+    assert alone.valid_dl is None and alone.valid_ds is None and 'valid: none' in repr(alone)
+
+
+def test_numpy_and_torch_make_the_same_batches():
+    data = DataBunch.from_tensors(x.double().numpy(), y.to(torch.int32).numpy(),
+                                  xv.double().numpy(), yv.to(torch.uint8).numpy(), seed=1)
+    same = DataBunch.from_tensors(x, y, xv, yv, seed=1)
+    for ours, theirs in ((data.train_dl, same.train_dl), (data.valid_dl, same.valid_dl)):
+        for (xa, ya), (xb, yb) in zip(ours, theirs, strict=True):
+            assert xa.dtype == torch.float32 and ya.dtype == torch.int64
+            assert torch.equal(xa, xb) and torch.equal(ya, yb)
+    pictures = np.zeros((4, 2, 2), dtype=np.uint8)
+    kept = DataBunch.from_tensors(pictures, np.zeros(4)).train_ds.tensors
+    assert kept[0].dtype == torch.uint8 and kept[1].dtype == torch.float32
+    assert DataBunch.from_tensors(x.double(), y).train_ds.tensors[0].dtype == torch.float64
+
+
+def test_create_chooses_the_loader():
+    ds = TensorDataset(x, y)
+    data = DataBunch.create(ds, TensorDataset(xv, yv), bs=16, device='cpu')
+    assert isinstance(data.train_dl, TensorLoader) and data.train_ds is ds
+    for other in (Noisy(), Course(x, y), Subset(ds, range(50)), [(x[0], 1)]*20, Doubled(x, y)):
+        data = DataBunch.create(other, other, bs=16, device='cpu')
+        assert isinstance(data.train_dl, DataLoader) and data.train_ds is other
+        assert data.valid_dl.batch_size == 32 and not data.train_dl.pin_memory
+    assert max(flat(labels(DataBunch.create(Doubled(x, y), None).train_dl))) == 12
+    stream = DataBunch.create(Stream(), Stream(), bs=4, device='cpu')
+    assert labels(stream.train_dl) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]] and stream.bs == 4
+    assert DataBunch.create(ds, None).valid_dl is None
+    if not torch.cuda.is_available(): return
+    assert DataBunch.create(Noisy(), Noisy(), device='cuda').train_dl.pin_memory
+
+
+def flat(batches): return [o for batch in batches for o in batch]
+
+
+def test_torch_loader_order_is_a_function_of_the_seed():
+    def orders(seed, disturb):
+        data = DataBunch.create(Course(x, torch.arange(100)), Course(xv, yv), bs=16, seed=seed)
+        res = []
+        for _ in range(3):
+            if disturb: torch.rand(5), labels(data.valid_dl), data.one_batch()
+            res.append(labels(data.train_dl))
+        return res
+    assert orders(1, False) == orders(1, True) != orders(2, False)
+    torch.manual_seed(5)
+    a = orders(None, False)
+    torch.manual_seed(5)
+    assert orders(None, True) == a != orders(None, False)
+
+
+def test_a_batch_is_fetched_at_once():
+    class Batched(Course):
+        calls = 0
+
+        def __getitems__(self, indices):
+            Batched.calls += 1
+            return [self[i] for i in indices]
+    labels(DataBunch.create(Batched(x, y), None, bs=10).train_dl)
+    assert Batched.calls == 10
+
+
+def test_workers():
+    data = DataBunch.create(Noisy(), Noisy(), bs=8, num_workers=1, device='cpu', seed=1)
+    same = DataBunch.create(Noisy(), Noisy(), bs=8, num_workers=0, device='cpu', seed=1)
+    assert data.train_dl.persistent_workers and not same.train_dl.persistent_workers
+    seen = []
+    for xb, _ in data.train_dl:
+        data.one_batch()  # in the middle of a pass with live workers
+        seen.append(xb[:, 0].tolist())
+    assert seen == [xb[:, 0].tolist() for xb, _ in same.train_dl]
+    assert sorted(flat(seen)) == list(range(40))
+
+
+@pytest.mark.parametrize('ds,c', [
+    (TensorDataset(x, y), 7), (TensorDataset(x, y.to(torch.uint8)), 7),
+    (TensorDataset(x, torch.rand(100)), 1), (TensorDataset(x, torch.rand(100, 4)), 4),
+    (TensorDataset(x, torch.zeros(100, 4, dtype=torch.long)), None),
+    (TensorDataset(x, torch.zeros(100, dtype=torch.bool)), None),
+    (TensorDataset(x), None), (Noisy(), None), (Course(x, y.numpy()), 7),
+    (Subset(Subset(TensorDataset(x, y), range(50)), range(3)), 7)])
+def test_c(ds, c):
+    assert DataBunch(DataLoader(ds, 10), None).c == c
+    assert DataBunch(DataLoader(ds, 10), None, c=5).c == 5
+    named = Course(x, y)
+    named.classes = ['a', 'b', 'c']
+    data = DataBunch(DataLoader(Subset(named, [1, 2]), 2), None)
+    assert data.c == 3 and data.classes == ['a', 'b', 'c']
+    named.c = 4
+    assert DataBunch(DataLoader(named, 2), None).c == 4
+
+
+def test_any_sized_iterable_is_a_loader():
+    batches = [(x[:4], y[:4]), (x[4:6], y[4:6])]
+    data = DataBunch(batches, tuple(batches), device='cpu')
+    assert data.train_dl is batches and data.bs == 4 and data.c is None and data.train_ds is None
+    assert torch.equal(data.one_batch()[0], x[:4])
+
+    class Own:
+        def __len__(self): return 2
+
+        def __iter__(self): return iter(batches)
+    own = Own()
+    data = DataBunch(own, own, c=7, device='cpu')
+    assert data.train_dl is own and data.bs is None and data.one_batch(train=False)[0].shape[0] == 4
+    assert repr(data).startswith('DataBunch(train: 2 batches of None, valid: 2 batches, c=7')
+
+
+def states():
+    return (torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist(),
+            np.random.get_state()[2])
+
+
+@pytest.mark.parametrize('make', [
+    lambda: DataLoader(Noisy(), 8, shuffle=True),
+    lambda: DataLoader(Noisy(), 8, shuffle=True, generator=torch.Generator().manual_seed(1)),
+    lambda: DataLoader(Noisy(), 8, sampler=torch.utils.data.RandomSampler(
+        Noisy(), generator=torch.Generator().manual_seed(2))),
+    lambda: DataLoader(Noisy(), 8, shuffle=True, num_workers=1),
+    lambda: DataLoader(Noisy(), None, shuffle=True),
+    lambda: TensorLoader(x, y, bs=8, shuffle=True),
+    lambda: DataBunch.create(Noisy(), None, bs=8).train_dl])
+def test_one_batch_leaves_no_trace(make):
+    def run(look):
+        torch.manual_seed(0), random.seed(0), np.random.seed(0)
+        dl, res = make(), []
+        data = DataBunch(dl, dl, device='cpu')
+        for _ in range(2):
+            if look:
+                stood = states()
+                looked = data.one_batch()
+                data.one_batch(train=False)
+                assert states() == stood
+            seen = [[torch.as_tensor(o).tolist() for o in batch] for batch in dl]
+            if look and getattr(dl, 'num_workers', 0) == 0:  # what was shown is what comes
+                assert [torch.as_tensor(o).tolist() for o in looked] == seen[0]
+            res.append(seen)
+        return res
+    assert run(look=True) == run(look=False)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 30))
+def test_one_batch_in_mid_epoch(n, bs, k):
+    def make(): return DataBunch.from_tensors(torch.arange(n), torch.arange(n), bs=bs, seed=1)
+    data, plain, seen = make(), make(), []
+    for i, (xb, _) in enumerate(data.train_dl):
+        seen.append(xb.tolist())
+        if i == k:
+            state = data.train_dl.state_dict()
+            data.one_batch()
+            assert data.train_dl.state_dict() == state
+    assert seen == [xb.tolist() for xb, _ in plain.train_dl]
+    assert labels(data.train_dl) == labels(plain.train_dl)
+
+
+def test_a_loader_of_ones_own_with_a_place_is_put_back():
+    class Own:
+        at = 0
+
+        def __len__(self): return 3
+
+        def __iter__(self):
+            while self.at < 3:
+                self.at += 1
+                yield x[:2], y[:2]
+
+        def state_dict(self): return {'at': self.at}
+
+        def load_state_dict(self, state): self.at = state['at']
+    own = Own()
+    DataBunch(own, device='cpu').one_batch()
+    assert own.at == 0
+
+
+ok = [(x[:4], y[:4])]
+
+
+@pytest.mark.parametrize('dl,error,words', [
+    ([], ValueError, ['empty']),
+    (DataLoader([], 4), ValueError, ['empty']),
+    (TensorLoader(x[:3], bs=4, drop_last=True), ValueError, ['empty', 'drop_last']),
+    (x, TypeError, ['Tensor', 'from_tensors']), (x.numpy(), TypeError, ['ndarray', 'from_tensors']),
+    ((x, y), TypeError, ['from_tensors']),
+    (TensorDataset(x, y), TypeError, ['TensorDataset', 'DataBunch.create']),
+    (Noisy(), TypeError, ['Noisy', 'DataBunch.create']),
+    (Course(x, y), TypeError, ['Course', 'DataBunch.create']),
+    ((b for b in ok), TypeError, ['generator', 'one epoch']),
+    (iter(ok), TypeError, ['one epoch']), (3, TypeError, ['int']), ('train', TypeError, ['str']),
+    ({'x': x}, TypeError, ['dict'])])
+def test_what_is_no_loader(dl, error, words):
+    for name, args in (('train_dl', (dl, ok)), ('valid_dl', (ok, dl))):
+        with pytest.raises(error) as e: DataBunch(*args)
+        assert all(word in str(e.value) for word in [name, *words]), e.value
+
+
+def test_bad_arguments():
+    ds = TensorDataset(x, y)
+    stood = torch.get_rng_state()
+    with pytest.raises(TypeError, match='train_dl'): DataBunch(None, ok)
+    for kwargs in (dict(bs=0), dict(bs=1.5), dict(valid_bs=0), dict(num_workers=-1),
+                   dict(seed='a')):
+        name, value = next(iter(kwargs.items()))
+        with pytest.raises(ValueError, match=name) as e: DataBunch.create(ds, ds, **kwargs)
+        assert repr(value) in str(e.value)
+    with pytest.raises(ValueError, match='train_ds is empty'): DataBunch.create([], ds, seed=1)
+    with pytest.raises(ValueError, match='valid_ds is empty'): DataBunch.create(ds, [], seed=1)
+    for wrong in (x, DataLoader(ds), TensorLoader(x, bs=2), None, 3):
+        with pytest.raises(TypeError, match='train_ds'): DataBunch.create(wrong, ds, seed=1)
+    with pytest.raises(ValueError, match='x_train has 100, y_train has 30'):
+        DataBunch.from_tensors(x, yv, xv, yv)
+    with pytest.raises(ValueError, match='x_valid has 30, y_valid has 100'):
+        DataBunch.from_tensors(x, y, xv, y)
+    with pytest.raises(ValueError, match='x_valid and y_valid'): DataBunch.from_tensors(x, y, xv)
+    with pytest.raises(ValueError, match='x_train is empty'): DataBunch.from_tensors(x[:0], y[:0])
+    with pytest.raises(TypeError, match='y_train'): DataBunch.from_tensors(x, ['a']*100)
+    with pytest.raises(ValueError, match='bs'): DataBunch.from_tensors(x, y, bs=0)
+    with pytest.raises(ValueError, match='valid_dl is None'): DataBunch(ok).one_batch(train=False)
+    assert torch.equal(torch.get_rng_state(), stood)
+
+
+def test_a_stream_without_length_is_a_loader():
+    data = DataBunch(DataLoader(Stream(), 4), device='cpu')
+    assert data.one_batch()[1].tolist() == [0, 1, 2, 3] and 'train: ' in repr(data)
