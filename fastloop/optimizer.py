@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['no_wd_types', 'split_no_wd_params', 'OptimWrapper', 'SGD', 'RMSprop', 'Adam', 'AdamW']
 
-# %% ../nbs/22_optimizer.ipynb #f968e3ed
+# %% ../nbs/22_optimizer.ipynb #0864b5d2
 import inspect
 import sys
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from numbers import Real
 from operator import attrgetter, is_, itemgetter
@@ -17,7 +18,7 @@ from torch import nn
 from torch.autograd import profiler
 from torch.optim import optimizer as torch_optimizer
 
-# %% ../nbs/22_optimizer.ipynb #1f632d9c
+# %% ../nbs/22_optimizer.ipynb #e69979bc
 no_wd_types = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm,
                nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
                nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -30,7 +31,7 @@ def _decays(module, name, p):
     return not (isinstance(module, no_wd_types) or name == 'bias'
                 or name.startswith('bias_') or name.endswith('_bias'))
 
-# %% ../nbs/22_optimizer.ipynb #5822e5db
+# %% ../nbs/22_optimizer.ipynb #c1353351
 def _owned(group):
     "Each parameter of `group`, with the module that owns it (if known) and its name there"
     if isinstance(group, nn.Module):
@@ -46,7 +47,7 @@ def _owned(group):
         for o in group:
             yield from _owned(o)
 
-# %% ../nbs/22_optimizer.ipynb #30f69353
+# %% ../nbs/22_optimizer.ipynb #1af8829e
 def _as_groups(layer_groups):
     "`layer_groups` as a list; one module or one flat list of parameters is one group"
     if isinstance(layer_groups, torch.Tensor) or (
@@ -55,9 +56,9 @@ def _as_groups(layer_groups):
     groups = list(layer_groups)
     return [groups] if groups and all(isinstance(o, torch.Tensor) for o in groups) else groups
 
-# %% ../nbs/22_optimizer.ipynb #938fbc62
+# %% ../nbs/22_optimizer.ipynb #06a36dfe
 def split_no_wd_params(
-    layer_groups,  # modules, lists of modules, or lists of parameters
+    layer_groups: nn.Module | Iterable,  # modules, lists of modules, or lists of parameters
 ) -> list:  # two lists of parameters per layer group: weights; then biases and normalizations
     """Split each layer group into the parameters weight decay is meant for and the others.
 
@@ -75,7 +76,7 @@ def split_no_wd_params(
         split += pair
     return split
 
-# %% ../nbs/22_optimizer.ipynb #789c857a
+# %% ../nbs/22_optimizer.ipynb #df511c3d
 @contextmanager
 def _dynamo_left_alone(method):
     "Inside, `method` of torch's optimizers does not import torch's compiler just to be called"
@@ -89,7 +90,7 @@ def _dynamo_left_alone(method):
     finally:
         delattr(func, '__dynamo_disable')
 
-# %% ../nbs/22_optimizer.ipynb #3b77af25
+# %% ../nbs/22_optimizer.ipynb #ebc2fa3d
 class _TorchOptimizer(torch.optim.Optimizer):
     "Stands where a torch optimizer is expected, and holds the real one as `opt`"
 
@@ -114,7 +115,7 @@ class _TorchOptimizer(torch.optim.Optimizer):
         with _dynamo_left_alone(torch.optim.Optimizer.state_dict):
             return self.opt.state_dict()
 
-# %% ../nbs/22_optimizer.ipynb #0ccc583d
+# %% ../nbs/22_optimizer.ipynb #8cb05369
 def _spread(name, val, n):
     "`val` as a list with one plain value per layer group"
     if getattr(val, 'ndim', 0):
@@ -125,14 +126,14 @@ def _spread(name, val, n):
         raise ValueError(f'{name}={val!r} has {len(vals)} values, but there are {n} layer groups')
     return [o.item() if hasattr(o, 'item') and not isinstance(o, torch.Tensor) else o for o in vals]
 
-# %% ../nbs/22_optimizer.ipynb #91b5ac63
+# %% ../nbs/22_optimizer.ipynb #0c2b7255
 def _check_numbers(name, vals):
     "Refuse values that are no numbers"
     for o in vals:
         if not isinstance(o, (Real, torch.Tensor)):
             raise ValueError(f'{name} must be a number or one number per layer group, not {o!r}')
 
-# %% ../nbs/22_optimizer.ipynb #95546867
+# %% ../nbs/22_optimizer.ipynb #b2d8a25b
 class _Places(_TorchOptimizer):
     "Knows under which key the optimizer keeps each hyper-parameter"
 
@@ -152,7 +153,7 @@ class _Places(_TorchOptimizer):
         names = ', '.join(k for k in keys if k != 'params')
         raise ValueError(f'{type(self.opt).__name__} has no {name!r}; it has {names}')
 
-# %% ../nbs/22_optimizer.ipynb #a3fafdb2
+# %% ../nbs/22_optimizer.ipynb #89ad2103
 class _HyperParameters(_Places):
     "Hyper-parameters as properties"
 
@@ -185,7 +186,7 @@ class _HyperParameters(_Places):
     mom = _named('mom', 'Momentum, `momentum` or `betas[0]`; None if there is none')
     beta = _named('beta', 'Smoothing of squares, `alpha` or `betas[1]`; None if there is none')
 
-# %% ../nbs/22_optimizer.ipynb #b6df16e4
+# %% ../nbs/22_optimizer.ipynb #4dbe50c4
 class _Keys(_HyperParameters):
     "Hyper-parameters by the optimizer's own keys"
 
@@ -208,14 +209,14 @@ class _Keys(_HyperParameters):
         "Read the values inside the optimizer for the four named hyper-parameters."
         return {name: self.read_val(name) for name in self._places}
 
-# %% ../nbs/22_optimizer.ipynb #73fd81d6
+# %% ../nbs/22_optimizer.ipynb #483d0437
 class _NamedValues(_Keys):
     "Writing by key"
 
     def set_val(
         self,
         key: str,  # a key of the optimizer's groups, or one of lr, mom, beta, wd
-        val,  # one value, or one per layer group; for `betas` a pair of those
+        val: float | list | tuple,  # one value, or one per layer group; for `betas` a pair of those
         bn_groups: bool = True,  # also in the groups of biases and normalizations
     ):  # what it wrote, as `read_val` reads it
         """Write `val` as the hyper-parameter `key`.
@@ -241,7 +242,7 @@ class _NamedValues(_Keys):
                 group[key] = tuple(vals[i//width]) if pairs else vals[i//width]
         return self.read_val(key)
 
-# %% ../nbs/22_optimizer.ipynb #3be5f72c
+# %% ../nbs/22_optimizer.ipynb #a8fbf4ad
 class _WeightDecay(_NamedValues):
     "Weight decay of both kinds over any torch optimizer"
 
@@ -280,7 +281,7 @@ class _WeightDecay(_NamedValues):
         if self._by_hand:
             self._places['wd'] = ('true_weight_decay', None)
 
-# %% ../nbs/22_optimizer.ipynb #15940b9c
+# %% ../nbs/22_optimizer.ipynb #80a08399
 class _Decay(_WeightDecay):
     true_wd = property(lambda self: self._true_wd, doc='Is the decay kept apart from the gradient?')
     bn_wd = property(lambda self: self._bn_wd, doc='Do biases and normalizations decay as well?')
@@ -306,7 +307,7 @@ class _Decay(_WeightDecay):
             with torch.no_grad():
                 torch._foreach_mul_(params, factors)
 
-# %% ../nbs/22_optimizer.ipynb #c087075c
+# %% ../nbs/22_optimizer.ipynb #dee78fb2
 def _sgd_columns(hyper):
     "The names of the state SGD keeps for each parameter"
     return ('momentum_buffer',) if hyper[2] else ()
@@ -322,7 +323,7 @@ def _sgd_kernel(params, grads, columns, hyper):
 
 _sgd = 'lr weight_decay momentum dampening nesterov maximize'.split(), _sgd_columns, _sgd_kernel
 
-# %% ../nbs/22_optimizer.ipynb #17c5a7f5
+# %% ../nbs/22_optimizer.ipynb #93762389
 def _adam_columns(hyper):
     "The names of the state Adam keeps for each parameter"
     return ('step', 'exp_avg', 'exp_avg_sq', *(('max_exp_avg_sq',) if hyper[4] else ()))
@@ -342,7 +343,7 @@ _adam = ('lr weight_decay betas eps amsgrad maximize decoupled_weight_decay'.spl
          _adam_columns, _adam_kernel)
 _kernels = {torch.optim.SGD: _sgd, torch.optim.Adam: _adam, torch.optim.AdamW: _adam}
 
-# %% ../nbs/22_optimizer.ipynb #547b6631
+# %% ../nbs/22_optimizer.ipynb #46cb596f
 def _kernel_may(group):
     "Did the user leave the choice of kernel to us, and is nothing else unusual?"
     numbers = [group['lr'], group['weight_decay'], *group.get('betas', ())]
@@ -362,7 +363,7 @@ def _kernel_fits(params, grads):
                     and p.is_contiguous() and g.is_contiguous()
                     for p, g in zip(params, grads)))
 
-# %% ../nbs/22_optimizer.ipynb #8ceed837
+# %% ../nbs/22_optimizer.ipynb #b241f539
 def _state_for(p, state, names):
     "Do the tensors called `names` in `state` fit `p`? Those that are missing are made, as zeros"
     for name in names:
@@ -377,7 +378,7 @@ def _state_for(p, state, names):
             return False
     return True
 
-# %% ../nbs/22_optimizer.ipynb #eda44600
+# %% ../nbs/22_optimizer.ipynb #bb6f735b
 _shape, _contiguous = attrgetter('shape'), torch.Tensor.is_contiguous
 
 
@@ -418,7 +419,7 @@ class _FusedStep:
                 and all(map(is_, self.opt.state.values(), self.states))
                 and all(d.get(name) is o for d, name, o in self.kept))
 
-# %% ../nbs/22_optimizer.ipynb #f683d535
+# %% ../nbs/22_optimizer.ipynb #fb41e4c4
 class _PlannedStep(_FusedStep):
     "Gathers what the kernel needs, whenever something changed"
 
@@ -441,7 +442,7 @@ class _PlannedStep(_FusedStep):
         self.seen, self.params, self.kept = seen, params, kept
         self.states = list(state.values())
 
-# %% ../nbs/22_optimizer.ipynb #baf1f526
+# %% ../nbs/22_optimizer.ipynb #3760128b
 class _Prepared(_Decay):
     "Knows whether the fused step may be taken"
 
@@ -463,13 +464,13 @@ class _Prepared(_Decay):
                     or torch_optimizer._global_optimizer_post_hooks
                     or 'step' in opt.__dict__ or profiler._is_profiler_enabled)
 
-# %% ../nbs/22_optimizer.ipynb #d34f2a33
+# %% ../nbs/22_optimizer.ipynb #6ab30f05
 class _Step(_Prepared):
     "The step, and clearing gradients after it"
 
     def step(
         self,
-        closure=None,  # computes the loss anew, for optimizers like LBFGS that need it
+        closure: Callable | None = None,  # computes the loss anew; LBFGS needs it
     ):  # what `closure` returned, or None
         "Update every parameter that has a gradient, weight decay included"
         if closure is None and self._fused is not None and self._unwatched() and self._fused():
@@ -489,7 +490,7 @@ class _Step(_Prepared):
             for p in group['params']:
                 p.grad = None
 
-# %% ../nbs/22_optimizer.ipynb #52c51301
+# %% ../nbs/22_optimizer.ipynb #bdf44bbf
 class _Keeping(_Step):
     "What is saved, loaded and copied"
 
@@ -526,7 +527,7 @@ class _Keeping(_Step):
         self._settle()  # AdamW comes back from a copy with its own kind of decay
         self._prepare()
 
-# %% ../nbs/22_optimizer.ipynb #350c6766
+# %% ../nbs/22_optimizer.ipynb #3abbc1f4
 def _make(opt_func, split, lrs):
     "Call `opt_func` with the parameter lists of `split` as groups"
     groups = [{'params': params, 'lr': lrs[i//2]} for i, params in enumerate(split)]
@@ -543,7 +544,7 @@ def _make(opt_func, split, lrs):
                 raise
         return opt_func([{**groups[0], 'params': split[0] + split[1]}], **kwargs)  # LBFGS
 
-# %% ../nbs/22_optimizer.ipynb #140310c9
+# %% ../nbs/22_optimizer.ipynb #0646e59a
 def _copy_values(olds, old_width, news, new_width):
     "Give each group of `news` the values of its counterpart, or of the last layer group"
     same = len(olds)//old_width == len(news)//new_width
@@ -552,20 +553,20 @@ def _copy_values(olds, old_width, news, new_width):
         old = olds[layer*old_width + min(i % new_width, old_width - 1)]
         group.update({k: v for k, v in old.items() if k in group and k != 'params'})
 
-# %% ../nbs/22_optimizer.ipynb #40b00fa6
+# %% ../nbs/22_optimizer.ipynb #522d34ad
 class _Making(_Keeping):
     "Make optimizers from layer groups"
 
     @classmethod
     def create(
         cls,
-        opt_func,  # makes a torch optimizer from parameter groups, such as `torch.optim.SGD`
-        lr,  # learning rate, one value or one per layer group
-        layer_groups,  # modules, lists of modules, or lists of parameters
-        wd=0.,  # weight decay, one value or one per layer group
+        opt_func: Callable,  # makes a torch optimizer from groups, like `torch.optim.SGD`
+        lr: float | list,  # learning rate, one value or one per layer group
+        layer_groups: nn.Module | Iterable,  # modules, lists of modules, or lists of parameters
+        wd: float | list = 0.,  # weight decay, one value or one per layer group
         true_wd: bool = False,  # decay apart from the gradient (True) or as an L2 penalty?
         bn_wd: bool = True,  # do biases and normalizations decay as well?
-    ):  # an OptimWrapper with two parameter groups for each layer group
+    ) -> 'OptimWrapper':  # with two parameter groups for each layer group
         """Make the optimizer for `layer_groups`; parameters that are frozen now are left out.
 
         Raises: ValueError if no parameter can be trained, or a list has the wrong length.
@@ -583,14 +584,14 @@ class _Making(_Keeping):
 
     def new(
         self,
-        layer_groups,  # as for `create`
-    ):  # an OptimWrapper with no memory of earlier steps
+        layer_groups: nn.Module | Iterable,  # as for `create`
+    ) -> 'OptimWrapper':  # one with no memory of earlier steps
         "Make a fresh optimizer for `layer_groups` with the same hyper-parameters"
         res = self.create(self.opt_func, self.lr, layer_groups, 0., self.true_wd, self.bn_wd)
         _copy_values(self.param_groups, self._width, res.param_groups, res._width)
         return res
 
-# %% ../nbs/22_optimizer.ipynb #57fdcc27
+# %% ../nbs/22_optimizer.ipynb #5b1a482d
 class OptimWrapper(_Making):
     """A torch optimizer with layer groups, a name for each hyper-parameter, and true weight decay.
 
@@ -602,7 +603,7 @@ class OptimWrapper(_Making):
     def __init__(
         self,
         opt: torch.optim.Optimizer,  # the optimizer to wrap; its groups and values stay
-        wd=None,  # weight decay, one value or one per layer group; None keeps the optimizer's
+        wd: float | list | None = None,  # weight decay, for all or per group; None: as it has
         true_wd: bool | None = None,  # decay apart from the gradient? None: as the optimizer does
         bn_wd: bool = True,  # do biases and normalizations decay as well?
         groups_per_layer: int = 1,  # parameter groups that make one layer group; `create` makes 2
@@ -626,9 +627,9 @@ class OptimWrapper(_Making):
     def __repr__(self):
         return f'{type(self).__name__} over {self.opt!r}\ntrue weight decay: {self.true_wd}'
 
-# %% ../nbs/22_optimizer.ipynb #f8424d62
+# %% ../nbs/22_optimizer.ipynb #0b227c1c
 def SGD(
-    params,  # parameters or parameter groups
+    params: Iterable,  # parameters or parameter groups
     lr: float = 1e-3,  # learning rate
     momentum: float = 0.,  # how much of the last step is kept
     weight_decay: float = 0.,  # L2 penalty
@@ -639,7 +640,7 @@ def SGD(
 
 
 def RMSprop(
-    params,  # parameters or parameter groups
+    params: Iterable,  # parameters or parameter groups
     lr: float = 1e-3,  # learning rate
     alpha: float = 0.99,  # smoothing of the squared gradients
     momentum: float = 0.,  # how much of the last step is kept
@@ -650,9 +651,9 @@ def RMSprop(
     return torch.optim.RMSprop(params, lr, alpha, weight_decay=weight_decay, momentum=momentum,
                                **kwargs)
 
-# %% ../nbs/22_optimizer.ipynb #100788bd
+# %% ../nbs/22_optimizer.ipynb #2449fc0c
 def Adam(
-    params,  # parameters or parameter groups
+    params: Iterable,  # parameters or parameter groups
     lr: float = 1e-3,  # learning rate
     betas: tuple = (0.9, 0.99),  # smoothing of gradients and of their squares
     eps: float = 1e-8,  # keeps the division from blowing up
@@ -664,7 +665,7 @@ def Adam(
 
 
 def AdamW(
-    params,  # parameters or parameter groups
+    params: Iterable,  # parameters or parameter groups
     lr: float = 1e-3,  # learning rate
     betas: tuple = (0.9, 0.99),  # smoothing of gradients and of their squares
     eps: float = 1e-8,  # keeps the division from blowing up
