@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['no_wd_types', 'split_no_wd_params', 'OptimWrapper', 'SGD', 'RMSprop', 'Adam', 'AdamW']
 
-# %% ../nbs/22_optimizer.ipynb #0864b5d2
+# %% ../nbs/22_optimizer.ipynb #1434f7bf
 import inspect
 import sys
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ from torch import nn
 from torch.autograd import profiler
 from torch.optim import optimizer as torch_optimizer
 
-# %% ../nbs/22_optimizer.ipynb #e69979bc
+# %% ../nbs/22_optimizer.ipynb #b029487b
 no_wd_types = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm,
                nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
                nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -31,7 +31,7 @@ def _decays(module, name, p):
     return not (isinstance(module, no_wd_types) or name == 'bias'
                 or name.startswith('bias_') or name.endswith('_bias'))
 
-# %% ../nbs/22_optimizer.ipynb #c1353351
+# %% ../nbs/22_optimizer.ipynb #7191ccbb
 def _owned(group):
     "Each parameter of `group`, with the module that owns it (if known) and its name there"
     if isinstance(group, nn.Module):
@@ -47,7 +47,7 @@ def _owned(group):
         for o in group:
             yield from _owned(o)
 
-# %% ../nbs/22_optimizer.ipynb #1af8829e
+# %% ../nbs/22_optimizer.ipynb #8e63dfb3
 def _as_groups(layer_groups):
     "`layer_groups` as a list; one module or one flat list of parameters is one group"
     if isinstance(layer_groups, torch.Tensor) or (
@@ -56,7 +56,7 @@ def _as_groups(layer_groups):
     groups = list(layer_groups)
     return [groups] if groups and all(isinstance(o, torch.Tensor) for o in groups) else groups
 
-# %% ../nbs/22_optimizer.ipynb #06a36dfe
+# %% ../nbs/22_optimizer.ipynb #b9aee7b4
 def split_no_wd_params(
     layer_groups: nn.Module | Iterable,  # modules, lists of modules, or lists of parameters
 ) -> list:  # two lists of parameters per layer group: weights; then biases and normalizations
@@ -76,7 +76,7 @@ def split_no_wd_params(
         split += pair
     return split
 
-# %% ../nbs/22_optimizer.ipynb #df511c3d
+# %% ../nbs/22_optimizer.ipynb #c2973645
 @contextmanager
 def _dynamo_left_alone(method):
     "Inside, `method` of torch's optimizers does not import torch's compiler just to be called"
@@ -90,7 +90,7 @@ def _dynamo_left_alone(method):
     finally:
         delattr(func, '__dynamo_disable')
 
-# %% ../nbs/22_optimizer.ipynb #ebc2fa3d
+# %% ../nbs/22_optimizer.ipynb #9afd7344
 class _TorchOptimizer(torch.optim.Optimizer):
     "Stands where a torch optimizer is expected, and holds the real one as `opt`"
 
@@ -115,7 +115,7 @@ class _TorchOptimizer(torch.optim.Optimizer):
         with _dynamo_left_alone(torch.optim.Optimizer.state_dict):
             return self.opt.state_dict()
 
-# %% ../nbs/22_optimizer.ipynb #8cb05369
+# %% ../nbs/22_optimizer.ipynb #711aee0d
 def _spread(name, val, n):
     "`val` as a list with one plain value per layer group"
     if getattr(val, 'ndim', 0):
@@ -126,14 +126,14 @@ def _spread(name, val, n):
         raise ValueError(f'{name}={val!r} has {len(vals)} values, but there are {n} layer groups')
     return [o.item() if hasattr(o, 'item') and not isinstance(o, torch.Tensor) else o for o in vals]
 
-# %% ../nbs/22_optimizer.ipynb #0c2b7255
+# %% ../nbs/22_optimizer.ipynb #fb7dabde
 def _check_numbers(name, vals):
     "Refuse values that are no numbers"
     for o in vals:
         if not isinstance(o, (Real, torch.Tensor)):
             raise ValueError(f'{name} must be a number or one number per layer group, not {o!r}')
 
-# %% ../nbs/22_optimizer.ipynb #b2d8a25b
+# %% ../nbs/22_optimizer.ipynb #9b6f765a
 class _Places(_TorchOptimizer):
     "Knows under which key the optimizer keeps each hyper-parameter"
 
@@ -153,7 +153,7 @@ class _Places(_TorchOptimizer):
         names = ', '.join(k for k in keys if k != 'params')
         raise ValueError(f'{type(self.opt).__name__} has no {name!r}; it has {names}')
 
-# %% ../nbs/22_optimizer.ipynb #89ad2103
+# %% ../nbs/22_optimizer.ipynb #6d6ea7dd
 class _HyperParameters(_Places):
     "Hyper-parameters as properties"
 
@@ -170,7 +170,8 @@ class _HyperParameters(_Places):
         if name not in self._places:
             return None if val is None else self._refuse(name)
         width, groups = self._width, self.opt.param_groups
-        vals = _spread(name, val, len(groups)//width)
+        n = len(groups)//width
+        vals = [val]*n if type(val) is float else _spread(name, val, n)  # quick for schedules
         _check_numbers(name, vals)
         key, index = self._places[name]
         for i, group in enumerate(groups):
@@ -186,7 +187,7 @@ class _HyperParameters(_Places):
     mom = _named('mom', 'Momentum, `momentum` or `betas[0]`; None if there is none')
     beta = _named('beta', 'Smoothing of squares, `alpha` or `betas[1]`; None if there is none')
 
-# %% ../nbs/22_optimizer.ipynb #4dbe50c4
+# %% ../nbs/22_optimizer.ipynb #9129e4ba
 class _Keys(_HyperParameters):
     "Hyper-parameters by the optimizer's own keys"
 
@@ -209,7 +210,7 @@ class _Keys(_HyperParameters):
         "Read the values inside the optimizer for the four named hyper-parameters."
         return {name: self.read_val(name) for name in self._places}
 
-# %% ../nbs/22_optimizer.ipynb #483d0437
+# %% ../nbs/22_optimizer.ipynb #185fef16
 class _NamedValues(_Keys):
     "Writing by key"
 
@@ -242,7 +243,7 @@ class _NamedValues(_Keys):
                 group[key] = tuple(vals[i//width]) if pairs else vals[i//width]
         return self.read_val(key)
 
-# %% ../nbs/22_optimizer.ipynb #a8fbf4ad
+# %% ../nbs/22_optimizer.ipynb #a6a94b54
 class _WeightDecay(_NamedValues):
     "Weight decay of both kinds over any torch optimizer"
 
@@ -281,7 +282,7 @@ class _WeightDecay(_NamedValues):
         if self._by_hand:
             self._places['wd'] = ('true_weight_decay', None)
 
-# %% ../nbs/22_optimizer.ipynb #80a08399
+# %% ../nbs/22_optimizer.ipynb #28615e05
 class _Decay(_WeightDecay):
     true_wd = property(lambda self: self._true_wd, doc='Is the decay kept apart from the gradient?')
     bn_wd = property(lambda self: self._bn_wd, doc='Do biases and normalizations decay as well?')
@@ -307,7 +308,7 @@ class _Decay(_WeightDecay):
             with torch.no_grad():
                 torch._foreach_mul_(params, factors)
 
-# %% ../nbs/22_optimizer.ipynb #dee78fb2
+# %% ../nbs/22_optimizer.ipynb #655ce74d
 def _sgd_columns(hyper):
     "The names of the state SGD keeps for each parameter"
     return ('momentum_buffer',) if hyper[2] else ()
@@ -323,7 +324,7 @@ def _sgd_kernel(params, grads, columns, hyper):
 
 _sgd = 'lr weight_decay momentum dampening nesterov maximize'.split(), _sgd_columns, _sgd_kernel
 
-# %% ../nbs/22_optimizer.ipynb #93762389
+# %% ../nbs/22_optimizer.ipynb #d416e0df
 def _adam_columns(hyper):
     "The names of the state Adam keeps for each parameter"
     return ('step', 'exp_avg', 'exp_avg_sq', *(('max_exp_avg_sq',) if hyper[4] else ()))
@@ -343,7 +344,7 @@ _adam = ('lr weight_decay betas eps amsgrad maximize decoupled_weight_decay'.spl
          _adam_columns, _adam_kernel)
 _kernels = {torch.optim.SGD: _sgd, torch.optim.Adam: _adam, torch.optim.AdamW: _adam}
 
-# %% ../nbs/22_optimizer.ipynb #46cb596f
+# %% ../nbs/22_optimizer.ipynb #7eaae51c
 def _kernel_may(group):
     "Did the user leave the choice of kernel to us, and is nothing else unusual?"
     numbers = [group['lr'], group['weight_decay'], *group.get('betas', ())]
@@ -363,7 +364,7 @@ def _kernel_fits(params, grads):
                     and p.is_contiguous() and g.is_contiguous()
                     for p, g in zip(params, grads)))
 
-# %% ../nbs/22_optimizer.ipynb #b241f539
+# %% ../nbs/22_optimizer.ipynb #2cb1a977
 def _state_for(p, state, names):
     "Do the tensors called `names` in `state` fit `p`? Those that are missing are made, as zeros"
     for name in names:
@@ -378,7 +379,7 @@ def _state_for(p, state, names):
             return False
     return True
 
-# %% ../nbs/22_optimizer.ipynb #bb6f735b
+# %% ../nbs/22_optimizer.ipynb #ce9c870f
 _shape, _contiguous = attrgetter('shape'), torch.Tensor.is_contiguous
 
 
@@ -419,7 +420,7 @@ class _FusedStep:
                 and all(map(is_, self.opt.state.values(), self.states))
                 and all(d.get(name) is o for d, name, o in self.kept))
 
-# %% ../nbs/22_optimizer.ipynb #fb41e4c4
+# %% ../nbs/22_optimizer.ipynb #ef2c5ec8
 class _PlannedStep(_FusedStep):
     "Gathers what the kernel needs, whenever something changed"
 
@@ -442,7 +443,7 @@ class _PlannedStep(_FusedStep):
         self.seen, self.params, self.kept = seen, params, kept
         self.states = list(state.values())
 
-# %% ../nbs/22_optimizer.ipynb #3760128b
+# %% ../nbs/22_optimizer.ipynb #ec06ed7f
 class _Prepared(_Decay):
     "Knows whether the fused step may be taken"
 
@@ -464,7 +465,7 @@ class _Prepared(_Decay):
                     or torch_optimizer._global_optimizer_post_hooks
                     or 'step' in opt.__dict__ or profiler._is_profiler_enabled)
 
-# %% ../nbs/22_optimizer.ipynb #6ab30f05
+# %% ../nbs/22_optimizer.ipynb #a3566763
 class _Step(_Prepared):
     "The step, and clearing gradients after it"
 
@@ -490,7 +491,7 @@ class _Step(_Prepared):
             for p in group['params']:
                 p.grad = None
 
-# %% ../nbs/22_optimizer.ipynb #bdf44bbf
+# %% ../nbs/22_optimizer.ipynb #2fb2fa69
 class _Keeping(_Step):
     "What is saved, loaded and copied"
 
@@ -527,7 +528,7 @@ class _Keeping(_Step):
         self._settle()  # AdamW comes back from a copy with its own kind of decay
         self._prepare()
 
-# %% ../nbs/22_optimizer.ipynb #3abbc1f4
+# %% ../nbs/22_optimizer.ipynb #db32562e
 def _make(opt_func, split, lrs):
     "Call `opt_func` with the parameter lists of `split` as groups"
     groups = [{'params': params, 'lr': lrs[i//2]} for i, params in enumerate(split)]
@@ -544,7 +545,7 @@ def _make(opt_func, split, lrs):
                 raise
         return opt_func([{**groups[0], 'params': split[0] + split[1]}], **kwargs)  # LBFGS
 
-# %% ../nbs/22_optimizer.ipynb #0646e59a
+# %% ../nbs/22_optimizer.ipynb #5e0e66dd
 def _copy_values(olds, old_width, news, new_width):
     "Give each group of `news` the values of its counterpart, or of the last layer group"
     same = len(olds)//old_width == len(news)//new_width
@@ -553,7 +554,7 @@ def _copy_values(olds, old_width, news, new_width):
         old = olds[layer*old_width + min(i % new_width, old_width - 1)]
         group.update({k: v for k, v in old.items() if k in group and k != 'params'})
 
-# %% ../nbs/22_optimizer.ipynb #522d34ad
+# %% ../nbs/22_optimizer.ipynb #87e55079
 class _Making(_Keeping):
     "Make optimizers from layer groups"
 
@@ -591,7 +592,7 @@ class _Making(_Keeping):
         _copy_values(self.param_groups, self._width, res.param_groups, res._width)
         return res
 
-# %% ../nbs/22_optimizer.ipynb #5b1a482d
+# %% ../nbs/22_optimizer.ipynb #43397dd8
 class OptimWrapper(_Making):
     """A torch optimizer with layer groups, a name for each hyper-parameter, and true weight decay.
 
@@ -627,7 +628,7 @@ class OptimWrapper(_Making):
     def __repr__(self):
         return f'{type(self).__name__} over {self.opt!r}\ntrue weight decay: {self.true_wd}'
 
-# %% ../nbs/22_optimizer.ipynb #0b227c1c
+# %% ../nbs/22_optimizer.ipynb #54f665a5
 def SGD(
     params: Iterable,  # parameters or parameter groups
     lr: float = 1e-3,  # learning rate
@@ -651,7 +652,7 @@ def RMSprop(
     return torch.optim.RMSprop(params, lr, alpha, weight_decay=weight_decay, momentum=momentum,
                                **kwargs)
 
-# %% ../nbs/22_optimizer.ipynb #2449fc0c
+# %% ../nbs/22_optimizer.ipynb #c77cdae3
 def Adam(
     params: Iterable,  # parameters or parameter groups
     lr: float = 1e-3,  # learning rate
