@@ -25,7 +25,7 @@ readme: $(VENV)/.dev ## Write README.md from nbs/index.ipynb
 nbs: $(VENV)/.dev ## Run all notebooks in place, clean them and export the package
 	$(B)/python tools/nb.py build
 course: $(VENV)/.ui ## Open the notebooks in JupyterLab
-	$(B)/jupyter lab nbs
+	$(B)/jupyter lab nbs $(ARGS)
 bench: $(VENV)/.dev ## Measure fastloop against loops written by hand
 	$(B)/python -m benchmarks $(ARGS)
 lint: $(VENV)/.dev ## Check the style of package, notebooks, tests and tools
