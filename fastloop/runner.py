@@ -369,9 +369,12 @@ class Runner(BatchRunner):
         "Run every batch of `dl`"
         self.dl, self.iters = dl, count_batches(dl)
         start, self.first_iter = self.first_iter, 0
-        for self.iter, batch in enumerate(dl, start):
-            if self.device is not None: batch = to_device(batch, self.device, non_blocking=True)
-            self.one_batch(batch)
+        try:
+            for self.iter, batch in enumerate(dl, start):
+                if self.device is not None: batch = to_device(batch, self.device, non_blocking=True)
+                self.one_batch(batch)
+        finally:
+            if hasattr(dl, 'end_epoch'): dl.end_epoch()  # what was begun is not taken up again
 
     def validate(self, dl: object,  # A loader
                  ):

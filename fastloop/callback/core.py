@@ -15,7 +15,7 @@ import re
 from functools import partial
 
 # %% ../../nbs/30_callback.core.ipynb #2f37cf0e
-from ..core import add_note, camel2snake, nearest_name
+from ..core import camel2snake, nearest_name
 
 # %% ../../nbs/30_callback.core.ipynb #4e15ef84
 phases = ('fit', 'epoch', 'train', 'validate', 'batch', 'backward', 'step')
@@ -99,9 +99,9 @@ def edit_distance(a: str,  # One word
 
     Source: Damerau (1964), in the restricted form known as optimal string alignment.
     """
-    before, row = [], list(range(len(b)+1))
+    last, row = [], list(range(len(b)+1))
     for i, x in enumerate(a, 1):
-        before, last, row = row if i == 1 else last, row, [i]
+        before, last, row = last, row, [i]
         for j, y in enumerate(b, 1):
             row.append(min(last[j]+1, row[j-1]+1, last[j-1]+(x != y)))
             if i > 1 and j > 1 and x == b[j-2] and a[i-2] == y:
