@@ -1,0 +1,46 @@
+"`from fastloop.all import *` gives the public names, and nothing heavy"
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+root = Path(__file__).parent.parent
+
+# public in their rooms, but of use only to somebody who changes the loop itself
+LEFT_OUT = set("""
+    BatchRunner CallbackHolder Dispatcher EpochTable GatherPreds LossHistory PhaseBar PrintedText
+    RunState SeesRun add_note as_callback axes_for batch_device call_model cancel_for cancels
+    cell_text check_fit check_learner check_weights check_word children count_batches
+    default_loss dialects edit_distance evaluating event_handlers event_names events find_callback
+    first_loss first_tensor format_time learner_state load_tensors map_tensors meant_event
+    nearest_name no_pair no_phase no_wd_types order_of phases probabilities progress_mode
+    progress_modes run_state running_phases safe_path set_trainable split_no_wd_params table_html
+    unreduced wider without_traceback""".split())
+NOT_ROOMS = {'all', 'demo', '__main__'}
+
+
+def rooms():
+    "Modules named by the notebooks"
+    for nb in sorted((root/'nbs').glob('*.ipynb')):
+        for cell in json.loads(nb.read_text())['cells']:
+            for line in ''.join(cell['source']).splitlines():
+                if line.startswith('#| default_exp'): yield line.split()[-1]
+
+
+def test_every_public_name_is_there_or_left_out_on_purpose():
+    import fastloop.all
+    names = set()
+    for name in rooms():
+        if name not in NOT_ROOMS: names |= set(importlib.import_module(f'fastloop.{name}').__all__)
+    extra = {'torch', 'nn', 'F', 'np', 'partial', 'Path'}
+    assert len(names) > 90
+    assert set(fastloop.all.__all__) == (names - LEFT_OUT) | extra
+
+
+def test_star_import_in_a_fresh_process_loads_nothing_heavy():
+    code = ('from fastloop.all import *\nimport sys\nprint(len([Learner, nn, F, np, partial, Path]))\n'
+            'print([o for o in ("matplotlib", "pandas", "ipywidgets", "IPython", "torch._dynamo") '
+            'if o in sys.modules])')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd='/')
+    assert done.stdout.split('\n')[:2] == ['6', '[]'], done.stderr
