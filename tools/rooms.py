@@ -9,7 +9,7 @@ nbs = root/'nbs'
 
 # the first digit of a room's number names its layer
 sections = {'0': 'Core', '1': 'Data', '2': 'Building blocks', '3': 'The loop', '4': 'Callbacks',
-            '5': 'Training', '6': 'Vision', '7': 'Many devices', '8': 'Keras', '9': 'Everything'}
+            '5': 'Training', '6': 'Vision', '7': 'Many devices', '8': 'Keras', '9': 'All together'}
 
 
 @dataclass
