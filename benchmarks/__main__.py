@@ -5,14 +5,17 @@ of them, so that a machine that grows slower grows slower for all. The ratios ar
 the rounds' ratios.
 """
 import argparse
+import fcntl
 import json
 import os
 import platform
 import pty
 import re
 import statistics
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +31,7 @@ class Worker:
     def __init__(self, name):
         self.name, self.drawn = name, 0
         self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('4H', 24, 100, 0, 0))  # rows, columns
         (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
         env = {**os.environ, 'OMP_NUM_THREADS': '1', 'TERM': 'xterm', 'COLUMNS': '100'}
         env.pop('FASTLOOP_PROGRESS', None)
