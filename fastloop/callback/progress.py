@@ -114,12 +114,31 @@ def _make_bar(notebook, **options):
     stream = next((o for o in (sys.stderr, sys.stdout) if _is_terminal(o)), sys.stderr)
     return quiet(**options, leave=False, dynamic_ncols=True, file=stream)
 
+def _restart(bar, label, n, total):
+    "Let a bar in a notebook begin again, for another phase"
+    bar.reset(total)
+    bar.total, bar.initial = total, n
+    bar.set_description_str(label, refresh=False)
+
 # %% ../../nbs/35_callback.progress.ipynb #2aa46eff
+def _show_widgets(bar):
+    "Show a notebook's bar; the place that it took, or `None` if tqdm has been switched off"
+    from IPython.display import display
+    return display(bar.container, display_id=True) if hasattr(bar, 'container') else None
+
+def _clear_widgets(bar, place):
+    "Empty the place of a bar and let go of the widgets that it was made of"
+    place.update({'text/plain': '', 'text/html': ''}, raw=True)
+    for widget in (*bar.container.children, bar.container):
+        for part in (getattr(widget, 'style', None), widget.layout, widget):
+            if part is not None: part.close()
+
+# %% ../../nbs/35_callback.progress.ipynb #c2feac03
 class PhaseBar:
     "A tqdm bar that is drawn when told to and leaves nothing behind"
     def __init__(self, notebook: bool = False,  # Whether to draw it in a notebook
                  ):
-        self.notebook, self.bar, self.place = notebook, None, None
+        self.notebook, self.bar, self.place, self.ended = notebook, None, None, False
 
     def draw(self, label: str,  # What stands before the bar
              n: int,  # Batches done
@@ -129,29 +148,25 @@ class PhaseBar:
         "Show how far things are"
         if self.bar is None:  # making it draws it
             self.bar = _make_bar(self.notebook, desc=label, initial=n, total=total, postfix=note)
-            if hasattr(self.bar, 'container'): self._put(self.bar.container)
-        else:
-            self.bar.n = n
-            self.bar.set_postfix_str(note, refresh=False)
-            self.bar.refresh(nolock=True)
-
-    def _put(self, widget):
-        from IPython.display import display
-        if self.place is None: self.place = display(widget, display_id=True)
-        else: self.place.update(widget)
+            if self.notebook: self.place = _show_widgets(self.bar)
+            return
+        if self.ended: _restart(self.bar, label, n, total)
+        self.bar.n, self.ended = n, False
+        self.bar.set_postfix_str(note, refresh=False)
+        self.bar.refresh(nolock=True)
 
     def close(self):
-        "Take the bar away; the next one may follow"
-        bar, self.bar = self.bar, None
+        "Take the bar away; in a notebook it waits in its place for the next phase"
+        self.ended = True
+        if not self.notebook: self.remove()
+
+    def remove(self):
+        "Take the bar away for good"
+        bar, place, self.bar, self.place = self.bar, self.place, None, None
         if bar is None: return
         bar.total = None
         bar.close()
-
-    def remove(self):
-        "Take the bar away, and its place in the notebook"
-        self.close()
-        place, self.place = self.place, None
-        if place is not None: place.update({'text/plain': '', 'text/html': ''}, raw=True)
+        if place is not None: _clear_widgets(bar, place)
 
 # %% ../../nbs/35_callback.progress.ipynb #09f99b91
 class _KnowsWatcher(Callback):
@@ -173,6 +188,8 @@ class _KnowsWatcher(Callback):
         silent = getattr(run.learn, 'silent', False) if self.silent is None else self.silent
         self.mode = 'off' if silent else self.asked or progress_mode()
         if self.mode == 'notebook' and _shell() is None: self.mode = 'plain'
+        self.bar.remove()
+        self.bar = PhaseBar(self.mode == 'notebook')
         vars(self).pop('after_batch', None)
         if self.mode in ('terminal', 'notebook'): self.after_batch = self.tick
 
@@ -237,11 +254,11 @@ class ProgressCallback(_ShowsTable):
 
     def begin_fit(self):
         "Begin with an empty table"
-        self.bar, self.recorder = PhaseBar(self.mode == 'notebook'), find_recorder(self.run)
         self.table, self.handle, self.stale, self.due = None, None, False, 0.
 
     def begin_epoch(self):
         "Print the header, once the names of all columns are known"
+        self.recorder = find_recorder(self.run)
         if self.mode == 'off' or self.recorder is None: return
         table = EpochTable(self.recorder.header, self.table.rows if self.table else ())
         if self.table is not None and self.table.header == table.header: return
