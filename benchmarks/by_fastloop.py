@@ -1,13 +1,15 @@
 "The same work as in `by_hand`, given to fastloop."
-import torch.nn.functional as F
-
 from benchmarks.by_hand import BS, LR, MOMS, VALID_BS, mlp, one_weight
-from fastloop.anneal import combine_scheds, sched_cos
-from fastloop.callback.core import Callback
-from fastloop.data.bunch import DataBunch
-from fastloop.learner import Learner
-from fastloop.metrics import accuracy
-from fastloop.optimizer import SGD
+from fastloop.all import (
+    SGD,
+    Callback,
+    DataBunch,
+    F,
+    Learner,
+    accuracy,
+    combine_scheds,
+    sched_cos,
+)
 
 
 class OneCycle(Callback):
