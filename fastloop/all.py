@@ -125,8 +125,8 @@ from fastloop.callback.core import (
     CancelFitException,
     CancelStepException,
     CancelTrainException,
-    CancelValidException,
     CancelValidateException,
+    CancelValidException,
     TraceCallback,
     UnknownEvent,
 )

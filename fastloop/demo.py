@@ -10,7 +10,6 @@ import csv
 from pathlib import Path
 
 # %% ../nbs/91_demo.ipynb #7b22fcc8
-import torch
 from torch import nn
 
 # %% ../nbs/91_demo.ipynb #f350f972

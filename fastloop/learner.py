@@ -152,6 +152,18 @@ class _HasOptimizer(_LendsCallbacks):
         return lr
 
 # %% ../nbs/36_learner.ipynb #bff829b6
+def set_trainable(group: object,  # A module, a parameter, or a list of them
+                  wanted: bool,  # Whether gradients are wanted
+                  spare_bn: bool = False,  # Leave batch norm as it is
+                  ):
+    "Switch the gradients of a layer group on or off"
+    for o in listify(group):
+        if isinstance(o, torch.Tensor): o.requires_grad_(wanted)
+        elif not (spare_bn and isinstance(o, batch_norm_types)):
+            for p in o.parameters(recurse=False): p.requires_grad_(wanted)
+            set_trainable(list(o.children()), wanted, spare_bn)
+
+# %% ../nbs/36_learner.ipynb #f64e494a
 class _Freezes(_HasOptimizer):
     "Freezes layer groups"
     def freeze_to(self, n: int,  # The first group that is trained; -1 is the last
@@ -181,17 +193,6 @@ class _Freezes(_HasOptimizer):
     def unfreeze(self):
         "Train all layer groups"
         self.freeze_to(0)
-
-def set_trainable(group: object,  # A module, a parameter, or a list of them
-                  wanted: bool,  # Whether gradients are wanted
-                  spare_bn: bool = False,  # Leave batch norm as it is
-                  ):
-    "Switch the gradients of a layer group on or off"
-    for o in listify(group):
-        if isinstance(o, torch.Tensor): o.requires_grad_(wanted)
-        elif not (spare_bn and isinstance(o, batch_norm_types)):
-            for p in o.parameters(recurse=False): p.requires_grad_(wanted)
-            set_trainable(list(o.children()), wanted, spare_bn)
 
 # %% ../nbs/36_learner.ipynb #ee8ed7cb
 def load_tensors(path: Path,  # A file written by `torch.save`
@@ -244,8 +245,7 @@ class _Saves(_Freezes):
 
         Raises: ValueError if `name` would leave the folder.
         """
-        file = self.model_file(name)
-        state = {'model': self.model.state_dict()}
+        file, state = self.model_file(name), {'model': self.model.state_dict()}
         if with_opt and self.opt is not None: state['opt'] = self.opt.state_dict()
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(file) as f: torch.save(state, f)
@@ -257,8 +257,7 @@ class _Saves(_Freezes):
              ) -> object:  # The learner
         """Read weights that `save` wrote, or any file of weights by name
 
-        Raises: FileNotFoundError, or ValueError if the file is refused or does not fit; nothing
-        is changed then.
+        Raises: FileNotFoundError or ValueError, before anything is changed.
         """
         state = load_tensors(self.model_file(name), self.data.device)
         weights = state['model'] if isinstance(state.get('model'), dict) else state
@@ -268,7 +267,7 @@ class _Saves(_Freezes):
             if self.opt is None: self.create_opt()
             try: self.opt.load_state_dict(state['opt'])
             except (ValueError, KeyError) as e:
-                warnings.warn(f'the optimizer starts anew, its saved state does not fit: {e}')
+                warnings.warn(f'the optimizer starts anew: {e}', stacklevel=2)
                 self.create_opt()
         return self
 
@@ -366,6 +365,9 @@ class _Answers(_Saves):
         found = gather.preds, gather.targets, *([gather.losses] if with_loss else [])
         return tuple(_joined(o) for o in found)
 
+# %% ../nbs/36_learner.ipynb #973e61c2
+class _Predicts(_Answers):
+    "Answers for one item"
     def predict(self, x: object,  # One item, without the dimension of the batch
                 ) -> tuple:  # Class (by name, if known), its number, and the probabilities
         "What the model says of one item; where there are no classes, the output three times"
@@ -412,8 +414,24 @@ def model_summary(model: torch.nn.Module,  # Any model
     lines += ['', f'{total:,} parameters, {trained:,} of them trained']
     return PrintedText('\n'.join(lines))
 
+# %% ../nbs/36_learner.ipynb #1135af52
+class _Explains(_Predicts):
+    "Shows the layers and the loop"
+    def summary(self) -> PrintedText:  # A table
+        "The layers of the model, with the shapes that one batch has after each"
+        xb = to_device(self.data.one_batch()[0], self.data.device)
+        return model_summary(self.model, xb)
+
+    def show_training_loop(self):
+        "Print which callback answers which event, in order"
+        run = self.run if self.running else Runner(self.cbs)
+        for event in events:
+            names = ', '.join(repr(cb) for cb, _ in run.handlers[event])
+            inner = event.split('_')[-1] in ('batch', 'pred', 'loss', 'backward', 'step')
+            if names: print(f"{'  ' if inner else ''}{event:<24}{names}")
+
 # %% ../nbs/36_learner.ipynb #473bce0e
-class _LearnerSetup(_Answers):
+class _LearnerSetup(_Explains):
     "Takes the parts of a learner and fills in what was left out"
     running = False
 
@@ -497,16 +515,3 @@ class Learner(_LearnerSetup):
         self.resume, before, self.running = resume, self.running, True
         try: Runner(cbs).fit(epochs, self)
         finally: self.running = before
-
-    def summary(self) -> PrintedText:  # A table
-        "The layers of the model, with the shapes that one batch has after each"
-        xb = to_device(self.data.one_batch()[0], self.data.device)
-        return model_summary(self.model, xb)
-
-    def show_training_loop(self):
-        "Print which callback answers which event, in order"
-        run = self.run if self.running else Runner(self.cbs)
-        for event in events:
-            names = ', '.join(repr(cb) for cb, _ in run.handlers[event])
-            inner = event.split('_')[-1] in ('batch', 'pred', 'loss', 'backward', 'step')
-            if names: print(f"{'  ' if inner else ''}{event:<24}{names}")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['check_fit', 'count_batches', 'first_loss', 'call_model', 'no_pair', 'CallbackHolder', 'find_callback', 'Dispatcher',
-           'wider', 'no_phase', 'batch_device', 'RunState', 'without_traceback', 'TrainEvalCallback', 'BatchRunner',
-           'Runner']
+           'wider', 'no_phase', 'batch_device', 'RunState', 'GuardedRun', 'without_traceback', 'TrainEvalCallback',
+           'BatchRunner', 'Runner']
 
 # %% ../nbs/32_runner.ipynb #ec298c9c
 import warnings
@@ -128,8 +128,7 @@ class CallbackHolder:
     def remove_cbs(self, cbs: object,  # A callback or several
                    ):
         "Take callbacks away again"
-        gone = listify(cbs)
-        self.cbs = [cb for cb in self.cbs if not any(cb is o for o in gone)]
+        self.cbs = [cb for cb in self.cbs if not any(cb is o for o in listify(cbs))]
         self.bind()
 
     def bind(self):
@@ -253,6 +252,9 @@ class RunState(Dispatcher):
         if self.iters: self.n_epochs = self.epoch + (self.iter+1)/self.iters
         self.pct_train = self.n_epochs/self.epochs
 
+# %% ../nbs/32_runner.ipynb #da1d96bc
+class GuardedRun(RunState):
+    "A run that checks its first batch and always tidies up"
     def compute_loss(self):
         "The loss of this batch; the first batch of a fit is checked, and undone if it does not fit"
         targets = self.yb if isinstance(self.yb, tuple) else (self.yb,)
@@ -315,7 +317,7 @@ class TrainEvalCallback(Callback):
         self.modes = ()
 
 # %% ../nbs/32_runner.ipynb #ae2b1f60
-class BatchRunner(RunState):
+class BatchRunner(GuardedRun):
     "Runs one batch"
     def one_batch(self, batch: tuple,  # The pair `(xb, yb)`
                   ):

@@ -39,7 +39,8 @@ def test_every_public_name_is_there_or_left_out_on_purpose():
 
 
 def test_star_import_in_a_fresh_process_loads_nothing_heavy():
-    code = ('from fastloop.all import *\nimport sys\nprint(len([Learner, nn, F, np, partial, Path]))\n'
+    code = ('from fastloop.all import *\nimport sys\n'
+            'print(len([Learner, nn, F, np, partial, Path]))\n'
             'print([o for o in ("matplotlib", "pandas", "ipywidgets", "IPython", "torch._dynamo") '
             'if o in sys.modules])')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd='/')

@@ -27,7 +27,8 @@ from fastloop.callback.core import (
     running_phases,
 )
 
-MISSPELT = """after_epcoh after_bach befor_fit begin_ftt begin_epochs after_losses after_los after_prd
+MISSPELT = """after_epcoh after_bach befor_fit begin_ftt begin_epochs after_losses after_los
+    after_prd
     begin_bacth beginbatch begin_trian after_trainn begin_validat after_valdate after_backwards
     begin_backwrd begin_stp after_stepp after_cancel_bacth after_cancel_epcoh before_bacth
     before_backwards begin_loss begin_pred begin_training after_training begin_validation

@@ -17,7 +17,7 @@ from fastloop.callback.core import Callback, TraceCallback
 from fastloop.callback.progress import ProgressCallback
 from fastloop.callback.recorder import Recorder
 from fastloop.data.bunch import DataBunch
-from fastloop.learner import BasicLearner, Learner, evaluating, load_tensors, unreduced
+from fastloop.learner import BasicLearner, Learner, evaluating, unreduced
 from fastloop.metrics import accuracy, error_rate
 from fastloop.optimizer import SGD, AdamW
 from fastloop.runner import Runner, TrainEvalCallback
@@ -53,7 +53,8 @@ def test_signature():
     got = {k: p.default for k, p in inspect.signature(Learner).parameters.items()}
     for name, default in dict(loss_func=None, opt_func=AdamW, lr=1e-3, splitter=None, cbs=None,
                               callback_fns=None, metrics=None, path=None, model_dir='models',
-                              wd=1e-2, true_wd=True, bn_wd=True, train_bn=True, silent=None).items():
+                              wd=1e-2, true_wd=True, bn_wd=True, train_bn=True, silent=None
+                              ).items():
         assert got[name] == default, name
     assert list(inspect.signature(Learner.fit).parameters) == \
         'self epochs lr wd cbs callbacks reset_opt resume'.split()

@@ -375,7 +375,8 @@ def test_the_loader_iterator_is_dropped_on_every_exit():
             alive.append(weakref.ref(it))
             return it
     def iter_of(batches): yield from batches
-    for cb in ([], at('after_loss', KeyError), at('after_batch', True), at('begin_step', CANCEL['fit'])):
+    for cb in ([], at('after_loss', KeyError), at('after_batch', True),
+               at('begin_step', CANCEL['fit'])):
         learn = toy()
         learn.data.train_dl = Loader(learn.data.train_dl)
         kept = None

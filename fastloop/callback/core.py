@@ -7,7 +7,7 @@ __all__ = ['phases', 'events', 'CancelValidException', 'cancels', 'event_names',
            'CancelException', 'CancelFitException', 'CancelEpochException', 'CancelTrainException',
            'CancelValidateException', 'CancelBatchException', 'CancelBackwardException', 'CancelStepException',
            'cancel_for', 'running_phases', 'UnknownEvent', 'edit_distance', 'meant_event', 'check_learner', 'Callback',
-           'order_of', 'event_handlers', 'as_callback', 'axes_for', 'TraceCallback']
+           'order_of', 'event_handlers', 'as_callback', 'axes_for', 'plot_phases', 'TraceCallback']
 
 # %% ../../nbs/30_callback.core.ipynb #bfb53f72
 import inspect
@@ -150,21 +150,15 @@ def check_learner(callback: object,  # The callback that was given `learn`
     raise TypeError(f'{name}: the first argument is the learner, not {learn!r}{hint}')
 
 # %% ../../nbs/30_callback.core.ipynb #a60082c6
-_shared, _missing = frozenset(run_state + learner_state), object()
+class _Named:
+    "Makes the name of a callback from its class, and refuses misspelt events when a class is made"
+    order = 0
 
-class _Name:
-    "A callback's name, made from its class unless one was set"
-    def __get__(self, cb, owner=None):
-        return camel2snake(re.sub(r'Callback$', '', (owner or type(cb)).__name__) or 'Callback')
+    class _Name:
+        def __get__(self, cb, owner):
+            return camel2snake(re.sub(r'Callback$', '', owner.__name__) or 'Callback')
 
-class Callback:
-    "Answers events of a training run with methods named after them"
-    order, name = 0, _Name()
-
-    def __init__(self, learn: object = None,  # The learner; known anyway while a fit runs
-                 ):
-        check_learner(self, learn)
-        if learn is not None: self.learn = learn
+    name = _Name()  # not a property, so that `self.name = …` is possible
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -172,6 +166,16 @@ class Callback:
             if callable(value) and (event := meant_event(name)):
                 raise UnknownEvent(f'{cls.__name__}.{name}: there is no event {name!r}; '
                                    f'did you mean {event!r}?')
+
+# %% ../../nbs/30_callback.core.ipynb #962c38ef
+_shared, _missing = frozenset(run_state + learner_state), object()
+
+class Callback(_Named):
+    "Answers events of a training run with methods named after them"
+    def __init__(self, learn: object = None,  # The learner; known anyway while a fit runs
+                 ):
+        check_learner(self, learn)
+        if learn is not None: self.learn = learn
 
     def set_runner(self, run: object,  # The runner that will announce events
                    ):
@@ -255,6 +259,27 @@ def axes_for(ax: object = None,  # The matplotlib axis to draw on; a new figure 
     plt.close(fig)
     return fig, ax
 
+# %% ../../nbs/30_callback.core.ipynb #f388d11b
+def plot_phases(names: list,  # Names of events, in the order in which they came
+                ax: object = None,  # A matplotlib axis; a new figure if there is none
+                ) -> object:  # The matplotlib figure
+    "Draw phases as bars, one inside the other"
+    fig, ax = axes_for(ax, (8, 2.4))
+    starts, levels = {}, ('fit', 'epoch', 'train', 'batch', 'backward')
+    for i, event in enumerate(names):
+        kind, _, phase = event.partition('_')
+        if kind == 'begin': starts[phase] = i
+        elif phase in starts:
+            start = starts.pop(phase)
+            level = levels.index({'validate': 'train', 'step': 'backward'}.get(phase, phase))
+            ax.barh(level, i-start+1, left=start-.5, height=.8, edgecolor='white',
+                    color=f'C{phases.index(phase)}')
+            ax.text((start+i)/2, level, phase, ha='center', va='center',
+                    fontsize=8 if i-start > 2 else 6)
+    ax.set(xlabel='event number', yticks=[], xlim=(-.5, len(names)-.5))
+    ax.invert_yaxis()
+    return fig
+
 # %% ../../nbs/30_callback.core.ipynb #d48b46af
 class TraceCallback(Callback):
     "Writes down every event of the run, for teaching and for tests"
@@ -278,18 +303,4 @@ class TraceCallback(Callback):
     def plot(self, ax: object = None,  # A matplotlib axis; a new figure if there is none
              ) -> object:  # The matplotlib figure
         "Draw the phases of the latest run as bars, one inside the other"
-        fig, ax = axes_for(ax, (8, 2.4))
-        open_at, levels = {}, ('fit', 'epoch', 'train', 'batch', 'backward')
-        for i, event in enumerate(self.events):
-            kind, _, phase = event.partition('_')
-            row = {'validate': 'train', 'step': 'backward'}.get(phase, phase)
-            if kind == 'begin': open_at[phase] = i
-            elif phase in open_at:
-                start, level = open_at.pop(phase), levels.index(row)
-                ax.barh(level, i-start+1, left=start-.5, height=.8, edgecolor='white',
-                        color=f'C{phases.index(phase)}')
-                ax.text((start+i)/2, level, phase, ha='center', va='center',
-                        fontsize=8 if i-start > 2 else 6)
-        ax.set(xlabel='event number', yticks=[], xlim=(-.5, len(self.rows)-.5))
-        ax.invert_yaxis()
-        return fig
+        return plot_phases(self.events, ax)

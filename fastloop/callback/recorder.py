@@ -98,16 +98,6 @@ class _Records(Callback):
         self.lrs, self.moms, self.values, self.times, self.nb_batches = [], [], [], [], []
         self.sizes, self.metrics, self.metrics_names, self.valid_row = [], [], [], []
 
-    def state_dict(self) -> dict:  # Lists of plain numbers
-        "Everything needed to go on elsewhere"
-        return {**{k: list(getattr(self, k)) for k in _lists}, 'history': self.history.state_dict()}
-
-    def load_state_dict(self, state: dict,  # From `state_dict`
-                        ):
-        "Go on from where `state` was taken"
-        for k in _lists: setattr(self, k, list(state[k]))
-        self.history.load_state_dict(state['history'])
-
     @property
     def names(self) -> list:  # The names of the columns of `values`
         "What each number of a row is called"
@@ -126,6 +116,16 @@ class _Records(Callback):
 # %% ../../nbs/34_callback.recorder.ipynb #76164b51
 class _Losses(_Records):
     "The losses of the batches, fetched from the device when they are read"
+    def state_dict(self) -> dict:  # Lists of plain numbers
+        "Everything needed to go on elsewhere"
+        return {**{k: list(getattr(self, k)) for k in _lists}, 'history': self.history.state_dict()}
+
+    def load_state_dict(self, state: dict,  # From `state_dict`
+                        ):
+        "Go on from where `state` was taken"
+        for k in _lists: setattr(self, k, list(state[k]))
+        self.history.load_state_dict(state['history'])
+
     @property
     def losses(self) -> list:  # Floats, one for each training batch
         "The smoothed training loss; reading it waits for the device"
@@ -157,8 +157,8 @@ def _hyper_reader(opt):
         return group['lr'], group.get('momentum', group.get('betas', (None,))[0])
     return read
 
-class _Recording(_Losses):
-    "Fills the lists while a fit runs"
+class _Batches(_Losses):
+    "Writes down every batch"
     order = -10
 
     def begin_fit(self):
@@ -169,6 +169,22 @@ class _Recording(_Losses):
         self.metrics_names = [o.name for o in self.metrics]
         self._hypers = _hyper_reader(self.learn.opt)
 
+    def after_loss(self):
+        "Write down one batch"
+        run, size = self.run, find_bs(self.run.yb)
+        if run.in_train:
+            self.history.add(run.loss)
+            self.sizes.append(size)
+            lr, mom = self._hypers(self.learn.opt)
+            self.lrs.append(lr)
+            self.moms.append(mom)
+        else:
+            self.valid.add(run.loss, size)
+            for o in self.metrics: o.update(run.pred, run.yb)
+
+# %% ../../nbs/34_callback.recorder.ipynb #d2868fe6
+class _Recording(_Batches):
+    "Completes the row of every epoch"
     def begin_epoch(self):
         "Start the clock"
         self.started, self.sizes = time.perf_counter(), []
@@ -177,19 +193,6 @@ class _Recording(_Losses):
     def begin_validate(self):
         "Nothing measured yet"
         for o in (self.valid, *self.metrics): o.reset()
-
-    def after_loss(self):
-        "Write down one batch"
-        run = self.run
-        if run.in_train:
-            self.history.add(run.loss)
-            self.sizes.append(find_bs(run.yb))
-            lr, mom = self._hypers(self.learn.opt)
-            self.lrs.append(lr)
-            self.moms.append(mom)
-        else:
-            self.valid.add(run.loss, find_bs(run.yb))
-            for o in self.metrics: o.update(run.pred, run.yb)
 
     def after_validate(self):
         "Compute the means over the validation set; the device is waited for here, once"
@@ -206,6 +209,11 @@ class _Recording(_Losses):
         self.times.append(time.perf_counter()-self.started)
 
 # %% ../../nbs/34_callback.recorder.ipynb #3ca792d5
+def _cut(values, skip_start, skip_end):
+    if not values: raise ValueError('nothing was recorded yet: fit first')
+    return values[skip_start:len(values)-skip_end] or values
+
+# %% ../../nbs/34_callback.recorder.ipynb #0acf46f0
 class _Plots(_Recording):
     "Pictures of what was recorded"
     def plot(self, skip_start: int = 10,  # Batches to leave out at the beginning
@@ -223,8 +231,7 @@ class _Plots(_Recording):
         ax.plot(lrs, losses)
         ax.set(xscale='log', xlabel='learning rate', ylabel='training loss, smoothed')
         if suggestion and len(lrs) > 1:
-            slopes = torch.gradient(torch.tensor(losses), dim=0)[0]
-            at = int(slopes.nan_to_num(nan=0.).argmin())
+            at = int(torch.gradient(torch.tensor(losses))[0].nan_to_num().argmin())
             self.min_grad_lr = lrs[at]
             ax.plot(lrs[at], losses[at], 'o', color='C3', label=f'steepest: {lrs[at]:.2e}')
             ax.legend()
@@ -246,10 +253,6 @@ class _Plots(_Recording):
             right.set_ylabel('momentum', color='C1')
             ax.yaxis.label.set_color('C0')
         return fig
-
-def _cut(values, skip_start, skip_end):
-    if not values: raise ValueError('nothing was recorded yet: fit first')
-    return values[skip_start:len(values)-skip_end] or values
 
 # %% ../../nbs/34_callback.recorder.ipynb #e6ac5ecf
 class Recorder(_Plots):
