@@ -1,4 +1,6 @@
 "The same work as in `by_hand`, given to fastloop."
+from types import SimpleNamespace
+
 from benchmarks.by_hand import BS, LR, MOMS, VALID_BS, mlp, one_weight
 from fastloop.all import (
     SGD,
@@ -8,6 +10,7 @@ from fastloop.all import (
     Learner,
     accuracy,
     combine_scheds,
+    nn,
     sched_cos,
 )
 
@@ -54,6 +57,21 @@ def fastloop_tiny(data, epochs):
     learn = line_learner(data)
     learn.fit(epochs, 1e-3)
     return float(learn.recorder.values[-1][0]), 0.
+
+
+class Nothing:
+    "A loss and an optimizer that take no time"
+    def backward(self): pass
+    def step(self): pass
+    def zero_grad(self): pass
+
+
+def free_learner(steps):
+    "What a runner needs, with nothing to compute"
+    nothing = Nothing()
+    data = SimpleNamespace(train_dl=[(0, 0)]*steps, valid_dl=None)
+    return SimpleNamespace(model=nn.Identity(), opt=nothing, loss_func=lambda pred, y: nothing,
+                           data=data)
 
 
 class NoBatchEvents(Callback):

@@ -69,16 +69,20 @@ def calls_per_step(name, steps=400):
 
 
 def extra_callbacks(steps, rounds):
-    "Microseconds per step that one more callback costs: without, and with, a per-batch handler"
-    from benchmarks.by_fastloop import NoBatchEvents, OneBatchEvent, line_learner
-    data = by_hand.line_data(steps)
-    learners = [line_learner(data, cbs) for cbs in ([], [NoBatchEvents()], [OneBatchEvent()])]
-    took = [[] for _ in learners]
+    """Microseconds per step that one more callback costs: without, and with, a per-batch handler
+
+    Model, loss and optimizer do nothing here, and one runner's fits take turns with nothing, one
+    callback or the other: a tenth of a microsecond would be lost in what real steps vary by.
+    """
+    from benchmarks.by_fastloop import NoBatchEvents, OneBatchEvent, free_learner
+    from fastloop.runner import Runner
+    learn, kinds = free_learner(steps), ([], [NoBatchEvents], [OneBatchEvent])
+    took = [[] for _ in kinds]
     for round_ in range(rounds + 1):
-        order = list(range(3))[::-1 if round_ % 2 else 1]
-        for i in order:
+        for i in [(round_ + o) % 3 for o in range(3)]:  # each is first, second and last in turn
+            run = Runner(cbs=[o() for o in kinds[i]])
             start = time.process_time()
-            learners[i].fit(1, 1e-3)
+            run.fit(1, learn)
             if round_: took[i].append((time.process_time() - start)*1e6/steps)
     return [statistics.median(b-a for a, b in zip(took[0], o)) for o in took[1:]]
 
