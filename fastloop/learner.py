@@ -26,7 +26,13 @@ from .callback.recorder import Recorder
 from .core import atomic_write, listify, safe_path
 from .optimizer import AdamW, OptimWrapper
 from .runner import Runner, TrainEvalCallback, call_model, check_fit, find_callback
-from .torch_core import batch_norm_types, map_tensors, to_detach, to_device
+from fastloop.torch_core import (
+    batch_norm_types,
+    map_tensors,
+    model_device,
+    to_detach,
+    to_device,
+)
 
 # %% ../nbs/36_learner.ipynb #5ed82f72
 class SeesRun:
@@ -259,7 +265,7 @@ class _Saves(_Freezes):
 
         Raises: FileNotFoundError or ValueError, before anything is changed.
         """
-        state = load_tensors(self.model_file(name), self.data.device)
+        state = load_tensors(self.model_file(name), model_device(self.model))
         weights = state['model'] if isinstance(state.get('model'), dict) else state
         check_weights(self.model, weights, strict)
         self.model.load_state_dict(weights, strict=strict)
@@ -374,7 +380,7 @@ class _Predicts(_Answers):
         x = torch.as_tensor(x) if hasattr(x, '__array__') else x
         xb = map_tensors(x, lambda o: o[None])
         with evaluating(self.model):
-            pred = call_model(self.model, to_device(xb, self.data.device))
+            pred = call_model(self.model, to_device(xb, model_device(self.model)))
         pred = to_detach(pred)[0]
         probs = probabilities(pred, self.loss_func)
         if probs is None: return pred, pred, pred
@@ -419,7 +425,7 @@ class _Explains(_Predicts):
     "Shows the layers and the loop"
     def summary(self) -> PrintedText:  # A table
         "The layers of the model, with the shapes that one batch has after each"
-        xb = to_device(self.data.one_batch()[0], self.data.device)
+        xb = to_device(self.data.one_batch()[0], model_device(self.model))
         return model_summary(self.model, xb)
 
     def show_training_loop(self):
@@ -456,7 +462,7 @@ class _LearnerSetup(_Explains):
         if not isinstance(model, torch.nn.Module):
             raise TypeError(f'model is a torch module, not {model!r}')
         self.data, self.opt_func, self.lr, self.opt = data, opt_func, lr, None
-        self.model = model.to(getattr(data, 'device', None))
+        self.model = model if getattr(data, 'device', None) is None else model.to(data.device)
         self.loss_func = default_loss(data) if loss_func is None else loss_func
         self.metrics, self.silent = listify(metrics), bool(silent)
         self.path = Path(getattr(data, 'path', '.') if path is None else path)

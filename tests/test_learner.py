@@ -291,6 +291,7 @@ class Evil:
     def __reduce__(self): return (os.mkdir, ('evil-was-here',))
 
 
+@pytest.mark.filterwarnings('ignore:Detected pickle protocol')
 def test_code_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     learn = make(path=tmp_path)
