@@ -55,8 +55,9 @@ def cell_text(value: object,  # A number, a text, or `None`
         return ''.join(o if o.isprintable() else '?' for o in str(value))
     value = float(value.item() if hasattr(value, 'item') else value)
     text = f'{value:.6f}'
-    if len(text) > 10 or value and not float(text): text = f'{value:.{4 if value > 0 else 3}e}'
-    return text
+    if len(text) <= 10 and (float(text) or not value): return text
+    digits = 4 - (value < 0) - (not 1e-99 < abs(value) < 1e99)
+    return f'{value:.{digits}e}'
 
 # %% ../../nbs/35_callback.progress.ipynb #98774720
 def table_html(header: list,  # Names of the columns
