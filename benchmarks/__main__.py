@@ -100,7 +100,9 @@ def per_step(found, name, steps, key='wall'):
     return median(o[key] for o in found[name])*1e6/steps
 
 
-def row(work, against, measured, budget, kept): return (work, against, measured, budget, kept)
+def row(work, against, measured, budget, kept):
+    "A row of the table, with the sign that is printed for minus"
+    return (work, against, re.sub(r'-(?=\d)', '−', measured), budget, kept)
 
 
 def training_rows(args):
