@@ -121,6 +121,16 @@ def test_renderer():
     assert '_hidden' not in text and 'self' not in text
 
 
+def test_show_doc_uses_it():
+    "show_doc, run from the root of the project, links a name to its line"
+    code = ('from nbdev.showdoc import show_doc; from fastloop.core import listify; '
+            'print(show_doc(listify)._repr_markdown_())')
+    shown = subprocess.run([sys.executable, '-c', code], cwd=root, text=True, check=True,
+                           capture_output=True).stdout
+    line = public_definitions('fastloop.core')[1]['listify']
+    assert f'/blob/main/fastloop/core.py#L{line})' in shown and '{#listify .api-entry}' in shown
+
+
 @pytest.mark.parametrize('written, shown', [
     ('[x](00_core.ipynb)', '[x](/core.html)'),
     ('[x](12_data.bunch.ipynb#a)', '[x](/data.bunch.html#a)'),

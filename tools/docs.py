@@ -90,7 +90,7 @@ class ApiRenderer(ShowDocRenderer):
     def source(self):
         "Where the code is on GitHub, or None"
         if self.module is None:
-            return NbdevLookup().code(self.fn)
+            return NbdevLookup().code(self.nm)
         return source_link(self.module, self.nm)
 
     def signature(self):
