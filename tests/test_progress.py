@@ -412,7 +412,7 @@ import os, signal, sys, threading, time
 sys.path.insert(0, {str(root/'tests')!r})
 from test_progress import Callback, fit, learner
 class Slow(Callback):
-    def after_loss(self): time.sleep(0.02)
+    def after_loss(self): time.sleep(0.012)
 class Interrupt(Callback):
     def after_loss(self):
         if self.epoch == 1 and self.iter == 15:
@@ -497,7 +497,7 @@ from ipywidgets.widgets.widget import _instances
 def evil(pred, yb): return accuracy(pred, yb)
 evil.__name__ = 'a<script>alert(1)</script>b'
 class Slow(Callback):
-    def after_loss(self): time.sleep(0.03)
+    def after_loss(self): time.sleep(0.02)
 class Interrupt(Callback):
     def after_batch(self):
         if self.n_iter == 25: raise KeyboardInterrupt
@@ -547,7 +547,7 @@ def kernel():
 
 def test_a_notebook_in_a_browser(kernel):
     outputs, messages = kernel.run(
-        "check(fit(Slow, learn=learner(20), metrics=[accuracy, evil]))", answers=True)
+        "check(fit(Slow, learn=learner(20, 10), metrics=[accuracy, evil]))", answers=True)
     table, place, mode = (o['data'] for o in outputs)
     assert mode['text/plain'] == "'notebook'"
     assert place == {'text/plain': '', 'text/html': ''}
@@ -564,6 +564,12 @@ def test_a_notebook_in_a_browser(kernel):
     sent = [c['data'] for kind, c in messages if kind == 'comm_msg']
     labels = json.dumps(sent, ensure_ascii=False).replace('\u2007', ' ')
     for part in ('epoch 1/2 train', 'epoch 1/2 valid', 'epoch 2/2 train'): assert part in labels
+    # the first row is there before the bar of the second epoch, the second row after it
+    texts = [json.dumps(content, ensure_ascii=False) for _, content in messages]
+    row0, bar, row1 = (next(i for i, o in enumerate(texts) if re.search(mark, o))
+                       for mark in ('<td[^>]*>0</td>', 'epoch.2/2', '<td[^>]*>1</td>'))
+    assert row0 < bar < row1
+
 
 
 def test_a_notebook_that_is_interrupted(kernel):
@@ -590,11 +596,10 @@ def test_a_notebook_that_a_program_runs(kernel):
     assert {kind for kind, _ in messages} <= {'status', 'execute_input', 'stream', 'execute_result'}
 
 
-def test_nbclient_counts_as_a_program(tmp_path):
+def test_nbclient_counts_as_a_program(kernel):
     nbformat, nbclient = pytest.importorskip('nbformat'), pytest.importorskip('nbclient')
-    cells = [nbformat.v4.new_code_cell(o) for o in (START, 'check(fit(Slow))')]
-    nb = nbformat.v4.new_notebook(cells=cells)
-    nbclient.NotebookClient(nb, timeout=60, kernel_name='python3').execute(env=environment())
-    streams = [o['text'] for o in nb.cells[1].outputs if o['output_type'] == 'stream']
-    assert len(''.join(streams).splitlines()) == 3 and nb.cells[1].outputs[-1].data == {
-        'text/plain': "'plain'"}
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('check(fit(Slow))')])
+    nbclient.NotebookClient(nb, timeout=60, km=kernel.manager).execute()
+    streams = [o['text'] for o in nb.cells[0].outputs if o['output_type'] == 'stream']
+    assert len(''.join(streams).splitlines()) == 3
+    assert nb.cells[0].outputs[-1].data == {'text/plain': "'plain'"}

@@ -223,7 +223,12 @@ class _DrawsBar(_KnowsWatcher):
 # %% ../../nbs/35_callback.progress.ipynb #cf7716d8
 class _ShowsTable(_DrawsBar):
     "Puts lines, or a table, where they can be seen"
-    table, handle, stale = None, None, False
+    table, handle, stale, table_due = None, None, False, 0.
+
+    def redraw(self):
+        "Draw the bar, and the table if its last row has not been shown yet"
+        if self.stale: self.show_html()
+        super().redraw()
 
     def show_line(self, line: str,  # A line of the table
                   ):
@@ -241,7 +246,7 @@ class _ShowsTable(_DrawsBar):
         bundle = {'text/plain': self.text, 'text/html': self.table.html}
         if self.handle is None: self.handle = display(bundle, raw=True, display_id=True)
         else: self.handle.update(bundle, raw=True)
-        self.stale = False
+        self.stale, self.table_due = False, perf_counter() + self.interval
 
     @property
     def text(self) -> str:  # Empty before the first epoch
@@ -275,10 +280,8 @@ class ProgressCallback(_ShowsTable):
         values, seconds = self.recorder.values[-1], self.recorder.times[-1]
         line = self.table.add([self.run.epoch, *values, format_time(seconds)])
         if self.mode != 'notebook': self.show_line(line)
-        elif perf_counter() < self.due: self.stale = True
-        else:
-            self.show_html()
-            self.due = perf_counter() + self.interval
+        elif perf_counter() >= self.table_due: self.show_html()
+        else: self.stale = True
 
     def after_fit(self):
         "Leave the table and nothing else"
