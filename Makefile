@@ -1,14 +1,16 @@
 # Everything lives in .venv; `make clean` removes it. `make help` lists the targets.
 VENV ?= .venv
+PEERS ?= .venv-peers
 B    := $(VENV)/bin
 PY   ?= python3
 # uv does not read pip's configuration: hand it the wheel folder that pip uses, if any
 FIND := $(addprefix --find-links ,$(or $(PIP_FIND_LINKS),$(shell $(PY) -m pip config get global.find-links 2>/dev/null)))
 PIP   = $(B)/uv pip install -q --python $(B)/python $(FIND) -c constraints.txt
+UV_PEERS = $(B)/uv pip install -q --python $(PEERS)/bin/python $(FIND) -c peers-constraints.txt
 export OMP_NUM_THREADS ?= 1
 export PATH := $(abspath $(B)):$(PATH)
 
-.PHONY: help run test test-docs docs readme nbs course bench lint clean
+.PHONY: help run test test-docs test-peers docs readme nbs course bench lint clean
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 run: $(VENV)/.run ## Train the demo network on the embedded images, save its plot and weights
@@ -17,6 +19,8 @@ test: $(VENV)/.dev ## Run every notebook and every test, and check that generate
 	$(B)/python -m pytest -q $(ARGS)
 test-docs: $(VENV)/.ui docs ## Open the built site in headless Chromium
 	$(B)/python -m pytest -q tests/browser $(ARGS)
+test-peers: $(PEERS)/.done ## Run callbacks of fastai 2 and metrics of torchmetrics and Keras on fastloop
+	KERAS_BACKEND=torch $(PEERS)/bin/python -m pytest -q tests/peers $(ARGS)
 docs: $(VENV)/.dev ## Build the website into _docs
 	$(B)/python tools/docs.py
 	@echo "file://$(abspath _docs/index.html)"
@@ -31,7 +35,7 @@ bench: $(VENV)/.dev ## Measure fastloop against loops written by hand
 lint: $(VENV)/.dev ## Check the style of package, notebooks, tests and tools
 	$(B)/python tools/lint.py $(ARGS)
 clean: ## Remove the environment and everything that was built
-	rm -rf $(VENV) _proc _docs build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) _proc _docs build dist *.egg-info .pytest_cache .ruff_cache
 
 $(B)/uv:
 	$(PY) -m venv $(VENV) && $(B)/pip install -q uv==0.13.8
@@ -41,3 +45,7 @@ $(VENV)/.dev: settings.ini setup.py constraints.txt | $(B)/uv
 	$(PIP) -e '.[dev]' && touch $@ $(VENV)/.run
 $(VENV)/.ui: settings.ini setup.py constraints.txt | $(B)/uv
 	$(PIP) -e '.[dev,ui]' && touch $@ $(VENV)/.dev $(VENV)/.run
+# fastai asks for torchvision and spaCy, which its loop and callbacks do without: hence --no-deps
+$(PEERS)/.done: settings.ini setup.py peers-constraints.txt | $(B)/uv
+	test -x $(PEERS)/bin/python || $(PY) -m venv $(PEERS)
+	$(UV_PEERS) -r peers-constraints.txt && $(UV_PEERS) --no-deps fastai==2.8.12 -e . && touch $@

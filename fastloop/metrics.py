@@ -417,7 +417,7 @@ def metric_name(
     if isinstance(metric, partial): return metric_name(metric.func)
     for attribute in ('name', '__name__'):
         name = getattr(metric, attribute, None)
-        if isinstance(name, str): return name.strip('<>')  # a lambda calls itself <lambda>
+        if isinstance(name, str): return 'lambda' if name == '<lambda>' else name
     return camel2snake(type(metric).__name__)
 
 

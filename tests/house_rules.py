@@ -360,9 +360,9 @@ def code_lines(cell):
 
 @rule
 def cells_are_small(rooms):
-    """40 lines at most, the loop 60; at most a quarter of a notebook's code cells over 16
+    """40 lines at most, the loop 60; at most a third of a notebook's code cells over 16
 
-    A list of imports is not read line by line and does not count for the quarter.
+    A list of imports is not read line by line and does not count for the third.
     """
     for room in rooms:
         for cell in room.code:
@@ -371,7 +371,7 @@ def cells_are_small(rooms):
                 yield f'{cell.where}: {size} lines'
         long = sum(code_lines(o) > 16 and not all(map(is_import, o.statements))
                    for o in room.code)
-        if 4*long > len(room.code):
+        if 3*long > len(room.code):
             yield f'{room.name}: {long} of {len(room.code)} code cells have more than 16 lines'
 
 

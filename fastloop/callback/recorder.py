@@ -149,13 +149,10 @@ class _Losses(_Records):
         return [row[1] for row in self.values if row[1] is not None]
 
 # %% ../../nbs/34_callback.recorder.ipynb #2223c3d5
-def _hyper_reader(opt):
-    "A function that reads the learning rate and the momentum of an optimizer"
-    if hasattr(opt, 'lr') and hasattr(opt, 'mom'): return attrgetter('lr', 'mom')
-    def read(opt):
-        group = opt.param_groups[-1]
-        return group['lr'], group.get('momentum', group.get('betas', (None,))[0])
-    return read
+def _read_group(opt):
+    "Learning rate and momentum of the last parameter group"
+    group = opt.param_groups[-1]
+    return group['lr'], group.get('momentum', group.get('betas', (None,))[0])
 
 class _Batches(_Losses):
     "Writes down every batch"
@@ -167,7 +164,8 @@ class _Batches(_Losses):
         asked = getattr(self.learn, 'metrics', None) if self.asked is None else self.asked
         self.metrics = [as_metric(o) for o in listify(asked)]
         self.metrics_names = [o.name for o in self.metrics]
-        self._hypers = _hyper_reader(self.learn.opt)
+        has_names = hasattr(self.learn.opt, 'lr') and hasattr(self.learn.opt, 'mom')
+        self._hypers = attrgetter('lr', 'mom') if has_names else _read_group
 
     def after_loss(self):
         "Write down one batch"
