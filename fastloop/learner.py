@@ -20,12 +20,19 @@ import torch
 from torch.nn import functional as F
 
 # %% ../nbs/36_learner.ipynb #3a2719f5
-from .callback.core import Callback, as_callback, events, order_of, run_state
+from fastloop.callback.core import (
+    Callback,
+    as_callback,
+    events,
+    find_callback,
+    order_of,
+    run_state,
+)
 from .callback.progress import ProgressCallback
 from .callback.recorder import Recorder
 from .core import atomic_write, listify, safe_path
 from .optimizer import AdamW, OptimWrapper
-from .runner import Runner, TrainEvalCallback, call_model, check_fit, find_callback
+from .runner import Runner, TrainEvalCallback, call_model, check_fit
 from fastloop.torch_core import (
     batch_norm_types,
     map_tensors,
@@ -77,7 +84,8 @@ class _HasCallbacks(SeesRun):
         holder = Runner()
         holder.learn = self
         for cb in new: holder.check_name(cb)
-        for cb in new: cb.learn = self
+        for cb in new:
+            if isinstance(cb, Callback): cb.learn = self
         self.cbs = sorted([*self.cbs, *new], key=order_of)
         if self.running: self.run.add_cbs(new)
         return self

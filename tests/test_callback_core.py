@@ -33,10 +33,11 @@ MISSPELT = """after_epcoh after_bach befor_fit begin_ftt begin_epochs after_loss
     begin_backwrd begin_stp after_stepp after_cancel_bacth after_cancel_epcoh before_bacth
     before_backwards begin_loss begin_pred begin_training after_training begin_validation
     after_validation after_valid begin_valid after_forward after_batches before_epochs
-    after_preds affter_fit after_batch_end""".split()
+    after_preds affter_fit after_batch_end on_epcoh_end on_batch_start on_epoch on_train_finish
+    on_loss_end on_step_begin on_bach_begin on_validation_end after_predicts cleanup_fitt""".split()
 INNOCENT = """plot reset begin_game after_dinner on_click fit step train batch loss validate update
     after before begin save load state_dict before_you_go afterwards beginner after_hours
-    get_batch run_step compute_loss _after_epcoh draw_after""".split()
+    on_pause on_close on_key_press on_message cleanup_files get_batch run_step compute_loss _after_epcoh draw_after""".split()
 
 
 @pytest.mark.parametrize('name', MISSPELT)
@@ -44,7 +45,7 @@ def test_misspelt_events_are_refused_with_a_suggestion(name):
     with pytest.raises(UnknownEvent, match=name) as e:
         type('Some', (Callback,), {name: lambda self: None})
     assert isinstance(e.value, TypeError)
-    assert meant_event(name) in (*events, *(f'before_{p}' for p in phases))
+    assert meant_event(name) in (*events, *(f'before_{p}' for p in phases), *core.foreign_names)
     assert repr(meant_event(name)) in str(e.value)
 
 
@@ -192,15 +193,33 @@ def test_handlers_set_on_the_object_count_and_none_switches_off():
 
 
 def test_a_dialect_can_be_taught():
-    class Foreign: pass
-    class Adapter(Callback): pass
-    def adapt(cb): return Adapter() if isinstance(cb, Foreign) else None
+    class Foreign:
+        def ring(self): return 'rung'
+    class Bells(core.Dialect):
+        name = 'bells'
+        def knows(self, cb): return isinstance(cb, Foreign)
+        def attach(self, cb, run): cb.belfry = run
+        def handlers(self, cb, run): return [('after_fit', cb.ring)]
     with pytest.raises(TypeError, match='no callback'): as_callback(Foreign())
-    core.dialects.append(adapt)
+    core.dialects.append(Bells())
     try:
-        assert type(as_callback(Foreign())) is Adapter
-        assert as_callback(TraceCallback).name == 'trace'
-    finally: core.dialects.remove(adapt)
+        cb = as_callback(Foreign)
+        assert isinstance(cb, Foreign) and core.dialect_of(cb).name == 'bells'
+        assert core.callback_name(cb) == 'foreign' and core.find_callback([cb], 'foreign') is cb
+        assert core.dialect_of(TraceCallback()).name == 'native'
+    finally: core.dialects.pop()
+
+
+def test_misspelt_events_of_foreign_objects_are_refused_when_attached():
+    class Foreign:
+        def after_fit(self): pass
+        def after_epcoh(self): pass
+    class Any(core.Dialect):
+        def knows(self, cb): return True
+    core.dialects.append(Any())
+    try:
+        with pytest.raises(UnknownEvent, match='Foreign.after_epcoh'): as_callback(Foreign())
+    finally: core.dialects.pop()
 
 
 def test_callbacks_can_be_copied_and_pickled():
