@@ -87,8 +87,9 @@ def make_model(kind):
     import torch
     from torch import nn
     p = load_problem()
+    # after the ReLU: a bias right before batch norm has no gradient but noise, which Adam magnifies
     norm = [nn.BatchNorm1d(8)] if kind == 'bn' else []
-    model = nn.Sequential(nn.Linear(4, 8), *norm, nn.ReLU(), nn.Linear(8, 3))
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), *norm, nn.Linear(8, 3))
     with torch.no_grad():
         for layer, name in ((model[0], '0'), (model[-1], 'last')):
             layer.weight.copy_(p[f'{name}.weight'])
@@ -97,7 +98,7 @@ def make_model(kind):
 
 
 def split_in_two(model):
-    "The layers up to the ReLU, and the last one"
+    "All layers but the last, and the last one"
     return [list(model.children())[:-1], [model[-1]]]
 
 
