@@ -32,7 +32,7 @@ from .callback.progress import ProgressCallback
 from .callback.recorder import Recorder
 from .core import atomic_write, listify, safe_path
 from .optimizer import AdamW, OptimWrapper
-from .runner import Runner, TrainEvalCallback, call_model, check_fit
+from .runner import Runner, TrainEvalCallback, call_model, check_fit, check_hiding
 from fastloop.torch_core import (
     batch_norm_types,
     map_tensors,
@@ -81,9 +81,7 @@ class _HasCallbacks(SeesRun):
         Raises: ValueError if the name of one would hide an attribute of the learner.
         """
         new = [as_callback(cb) for cb in listify(cbs)]
-        holder = Runner()
-        holder.learn = self
-        for cb in new: holder.check_name(cb)
+        for cb in new: check_hiding(cb, Runner(), self)
         for cb in new:
             if isinstance(cb, Callback): cb.learn = self
         self.cbs = sorted([*self.cbs, *new], key=order_of)

@@ -16,7 +16,8 @@ LEFT_OUT = set("""
     event_names events find_callback first_loss first_tensor format_time learner_state
     load_tensors map_tensors meant_event nearest_name no_pair no_phase no_wd_types order_of
     phases plot_phases probabilities progress_mode progress_modes run_state running_phases
-    safe_path set_trainable split_no_wd_params table_html unreduced wider without_traceback""".split())
+    callback_name check_names dialect_of foreign_names Dialect safe_path set_trainable split_no_wd_params table_html unreduced wider without_traceback
+    """.split())
 NOT_ROOMS = {'all', 'demo', '__main__'}
 
 

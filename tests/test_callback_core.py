@@ -37,7 +37,8 @@ MISSPELT = """after_epcoh after_bach befor_fit begin_ftt begin_epochs after_loss
     on_loss_end on_step_begin on_bach_begin on_validation_end after_predicts cleanup_fitt""".split()
 INNOCENT = """plot reset begin_game after_dinner on_click fit step train batch loss validate update
     after before begin save load state_dict before_you_go afterwards beginner after_hours
-    on_pause on_close on_key_press on_message cleanup_files get_batch run_step compute_loss _after_epcoh draw_after""".split()
+    on_pause on_close on_key_press on_message cleanup_files get_batch run_step compute_loss
+    _after_epcoh draw_after""".split()
 
 
 @pytest.mark.parametrize('name', MISSPELT)

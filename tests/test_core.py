@@ -393,10 +393,13 @@ def test_every_instant_of_kill_9_leaves_one_whole_content(tmp_path, delay):
 
 @posix
 def test_ctrl_c_for_real(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # off in background jobs
     path = tmp_path/'file'
     path.write_bytes(b'old')
-    with pytest.raises(KeyboardInterrupt), atomic_write(path) as file:
-        file.write(b'half')
-        signal.raise_signal(signal.SIGINT)
-        time.sleep(1)
+    try:
+        with pytest.raises(KeyboardInterrupt), atomic_write(path) as file:
+            file.write(b'half')
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(1)
+    finally: signal.signal(signal.SIGINT, before)
     assert path.read_bytes() == b'old' and not leftovers(tmp_path)

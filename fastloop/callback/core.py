@@ -172,7 +172,7 @@ def check_names(cls: type,  # A class of callbacks
 # %% ../../nbs/30_callback.core.ipynb #2baf57db
 class _Named:
     "Makes the name of a callback from its class, and refuses misspelt events when a class is made"
-    order = 0
+    order, guarded = 0, True  # one written for another library may keep attributes of any name
 
     class _Name:
         def __get__(self, cb, owner):
@@ -183,6 +183,8 @@ class _Named:
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         check_names(cls, inherited=False)
+        if any(o in foreign_names or o.startswith('before_') for o in vars(cls)):
+            cls.guarded = False
 
 # %% ../../nbs/30_callback.core.ipynb #962c38ef
 _shared, _missing = frozenset(run_state + learner_state), object()
@@ -209,9 +211,10 @@ class Callback(_Named):
                              'has the run or the learner')
 
     def __setattr__(self, name, value):
-        if name in _shared and name not in self.__dict__ and 'run' in self.__dict__:
+        mine = self.__dict__
+        if self.guarded and name in _shared and 'run' in mine and name not in mine:
             owner = 'learn' if name in learner_state else 'run'
-            if value is getattr(self.__dict__.get(owner), name, _missing): return
+            if value is getattr(mine.get(owner), name, _missing): return
             raise AttributeError(f'{type(self).__name__}: self.{name} = … would not reach '
                                  f'the loop; write self.{owner}.{name} = …')
         object.__setattr__(self, name, value)
@@ -282,7 +285,7 @@ def dialect_of(cb: object,  # A callback of any make
     """
     for dialect in reversed(dialects):
         if dialect.knows(cb): return dialect
-    raise TypeError(f'{cb!r} is no callback: no class {Callback.__name__}, and no handler of an event')
+    raise TypeError(f'{cb!r} is no callback: it does not extend Callback, and no dialect knows it')
 
 # %% ../../nbs/30_callback.core.ipynb #130c2496
 def as_callback(cb: object,  # A callback of any make, or its class
