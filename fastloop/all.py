@@ -14,11 +14,11 @@ __all__ = ['torch', 'nn', 'F', 'np', 'partial', 'Path', 'atomic_write', 'camel2s
            'as_metric', 'dice', 'error_rate', 'exp_rmspe', 'explained_variance', 'fbeta', 'mae', 'mean_absolute_error',
            'mean_squared_error', 'mean_squared_logarithmic_error', 'metric_name', 'mse', 'msle', 'r2_score', 'rmse',
            'root_mean_squared_error', 'top_k_accuracy', 'SGD', 'Adam', 'AdamW', 'OptimWrapper', 'RMSprop', 'Callback',
-           'CancelBackwardException', 'CancelBatchException', 'CancelEpochException', 'CancelException',
-           'CancelFitException', 'CancelStepException', 'CancelTrainException', 'CancelValidException',
-           'CancelValidateException', 'TraceCallback', 'UnknownEvent', 'Runner', 'TrainEvalCallback',
-           'AvgStatsCallback', 'Recorder', 'SmoothenValue', 'find_recorder', 'ProgressCallback', 'BasicLearner',
-           'Learner', 'model_summary']
+           'CallbackHandler', 'LearnerCallback', 'CancelBackwardException', 'CancelBatchException',
+           'CancelEpochException', 'CancelException', 'CancelFitException', 'CancelStepException',
+           'CancelTrainException', 'CancelValidException', 'CancelValidateException', 'TraceCallback', 'UnknownEvent',
+           'Runner', 'TrainEvalCallback', 'AvgStatsCallback', 'Recorder', 'SmoothenValue', 'find_recorder',
+           'ProgressCallback', 'BasicLearner', 'Learner', 'model_summary']
 
 # %% ../nbs/90_all.ipynb #26a8e1a0
 from functools import partial
@@ -130,6 +130,7 @@ from fastloop.callback.core import (
     TraceCallback,
     UnknownEvent,
 )
+from .callback.handler import CallbackHandler, LearnerCallback
 
 # %% ../nbs/90_all.ipynb #5b76f7d5
 from .callback.progress import ProgressCallback
@@ -153,9 +154,9 @@ _all_ = [
     'error_rate', 'exp_rmspe', 'explained_variance', 'fbeta', 'mae', 'mean_absolute_error',
     'mean_squared_error', 'mean_squared_logarithmic_error', 'metric_name', 'mse', 'msle',
     'r2_score', 'rmse', 'root_mean_squared_error', 'top_k_accuracy', 'SGD', 'Adam', 'AdamW',
-    'OptimWrapper', 'RMSprop', 'Callback', 'CancelBackwardException', 'CancelBatchException',
-    'CancelEpochException', 'CancelException', 'CancelFitException', 'CancelStepException',
-    'CancelTrainException', 'CancelValidException', 'CancelValidateException',
-    'TraceCallback', 'UnknownEvent', 'Runner', 'TrainEvalCallback', 'AvgStatsCallback',
-    'Recorder', 'SmoothenValue', 'find_recorder', 'ProgressCallback', 'BasicLearner',
-    'Learner', 'model_summary']
+    'OptimWrapper', 'RMSprop', 'Callback', 'CallbackHandler', 'LearnerCallback',
+    'CancelBackwardException', 'CancelBatchException', 'CancelEpochException',
+    'CancelException', 'CancelFitException', 'CancelStepException', 'CancelTrainException',
+    'CancelValidException', 'CancelValidateException', 'TraceCallback', 'UnknownEvent',
+    'Runner', 'TrainEvalCallback', 'AvgStatsCallback', 'Recorder', 'SmoothenValue',
+    'find_recorder', 'ProgressCallback', 'BasicLearner', 'Learner', 'model_summary']

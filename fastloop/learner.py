@@ -352,8 +352,7 @@ class _Answers(_Saves):
 
     def _evaluate(self, dl, cb):
         "Run the validation phase alone, with one callback"
-        run = Runner(cb)
-        run.protect(0, self, partial(run.validate, self._loader(dl)))
+        Runner(cb).evaluate(self._loader(dl), self)
         return cb
 
     def validate(self, dl: object = None,  # A loader; the validation loader by default

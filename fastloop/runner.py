@@ -141,15 +141,15 @@ class CallbackHolder:
         self.cbs = [*self.cbs, *new]
         for cb in new: dialect_of(cb).attach(cb, self)
         self.cbs.sort(key=order_of)
-        self.bind()
+        self._bind()
 
     def remove_cbs(self, cbs: object,  # A callback or several
                    ):
         "Take callbacks away again"
         self.cbs = [cb for cb in self.cbs if not any(cb is o for o in listify(cbs))]
-        self.bind()
+        self._bind()
 
-    def bind(self):
+    def _bind(self):
         "Look up, once, who answers which event"
         self.handlers = {event: [] for event in events}
         for cb in self.cbs:
@@ -187,7 +187,7 @@ class Dispatcher(CallbackHolder):
         else: add_note(self.exception, f'then after_fit of {cb!r} failed: {e!r}')
         return wish
 
-    def phase(self, name: str,  # One of `phases`
+    def _phase(self, name: str,  # One of `phases`
               work: object,  # A function without arguments
               ):
         "Do `work` between `begin_name` and `after_name`, ready to break it off"
@@ -235,7 +235,7 @@ class RunState(Dispatcher):
     dl = xb = yb = pred = loss = device = None
     model, opt, loss_func, data = map(_of_learner, learner_state)
 
-    def start(self, epochs: int,  # Number of epochs
+    def _start(self, epochs: int,  # Number of epochs
               learn: object,  # Has `model`, `opt`, `loss_func` and `data`
               ):
         "Forget the run before, take up the learner, and bind the callbacks"
@@ -247,9 +247,9 @@ class RunState(Dispatcher):
         for cb in list(self.cbs):
             check_hiding(cb, self, learn)
             dialect_of(cb).attach(cb, self)
-        self.bind()
+        self._bind()
 
-    def count(self):
+    def _count(self):
         "Note that one more training batch is done"
         self.n_iter += 1
         if self.iters: self.n_epochs = self.epoch + (self.iter+1)/self.iters
@@ -268,12 +268,12 @@ class GuardedRun(RunState):
                 for buffer, value in self._buffers: buffer.copy_(value)
             raise
 
-    def protect(self, epochs: int,  # Number of epochs
+    def _protect(self, epochs: int,  # Number of epochs
                 learn: object,  # The learner
                 work: object,  # A function without arguments: what the run does
                 ):
         "Do `work` between `begin_fit` and `after_fit`, which comes whatever happens"
-        self.start(epochs, learn)
+        self._start(epochs, learn)
         try:
             try:
                 self('begin_fit')
@@ -335,7 +335,7 @@ class BatchRunner(GuardedRun):
             self('after_loss')
             if self.in_train: self.backward_and_step()
         except CancelBatchException: self('after_cancel_batch')
-        if self.in_train: self.count()
+        if self.in_train: self._count()
         self('after_batch')
 
     def backward_and_step(self):
@@ -359,8 +359,7 @@ class BatchRunner(GuardedRun):
 class Runner(BatchRunner):
     """Runs the training loop and announces its events
 
-    Source: the `Runner` of the fastai course, lesson 9 (2019), with the phases of fastai v2.
-    """
+    Source: the fastai course, lesson 9 (2019); the phases are fastai v2's."""
     def __init__(self, cbs: object = None,  # A callback or several
                  cb_funcs: object = None,  # A function that makes a callback, or several
                  ):
@@ -380,16 +379,21 @@ class Runner(BatchRunner):
                 self.one_batch(batch)
         finally:
             if hasattr(dl, 'end_epoch'): dl.end_epoch()  # what was begun is not taken up again
-
     def validate(self, dl: object,  # A loader
                  ):
         "Run the validation part of an epoch, without gradients"
         self.in_train = False
-        with torch.no_grad(): self.phase('validate', partial(self.all_batches, dl))
+        with torch.no_grad(): self._phase('validate', partial(self.all_batches, dl))
+
+    def evaluate(self, dl: object,  # A loader
+                 learn: object,  # Anything with `model`, `opt`, `loss_func` and `data`
+                 ):
+        "Run a validation alone"
+        self._protect(0, learn, partial(self.validate, dl))
 
     def one_epoch(self):
         "Train, then validate"
-        self.phase('train', partial(self.all_batches, self.data.train_dl))
+        self._phase('train', partial(self.all_batches, self.data.train_dl))
         if getattr(self.data, 'valid_dl', None) is not None: self.validate(self.data.valid_dl)
 
     def all_epochs(self):
@@ -397,7 +401,7 @@ class Runner(BatchRunner):
         for self.epoch in range(self.first_epoch, self.epochs):
             self.in_train, self.n_epochs = True, float(self.epoch)
             self.pct_train = self.epoch/self.epochs
-            self.phase('epoch', self.one_epoch)
+            self._phase('epoch', self.one_epoch)
 
     def fit(self, epochs: int,  # Number of epochs, 0 or more
             learn: object,  # Anything with `model`, `opt`, `loss_func` and `data`
@@ -410,4 +414,4 @@ class Runner(BatchRunner):
         check_fit(epochs, learn)
         learn.run = self
         learn.opt.zero_grad()
-        self.protect(epochs, learn, self.all_epochs)
+        self._protect(epochs, learn, self.all_epochs)

@@ -219,7 +219,7 @@ def test_nothing_is_called_for_a_batch():
         assert not any(cb is progress for cb, _ in progress.run.handlers[event])
     progress.asked = 'terminal'
     progress.set_runner(progress.run)
-    progress.run.bind()
+    progress.run._bind()
     assert [cb for cb, _ in progress.run.handlers['after_batch']] == [progress]
     twin = copy.deepcopy(progress)
     assert vars(twin)['after_batch'].__self__ is twin
