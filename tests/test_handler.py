@@ -24,7 +24,8 @@ from fastloop.optimizer import SGD
 from fastloop.runner import Runner
 
 KEYS = """n_epochs epoch iteration num_batch last_input last_target last_output last_loss
-    smooth_loss last_metrics pbar metrics train stop_epoch stop_training skip_step skip_zero skip_bwd
+    smooth_loss last_metrics pbar metrics train stop_epoch stop_training skip_step skip_zero
+    skip_bwd
     skip_validate""".split()
 
 
