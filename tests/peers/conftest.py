@@ -105,7 +105,8 @@ def fit_fastloop(path, cbs, epochs=3, lr=.1, loss=None, model='plain', two_group
     data = DataBunch(*make_batches(few), path=path)
     torch.manual_seed(seed)
     with watched() as seen:
-        learn = Learner(data, make_model(model), loss or nn.CrossEntropyLoss(), wd=0.,
+        # fastai, too, spares biases and batch norm from weight decay
+        learn = Learner(data, make_model(model), loss or nn.CrossEntropyLoss(), wd=0., bn_wd=False,
                         opt_func=partial(torch.optim.SGD, momentum=.9), metrics=[accuracy],
                         splitter=split_in_two if two_groups else None, silent=True,
                         cbs=[Probe(), *cbs])

@@ -23,7 +23,6 @@ same = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-5)
 def test_early_stopping(both, options):
     mine, theirs = both(lambda: [callbacks.EarlyStoppingCallback(**options)], epochs=5)
     assert len(mine.values) == len(theirs.values)
-    assert mine.out.strip() == theirs.out.strip() or 'early stopping' in mine.out
     assert ('early stopping' in mine.out) == ('early stopping' in theirs.out)
     assert mine.error is None
     a, b = mine.cbs[0], theirs.cbs[0]
