@@ -251,13 +251,14 @@ class _Saves(_Freezes):
         return safe_path(self.path/self.model_dir, name, '.pth')
 
     def save(self, name: str,  # Name of the file, without suffix
-             with_opt: bool = True,  # Save the state of the optimizer too
+             with_opt: bool = True,  # Save the optimizer's state too, else bare weights
              ) -> Path:  # The file
         """Write the weights to `path/model_dir/name.pth`, whole or not at all
 
         Raises: ValueError if `name` would leave the folder.
         """
-        file, state = self.model_file(name), {'model': self.model.state_dict()}
+        file, state = self.model_file(name), self.model.state_dict()
+        if with_opt: state = {'model': state}
         if with_opt and self.opt is not None: state['opt'] = self.opt.state_dict()
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(file) as f: torch.save(state, f)
