@@ -6,8 +6,8 @@
 __all__ = ['hyper_names', 'view_events', 'inner_events', 'run_field', 'View', 'as_tuple', 'from_tuple', 'dl_length', 'ignore',
            'ViewNotes', 'BatchView', 'Hypers', 'OptView', 'LoadersView', 'RecorderView', 'CountsView', 'PartsView',
            'MethodsView', 'LearnView', 'Errand', 'view_notes', 'own_handlers', 'required_arguments', 'is_fastai',
-           'view_kind', 'translated', 'OwnView', 'PlainDialect', 'FastaiV2', 'MiniaiView', 'Miniai', 'view_names',
-           'names_table']
+           'view_kind', 'translated', 'OwnView', 'PlainDialect', 'FastaiV2', 'MiniaiView', 'MiniaiCalls', 'Miniai',
+           'view_names', 'names_table']
 
 # %% ../../nbs/31_callback.views.ipynb #ac78a0e3
 import inspect
@@ -754,7 +754,7 @@ class MiniaiCalls:
         except Exception as e:
             ours = e if isinstance(e, CancelException) else translated(e, self.run.in_train, True)
             if ours is None: raise
-                if caught is None or not isinstance(ours, caught): raise ours from None
+            if caught is None or not isinstance(ours, caught): raise ours from None
         return None
 
     def answer(self, name: str,  # Name of a handler
