@@ -16,7 +16,8 @@ import torch
 from torch import is_tensor
 
 # %% ../nbs/32_runner.ipynb #8ff78261
-import fastloop.callback.handler  # noqa: F401  adds its dialect
+import fastloop.callback.handler  # these two add their dialects
+import fastloop.callback.views  # noqa: F401
 from fastloop.callback.core import (
     Callback,
     CancelBackwardException,
