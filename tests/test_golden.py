@@ -1,13 +1,12 @@
 """What real fastai 1 and real fastai 2 gave for a tiny problem, asked of fastloop.
 
-`tools/make_golden.py` made the numbers, and says how to read them. What a user could see to be
-different from fastai on purpose stands in `other_errors`, `other_exceptions` and `differences2`.
+`tools/make_golden.py` made the numbers, and says how to read them. What is different from
+fastai on purpose stands in `other_errors`, `other_exceptions` and `differences2`.
 """
 import json
 import sys
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -463,68 +462,117 @@ def test_fastai1_order(way):
 
 
 # ---- fastai 2: runs ------------------------------------------------------------------------------
-class Follow(Callback):
-    "fastai 2's `ParamScheduler`"
-    order = 60
-
-    def __init__(self, scheds): self.scheds = scheds
-
-    def before_batch(self):
-        for k, sched in self.scheds.items() if self.in_train else ():
-            self.opt.set_val(k, sched(self.pct_train))
-
-
 def one_cycle2(lr_max, div=25., div_final=1e5, pct_start=.25, moms=(.95, .85, .95)):
     "fastai 2's one-cycle schedule"
-    lr = [lr_max] if not isinstance(lr_max, list) else lr_max
+    lr = lr_max if isinstance(lr_max, list) else [lr_max]
     return {'lr': combined_cos(pct_start, [o/div for o in lr], lr, [o/div_final for o in lr]),
             'mom': combined_cos(pct_start, *moms)}
 
 
 def flat_cos2(lr, div_final=1e5, pct_start=.75):
     "fastai 2's schedule of a constant rate that goes down in the end"
-    return {'lr': combined_cos(pct_start, lr, lr, lr/div_final)}
+    return {'lr': combined_cos(pct_start, [lr], [lr], [lr/div_final])}
 
 
-class Clip(Callback):
-    "fastai 2's `GradientClip(.1)`"
-    def before_step(self): nn.utils.clip_grad_norm_(self.model.parameters(), .1)
+class Native:
+    "What fastai 2's callbacks do, in the words of fastloop"
+    class Probe(Callback):
+        order = 100
+
+        def begin_fit(self): self.hypers, self.pcts = [], []
+
+        def begin_batch(self):
+            if not self.in_train: return
+            values = [self.opt.read_val(o) for o in ('lr', 'mom', 'wd')]
+            self.hypers.append([dict(zip(('lr', 'mom', 'wd'), o)) for o in zip(*values)])
+            self.pcts.append(self.pct_train)
+
+    class Follow(Callback):
+        order = 60
+
+        def __init__(self, scheds): self.scheds = scheds
+
+        def begin_batch(self):
+            for k, sched in self.scheds.items() if self.in_train else ():
+                value = sched(self.pct_train)
+                one_for_all = isinstance(value, list) and len(value) == 1
+                self.opt.set_val(k, value[0] if one_for_all else value)
+
+    class Clip(Callback):
+        def begin_step(self): nn.utils.clip_grad_norm_(self.model.parameters(), .1)
+
+    class Accumulate(Callback):
+        count = 0
+
+        def after_loss(self):
+            if self.in_train: self.run.loss = self.loss*len(self.yb)/16
+
+        def begin_step(self):
+            self.count += len(self.yb)
+            if self.count < 16: return True
+            self.count = 0
+
+    class ShortEpoch(Callback):
+        def after_batch(self): return self.iter/self.iters >= .5
 
 
-class Accumulate(Callback):
-    "fastai 2's `GradientAccumulation(16)`"
-    count = 0
+class Fastai2:
+    "The same in the words of fastai 2; `losses` and `smooth` are what its learner tells"
+    class Probe(Callback):
+        order, run_valid = 100, False
 
-    def after_loss(self):
-        if self.in_train: self.run.loss = self.loss*len(self.yb)/16
+        def before_fit(self): self.hypers, self.pcts, self.losses, self.smooth = [], [], [], []
 
-    def before_step(self):
-        self.count += len(self.yb)
-        if self.count < 16: raise core.CancelStepException
-        self.count = 0
+        def before_batch(self):
+            self.hypers.append([dict(o) for o in self.opt.hypers])
+            self.pcts.append(self.pct_train)
 
+        def after_batch(self):
+            self.losses.append(self.learn.loss.item())
+            self.smooth.append(float(self.smooth_loss))
 
-class ShortEpoch(Callback):
-    "fastai 2's `ShortEpochCallback(.5)`"
-    def after_batch(self):
-        if self.iter/self.iters >= .5:
-            raise core.CancelTrainException if self.in_train else core.CancelValidException
+    class Follow(Callback):
+        order, run_valid = 60, False
+
+        def __init__(self, scheds): self.scheds = scheds
+
+        def before_batch(self):
+            for k, sched in self.scheds.items(): self.opt.set_hyper(k, sched(self.pct_train))
+
+    class Clip(Callback):
+        order = 11
+
+        def before_step(self): nn.utils.clip_grad_norm_(self.parameters(), .1)
+
+    class Accumulate(Callback):
+        order, run_valid = 6, False
+
+        def before_fit(self): self.count = 0
+
+        def after_loss(self): self.learn.loss_grad /= 16/len(self.learn.yb[0])
+
+        def before_step(self):
+            self.learn.loss_grad *= 16/len(self.y)
+            self.count += len(self.y)
+            if self.count < 16: raise core.CancelBatchException()
+            self.count = 0
+
+    class ShortEpoch(Callback):
+        run_train = True
+
+        def after_batch(self):
+            if self.iter/self.n_iter < .5: return
+            raise core.CancelTrainException if self.training else core.CancelValidException
 
 
 class Validated(Callback):
     "The losses of the batches of validation, each with the number of rows"
-    def before_fit(self): self.losses = []
+    def begin_fit(self): self.losses = []
 
-    def before_validate(self): self.losses.append([])
+    def begin_validate(self): self.losses.append([])
 
     def after_loss(self):
         if not self.in_train: self.losses[-1].append([self.loss.item(), len(self.yb)])
-
-
-extras2 = {'clip': Clip, 'accumulate_16': Accumulate, 'short_epoch': ShortEpoch}
-options2 = {'sgd': {'opt': 'sgd'}, 'momentum': {'opt': 'momentum'},
-            'l2_momentum': {'opt': 'momentum', 'true_wd': False}, 'adam': {'opt': 'adam',
-                                                                         'wd': .01}}
 
 
 def weighted(losses):
@@ -532,45 +580,46 @@ def weighted(losses):
     return sum(o*n for o, n in losses)/sum(n for _, n in losses)
 
 
+extras2 = {'clip': 'Clip', 'accumulate_16': 'Accumulate', 'short_epoch': 'ShortEpoch'}
+options2 = {'sgd': {'opt': 'sgd'}, 'momentum': {'opt': 'momentum'}, 'adam': {
+    'opt': 'adam', 'wd': .01}, 'l2_momentum': {'opt': 'momentum', 'true_wd': False}}
+
+
+@pytest.mark.parametrize('words', [Native, Fastai2])
 @pytest.mark.parametrize('name', two['runs'])
-def test_fastai2_runs(name):
+def test_fastai2_runs(name, words):
     run = two['runs'][name]
     args = {**options2[run['args']['opt']], **{k: v for k, v in run['args'].items() if k != 'opt'},
             'bn_wd': run['args'].get('wd_bn_bias', False)}
     adam = {'opt_func': partial(optim.Adam, betas=(.9, .99), eps=1e-5)}
     learn = make_learner(args, **(adam if run['args']['opt'] == 'adam' else {}))
     for (verb, kwargs), fit in zip(run['calls'], run['fits']):
-        kwargs, probe, validated = dict(kwargs), Probe(), Validated()
+        kwargs, probe, validated = dict(kwargs), words.Probe(), Validated()
         epochs, lr = kwargs.pop('n_epoch'), kwargs.pop('lr_max' if 'lr_max' in kwargs else 'lr')
-        cbs = [probe, validated, *([extras2[name]] if name in extras2 else [])]
+        cbs = [probe, validated, *([getattr(words, extras2[name])] if name in extras2 else [])]
         if verb != 'fit':
             make = {'fit_one_cycle': one_cycle2, 'fit_flat_cos': flat_cos2}[verb]
-            cbs.append(Follow(make(lr, **kwargs)))
+            cbs.append(words.Follow(make(lr, **kwargs)))
         learn.fit(epochs, as_rate(lr), cbs=cbs)
-        check_fit2(name, fit, learn, probe, validated)
-
-
-def check_fit2(name, fit, learn, probe, validated):
-    "The numbers are those of fastai 2"
-    recorder, keep = learn.recorder, slice(None)
-    losses, valid = recorder.raw_losses, [o[1:] for o in recorder.values]
-    if name == 'short_epoch':  # there, a batch that is cut off is not recorded; here it is
-        assert len(losses) == 12
-        keep = [i for i in range(12) if i % 4 != 3]
-        losses, probe.pcts = [losses[i] for i in keep], [probe.pcts[i] for i in keep]
-        close(fit['pct_train'][:3], probe.pcts[:3])
-        close([weighted(o[:2]) for o in validated.losses], [o[1] for o in fit['values']])
-    else:
-        n = len(fit['losses'])
-        for k, values in (('lr', probe.lrs), ('mom', probe.moms), ('wd', probe.wds)):
-            close(values, fit.get(f'{k}s', [fit['constant'].get(k)]*n))
-        close(recorder.losses, fit['smooth'])
+        if name == 'short_epoch': check_short2(fit, learn.recorder, validated)
+        else: check_rows2(fit, learn.recorder, probe)
+        for k, values in fit['constant'].items():
+            if k in probe.hypers[0][0]: close([[o[k] for o in b] for b in probe.hypers],
+                                              [values]*len(probe.hypers))
         close(probe.pcts, fit['pct_train'])
-        close(valid, [o[1:] for o in fit['values']])
-    close(losses, fit['losses'])
-    assert recorder.names == fit['names'][1:-1] and recorder.header == fit['names']
-    check_weights(learn.model, fit['weights'])
-    if name == 'short_epoch': return
+        assert learn.recorder.names == fit['names'][1:-1] and learn.recorder.header == fit['names']
+        check_weights(learn.model, fit['weights'])
+
+
+def check_rows2(fit, recorder, probe):
+    "Losses, metrics and hyper-parameters are those of fastai 2"
+    close(recorder.raw_losses, fit['losses'])
+    close(recorder.losses, fit['smooth'])
+    close(getattr(probe, 'losses', fit['losses']), fit['losses'])
+    close(getattr(probe, 'smooth', fit['smooth']), fit['smooth'])
+    for k in ('lr', 'mom'):
+        if f'{k}s' in fit: close([[o[k] for o in b] for b in probe.hypers], fit[f'{k}s'])
+    close([o[1:] for o in recorder.values], [o[1:] for o in fit['values']])
     # there, `train_loss` is the smoothed loss of the last batch; here, the mean over the epoch
     sizes, ends = [8]*5+[3], range(6, len(fit['losses'])+1, 6)
     close([fit['smooth'][i-1] for i in ends], [o[0] for o in fit['values']])
@@ -578,13 +627,114 @@ def check_fit2(name, fit, learn, probe, validated):
           [weighted(list(zip(fit['losses'][i-6:i], sizes))) for i in ends])
 
 
+def check_short2(fit, recorder, validated):
+    """fastai's callbacks are not told of the batch behind which training was broken off, and its
+    recorder writes no row; here, an `after_batch` is for all, and the row tells what was done"""
+    losses, kept = recorder.raw_losses, [i for i in range(12) if i % 4 != 3]
+    assert len(losses) == 12 and fit['values'] == [[]]*3
+    close([losses[i] for i in kept], fit['losses'])
+    close([o[:2] for o in recorder.values],
+          [[sum(losses[4*i:4*i+4])/4, weighted(validated.losses[i])] for i in range(3)])
+
+
 # ---- fastai 2: events ----------------------------------------------------------------------------
 differences2 = """
-a cancelled step keeps its gradients: there, `zero_grad` is called all the same
-a cancel that meets no phase it could break off is a RuntimeError: there, it escapes as it is
-`after_fit` always comes: there, it does not if an exception passes
-all handlers of an `after_P` are asked, also behind one that raises a cancel: there, they are not
+- a cancelled step keeps its gradients: there, `zero_grad` is called all the same
+  (and here, if a callback of another library has raised its own `CancelStepException`)
+- a cancel that meets no phase it could break off is a RuntimeError: there, it escapes as it is
+- `after_fit` always comes: there, it does not if an exception passes
+- if a cancel is raised in `after_P`, handlers behind it are asked, too: there, they are not
 """
-names = {v: k for k, v in two['letters'].items() if k != 'after_create'}  # the letter's event
-names = {k: v for k, v in two['letters'].items() if v != 'after_create'} if 'a' in two[
-    'letters'] else names
+letter_of = {k: v for k, v in two['letters'].items() if k != 'after_create'}
+phases2 = ('Fit', 'Epoch', 'Train', 'Valid', 'Batch', 'Backward', 'Step')
+foreign = {o: type(f'Cancel{o}Exception', (Exception,), {}) for o in phases2}
+true_means = {'before_fit': 'Fit', 'before_epoch': 'Epoch', 'before_train': 'Train',
+              'before_validate': 'Valid', 'before_batch': 'Batch', 'before_backward': 'Backward',
+              'before_step': 'Step', 'after_pred': 'Batch', 'after_loss': 'Batch',
+              'after_backward': 'Batch', 'after_step': 'Batch', 'after_epoch': 'Fit'}
+
+
+def native(event): return event.replace('before_', 'begin_')
+
+
+def class_of(base, handlers, **attributes):
+    return type('Said', base, {**handlers, **attributes})
+
+
+def announcer2(base, spell, order):
+    "A callback that writes down the letter of each event"
+    def note(letter): return lambda self: self.heard.append(letter)
+    handlers = {spell(k): note(v) for k, v in letter_of.items()}
+    return class_of(base, handlers, order=order, heard=[])()
+
+
+def canceller(case, base, spell, answer):
+    "A callback that raises the exception of `case`, or answers `True`, once"
+    name, _, event, _, part = case.split()
+    phase = name.removeprefix('Cancel').removesuffix('Exception')
+
+    def handler(self):
+        in_train = self.learn.training if answer == 'foreign' else self.in_train
+        if self.done or part == 'validate' and in_train: return None
+        self.done.append(1)
+        if answer is True: return True
+        raise foreign[phase] if answer == 'foreign' else getattr(core, name)
+    marks = {'run_train': True} if answer == 'foreign' else {}  # else `after_X` alone is native
+    return class_of(base, {spell(event): handler}, order=99, done=[], **marks)()
+
+
+ways2 = {'native': ((Callback,), native, None), 'true': ((Callback,), native, True),
+         'fastai 2': ((Callback,), str, None), 'foreign': ((), str, 'foreign')}
+
+
+def by_true(case):
+    "Whether a handler of fastloop can ask for this cancel by answering `True`"
+    if case == 'none': return False
+    name, _, event, _, part = case.split()
+    means = {**true_means, 'after_batch': 'Train' if part == 'train' else 'Valid'}
+    return name == f'Cancel{means.get(event)}Exception'
+
+
+@pytest.mark.parametrize('case, way', [(case, way) for case in two['cancels'] for way in ways2
+                                       if way != 'true' or by_true(case)])
+def test_fastai2_cancels(case, way):
+    base, spell, answer = ways2[way]
+    events, steps, zeros, error = two['cancels'][case]
+    trace, late = TraceCallback(), announcer2(base, spell, 200)
+    cbs = [trace, early := announcer2(base, spell, -100), late]
+    if case != 'none': cbs.append(canceller(case, base, spell, answer))
+    train, valid = make_loaders()
+    learn = make_learner({'opt': 'sgd'}, [list(train)[:2], list(valid)[:1]])
+    learn.create_opt()
+    counts = {'step': 0, 'zero_grad': -1}  # one when the fit begins
+
+    def counted(verb, method, *args):
+        counts[verb] += 1
+        return method(*args)
+    for o in counts: setattr(learn.opt, o, partial(counted, o, getattr(learn.opt, o)))
+    raised = None
+    try: learn.fit(2, .1, cbs=cbs)
+    except RuntimeError as e: raised = e
+    assert (raised is None) == (error is None)
+    if error is not None:
+        assert error.replace('Valid', 'Validate') in str(raised)
+        events = events.rstrip('q')+'q'
+    by_native = {native(k): v for k, v in letter_of.items()}
+    assert ''.join(by_native[o] for o in trace.events) == ''.join(early.heard) == events
+    keeps = case.startswith('CancelStep') and error is None and way != 'foreign'
+    assert counts == {'step': steps, 'zero_grad': zeros-keeps}
+    check_late(case, ''.join(late.heard), events, error is not None, way == 'true')
+
+
+def check_late(case, heard, events, error, answered_true):
+    """Handlers behind the one that cancels are asked if the event ends a phase, else they are not;
+    behind one that answers `True`, all are"""
+    if case == 'none' or answered_true: wanted = events
+    else:
+        _, _, event, _, part = case.split()
+        i = events.index(letter_of[event], events.index('n') if part == 'validate' else 0)
+        ends = event.removeprefix('after_') in ('fit', 'epoch', 'train', 'validate', 'batch',
+                                                'backward', 'step')
+        told = 'after' in event and ends and (not error or event == 'after_fit')
+        wanted = events if told else events[:i]+events[i+1:]
+    assert heard == wanted
