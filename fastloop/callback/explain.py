@@ -37,13 +37,14 @@ def _pieces(handler, depth=4):
             except ValueError: pass  # a variable that has no value yet
     for o in inner if depth else (): yield from _pieces(o, depth-1)
 
+# %% ../../nbs/31_callback.explain.ipynb #e554b823
 def _named_method(cb, name):
     "The method of `cb` that a translator means by `name`, or `None`"
     for o in (f'on_{name}', name):
         if (o in event_names or o in foreign_names) and callable(getattr(type(cb), o, None)):
             return getattr(cb, o)
 
-# %% ../../nbs/31_callback.explain.ipynb #e554b823
+# %% ../../nbs/31_callback.explain.ipynb #a1772c44
 def handler_method(handler: object,  # A function without arguments
                    cb: object = None,  # The callback it belongs to, if known
                    ) -> object:  # The method or function behind it
@@ -58,10 +59,13 @@ def handler_method(handler: object,  # A function without arguments
     functions = [o for o in pieces if callable(o) and not isinstance(o, (partial, type))]
     return (methods + [o for o in functions if o is not cb] + [handler])[0]
 
+# %% ../../nbs/31_callback.explain.ipynb #2e0a2250
 def handler_name(handler: object,  # A function without arguments
                  cb: object = None,  # The callback it belongs to, if known
                  ) -> str:  # Such as `begin_batch`, `before_batch` or `on_batch_begin`
-    "The name of the method behind a handler"
+    "The name of the method behind a handler, or of the attribute that holds it"
+    for name, value in getattr(cb, '__dict__', {}).items():
+        if value is handler: return name
     method = handler_method(handler, cb)
     name = getattr(method, '__name__', None)
     return name if isinstance(name, str) else type(method).__name__
@@ -73,6 +77,8 @@ _answers = dict(last_input=('xb',), last_target=('yb',), last_output=('pred',), 
 _others = dict(x=('xb',), y=('yb',), batch=('xb', 'yb'), preds=('pred',), training=('in_train',),
                n_epoch=('epochs',), dls=('data',), loss_grad=('loss_grad',),
                stop_training=('stop_training',))
+
+# %% ../../nbs/31_callback.explain.ipynb #bd3fe519
 _readable = {*run_state, *learner_state, *_others}
 _tensors = {'xb', 'yb', 'x', 'y', 'pred', 'preds', 'loss', 'loss_grad'}
 _groups = ('param_groups', 'hypers')
@@ -101,18 +107,17 @@ def syntax_of(function: object,  # A function or method
     except Exception: return None
     return tree if same and isinstance(tree, (ast.FunctionDef, ast.AsyncFunctionDef)) else None
 
+# %% ../../nbs/31_callback.explain.ipynb #38d5a3b7
 def own_names(cb: object,  # A callback
               ) -> set:  # Names that do not mean the run's state when read from `self`
     "The attributes that a callback has or gives itself"
-    names = set(getattr(cb, '__dict__', ()))
-    for function in [o for cls in type(cb).__mro__ for o in vars(cls).values()]:
-        tree = syntax_of(function) if inspect.isfunction(function) else None
-        for o in ast.walk(tree) if tree else ():
-            targets = getattr(o, 'targets', [getattr(o, 'target', None)])
-            if isinstance(o, (ast.Assign, ast.AnnAssign)):
-                names |= {t.attr for t in targets if isinstance(t, ast.Attribute)
-                          and isinstance(t.value, ast.Name) and t.value.id == 'self'}
-    return names - {'model', 'opt'}
+    functions = [o for cls in type(cb).__mro__ for o in vars(cls).values() if inspect.isfunction(o)]
+    nodes = [o for f in functions if (tree := syntax_of(f)) for o in ast.walk(tree)]
+    targets = [t for o in nodes if isinstance(o, ast.Assign) for t in o.targets]
+    targets += [o.target for o in nodes if isinstance(o, ast.AnnAssign)]
+    targets = [o for t in targets for o in getattr(t, 'elts', [t]) if isinstance(o, ast.Attribute)]
+    names = {o.attr for o in targets if getattr(o.value, 'id', None) == 'self'}
+    return names.union(getattr(cb, '__dict__', ())) - {'model', 'opt'}
 
 # %% ../../nbs/31_callback.explain.ipynb #b6a040ce
 class _Paths(ast.NodeVisitor):
@@ -137,6 +142,9 @@ class _Paths(ast.NodeVisitor):
         path = (*base, key)
         return ('run', keras[path]) if path in keras else path
 
+# %% ../../nbs/31_callback.explain.ipynb #da324baa
+class _Texts(_Paths):
+    "Knows which text an expression stands for"
     def text(self, node):
         if isinstance(node, ast.Constant): value = node.value
         elif isinstance(node, ast.Attribute) and self.path(node.value) == ('self',):
@@ -144,8 +152,8 @@ class _Paths(ast.NodeVisitor):
         else: value = None
         return value if isinstance(value, str) else None
 
-# %% ../../nbs/31_callback.explain.ipynb #da324baa
-class _Keys(_Paths):
+# %% ../../nbs/31_callback.explain.ipynb #a4ed2196
+class _Keys(_Texts):
     "Knows which keys a dictionary has"
     def keys_of(self, node):
         if isinstance(node, ast.Name): return self.keys.get(node.id)
@@ -185,6 +193,9 @@ class _Assigns(_Keys):
             self.keys_of(target.value).update({self.text(target.slice)} - {None})
         elif self.path(target.value) != ('self',): self.write(self.path(target))
 
+# %% ../../nbs/31_callback.explain.ipynb #020f063c
+class _Loops(_Assigns):
+    "Knows what the variable of a loop stands for"
     def each(self, target, source):
         name = getattr(getattr(source, 'func', None), 'id', None)
         parts = getattr(target, 'elts', [])
@@ -198,9 +209,9 @@ class _Assigns(_Keys):
             if isinstance(target, ast.Name):
                 self.names[target.id] = self.step(self.path(source), '[]')
 
-# %% ../../nbs/31_callback.explain.ipynb #020f063c
-class _Statements(_Assigns):
-    "Goes through the statements of a method"
+# %% ../../nbs/31_callback.explain.ipynb #2f4c0cbc
+class _Assignments(_Loops):
+    "Goes through the assignments of a method"
     def visit_Assign(self, node):
         self.generic_visit(node)
         for target in node.targets: self.assign(target, node.value)
@@ -213,6 +224,9 @@ class _Statements(_Assigns):
         self.generic_visit(node)
         self.assign(node.target, node.value)
 
+# %% ../../nbs/31_callback.explain.ipynb #27760948
+class _Statements(_Assignments):
+    "Goes through the other statements"
     def visit_AugAssign(self, node):
         self.generic_visit(node)
         target, path = node.target, self.path(node.target)
@@ -240,9 +254,10 @@ class _Calls(_Statements):
         if getattr(func, 'id', None) == 'setattr' and len(args) == 3:
             base, key = self.path(args[0]), self.text(args[1])
             if key and base != ('self',): self.write(self.step(base, key))
-        if not isinstance(func, ast.Attribute): return
-        base, keys = self.path(func.value), self.arguments(node)
-        if args and self.text(args[0]): keys.add(self.text(args[0]))
+        if isinstance(func, ast.Attribute): self.method(node, func, self.path(func.value))
+
+    def method(self, node, func, base):
+        keys = self.arguments(node) | ({self.text(o) for o in node.args[:1]} - {None})
         if base == ('run', 'opt') and func.attr in ('set_hyper', 'set_hypers', 'set_val'):
             for key in keys: self.write((*base, key))
         elif func.attr == 'update' and self.keys_of(func.value) is not None:
@@ -253,6 +268,9 @@ class _Calls(_Statements):
         elif func.attr.endswith('_') and not func.attr.endswith('__'): self.write(base)
         else: self.enter(node)
 
+# %% ../../nbs/31_callback.explain.ipynb #199947b6
+class _Enters(_Calls):
+    "Reads the methods that a method calls"
     def enter(self, node, moment=None):
         classes, func = type(self.cb).__mro__, node.func
         if getattr(getattr(func.value, 'func', None), 'id', None) == 'super':
@@ -271,8 +289,22 @@ class _Calls(_Statements):
 _true_means = dict(backward_end='skip_step', step_end='skip_zero', batch_end='stop_epoch',
                    epoch_end='stop_training')
 
-class _Reader(_Calls):
-    "Reads a method, and the answer that it gives"
+class _Bare(_Enters):
+    "Knows what a bare value means as an answer"
+    def bare(self, node):
+        fixed, moment = isinstance(node, ast.Constant), self.moment
+        call = getattr(node, 'func', None)
+        own_call = self.path(getattr(call, 'value', None)) == ('self',)  # was entered already
+        if moment == 'batch_begin' and len(getattr(node, 'elts', ())) == 2:
+            return {'last_input', 'last_target'}
+        if moment == 'loss_begin' and not fixed and not own_call: return {'last_output'}
+        if moment == 'backward_begin' and not fixed and not own_call: return {'last_loss'}
+        yes = node.value is True if fixed else isinstance(node, (ast.Compare, ast.UnaryOp))
+        return {_true_means[moment]} if yes and moment in _true_means else set()
+
+# %% ../../nbs/31_callback.explain.ipynb #20fcc879
+class _Answers(_Bare):
+    "Reads the answers that a method gives"
     def visit_Return(self, node):
         if self.moment and node.value: self.answer(node.value)
         self.generic_visit(node)
@@ -288,17 +320,9 @@ class _Reader(_Calls):
         if keys is None and not parts: keys = self.bare(node)
         for key in keys or (): self.found |= set(_answers.get(key, (key,)))
 
-    def bare(self, node):
-        fixed, moment = isinstance(node, ast.Constant), self.moment
-        own_call = isinstance(node, ast.Call) and self.path(
-            getattr(node.func, 'value', node)) == ('self',)
-        if moment == 'batch_begin' and len(getattr(node, 'elts', ())) == 2:
-            return {'last_input', 'last_target'}
-        if moment == 'loss_begin' and not fixed and not own_call: return {'last_output'}
-        if moment == 'backward_begin' and not fixed and not own_call: return {'last_loss'}
-        yes = node.value is True if fixed else isinstance(node, (ast.Compare, ast.UnaryOp))
-        return {_true_means[moment]} if yes and moment in _true_means else set()
-
+# %% ../../nbs/31_callback.explain.ipynb #87b8f728
+class _Reader(_Answers):
+    "Reads a method from its first line to its last"
     def read(self, function, given, named, moment=None):
         tree, self.code = syntax_of(function), getattr(function, '__code__', None)
         key = (self.code, *given, *sorted(named.items(), key=str), moment)
@@ -353,6 +377,7 @@ class Explanation(str):
 
 def _plain(o): return ''.join(c if c.isprintable() else '?' for c in str(o))
 
+# %% ../../nbs/31_callback.explain.ipynb #1623931f
 def callback_titles(handlers: dict,  # Pairs of callback and handler, by event: `run.handlers`
                     ) -> dict:  # By `id` of the callback: the name of its class
     "What to call each callback; with a number where two have the same class name"
@@ -367,7 +392,7 @@ def _dialect_name(cb):
     try: return dialect_of(cb).name
     except TypeError: return '?'
 
-# %% ../../nbs/31_callback.explain.ipynb #1623931f
+# %% ../../nbs/31_callback.explain.ipynb #54ed2326
 def _rows(handlers, titles):
     "Per event its name, then what is to be said of each handler"
     for event in events:
@@ -380,6 +405,7 @@ def _rows(handlers, titles):
             yield ('  '*(depth+2) + name, _plain(_dialect_name(cb)), _plain(order_of(cb)),
                    written and f'writes {written}')
 
+# %% ../../nbs/31_callback.explain.ipynb #76b45810
 def _conflicts(handlers, titles):
     "Per name of the state, who writes it"
     for name, found in shared_state(handlers).items():
