@@ -86,3 +86,21 @@ class OneBatchEvent(Callback):
 
     def after_batch(self):
         "Nothing"
+
+
+class OneV1Event:
+    "A callback of fastai v1 that hears of every batch and does nothing"
+    def on_batch_end(self, **kwargs):
+        "Nothing"
+
+
+class OneV2Event:
+    "A callback of fastai v2 that hears of every batch and does nothing"
+    def before_batch(self):
+        "Nothing"
+
+
+class OneMiniaiEvent:
+    "A callback of miniai that hears of every batch and does nothing"
+    def before_batch(self, learn):
+        "Nothing"

@@ -23,11 +23,11 @@ from torch.nn import functional as F
 from fastloop.callback.core import (
     Callback,
     as_callback,
-    events,
     find_callback,
     order_of,
     run_state,
 )
+from .callback.explain import explain_handlers
 from .callback.progress import ProgressCallback
 from .callback.recorder import Recorder
 from .core import atomic_write, listify, safe_path
@@ -255,10 +255,9 @@ class _Saves(_Freezes):
              ) -> Path:  # The file
         """Write the weights to `path/model_dir/name.pth`, whole or not at all
 
-        Raises: ValueError if `name` would leave the folder.
-        """
-        file, state = self.model_file(name), self.model.state_dict()
-        if with_opt: state = {'model': state}
+        Raises: ValueError if `name` would leave the folder."""
+        file, weights = self.model_file(name), self.model.state_dict()
+        state = {'model': weights} if with_opt else weights
         if with_opt and self.opt is not None: state['opt'] = self.opt.state_dict()
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(file) as f: torch.save(state, f)
@@ -434,13 +433,16 @@ class _Explains(_Predicts):
         xb = to_device(self.data.one_batch()[0], model_device(self.model))
         return model_summary(self.model, xb)
 
+    def explain(self):
+        """Print who answers which event, in order, and what more than one callback writes
+
+        For each handler: callback, method, dialect and order number.
+        """
+        print(explain_handlers((self.run if self.running else Runner(self.cbs)).handlers))
+
     def show_training_loop(self):
-        "Print which callback answers which event, in order"
-        run = self.run if self.running else Runner(self.cbs)
-        for event in events:
-            names = ', '.join(repr(cb) for cb, _ in run.handlers[event])
-            inner = event.split('_')[-1] in ('batch', 'pred', 'loss', 'backward', 'step')
-            if names: print(f"{'  ' if inner else ''}{event:<24}{names}")
+        "The same as `explain`, under fastai v2's name"
+        self.explain()
 
 # %% ../nbs/36_learner.ipynb #473bce0e
 class _LearnerSetup(_Explains):

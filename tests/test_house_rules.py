@@ -107,7 +107,7 @@ BAD = {
         {'00_core.ipynb': good(code('#| default_exp other'))},
         {'00_core.ipynb': good(module=None)}],
     'files_are_numbered': [
-        {'core.ipynb': good()}, {'00_core.ipynb': good(), '00_more.ipynb': good(module='more')}],
+        {'core.ipynb': good()}, {'0_core.ipynb': good()}],
     'naive_versions_stay_inside': [
         {'00_core.ipynb': good(*defines('class NaiveLoader: "Loads."', 'NaiveLoader'))},
         {'00_core.ipynb': good(code('#| exporti\ndef naive_loader(): return 1'))}],

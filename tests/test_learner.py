@@ -397,12 +397,22 @@ def test_no_bar_comes_back_after_a_failure(capsys):
     assert sum(isinstance(cb, ProgressCallback) for cb in learn.cbs) == 1
 
 
-def test_show_training_loop_prints_the_real_handlers():
-    learn = make(cbs=TraceCallback)
-    with redirect_stdout(io.StringIO()) as out: learn.show_training_loop()
-    lines = dict(line.split(maxsplit=1) for line in out.getvalue().splitlines())
-    assert lines['begin_train'] == 'TraceCallback, TrainEvalCallback'
-    assert lines['after_step'] == 'TraceCallback'
+@pytest.mark.parametrize('verb', ['show_training_loop', 'explain'])
+def test_the_learner_explains_its_loop(verb):
+    class Scale(Callback):
+        order = 3
+        def after_loss(self): self.run.loss = self.loss*2
+    class Old:
+        def on_backward_begin(self, last_loss, **kwargs): return {'last_loss': last_loss/2}
+    learn = make(cbs=[Scale, Old()])
+    with redirect_stdout(io.StringIO()) as out: assert getattr(learn, verb)() is None
+    lines = [' '.join(line.split()) for line in out.getvalue().splitlines()]
+    at = [i for i, line in enumerate(lines) if 'Scale.after_loss' in line and 'order 3' in line]
+    assert at and 'native' in lines[at[0]]
+    assert any('Recorder.after_loss' in line and 'order -10' in line for line in lines[:at[0]])
+    assert any('Old.on_backward_begin' in line and 'fastai v1' in line for line in lines)
+    shared = lines[lines.index('Written by more than one'):]
+    assert any(line.startswith('loss') and 'Scale' in line and 'Old' in line for line in shared)
 
 
 def test_summary():
