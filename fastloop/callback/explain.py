@@ -176,7 +176,8 @@ class _Assigns(_Keys):
     "Notes what is assigned to"
     def __init__(self, cb, own, found, seen):
         super().__init__(cb, own)
-        self.found, self.seen, self.moment, self.code = found, seen, None, None
+        self.found, self.seen = found, seen
+        self.moment, self.code, self.depth = None, None, 0
 
     def write(self, path): self.found |= _state_names(path)
 
@@ -199,7 +200,8 @@ class _Loops(_Assigns):
     def each(self, target, source):
         name = getattr(getattr(source, 'func', None), 'id', None)
         parts = getattr(target, 'elts', [])
-        if name == 'enumerate' and len(parts) == 2: self.each(parts[1], source.args[0])
+        if name == 'enumerate' and len(parts) == 2 and source.args:
+            self.each(parts[1], source.args[0])
         elif name == 'zip' and len(parts) == len(source.args):
             for o, s in zip(parts, source.args): self.each(o, s)
         elif name in ('reversed', 'list', 'tuple') and source.args:
@@ -259,7 +261,7 @@ class _Calls(_Statements):
     def method(self, node, func, base):
         keys = self.arguments(node) | ({self.text(o) for o in node.args[:1]} - {None})
         if base == ('run', 'opt') and func.attr in ('set_hyper', 'set_hypers', 'set_val'):
-            for key in keys: self.write((*base, key))
+            for key in keys or ['state']: self.write((*base, key))
         elif func.attr == 'update' and self.keys_of(func.value) is not None:
             self.keys_of(func.value).update(keys)
         elif base == ('self',): self.enter(node)
@@ -282,8 +284,9 @@ class _Enters(_Calls):
         given = [] if isinstance(found, staticmethod) else [('self',)]
         named = {o.arg: self.path(o.value) for o in node.keywords}
         inner = type(self)(self.cb, self.own, self.found, self.seen)
-        inner.read(getattr(found, '__func__', found),
-                   given + [self.path(o) for o in node.args], named, moment)
+        inner.depth = self.depth+1
+        if inner.depth < 9: inner.read(getattr(found, '__func__', found),
+                                       given + [self.path(o) for o in node.args], named, moment)
 
 # %% ../../nbs/31_callback.explain.ipynb #fc4e3af4
 _true_means = dict(backward_end='skip_step', step_end='skip_zero', batch_end='stop_epoch',
