@@ -53,7 +53,7 @@ _missing = object()
 
 class View:
     "A run under other names; holds nothing of its own"
-    _hidden = frozenset()
+    _hidden = frozenset({'name'})  # a callback that has none must not look for its own here
 
     def __init__(self, run: object,  # The runner whose state is shown
                  notes: object,  # What the views of this run share, a `ViewNotes`
@@ -492,7 +492,7 @@ class _RecordsView(MethodsView):
 # %% ../../nbs/31_callback.views.ipynb #729a84d3
 class LearnView(_RecordsView):
     "A learner as callbacks of fastai v2 know it"
-    _hidden = frozenset({*run_state, 'run', 'learn', 'data'})
+    _hidden = frozenset({*run_state, 'run', 'learn', 'data', 'name'})
 
     @property
     def cbs(self):
@@ -616,7 +616,7 @@ _inner_events = frozenset(
 
 class OwnView(LearnView):
     "The view for callbacks that extend our `Callback`: our own names can be read as well"
-    _hidden = frozenset()
+    _hidden = View._hidden
     learn = run = property(lambda self: self)
 
     def _places(self): return self._run.learn, self._run, self._run.learn.model
@@ -657,7 +657,10 @@ class _MeetsFastai(Dialect):
         "Let it see the run through a view; the first time, tell it `after_create`"
         notes = view_notes(run)
         if run.learn is None: return
-        if isinstance(cb, Callback): cb.set_runner(OwnView(run, notes))
+        if isinstance(cb, Callback):
+            off = vars(cb).get('run') is False
+            cb.set_runner(OwnView(run, notes))
+            if off: cb.run = False
         else: cb.__dict__['learn'] = LearnView(run, notes)
         if cb.__dict__.get('_created_for') is run.learn: return
         cb.__dict__['_created_for'] = run.learn
@@ -679,7 +682,8 @@ class FastaiV2(_MeetsFastai):
             found = [(event_names[o], partial(_call_fastai, cb, o)) for o in dict.fromkeys(names)]
             switch = None
         else: found = event_handlers(cb)
-        return [(event, _Answer(cb, run, notes, event, o, switch)) for event, o in found]
+        answers = [(event, _Answer(cb, run, notes, event, o, switch)) for event, o in found]
+        return [*answers, ('after_fit', partial(_switch_on, cb))]
 
 dialects.append(FastaiV2())
 
@@ -687,6 +691,11 @@ dialects.append(FastaiV2())
 def _call_fastai(cb, name):
     "Call a real callback as fastai does, whose answer means nothing"
     cb(name)
+
+def _switch_on(cb):
+    "A callback that has switched itself off is on again in the next fit"
+    if vars(cb).get('run') is not False: return
+    cb.run = vars(cb)['learn'] if isinstance(cb, Callback) else True
 
 def _switched_on(cb, run, event):
     "Does fastai's base class call this handler now?"
@@ -718,10 +727,8 @@ class _LooksBack:
 class _Answer(_LooksBack):
     "The same, with the manners of fastai's base class"
     def __call__(self):
-        answer = None
-        if self.switch is None or self.switch(self.event): answer = self.answer()
-        if self.switch and self.event == 'after_fit' and vars(self.cb).get('run') is False:
-            self.cb.run = True
+        on = self.switch is None or self.switch(self.event)
+        answer = self.answer() if on else None
         return answer if self.keep else None
 
     def answer(self):
@@ -761,7 +768,7 @@ class _MiniaiNames(View):
 # %% ../../nbs/31_callback.views.ipynb #e4733cd2
 class MiniaiView(_MiniaiNames):
     "A learner as callbacks of miniai know it"
-    _hidden = frozenset({'metrics', 'run', 'learn', 'data', 'n_iter', 'pct_train'})
+    _hidden = frozenset({'metrics', 'run', 'learn', 'data', 'n_iter', 'pct_train', 'name'})
 
     @property
     def batch(self):
