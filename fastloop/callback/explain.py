@@ -88,7 +88,7 @@ def _state_names(path):
     if path is None or len(path) < 2 or path[1] not in _readable: return set()
     head, rest = path[1], path[2:]
     if head != 'opt': return set(_others.get(head, (head,)))
-    keys = [o.removeprefix('.') for o in rest if o[0] != '['][:1]
+    keys = [o for o in rest if o[0] != '['][:1]
     if rest[:1] and rest[0] in _groups: keys = [o[1:-1] for o in rest if o[0] == '[' and o != '[]']
     if not keys or keys[0] in ('state', 'defaults'): return {'opt'}
     return {f'opt.{o}' for o in _hypers.get(keys[-1], keys[-1:])}
