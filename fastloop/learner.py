@@ -518,7 +518,7 @@ class Learner(_LearnerSetup):
 
         Raises: ValueError or TypeError for bad input, before anything is changed.
         """
-        check_fit(epochs, self)
+        check_fit(epochs, self, needs_opt=False)
         lr, wd = self.lr_range(self.lr if lr is None else lr), self.wd if wd is None else wd
         cbs = [*self.cbs, *(as_callback(cb) for cb in [*listify(cbs), *listify(callbacks)])]
         if resume and not any(getattr(cb, 'can_resume', False) for cb in cbs):

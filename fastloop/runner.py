@@ -43,6 +43,7 @@ from .torch_core import model_device, to_device
 # %% ../nbs/32_runner.ipynb #b0c6df0d
 def check_fit(epochs: int,  # Number of epochs
               learn: object,  # Has `model`, `opt`, `loss_func` and `data`
+              needs_opt: bool = True,  # Whether the optimizer must be there already
               ):
     """Refuse a fit that cannot work
 
@@ -54,6 +55,7 @@ def check_fit(epochs: int,  # Number of epochs
     if missing := [o for o in learner_state if not hasattr(learn, o)]:
         raise TypeError(f'{type(learn).__name__} is no learner: it has no {", ".join(missing)}')
     if learn.loss_func is None: raise ValueError('the learner has no loss function')
+    if needs_opt and learn.opt is None: raise ValueError('the learner has no optimizer')
     dl = getattr(learn.data, 'train_dl', None)
     if dl is None: raise ValueError('data has no training loader (train_dl)')
     if count_batches(dl) == 0: raise ValueError('the training loader is empty: it has no batches')
@@ -413,6 +415,6 @@ class Runner(BatchRunner):
         callback or the model raises, when every callback has tidied up.
         """
         check_fit(epochs, learn)
-        learn.run = self
+        if hasattr(learn, '__dict__'): learn.run = self  # not on a named tuple
         learn.opt.zero_grad()
         self._protect(epochs, learn, self.all_epochs)

@@ -398,7 +398,7 @@ def test_epochs(epochs, error):
 
 
 @pytest.mark.parametrize('change,message', [
-    (dict(loss_func=None), 'loss function'), (dict(data=SimpleNamespace(train_dl=[])), 'empty'),
+    (dict(loss_func=None), 'loss function'), (dict(opt=None), 'optimizer'), (dict(data=SimpleNamespace(train_dl=[])), 'empty'),
     (dict(data=SimpleNamespace()), 'training loader')])
 def test_learners_that_cannot_be_trained(change, message):
     learn = toy()
@@ -539,3 +539,11 @@ def test_callbacks_are_never_hashed_or_compared():
     assert run.odd is odd
     run.remove_cbs([odd])
     assert not any(cb is odd for cb in run.cbs)
+
+
+def test_a_named_tuple_is_a_learner_too():
+    from collections import namedtuple
+    learn = namedtuple('Fields', 'model opt loss_func data')(**vars(toy()))
+    run = Runner()
+    run.fit(1, learn)
+    assert run.n_iter == 3
