@@ -398,7 +398,8 @@ def test_epochs(epochs, error):
 
 
 @pytest.mark.parametrize('change,message', [
-    (dict(loss_func=None), 'loss function'), (dict(opt=None), 'optimizer'), (dict(data=SimpleNamespace(train_dl=[])), 'empty'),
+    (dict(loss_func=None), 'loss function'), (dict(opt=None), 'optimizer'),
+    (dict(data=SimpleNamespace(train_dl=[])), 'empty'),
     (dict(data=SimpleNamespace()), 'training loader')])
 def test_learners_that_cannot_be_trained(change, message):
     learn = toy()
