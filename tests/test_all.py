@@ -9,16 +9,20 @@ root = Path(__file__).parent.parent
 
 # public in their rooms, but of use only to somebody who changes the loop itself
 LEFT_OUT = set("""
-    BatchRunner CallbackHolder Dialect Dispatcher EpochTable FastaiV1 GatherPreds GuardedRun
-    LossHistory PhaseBar PrintedText RunState SeesRun add_note as_callback as_changes axes_for
-    batch_device call_model callback_name cancel_for cancels cell_text check_fit check_hiding
-    check_learner check_names check_weights check_word children count_batches default_loss
-    dialect_of dialects edit_distance evaluating event_handlers event_names event_of events
-    find_callback first_loss first_tensor foreign_names format_time has_moments initial_state
-    learner_state load_tensors map_tensors meant_event moments nearest_name no_pair no_phase
+    BatchRunner BatchView CallbackHolder CountsView Dialect Dispatcher EpochTable Explanation
+    FastaiV1 FastaiV2 GatherPreds GuardedRun Hypers LearnView LoadersView LossHistory
+    MethodsView Miniai MiniaiCalls MiniaiView OptView OwnView PartsView PhaseBar PlainDialect
+    PrintedText RecorderView RunState SeesRun View ViewNotes add_note as_callback as_changes
+    axes_for batch_device call_model callback_name cancel_for cancels cell_text check_fit
+    check_hiding check_learner check_names check_weights check_word children count_batches
+    default_loss dialect_of dialects edit_distance evaluating event_handlers event_names
+    event_of events explain_handlers find_callback first_loss first_tensor foreign_names
+    format_time handler_method handler_name has_moments initial_state is_fastai learner_state
+    load_tensors map_tensors meant_event moments names_table nearest_name no_pair no_phase
     no_wd_types order_of phases plot_phases probabilities progress_mode progress_modes
-    run_state running_phases safe_path set_trainable split_no_wd_params table_html unreduced
-    wider without_traceback
+    run_field run_state running_phases safe_path set_trainable shared_state split_no_wd_params
+    state_written table_html translated unreduced view_kind view_names view_notes wider
+    without_traceback
     """.split())
 NOT_ROOMS = {'all', 'demo', '__main__'}
 
