@@ -626,6 +626,28 @@ def test_what_was_replaced_is_put_back(make, error):
     learn.fit(1)
 
 
+def test_a_loss_function_that_another_has_put_back_is_left_alone(make):
+    class Nat(Callback):
+        order = 5
+        def begin_train(self): self.old, self.learn.loss_func = self.learn.loss_func, F.l1_loss
+        def after_fit(self): self.learn.loss_func = self.old
+
+    class Wraps(FastaiBase):
+        order = 6
+        def before_train(self): self.learn.loss_func = partial(self.learn.loss_func)
+    learn = make()
+    loss = learn.loss_func
+    learn.fit(1, cbs=[Nat(), Wraps()])
+    assert learn.loss_func is loss
+
+
+def test_private_attributes_are_kept_as_well(make):
+    def note(cb):
+        cb.learn._mine = 3
+        return cb.learn._mine, hasattr(cb.learn, '__len__')
+    assert seen(make, 'before_fit', note) == [(3, False)]
+
+
 def test_loss_is_the_clean_one_after_a_failing_backward(make):
     class Fail(Callback):
         order = -5

@@ -64,7 +64,8 @@ class View:
         return self._run.learn, getattr(self._run.learn, 'model', None)
 
     def __getattr__(self, name):
-        if not name.startswith('_') and name not in self._hidden:
+        known = '_run' in self.__dict__ and not name.startswith('__')
+        if known and name not in self._hidden:
             if (cb := find_callback(self._run.cbs, name)) is not None: return cb
             for place in self._places():
                 if (found := getattr(place, name, _missing)) is not _missing: return found
@@ -132,8 +133,9 @@ class ViewNotes(_LossPair):
         self.own, self.clear, self.replaced = {}, False, {}
 
     def forget(self):
-        "Put back what a callback has replaced, as it was before the run"
-        for name, value in self.replaced.items(): setattr(self.run.learn, name, value)
+        "Put back what a callback has replaced, unless another one has put something there since"
+        for name, (old, new) in self.replaced.items():
+            if getattr(self.run.learn, name) is new: setattr(self.run.learn, name, old)
         self.give_back()
         self.loss = self.loss_grad = None
         self.own, self.clear, self.replaced = {}, False, {}
@@ -403,8 +405,9 @@ class PartsView(_OptimizerView):
 
     @loss_func.setter
     def loss_func(self, value):
-        self._notes.replaced.setdefault('loss_func', self._run.learn.loss_func)
-        self._run.learn.loss_func = value
+        learn, replaced = self._run.learn, self._notes.replaced
+        replaced['loss_func'] = replaced.get('loss_func', (learn.loss_func,))[0], value
+        learn.loss_func = value
 
 # %% ../../nbs/31_callback.views.ipynb #c8c63545
 class _LoadsView(PartsView):
@@ -701,7 +704,8 @@ def _switched_on(cb, run, event):
     "Does fastai's base class call this handler now?"
     if vars(cb).get('run', getattr(type(cb), 'run', True)) is False: return False
     if event not in _inner_events: return True
-    return getattr(cb, 'run_train', True) if run.in_train else getattr(cb, 'run_valid', True)
+    name = 'run_train' if run.in_train else 'run_valid'
+    return vars(cb).get(name, getattr(type(cb), name, True))
 
 _passes = {'train': 'epoch', 'validate': 'epoch'}  # our phase, miniai's name of it
 _counted = ('begin_train', 'begin_validate', 'after_batch')
@@ -719,7 +723,8 @@ class _LooksBack:
     def look_back(self, on):
         "Show what fastai's own callback of order -10 has not counted yet"
         phase, run = self.event.removeprefix('begin_'), self.run
-        before = not run.in_train or run.epoch > 0 and getattr(run.data, 'valid_dl', None) is None
+        alone = getattr(run.learn.data, 'valid_dl', None) is None
+        before = not run.in_train or run.epoch > 0 and alone
         self.view.__dict__.update(_behind=int(on and phase == 'after_batch'),
                                   _training=before if on and phase in _passes else None)
 
