@@ -81,7 +81,7 @@ class _HasCallbacks(SeesRun):
         Raises: ValueError if the name of one would hide an attribute of the learner.
         """
         new = [as_callback(cb) for cb in listify(cbs)]
-        for cb in new: check_hiding(cb, Runner(), self)
+        for cb in new: check_hiding(cb, Runner, self)
         for cb in new:
             if isinstance(cb, Callback): cb.learn = self
         self.cbs = sorted([*self.cbs, *new], key=order_of)
@@ -426,19 +426,23 @@ def model_summary(model: torch.nn.Module,  # Any model
     return PrintedText('\n'.join(lines))
 
 # %% ../nbs/36_learner.ipynb #1135af52
-class _Explains(_Predicts):
-    "Shows the layers and the loop"
+class _Summarises(_Predicts):
+    "Shows the layers"
     def summary(self) -> PrintedText:  # A table
         "The layers of the model, with the shapes that one batch has after each"
         xb = to_device(self.data.one_batch()[0], model_device(self.model))
         return model_summary(self.model, xb)
 
+# %% ../nbs/36_learner.ipynb #8efa7088
+class _Explains(_Summarises):
+    "Shows the loop"
     def explain(self):
         """Print who answers which event, in order, and what more than one callback writes
 
-        For each handler: callback, method, dialect and order number.
-        """
-        print(explain_handlers((self.run if self.running else Runner(self.cbs)).handlers))
+        For each handler: callback, method, dialect and order number."""
+        run = self.run if self.running else Runner(self.cbs)
+        print(explain_handlers({event: [o for o in found if type(o[0]).__name__[0] != '_']
+                                for event, found in run.handlers.items()}))
 
     def show_training_loop(self):
         "The same as `explain`, under fastai v2's name"

@@ -116,7 +116,7 @@ def no_pair(batch: object,  # What a loader gave
 
 # %% ../nbs/32_runner.ipynb #8b88a9b3
 def check_hiding(cb: object,  # A callback that is to be attached
-                 *owners: object,  # A runner, a learner
+                 *owners: object,  # A runner, a learner, or a class of them
                  ):
     """Refuse a callback of our own whose name is taken by an attribute of one of the owners
 
@@ -124,8 +124,9 @@ def check_hiding(cb: object,  # A callback that is to be attached
     """
     name = callback_name(cb)
     for owner in owners if isinstance(cb, Callback) else ():
-        if hasattr(type(owner), name) or name in getattr(owner, '__dict__', ()):
-            raise ValueError(f'a callback named {name!r} would hide {type(owner).__name__}.{name}: '
+        kind = owner if isinstance(owner, type) else type(owner)
+        if hasattr(kind, name) or name in getattr(owner, '__dict__', ()):
+            raise ValueError(f'a callback named {name!r} would hide {kind.__name__}.{name}: '
                              f'give {type(cb).__name__} another name')
 
 # %% ../nbs/32_runner.ipynb #4070ce81
@@ -142,7 +143,7 @@ class CallbackHolder:
         new = [as_callback(cb) for cb in listify(cbs)]
         for cb in new: check_hiding(cb, self, self.learn)
         self.cbs = [*self.cbs, *new]
-        for cb in new: dialect_of(cb).attach(cb, self)
+        for cb in new: self._dialect(cb).attach(cb, self)
         self.cbs.sort(key=order_of)
         self._bind()
 
@@ -156,8 +157,13 @@ class CallbackHolder:
         "Look up, once, who answers which event"
         self.handlers = {event: [] for event in events}
         for cb in self.cbs:
-            for event, handler in dialect_of(cb).handlers(cb, self):
+            for event, handler in self._dialect(cb).handlers(cb, self):
                 self.handlers[event].append((cb, handler))
+
+    def _dialect(self, cb):
+        known = self.__dict__.setdefault('_known', {})  # finding out takes time: once is enough
+        if id(cb) not in known: known[id(cb)] = cb, dialect_of(cb)
+        return known[id(cb)][1]
 
     def __getattr__(self, name):
         if (cb := find_callback(self.__dict__.get('cbs', ()), name)) is not None: return cb
@@ -249,7 +255,7 @@ class RunState(Dispatcher):
         self._buffers = [(o, o.clone()) for o in learn.model.buffers()]
         for cb in list(self.cbs):
             check_hiding(cb, self, learn)
-            dialect_of(cb).attach(cb, self)
+            self._dialect(cb).attach(cb, self)
         self._bind()
 
     def _count(self):

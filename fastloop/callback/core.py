@@ -302,8 +302,9 @@ def as_callback(cb: object,  # A callback of any make, or its class
 def callback_name(cb: object,  # A callback of any make
                   ) -> str:  # Such as `save_model` for a `SaveModelCallback`
     "The name under which `cb` is found"
-    name = getattr(cb, 'name', None)
-    if isinstance(name, str): return name
+    for place in (cb, type(cb)):  # not further: an object may look for names in the run
+        if isinstance(name := getattr(place, '__dict__', {}).get('name'), str): return name
+    if hasattr(type(cb), 'name') and isinstance(cb.name, str): return cb.name
     return camel2snake(re.sub(r'Callback$', '', type(cb).__name__) or 'Callback')
 
 def find_callback(cbs: list,  # Callbacks

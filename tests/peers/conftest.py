@@ -39,7 +39,7 @@ def finish(log, learn, out, caught, error, path):
     if learn is None: raise error
     log.learn, log.error, log.out = learn, error, out.getvalue()
     log.shadowed = [str(o.message) for o in caught if 'shadowing' in str(o.message)]
-    log.values = [[float(o) for o in row] for row in learn.recorder.values]
+    log.values = [[float(o) for o in row if o is not None] for row in learn.recorder.values]
     log.weights = {k: v.detach().clone() for k, v in learn.model.state_dict().items()}
     log.files = sorted(o.relative_to(path).as_posix() for o in path.rglob('*') if o.is_file())
     log.path = path
@@ -122,11 +122,12 @@ def assert_same(ours, theirs):
     for name in ('losses', 'lrs', 'moms'):
         a, b = getattr(ours, name), getattr(theirs, name)
         assert len(a) == len(b), name
-        close(torch.tensor(a), torch.tensor(b), msg=lambda text: f'{name}: {text}')  # noqa: B023
+        a, b = torch.tensor(a).double(), torch.tensor(b).double()
+        close(a, b, msg=lambda text: f'{name}: {text}')  # noqa: B023
     # the first column is fastai's smoothed training loss, and our mean
     a, b = ([row[1:] for row in o.values] for o in (ours, theirs))
     assert [len(o) for o in a] == [len(o) for o in b]
-    for x, y in zip(a, b): close(torch.tensor(x), torch.tensor(y))
+    for x, y in zip(a, b): close(torch.tensor(x).double(), torch.tensor(y).double())
     assert ours.weights.keys() == theirs.weights.keys()
     for k, v in theirs.weights.items(): close(ours.weights[k], v, msg=lambda text: f'{k}: {text}')  # noqa: B023
 
