@@ -75,12 +75,14 @@ class _Memory(Callback):
 
     def forget(self):
         "Begin with a fresh state and a fresh moving average"
-        self.state_dict, self.mean, self.weight = initial_state(), 0., 0.
+        self.state_dict, self.mean, self.weight = initial_state(), None, 0.
 
     def smooth(self, loss: torch.Tensor,  # The loss of one batch
                ) -> torch.Tensor:  # The moving average, corrected for its start at zero
         "Take one more loss into account; no device is waited for"
-        self.mean = self.beta*self.mean + (1-self.beta)*loss.detach().float()
+        loss = loss.detach().float()
+        if self.mean is None: self.mean = torch.zeros_like(loss)
+        self.mean = torch.lerp(self.mean, loss, 1-self.beta)
         self.weight = self.beta*self.weight + 1-self.beta
         return self.mean/self.weight
 
