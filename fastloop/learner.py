@@ -31,6 +31,7 @@ from .callback.explain import explain_handlers
 from .callback.progress import ProgressCallback
 from .callback.recorder import Recorder
 from .core import atomic_write, listify, safe_path
+from .metrics import _joined
 from .optimizer import AdamW, OptimWrapper
 from .runner import Runner, TrainEvalCallback, call_model, check_fit, check_hiding
 from fastloop.torch_core import (
@@ -314,11 +315,6 @@ def unreduced(loss_func: object,  # A loss of torch, or one with an argument `re
     if 'reduction' in inspect.signature(loss_func).parameters:
         return partial(loss_func, reduction='none')
     raise ValueError(f'with_loss: {loss_func!r} has no argument reduction')
-
-def _joined(batches):
-    "Put batches one after the other, also those of several tensors"
-    if isinstance(batches[0], torch.Tensor): return torch.cat(batches)
-    return tuple(_joined(o) for o in zip(*batches))
 
 # %% ../nbs/36_learner.ipynb #dac0af5a
 @contextmanager

@@ -10,6 +10,7 @@ __all__ = ['check_fit', 'count_batches', 'first_loss', 'call_model', 'no_pair', 
 # %% ../nbs/32_runner.ipynb #ec298c9c
 import warnings
 from functools import partial
+from numbers import Integral
 
 # %% ../nbs/32_runner.ipynb #1584f0eb
 import torch
@@ -49,7 +50,7 @@ def check_fit(epochs: int,  # Number of epochs
 
     Raises: TypeError or ValueError that names the argument and its value.
     """
-    if not isinstance(epochs, int) or isinstance(epochs, bool):
+    if not isinstance(epochs, Integral) or isinstance(epochs, bool):
         raise TypeError(f'epochs is a whole number, not {epochs!r}')
     if epochs < 0: raise ValueError(f'epochs is 0 or more, not {epochs}')
     if missing := [o for o in learner_state if not hasattr(learn, o)]:
