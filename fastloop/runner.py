@@ -389,6 +389,7 @@ class Runner(BatchRunner):
                 self.one_batch(batch)
         finally:
             if hasattr(dl, 'end_epoch'): dl.end_epoch()  # what was begun is not taken up again
+
     def validate(self, dl: object,  # A loader
                  ):
         "Run the validation part of an epoch, without gradients"
@@ -419,8 +420,7 @@ class Runner(BatchRunner):
         """Train the model
 
         Raises: ValueError or TypeError for bad input, before anything is changed; what a
-        callback or the model raises, when every callback has tidied up.
-        """
+        callback or the model raises, when every callback has tidied up."""
         check_fit(epochs, learn)
         if hasattr(learn, '__dict__'): learn.run = self  # not on a named tuple
         learn.opt.zero_grad()

@@ -81,15 +81,10 @@ class _Memory(Callback):
                ) -> torch.Tensor:  # The moving average, corrected for its start at zero
         "Take one more loss into account; no device is waited for"
         loss = loss.detach().float()
-        if self.mean is None: self.mean = torch.zeros_like(loss)
-        self.mean = torch.lerp(self.mean, loss, 1-self.beta)
+        before = torch.zeros_like(loss) if self.mean is None else self.mean
+        self.mean = torch.lerp(before, loss, 1-self.beta)
         self.weight = self.beta*self.weight + 1-self.beta
         return self.mean/self.weight
-
-    @property
-    def skip_validate(self) -> bool:  # Whether some callback wants no validation
-        "Shall the validation be left out?"
-        return self.state_dict['skip_validate']
 
 # %% ../../nbs/31_callback.handler.ipynb #1535a46c
 class _State(_Memory):
@@ -230,7 +225,12 @@ _run_name = dict(last_input='xb', last_target='yb', last_output='pred', last_los
 
 # %% ../../nbs/31_callback.handler.ipynb #668ed4b2
 class _Asking(_Ended):
-    "Knows which moments concern the metrics"
+    "Knows which moments concern the metrics, and whether to validate at all"
+    @property
+    def skip_validate(self) -> bool:  # Whether some callback wants no validation
+        "Shall the validation be left out?"
+        return self.state_dict['skip_validate']
+
     def asks_metrics(self, moment: str,  # One of `moments`
                      ) -> bool:  # Whether metrics take part
         "Metrics are asked about the validation only"
