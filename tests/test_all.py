@@ -20,9 +20,9 @@ LEFT_OUT = set("""
     format_time handler_method handler_name has_moments initial_state is_fastai learner_state
     load_tensors map_tensors meant_event moments names_table nearest_name no_pair no_phase
     no_wd_types order_of phases plot_phases probabilities progress_mode progress_modes
-    run_field run_state running_phases safe_path set_trainable shared_state split_no_wd_params
-    state_written table_html translated unreduced view_kind view_names view_notes wider
-    without_traceback
+    required_arguments run_field run_state running_phases safe_path set_trainable shared_state
+    split_no_wd_params state_written table_html translated unreduced view_kind view_names
+    view_notes wider without_traceback
     """.split())
 NOT_ROOMS = {'all', 'demo', '__main__'}
 

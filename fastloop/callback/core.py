@@ -7,13 +7,14 @@ __all__ = ['phases', 'events', 'CancelValidException', 'cancels', 'event_names',
            'dialects', 'CancelException', 'CancelFitException', 'CancelEpochException', 'CancelTrainException',
            'CancelValidateException', 'CancelBatchException', 'CancelBackwardException', 'CancelStepException',
            'cancel_for', 'running_phases', 'UnknownEvent', 'edit_distance', 'meant_event', 'check_learner',
-           'check_names', 'Callback', 'order_of', 'event_handlers', 'Dialect', 'dialect_of', 'as_callback',
-           'callback_name', 'find_callback', 'axes_for', 'plot_phases', 'TraceCallback']
+           'check_names', 'Callback', 'order_of', 'event_handlers', 'required_arguments', 'Dialect', 'dialect_of',
+           'as_callback', 'callback_name', 'find_callback', 'axes_for', 'plot_phases', 'TraceCallback']
 
 # %% ../../nbs/30_callback.core.ipynb #bfb53f72
 import inspect
 import re
-from functools import partial
+from functools import cache, partial
+from operator import itemgetter
 
 # %% ../../nbs/30_callback.core.ipynb #2f37cf0e
 from ..core import camel2snake, nearest_name
@@ -124,13 +125,16 @@ foreign_names = frozenset(  # fastai v1 and Keras; fastai v2; miniai
         'predict_batch')] + ['on_loss_begin', 'on_step_end', 'after_create', 'after_predict']
     + [f'cleanup_{o}' for o in ('fit', 'epoch', 'batch')])
 
+@cache  # asked again whenever a callback is attached
 def meant_event(name: str,  # Name of a method
                 ) -> str | None:  # The event it probably means; `None` if it is one, or unlike any
     "The event whose name `name` gets almost right"
     known = [*event_names, *foreign_names]
     if name.startswith('_') or name in known: return None
-    near = min(known, key=lambda e: edit_distance(name, e))
-    if edit_distance(name, near) <= (2 if len(near) > 9 else 1): return near
+    similar = [e for e in known if abs(len(e)-len(name)) <= 2]  # others are 3 edits away or more
+    distance, near = min(((edit_distance(name, e), e) for e in similar), default=(3, ''),
+                         key=itemgetter(0))
+    if distance <= (2 if len(near) > 9 else 1): return near
     prefix = next((p for p in (*_prefixes, 'on') if name.startswith(p+'_')), None)
     if prefix is None: return None
     rest = re.sub('_(begin|end|start|finish|stop)$', '', name[len(prefix)+1:])
@@ -170,13 +174,14 @@ def check_names(cls: type,  # A class of callbacks
                                f'did you mean {event!r}?')
 
 # %% ../../nbs/30_callback.core.ipynb #2baf57db
+def _name_of(cls): return camel2snake(cls.__name__.removesuffix('Callback') or 'Callback')
+
 class _Named:
     "Makes the name of a callback from its class, and refuses misspelt events when a class is made"
     order, guarded = 0, True  # one written for another library may keep attributes of any name
 
     class _Name:
-        def __get__(self, cb, owner):
-            return camel2snake(re.sub(r'Callback$', '', owner.__name__) or 'Callback')
+        def __get__(self, cb, owner): return _name_of(owner)
 
     name = _Name()  # not a property, so that `self.name = …` is possible
 
@@ -240,14 +245,15 @@ def event_handlers(cb: object,  # A callback
     for name, event in event_names.items():
         handler = getattr(cb, name) if name in vars(cb) or hasattr(type(cb), name) else None
         if not callable(handler): continue
-        if wants := _wanted(handler):
+        if wants := required_arguments(handler):
             raise TypeError(f'{type(cb).__name__}.{name} wants arguments ({", ".join(wants)}), '
                             'but handlers take none: read self.xb, self.loss, self.learn …')
         found.append((event, handler))
     return sorted(found, key=lambda o: events.index(o[0]))
 
-def _wanted(handler):
-    "Names of the arguments that `handler` cannot do without"
+def required_arguments(handler: object,  # A function or bound method
+                       ) -> list:  # Their names; none if it cannot be told
+    "The arguments that `handler` cannot do without"
     try: parameters = inspect.signature(handler).parameters.values()
     except (TypeError, ValueError): return []
     return [p.name for p in parameters if p.default is p.empty
@@ -305,7 +311,7 @@ def callback_name(cb: object,  # A callback of any make
     for place in (cb, type(cb)):  # not further: an object may look for names in the run
         if isinstance(name := getattr(place, '__dict__', {}).get('name'), str): return name
     if hasattr(type(cb), 'name') and isinstance(cb.name, str): return cb.name
-    return camel2snake(re.sub(r'Callback$', '', type(cb).__name__) or 'Callback')
+    return _name_of(type(cb))
 
 def find_callback(cbs: list,  # Callbacks
                   name: str,  # `save_model`, or `save_model_callback`

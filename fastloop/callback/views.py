@@ -8,7 +8,6 @@ __all__ = ['run_field', 'View', 'ViewNotes', 'BatchView', 'Hypers', 'OptView', '
            'PlainDialect', 'FastaiV2', 'MiniaiView', 'MiniaiCalls', 'Miniai', 'view_names', 'names_table']
 
 # %% ../../nbs/31_callback.views.ipynb #ac78a0e3
-import inspect
 from collections.abc import MutableMapping
 from contextlib import contextmanager
 from functools import partial
@@ -34,6 +33,7 @@ from fastloop.callback.core import (
     find_callback,
     foreign_names,
     order_of,
+    required_arguments,
     run_state,
 )
 from ..core import format_time
@@ -569,14 +569,6 @@ def _own_handlers(cb: object,  # A callback of any make
     return {o: getattr(cb, o) for o in mine if callable(getattr(cb, o))}
 
 # %% ../../nbs/31_callback.views.ipynb #f781e7a8
-def _required_arguments(handler: object,  # A bound method
-                       ) -> int:  # How many arguments it cannot do without
-    "The number of arguments a handler has to be given"
-    try: parameters = inspect.signature(handler).parameters.values()
-    except (TypeError, ValueError): return 0
-    return sum(p.default is p.empty and p.kind in (
-        p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters)
-
 def is_fastai(cb: object,  # A callback of any make
               ) -> bool:  # Whether it comes from an installed fastai 2
     "Does a base class of `cb` live in fastai? fastai itself is not imported"
@@ -590,7 +582,7 @@ def view_kind(cb: object,  # A callback of any make
     if isinstance(cb, type) or _own_handlers(cb, _other_makes): return None
     found = _own_handlers(cb)
     is_loop = not isinstance(cb, Callback) and len(_own_handlers(cb, _parts)) == len(_parts)
-    takes_learner = 1 in map(_required_arguments, found.values())
+    takes_learner = any(len(required_arguments(o)) == 1 for o in found.values())
     if is_loop or takes_learner or any(o in found for o in _miniai_only): return 'miniai'
     marks = [o for o in ('run_train', 'run_valid') if hasattr(type(cb), o)]
     if marks or any(o.startswith('before_') for o in found): return 'fastai v2'
@@ -813,7 +805,7 @@ class _Calls:
 
         Raises: TypeError if it wants more.
         """
-        if (n := _required_arguments(handler)) > 1:
+        if (n := len(required_arguments(handler))) > 1:
             raise TypeError(f'{type(self.cb).__name__}.{name} wants {n} arguments, but there is '
                             'one to give: the learner')
         return partial(handler, self.view) if n else handler
