@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from fastloop.callback.core import Callback, CancelEpochException, CancelFitException
+from fastloop.callback.core import (
+    Callback,
+    CancelEpochException,
+    CancelFitException,
+    show_figure,
+)
 from fastloop.callback.recorder import LossHistory, Recorder, SmoothenValue, find_recorder
 from fastloop.metrics import accuracy
 from fastloop.optimizer import SGD, Adam, OptimWrapper
@@ -242,3 +247,46 @@ def test_nothing_recorded():
     for draw in ('plot', 'plot_lr', 'plot_losses'):
         with pytest.raises(ValueError, match='nothing was recorded'): getattr(Recorder(), draw)()
     with pytest.raises(ValueError, match='no metrics'): Recorder().plot_metrics()
+
+
+def test_return_fig_shows_instead_of_returning(recorded, monkeypatch):
+    "Nothing is returned; the figure is shown once, and not at all if the axis was the caller's"
+    import matplotlib.pyplot as plt
+
+    from fastloop.callback import recorder as module
+    shown = []
+    monkeypatch.setattr(module, 'show_figure', shown.append)
+    draws = recorded.plot, recorded.plot_lr, recorded.plot_losses, recorded.plot_metrics
+    for n, draw in enumerate(draws, 1):
+        assert draw(return_fig=False) is None and len(shown) == n and shown[-1].axes[0].lines
+        assert draw(return_fig=True).axes[0].lines and len(shown) == n
+    fig, ax = plt.subplots()
+    plt.close(fig)
+    for draw in draws: assert draw(ax=ax, return_fig=False) is None
+    assert len(shown) == len(draws) and not plt.get_fignums()
+
+
+def test_no_window_and_no_display_in_a_script(recorded):
+    assert show_figure(recorded.plot_losses()) is False
+
+
+@pytest.mark.parametrize('lrs, scale', [
+    ([1e-3*10**(i/5) for i in range(20)], 'log'),  # a search
+    ([1e-3]*20, 'linear'), ([.1 - .005*i for i in range(20)], 'linear'),
+    ([0.]*5 + [1.]*5, 'linear'), ([1e-3, .5, 1., .5, 1e-6], 'linear')])
+def test_rates_of_a_search_are_drawn_on_a_logarithmic_axis(lrs, scale):
+    recorder = Recorder()
+    recorder.lrs, recorder.moms = lrs, [None]*len(lrs)
+    assert recorder.plot_lr().axes[0].get_yscale() == scale
+    assert len(recorder.plot_lr(show_moms=True).axes) == 1  # there is no momentum to show
+
+
+def test_points_and_batches_stay_together_when_ends_are_left_out(recorded):
+    ends = [sum(recorded.nb_batches[:i+1]) for i in range(len(recorded.nb_batches))]
+    fig = recorded.plot_losses(skip_start=ends[0] + 1)
+    training, valid = fig.axes[0].lines
+    assert training.get_xdata()[0] == ends[0] + 1
+    assert list(valid.get_xdata()) == ends[1:]
+    assert list(recorded.plot_metrics(skip_end=1).axes[0].lines[0].get_xdata()) == ends[:-1]
+    for draw in (recorded.plot, recorded.plot_lr, recorded.plot_losses):
+        with pytest.raises(ValueError, match='skip_end=-1'): draw(skip_end=-1)

@@ -8,11 +8,12 @@ __all__ = ['phases', 'events', 'CancelValidException', 'cancels', 'event_names',
            'CancelValidateException', 'CancelBatchException', 'CancelBackwardException', 'CancelStepException',
            'cancel_for', 'running_phases', 'UnknownEvent', 'edit_distance', 'meant_event', 'check_learner',
            'check_names', 'Callback', 'order_of', 'event_handlers', 'required_arguments', 'Dialect', 'dialect_of',
-           'as_callback', 'callback_name', 'find_callback', 'axes_for', 'plot_phases', 'TraceCallback']
+           'as_callback', 'callback_name', 'find_callback', 'axes_for', 'show_figure', 'plot_phases', 'TraceCallback']
 
 # %% ../../nbs/30_callback.core.ipynb #bfb53f72
 import inspect
 import re
+import sys
 from functools import cache, partial
 from operator import itemgetter
 
@@ -332,6 +333,16 @@ def axes_for(ax: object = None,  # The matplotlib axis to draw on; a new figure 
     fig, ax = plt.subplots(figsize=figsize, layout='constrained')
     plt.close(fig)
     return fig, ax
+
+# %% ../../nbs/30_callback.core.ipynb #483302e8
+def show_figure(fig: object,  # A matplotlib figure
+                ) -> bool:  # Whether there was a notebook to show it
+    "Show a figure at once in a notebook, and nowhere else"
+    ipython = sys.modules.get('IPython')
+    shell = None if ipython is None else ipython.get_ipython()
+    if shell is None or type(shell).__name__ == 'TerminalInteractiveShell': return False
+    ipython.display.display(fig)
+    return True
 
 # %% ../../nbs/30_callback.core.ipynb #f388d11b
 def plot_phases(names: list,  # Names of events, in the order in which they came

@@ -14,7 +14,7 @@ from operator import attrgetter
 import torch
 
 # %% ../../nbs/34_callback.recorder.ipynb #e2a63ad1
-from .core import Callback, axes_for
+from .core import Callback, axes_for, show_figure
 from ..core import listify
 from ..metrics import WeightedMean, _to_floats, as_metric
 from ..torch_core import find_bs
@@ -208,24 +208,32 @@ class _Recording(_Batches):
 
 # %% ../../nbs/34_callback.recorder.ipynb #3ca792d5
 def _cut(values, skip_start, skip_end):
+    "`values` without those at the ends; all of them if nothing would be left"
     if not values: raise ValueError('nothing was recorded yet: fit first')
+    if min(skip_start, skip_end) < 0:
+        raise ValueError(f'skip_start={skip_start}, skip_end={skip_end}: give 0 or more')
     return values[skip_start:len(values)-skip_end] or values
+
+def _given(fig, return_fig, ax):
+    "The figure, if the caller wants it; else it is shown, unless the axis was the caller's own"
+    if not return_fig and ax is None: show_figure(fig)
+    return fig if return_fig else None
 
 # %% ../../nbs/34_callback.recorder.ipynb #0acf46f0
 class _Plots(_Recording):
-    "Pictures of what was recorded"
+    "Pictures of what was recorded in each batch"
     def plot(self, skip_start: int = 10,  # Batches to leave out at the beginning
              skip_end: int = 5,  # Batches to leave out at the end
              suggestion: bool = False,  # Mark the rate where the loss falls fastest
              ax: object = None,  # A matplotlib axis; a new figure if there is none
-             return_fig: bool = True,  # fastai v1's switch; the figure is returned anyway
+             return_fig: bool = True,  # Return the figure, or show it at once
              ) -> object:  # The matplotlib figure
         """Draw the smoothed loss against the learning rate, on a logarithmic axis
 
         Raises: ValueError if nothing was recorded.
         """
         lrs, losses = _cut(self.lrs, skip_start, skip_end), _cut(self.losses, skip_start, skip_end)
-        fig, ax = axes_for(ax)
+        own, (fig, ax) = ax, axes_for(ax)
         ax.plot(lrs, losses)
         ax.set(xscale='log', xlabel='learning rate', ylabel='training loss, smoothed')
         if suggestion and len(lrs) > 1:
@@ -233,24 +241,27 @@ class _Plots(_Recording):
             self.min_grad_lr = lrs[at]
             ax.plot(lrs[at], losses[at], 'o', color='C3', label=f'steepest: {lrs[at]:.2e}')
             ax.legend()
-        return fig
+        return _given(fig, return_fig, own)
 
     def plot_lr(self, show_moms: bool = False,  # Draw the momentum beside it
                 skip_start: int = 0,  # Batches to leave out at the beginning
                 skip_end: int = 0,  # Batches to leave out at the end
                 ax: object = None,  # An axis for the learning rate; a new figure if there is none
+                return_fig: bool = True,  # Return the figure, or show it at once
                 ) -> object:  # The matplotlib figure
         "Draw the learning rate of each batch, and the momentum if `show_moms`"
         lrs, moms = _cut(self.lrs, skip_start, skip_end), _cut(self.moms, skip_start, skip_end)
-        fig, ax = axes_for(ax, (6, 3))
-        ax.plot(range(skip_start, skip_start+len(lrs)), lrs, label='learning rate')
+        first = skip_start if len(lrs) < len(self.lrs) else 0
+        own, (fig, ax) = ax, axes_for(ax)
+        ax.plot(range(first, first+len(lrs)), lrs, label='learning rate')
         ax.set(xlabel='batches processed', ylabel='learning rate')
+        if lrs[0] > 0 and lrs[-1] > 100*lrs[0] and lrs == sorted(lrs): ax.set_yscale('log')
         if show_moms and moms[0] is not None:
             right = ax.twinx()
-            right.plot(range(skip_start, skip_start+len(moms)), moms, color='C1')
+            right.plot(range(first, first+len(moms)), moms, color='C1')
             right.set_ylabel('momentum', color='C1')
             ax.yaxis.label.set_color('C0')
-        return fig
+        return _given(fig, return_fig, own)
 
 # %% ../../nbs/34_callback.recorder.ipynb #e6ac5ecf
 class Recorder(_Plots):
@@ -261,36 +272,48 @@ class Recorder(_Plots):
     def plot_losses(self, skip_start: int = 0,  # Batches to leave out at the beginning
                     skip_end: int = 0,  # Batches to leave out at the end
                     ax: object = None,  # A matplotlib axis; a new figure if there is none
+                    return_fig: bool = True,  # Return the figure, or show it at once
                     ) -> object:  # The matplotlib figure
         "Draw the smoothed training loss, and the validation loss at the end of each epoch"
         losses = _cut(self.losses, skip_start, skip_end)
-        fig, ax = axes_for(ax)
-        ax.plot(range(skip_start, skip_start+len(losses)), losses, label='training, smoothed')
-        points = [(n, row[1]) for n, row in zip(self._ends(), self.values) if row[1] is not None]
+        first = skip_start if len(losses) < len(self.losses) else 0
+        own, (fig, ax) = ax, axes_for(ax)
+        ax.plot(range(first, first+len(losses)), losses, label='training, smoothed')
+        points = self._column(1, first, first+len(losses))
         if points: ax.plot(*zip(*points), 'o-', label='validation')
         ax.set(xlabel='batches processed', ylabel='loss')
         ax.legend()
-        return fig
+        return _given(fig, return_fig, own)
 
-    def plot_metrics(self, ax: object = None,  # One axis for all; if none, one for each
+    def plot_metrics(self, skip_start: int = 0,  # Batches to leave out at the beginning
+                     skip_end: int = 0,  # Batches to leave out at the end
+                     ax: object = None,  # One axis for all; if none, one for each
+                     return_fig: bool = True,  # Return the figure, or show it at once
                      ) -> object:  # The matplotlib figure
         "Draw each metric at the end of each epoch"
         names = self.metrics_names
         if not names or not self.values: raise ValueError('no metrics were recorded')
-        fig, first = axes_for(ax, (6, 1+2*len(names) if ax is None else 3))
-        if ax is None and len(names) > 1:
-            fig.clear()
-            axes = fig.subplots(len(names), 1, sharex=True)
-        else: axes = [first]*len(names)
+        fig, axes = self._panels(names, ax)
         for i, (name, axis) in enumerate(zip(names, axes), 2):
-            points = [(n, r[i]) for n, r in zip(self._ends(), self.values) if r[i] is not None]
+            points = self._column(i, skip_start, sum(self.nb_batches)-skip_end)
             if points: axis.plot(*zip(*points), 'o-', label=name)
             axis.set_ylabel(name if ax is None else 'metric')
         axes[-1].set_xlabel('batches processed')
         if ax is not None: ax.legend()
-        return fig
+        return _given(fig, return_fig, ax)
 
-    def _ends(self): return list(accumulate(self.nb_batches))
+    def _panels(self, names, ax):
+        "One axis for each of `names`, below each other; or the one that was given for all"
+        fig, first = axes_for(ax, (6, 1+2*len(names)))
+        if ax is not None or len(names) == 1: return fig, [first]*len(names)
+        fig.clear()
+        return fig, fig.subplots(len(names), 1, sharex=True)
+
+    def _column(self, i, first, last):
+        "Column `i` of the rows, each with the batch at which its epoch ended, where there is both"
+        ends = accumulate(self.nb_batches)
+        return [(n, row[i]) for n, row in zip(ends, self.values)
+                if row[i] is not None and first <= n <= last]
 
 # %% ../../nbs/34_callback.recorder.ipynb #580e6b59
 def find_recorder(run: object,  # A runner, or a learner: anything with `cbs`
