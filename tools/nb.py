@@ -39,7 +39,8 @@ def execute(nb):
     from nbclient import NotebookClient
     doc = nbformat.read(nb, as_version=4)
     os.environ['FASTLOOP_PROGRESS'] = 'plain'  # no moving bars in stored output
-    client = NotebookClient(doc, timeout=600, kernel_name='python3',
+    os.environ.setdefault('OMP_NUM_THREADS', '1')  # as in the tests; more only wait for each other
+    client = NotebookClient(doc, timeout=600, kernel_name='python3', coalesce_streams=True,
                             resources={'metadata': {'path': str(nbs)}})
     client.execute()
     doc.metadata = nbformat.from_dict({'kernelspec': {
