@@ -2,40 +2,15 @@
 from types import SimpleNamespace
 
 from benchmarks.by_hand import BS, LR, MOMS, VALID_BS, mlp, one_weight
-from fastloop.all import (
-    SGD,
-    Callback,
-    DataBunch,
-    F,
-    Learner,
-    accuracy,
-    combine_scheds,
-    nn,
-    sched_cos,
-)
-
-
-class OneCycle(Callback):
-    "Learning rate and momentum for every batch"
-
-    def __init__(self):
-        super().__init__()
-        self.lr_at = combine_scheds([0.3, 0.7], [sched_cos(LR/25, LR), sched_cos(LR, LR/25e4)])
-        self.mom_at = combine_scheds([0.3, 0.7], [sched_cos(*MOMS), sched_cos(*MOMS[::-1])])
-
-    def begin_batch(self):
-        "Set both from how far the training has come"
-        run = self.run
-        if not run.in_train: return
-        opt = self.learn.opt
-        opt.lr, opt.mom = self.lr_at(run.pct_train), self.mom_at(run.pct_train)
+from fastloop.all import SGD, Callback, DataBunch, F, Learner, accuracy, nn
+from fastloop.callback.schedule import OneCycleScheduler
 
 
 def image_learner(data):
     "The network of the comparison with recorder, accuracy, bar and one-cycle"
     bunch = DataBunch.from_tensors(*data, bs=BS, valid_bs=VALID_BS)
     return Learner(bunch, mlp(), F.cross_entropy, opt_func=SGD, metrics=[accuracy], wd=0.,
-                   cbs=[OneCycle()])
+                   cbs=[OneCycleScheduler(lr_max=LR, moms=MOMS)])
 
 
 def fastloop(data, epochs):
