@@ -37,7 +37,8 @@ setuptools.setup(
     packages=setuptools.find_packages(include=[cfg['lib_name'], cfg['lib_name'] + '.*']),
     include_package_data=True,
     install_requires=shlex.split(cfg.get('requirements', '')),
-    extras_require={o: shlex.split(cfg.get(f'{o}_requirements', '')) for o in ('dev', 'ui')},
+    extras_require={o: shlex.split(cfg.get(f'{o}_requirements', ''))
+                    for o in ('dev', 'ui', 'tensorboard')},
     python_requires=f">={cfg['min_python']}",
     long_description=readme.read_text(encoding='utf-8') if readme.exists() else '',
     long_description_content_type='text/markdown',

@@ -332,10 +332,11 @@ def probabilities(pred: torch.Tensor,  # What the model answered; classes in the
                   loss_func: object,  # The loss that the model was trained with
                   ) -> torch.Tensor | None:  # From 0 to 1; `None` if the loss is not about classes
     "Turn outputs into probabilities, in the way that belongs to the loss"
-    name = getattr(loss_func, '__name__', type(loss_func).__name__)
-    if name in ('cross_entropy', 'CrossEntropyLoss'): return pred.softmax(-1)
-    if name in ('nll_loss', 'NLLLoss'): return pred.exp()
-    if name in ('binary_cross_entropy_with_logits', 'BCEWithLogitsLoss'): return pred.sigmoid()
+    while isinstance(loss_func, partial): loss_func = loss_func.func
+    names = {getattr(loss_func, '__name__', ''), *(o.__name__ for o in type(loss_func).__mro__)}
+    if names & {'cross_entropy', 'CrossEntropyLoss'}: return pred.softmax(-1)
+    if names & {'nll_loss', 'NLLLoss'}: return pred.exp()
+    if names & {'binary_cross_entropy_with_logits', 'BCEWithLogitsLoss'}: return pred.sigmoid()
     return None
 
 # %% ../nbs/36_learner.ipynb #9eb3d330

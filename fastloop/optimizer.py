@@ -171,8 +171,8 @@ class _HyperParameters(_Places):
             return None if val is None else self._refuse(name)
         width, groups = self._width, self.opt.param_groups
         n = len(groups)//width
-        vals = [val]*n if type(val) is float else _spread(name, val, n)  # quick for schedules
-        _check_numbers(name, vals)
+        vals = [val]*n if (plain := type(val) is float) else _spread(name, val, n)
+        if not plain: _check_numbers(name, vals)  # schedules set floats in every batch
         key, index = self._places[name]
         for i, group in enumerate(groups):
             if bn_groups or i % width == 0:

@@ -290,3 +290,16 @@ def test_points_and_batches_stay_together_when_ends_are_left_out(recorded):
     assert list(recorded.plot_metrics(skip_end=1).axes[0].lines[0].get_xdata()) == ends[:-1]
     for draw in (recorded.plot, recorded.plot_lr, recorded.plot_losses):
         with pytest.raises(ValueError, match='skip_end=-1'): draw(skip_end=-1)
+
+
+def test_an_epoch_broken_off_before_the_recorder_heard_of_it():
+    class Early(Callback):
+        order = -50
+        def begin_epoch(self):
+            if self.epoch != 1: raise CancelEpochException
+    recorder, learn = Recorder(), toy()
+    Runner([recorder, Early()]).fit(3, learn)
+    assert [len(row) for row in recorder.values] == [3, 3, 3]
+    assert [row[0] is None for row in recorder.values] == [True, False, True]
+    assert recorder.values[0] == recorder.values[2] == [None]*3
+    assert recorder.nb_batches[0] == recorder.nb_batches[2] == 0

@@ -165,7 +165,12 @@ class _Batches(_Losses):
         self.metrics = [as_metric(o) for o in listify(asked)]
         self.metrics_names = [o.name for o in self.metrics]
         has_names = hasattr(self.learn.opt, 'lr') and hasattr(self.learn.opt, 'mom')
-        self._hypers = attrgetter('lr', 'mom') if has_names else _read_group
+        self._hypers, self.begun = attrgetter('lr', 'mom') if has_names else _read_group, False
+
+    def new_row(self):
+        "Nothing is known of this epoch yet"
+        self.started, self.sizes = time.perf_counter(), []
+        self.valid_row = [None]*(1+len(self.metrics))
 
     def after_loss(self):
         "Write down one batch"
@@ -185,8 +190,8 @@ class _Recording(_Batches):
     "Completes the row of every epoch"
     def begin_epoch(self):
         "Start the clock"
-        self.started, self.sizes = time.perf_counter(), []
-        self.valid_row = [None]*(1+len(self.metrics))
+        self.new_row()
+        self.begun = True
 
     def begin_validate(self):
         "Nothing measured yet"
@@ -198,6 +203,7 @@ class _Recording(_Batches):
 
     def after_epoch(self):
         "Complete the row of this epoch"
+        if not self.begun: self.new_row()  # broken off before it began for the recorder
         n = len(self.sizes)
         new = self.raw_losses[-n:] if n else []
         total = sum(o*size for o, size in zip(new, self.sizes))
@@ -205,6 +211,7 @@ class _Recording(_Batches):
         self.values.append(row + [None]*(len(self.names)-len(row)))
         self.nb_batches.append(n)
         self.times.append(time.perf_counter()-self.started)
+        self.begun = False
 
 # %% ../../nbs/34_callback.recorder.ipynb #3ca792d5
 def _cut(values, skip_start, skip_end):
@@ -237,7 +244,8 @@ class _Plots(_Recording):
         ax.plot(lrs, losses)
         ax.set(xscale='log', xlabel='learning rate', ylabel='training loss, smoothed')
         if suggestion and len(lrs) > 1:
-            at = int(torch.gradient(torch.tensor(losses))[0].nan_to_num().argmin())
+            slope, = torch.gradient(torch.tensor(losses, dtype=torch.float64))
+            at = int(slope.nan_to_num().argmin())
             self.min_grad_lr = lrs[at]
             ax.plot(lrs[at], losses[at], 'o', color='C3', label=f'steepest: {lrs[at]:.2e}')
             ax.legend()
