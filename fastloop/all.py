@@ -18,7 +18,14 @@ __all__ = ['torch', 'nn', 'F', 'np', 'partial', 'Path', 'atomic_write', 'camel2s
            'CancelEpochException', 'CancelException', 'CancelFitException', 'CancelStepException',
            'CancelTrainException', 'CancelValidException', 'CancelValidateException', 'TraceCallback', 'UnknownEvent',
            'Runner', 'TrainEvalCallback', 'AvgStatsCallback', 'Recorder', 'SmoothenValue', 'find_recorder',
-           'ProgressCallback', 'BasicLearner', 'Learner', 'model_summary']
+           'ProgressCallback', 'BasicLearner', 'Learner', 'model_summary', 'CSVLogger', 'History', 'LambdaCallback',
+           'RemoteMonitor', 'LRFinder', 'SuggestedLRs', 'CutMix', 'LabelSmoothingCrossEntropy', 'MixUpCallback',
+           'MixUpLoss', 'MixedPrecision', 'GeneralScheduler', 'OneCycleScheduler', 'ParamScheduler',
+           'SchedulePlayground', 'TorchScheduler', 'TrainingPhase', 'plot_sched', 'TensorBoardCallback',
+           'EarlyStoppingCallback', 'ReduceLROnPlateauCallback', 'SaveModelCallback', 'TerminateOnNaNCallback',
+           'TrackerCallback', 'BnFreeze', 'EMACallback', 'GradientAccumulation', 'GradientClipping', 'ShortEpoch',
+           'StopAfterNBatches', 'clip_grad', 'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find',
+           'mixup', 'to_bf16', 'to_fp16', 'to_fp32']
 
 # %% ../nbs/90_all.ipynb #26a8e1a0
 from functools import partial
@@ -139,6 +146,56 @@ from .callback.stats import AvgStatsCallback
 from .learner import BasicLearner, Learner, model_summary
 from .runner import Runner, TrainEvalCallback
 
+# %% ../nbs/90_all.ipynb #0801bc70
+from .callback.logger import CSVLogger, History, LambdaCallback, RemoteMonitor
+from .callback.lr_finder import LRFinder, SuggestedLRs
+from fastloop.callback.mixup import (
+    CutMix,
+    LabelSmoothingCrossEntropy,
+    MixUpCallback,
+    MixUpLoss,
+)
+from .callback.precision import MixedPrecision
+from fastloop.callback.schedule import (
+    GeneralScheduler,
+    OneCycleScheduler,
+    ParamScheduler,
+    SchedulePlayground,
+    TorchScheduler,
+    TrainingPhase,
+    plot_sched,
+)
+from .callback.tensorboard import TensorBoardCallback
+
+# %% ../nbs/90_all.ipynb #7fc7c9c4
+from fastloop.callback.tracker import (
+    EarlyStoppingCallback,
+    ReduceLROnPlateauCallback,
+    SaveModelCallback,
+    TerminateOnNaNCallback,
+    TrackerCallback,
+)
+from fastloop.callback.training import (
+    BnFreeze,
+    EMACallback,
+    GradientAccumulation,
+    GradientClipping,
+    ShortEpoch,
+    StopAfterNBatches,
+)
+from fastloop.train import (
+    clip_grad,
+    fine_tune,
+    fit_flat_cos,
+    fit_one_cycle,
+    fit_sgdr,
+    lr_find,
+    mixup,
+    to_bf16,
+    to_fp16,
+    to_fp32,
+)
+
 # %% ../nbs/90_all.ipynb #0cabb71b
 _all_ = [
     'torch', 'nn', 'F', 'np', 'partial', 'Path', 'atomic_write', 'camel2snake', 'listify',
@@ -159,4 +216,13 @@ _all_ = [
     'CancelException', 'CancelFitException', 'CancelStepException', 'CancelTrainException',
     'CancelValidException', 'CancelValidateException', 'TraceCallback', 'UnknownEvent',
     'Runner', 'TrainEvalCallback', 'AvgStatsCallback', 'Recorder', 'SmoothenValue',
-    'find_recorder', 'ProgressCallback', 'BasicLearner', 'Learner', 'model_summary']
+    'find_recorder', 'ProgressCallback', 'BasicLearner', 'Learner', 'model_summary',
+    'CSVLogger', 'History', 'LambdaCallback', 'RemoteMonitor', 'LRFinder', 'SuggestedLRs',
+    'CutMix', 'LabelSmoothingCrossEntropy', 'MixUpCallback', 'MixUpLoss', 'MixedPrecision',
+    'GeneralScheduler', 'OneCycleScheduler', 'ParamScheduler', 'SchedulePlayground',
+    'TorchScheduler', 'TrainingPhase', 'plot_sched', 'TensorBoardCallback',
+    'EarlyStoppingCallback', 'ReduceLROnPlateauCallback', 'SaveModelCallback',
+    'TerminateOnNaNCallback', 'TrackerCallback', 'BnFreeze', 'EMACallback',
+    'GradientAccumulation', 'GradientClipping', 'ShortEpoch', 'StopAfterNBatches',
+    'clip_grad', 'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find',
+    'mixup', 'to_bf16', 'to_fp16', 'to_fp32']

@@ -314,3 +314,46 @@ def test_the_loss_of_a_learner_without_names():
     learn = make(loss_func=F.cross_entropy, metrics=None, opt_func=torch.optim.Adam)
     learn.fit_one_cycle(1, 1e-2)
     assert isinstance(learn.opt, OptimWrapper) and len(learn.recorder.values) == 1
+
+
+# ---- switches ------------------------------------------------------------------------------------
+def kinds(learn): return [type(cb).__name__ for cb in learn.cbs]
+
+
+def test_switches_answer_with_the_learner_and_replace_each_other():
+    learn = make()
+    before = kinds(learn)
+    assert learn.mixup().mixup(.2) is learn and learn.mix_up.alpha == .2
+    assert learn.clip_grad().clip_grad(3.) is learn and learn.gradient_clipping.clip == 3.
+    assert learn.to_fp16() is learn and learn.mixed_precision.dtype is torch.float16
+    assert learn.to_bf16() is learn and learn.mixed_precision.dtype is torch.bfloat16
+    assert sorted(kinds(learn)) == sorted([*before, 'MixUpCallback', 'GradientClipping',
+                                           'MixedPrecision'])
+    learn.fit_one_cycle(1, 1e-2)
+    assert learn.to_fp32() is learn and 'MixedPrecision' not in kinds(learn)
+    assert learn.to_fp32() is learn  # nothing to switch off
+
+
+def test_switches_have_the_defaults_of_the_design():
+    assert defaults(Learner.mixup) == dict(alpha=.4, stack_x=False, stack_y=True)
+    assert defaults(Learner.clip_grad) == dict(clip=.1)
+    assert not defaults(Learner.to_fp16) and not defaults(Learner.to_fp32)
+
+
+def test_bad_switches_leave_the_old_ones():
+    learn = make().mixup(.3).clip_grad(1.).to_bf16()
+    for call in (lambda: learn.mixup(0), lambda: learn.clip_grad(-1),
+                 lambda: learn.to_fp16(init_scale=0)):
+        with pytest.raises(ValueError): call()
+    assert learn.mix_up.alpha == .3 and learn.gradient_clipping.clip == 1.
+    assert learn.mixed_precision.dtype is torch.bfloat16
+
+
+def test_clipping_clips():
+    norms = []
+    class Norm(Callback):
+        order = 100
+        def begin_step(self):
+            norms.append(torch.stack([p.grad.norm() for p in self.model.parameters()]).norm())
+    make().clip_grad(.05).fit(1, .01, cbs=Norm)
+    assert max(norms) <= .05 + 1e-5 and len(norms) == 7

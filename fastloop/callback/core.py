@@ -15,6 +15,7 @@ import inspect
 import re
 import sys
 from functools import cache, partial
+from importlib import import_module
 from operator import itemgetter
 
 # %% ../../nbs/30_callback.core.ipynb #2f37cf0e
@@ -292,6 +293,9 @@ def dialect_of(cb: object,  # A callback of any make
     """
     for dialect in reversed(dialects):
         if dialect.knows(cb): return dialect
+    if hasattr(type(cb), 'set_model') and not any(o.name == 'keras' for o in dialects):
+        import_module('fastloop.keras.callbacks')  # adds its dialect
+        return dialect_of(cb)
     raise TypeError(f'{cb!r} is no callback: it does not extend Callback, and no dialect knows it')
 
 # %% ../../nbs/30_callback.core.ipynb #130c2496
