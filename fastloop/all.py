@@ -25,7 +25,9 @@ __all__ = ['torch', 'nn', 'F', 'np', 'partial', 'Path', 'atomic_write', 'camel2s
            'EarlyStoppingCallback', 'ReduceLROnPlateauCallback', 'SaveModelCallback', 'TerminateOnNaNCallback',
            'TrackerCallback', 'BnFreeze', 'EMACallback', 'GradientAccumulation', 'GradientClipping', 'ShortEpoch',
            'StopAfterNBatches', 'clip_grad', 'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find',
-           'mixup', 'to_bf16', 'to_fp16', 'to_fp32']
+           'mixup', 'to_bf16', 'to_fp16', 'to_fp32', 'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate',
+           'RandomShift', 'default_tfms', 'get_image_files', 'imagenet_stats', 'ResNet', 'resnet18', 'resnet34',
+           'resnet50', 'simple_cnn']
 
 # %% ../nbs/90_all.ipynb #26a8e1a0
 from functools import partial
@@ -196,6 +198,19 @@ from fastloop.train import (
     to_fp32,
 )
 
+# %% ../nbs/90_all.ipynb #78d26dc2
+from fastloop.vision.data import (
+    ImageDataBunch,
+    RandomErase,
+    RandomFlip,
+    RandomRotate,
+    RandomShift,
+    default_tfms,
+    get_image_files,
+    imagenet_stats,
+)
+from .vision.models import ResNet, resnet18, resnet34, resnet50, simple_cnn
+
 # %% ../nbs/90_all.ipynb #0cabb71b
 _all_ = [
     'torch', 'nn', 'F', 'np', 'partial', 'Path', 'atomic_write', 'camel2snake', 'listify',
@@ -225,4 +240,7 @@ _all_ = [
     'TerminateOnNaNCallback', 'TrackerCallback', 'BnFreeze', 'EMACallback',
     'GradientAccumulation', 'GradientClipping', 'ShortEpoch', 'StopAfterNBatches',
     'clip_grad', 'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find',
-    'mixup', 'to_bf16', 'to_fp16', 'to_fp32']
+    'mixup', 'to_bf16', 'to_fp16', 'to_fp32',
+    'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate', 'RandomShift',
+    'default_tfms', 'get_image_files', 'imagenet_stats', 'ResNet', 'resnet18', 'resnet34',
+    'resnet50', 'simple_cnn']

@@ -124,7 +124,7 @@ def lr_find(learn: Learner,  # The learner
             num_it: int = 100,  # Number of batches, 6 or more
             stop_div: bool = True,  # Stop when the loss explodes
             show_plot: bool = True,  # Show the curve, in a notebook
-            ) -> SuggestedLRs:  # valley, steep, minimum and slide; one that cannot be made is `None`
+            ) -> SuggestedLRs:  # valley, steep, minimum and slide; `None` if one cannot be made
     """Try growing rates for some batches, and leave everything as it was
 
     The recorder holds the curve afterwards; `learn.lr_finder.plot()` draws it again.

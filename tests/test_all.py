@@ -9,20 +9,26 @@ root = Path(__file__).parent.parent
 
 # public in their rooms, but of use only to somebody who changes the loop itself
 LEFT_OUT = set("""
-    BatchRunner BatchView CallbackHolder CountsView Dialect Dispatcher EpochTable Explanation
-    FastaiV1 FastaiV2 GatherPreds GuardedRun Hypers LearnView LoadersView LossHistory
-    MethodsView Miniai MiniaiCalls MiniaiView OptView OwnView PartsView PhaseBar PlainDialect
-    PrintedText RecorderView RunState SeesRun View ViewNotes add_note as_callback as_changes
-    axes_for batch_device call_model callback_name cancel_for cancels cell_text check_fit
-    check_hiding check_learner check_names check_weights check_word children count_batches
-    default_loss dialect_of dialects edit_distance evaluating event_handlers event_names
-    event_of events explain_handlers find_callback first_loss first_tensor foreign_names
-    format_time handler_method handler_name has_moments initial_state is_fastai learner_state
-    load_tensors map_tensors meant_event moments names_table nearest_name no_pair no_phase
-    no_wd_types order_of phases plot_phases probabilities progress_mode progress_modes
-    required_arguments run_field run_state running_phases safe_path set_trainable shared_state
-    split_no_wd_params state_written table_html translated unreduced view_kind view_names
-    view_notes wider without_traceback
+    BasicBlock BatchRunner BatchTransform BatchView Bottleneck CallbackHolder CountsView Dialect
+    Dispatcher EpochTable EventFiles Explanation FastaiV1 FastaiV2 GatherPreds GuardedRun Hypers
+    ImageDataset InputConv2d LearnView LoadersView LoggedTable LossHistory MethodsView Miniai
+    MiniaiCalls MiniaiView NotDelivered OptView OwnView PartsView PhaseBar PlainDialect
+    PoolFlatten PrintedText RecorderView RowFile RowSender RunState SeesRun TrainingSnapshot
+    View ViewNotes accepts add_model_graph add_note as_callback as_changes axes_for batch_device
+    better_way call_model callback_name cancel_for cancels cell_text check_fit check_functions
+    check_headers check_hiding check_learner check_names check_weights check_word children
+    copy_to_trace count_batches csv_line default_loss dialect_of dialects draw_beta
+    edit_distance evaluating event_handlers event_names event_of events explain_handlers
+    find_callback find_lr find_schedulers first_loss first_tensor flat_cos_sched foreign_names
+    format_time handler_method handler_name has_moments image_suffixes initial_state is_fastai
+    json_value learner_state load_tensors map_tensors meant_event moments names_table
+    nearest_name no_pair no_phase no_wd_types order_of parse_cell phases plain_value plot_phases
+    plot_schedule probabilities progress_mode progress_modes read_cells read_labels read_scalars
+    read_table required_arguments row_ends run_field run_state running_phases safe_path
+    set_trainable sgdr_sched shared_state show_figure shown_address split_address
+    split_no_wd_params state_written suggest_minimum suggest_slide suggest_steep suggest_valley
+    table_html tile_images translated unreduced view_kind view_names view_notes weight_image
+    wider without_traceback write_embedding
     """.split())
 NOT_ROOMS = {'all', 'demo', '__main__'}
 
@@ -39,7 +45,8 @@ def test_every_public_name_is_there_or_left_out_on_purpose():
     import fastloop.all
     names = set()
     for name in rooms():
-        if name not in NOT_ROOMS: names |= set(importlib.import_module(f'fastloop.{name}').__all__)
+        if name in NOT_ROOMS or name.startswith('keras.'): continue  # a namespace of its own
+        names |= set(importlib.import_module(f'fastloop.{name}').__all__)
     extra = {'torch', 'nn', 'F', 'np', 'partial', 'Path'}
     assert len(names) > 90
     assert set(fastloop.all.__all__) == (names - LEFT_OUT) | extra

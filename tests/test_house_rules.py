@@ -2,6 +2,7 @@
 import configparser
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -258,8 +259,9 @@ def tracked():
     found = subprocess.run(['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'],
                            cwd=root, capture_output=True, text=True, check=True).stdout
     for name in filter(None, found.split('\0')):
-        try: yield name, (root/name).read_text(encoding='utf-8')
+        try: text = (root/name).read_text(encoding='utf-8')
         except (UnicodeDecodeError, FileNotFoundError, IsADirectoryError): continue
+        yield name, re.sub(r'"image/\w+": "[^"]*"', '', text)  # letters at random
 
 
 def test_nothing_speaks_of_one_machine():

@@ -251,6 +251,9 @@ class _Plots(_Recording):
             ax.legend()
         return _given(fig, return_fig, own)
 
+# %% ../../nbs/34_callback.recorder.ipynb #e6ac5ecf
+class _PlotsRates(_Plots):
+    "A picture of the learning rate"
     def plot_lr(self, show_moms: bool = False,  # Draw the momentum beside it
                 skip_start: int = 0,  # Batches to leave out at the beginning
                 skip_end: int = 0,  # Batches to leave out at the end
@@ -271,28 +274,9 @@ class _Plots(_Recording):
             ax.yaxis.label.set_color('C0')
         return _given(fig, return_fig, own)
 
-# %% ../../nbs/34_callback.recorder.ipynb #e6ac5ecf
-class Recorder(_Plots):
-    """Records the loss and the hyper-parameters of each batch and a row of numbers for each epoch
-
-    Source: the names are those of fastai v1's `Recorder`.
-    """
-    def plot_losses(self, skip_start: int = 0,  # Batches to leave out at the beginning
-                    skip_end: int = 0,  # Batches to leave out at the end
-                    ax: object = None,  # A matplotlib axis; a new figure if there is none
-                    return_fig: bool = True,  # Return the figure, or show it at once
-                    ) -> object:  # The matplotlib figure
-        "Draw the smoothed training loss, and the validation loss at the end of each epoch"
-        losses = _cut(self.losses, skip_start, skip_end)
-        first = skip_start if len(losses) < len(self.losses) else 0
-        own, (fig, ax) = ax, axes_for(ax)
-        ax.plot(range(first, first+len(losses)), losses, label='training, smoothed')
-        points = self._column(1, first, first+len(losses))
-        if points: ax.plot(*zip(*points), 'o-', label='validation')
-        ax.set(xlabel='batches processed', ylabel='loss')
-        ax.legend()
-        return _given(fig, return_fig, own)
-
+# %% ../../nbs/34_callback.recorder.ipynb #8d35c6cf
+class _PlotsRows(_PlotsRates):
+    "Pictures of the rows of numbers"
     def plot_metrics(self, skip_start: int = 0,  # Batches to leave out at the beginning
                      skip_end: int = 0,  # Batches to leave out at the end
                      ax: object = None,  # One axis for all; if none, one for each
@@ -322,6 +306,28 @@ class Recorder(_Plots):
         ends = accumulate(self.nb_batches)
         return [(n, row[i]) for n, row in zip(ends, self.values)
                 if row[i] is not None and first <= n <= last]
+
+# %% ../../nbs/34_callback.recorder.ipynb #97ce7e55
+class Recorder(_PlotsRows):
+    """Records the loss and the hyper-parameters of each batch and a row of numbers for each epoch
+
+    Source: the names are those of fastai v1's `Recorder`.
+    """
+    def plot_losses(self, skip_start: int = 0,  # Batches to leave out at the beginning
+                    skip_end: int = 0,  # Batches to leave out at the end
+                    ax: object = None,  # A matplotlib axis; a new figure if there is none
+                    return_fig: bool = True,  # Return the figure, or show it at once
+                    ) -> object:  # The matplotlib figure
+        "Draw the smoothed training loss, and the validation loss at the end of each epoch"
+        losses = _cut(self.losses, skip_start, skip_end)
+        first = skip_start if len(losses) < len(self.losses) else 0
+        own, (fig, ax) = ax, axes_for(ax)
+        ax.plot(range(first, first+len(losses)), losses, label='training, smoothed')
+        points = self._column(1, first, first+len(losses))
+        if points: ax.plot(*zip(*points), 'o-', label='validation')
+        ax.set(xlabel='batches processed', ylabel='loss')
+        ax.legend()
+        return _given(fig, return_fig, own)
 
 # %% ../../nbs/34_callback.recorder.ipynb #580e6b59
 def find_recorder(run: object,  # A runner, or a learner: anything with `cbs`

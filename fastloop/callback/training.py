@@ -7,7 +7,6 @@ __all__ = ['GradientClipping', 'GradientAccumulation', 'BnFreeze', 'EMACallback'
 
 # %% ../../nbs/45_callback.training.ipynb #902d37e5
 import math
-from functools import partial
 from numbers import Integral, Real
 
 # %% ../../nbs/45_callback.training.ipynb #9a6e2d04
