@@ -13,7 +13,7 @@ export PATH := $(abspath $(B)):$(PATH)
 .PHONY: help run test test-docs test-peers docs readme nbs course bench lint clean
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
-run: $(VENV)/.run ## Train the demo network on the embedded images, save its plot and weights
+run: $(VENV)/.run ## Find a rate, train the demo network on the embedded images, save pictures and weights
 	@$(B)/python -m fastloop demo $(ARGS)
 test: $(VENV)/.dev ## Run every notebook and every test, and check that generated files are current
 	$(B)/python -m pytest -q $(ARGS)

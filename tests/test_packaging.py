@@ -153,16 +153,17 @@ def version(text): return tuple(map(int, re.findall(r'\d+', text)[:3]))
 
 
 def check_demo(folder, text):
-    "The demo has left a plot, a history and weights in `folder`, and says so"
-    plot, = folder.glob('*.png')
-    assert plot.read_bytes().startswith(b'\x89PNG')
+    "The demo has left pictures, a history and weights in `folder`, and says so"
+    pictures = [folder/f'{o}.png' for o in ('lr_find', 'schedule', 'losses')]
+    for o in pictures: assert o.read_bytes().startswith(b'\x89PNG')
+    assert set(pictures) == set(folder.glob('*.png'))
     history, = folder.glob('*.csv')
     head, *lines = csv.reader(history.read_text().splitlines())
     assert head[:4] == ['epoch', 'train_loss', 'valid_loss', 'accuracy']
     assert len(lines) == 1 and float(lines[0][3]) > 0.5
     weights, = folder.glob('*.pth')
     assert weights.stat().st_size > 1000
-    for o in (plot, history, weights): assert o.name in text
+    for o in (*pictures, history, weights): assert o.name in text
     assert re.search(r'epoch +train_loss +valid_loss +accuracy +time', text), text
     assert '\x1b' not in text and '\r' not in text
 

@@ -74,9 +74,13 @@ class Written:
 
 
 def public_members(cls):
-    "The public methods and properties that a class defines itself, in the order it defines them"
+    """The public methods and properties that a class defines itself, in the order it defines them
+
+    Not those that another module hangs on it, as `fastloop.train` does with its verbs.
+    """
     return [name for name, o in vars(cls).items()
-            if not name.startswith('_') and (inspect.isfunction(o) or isinstance(o, members))]
+            if not name.startswith('_') and (isinstance(o, members) or inspect.isfunction(o)
+                                             and o.__module__ == cls.__module__)]
 
 
 class ApiRenderer(ShowDocRenderer):
