@@ -27,7 +27,7 @@ __all__ = ['torch', 'nn', 'F', 'np', 'partial', 'Path', 'atomic_write', 'camel2s
            'StopAfterNBatches', 'clip_grad', 'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find',
            'mixup', 'to_bf16', 'to_fp16', 'to_fp32', 'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate',
            'RandomShift', 'default_tfms', 'get_image_files', 'imagenet_stats', 'ResNet', 'resnet18', 'resnet34',
-           'resnet50', 'simple_cnn']
+           'resnet50', 'simple_cnn', 'ClassificationInterpretation', 'VisionLearner', 'cnn_learner', 'vision_learner']
 
 # %% ../nbs/90_all.ipynb #26a8e1a0
 from functools import partial
@@ -209,6 +209,12 @@ from fastloop.vision.data import (
     get_image_files,
     imagenet_stats,
 )
+from fastloop.vision.learner import (
+    ClassificationInterpretation,
+    VisionLearner,
+    cnn_learner,
+    vision_learner,
+)
 from .vision.models import ResNet, resnet18, resnet34, resnet50, simple_cnn
 
 # %% ../nbs/90_all.ipynb #0cabb71b
@@ -243,4 +249,5 @@ _all_ = [
     'mixup', 'to_bf16', 'to_fp16', 'to_fp32',
     'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate', 'RandomShift',
     'default_tfms', 'get_image_files', 'imagenet_stats', 'ResNet', 'resnet18', 'resnet34',
-    'resnet50', 'simple_cnn']
+    'resnet50', 'simple_cnn',
+    'ClassificationInterpretation', 'VisionLearner', 'cnn_learner', 'vision_learner']

@@ -61,7 +61,7 @@ def demo(epochs: int = 5,  # Number of epochs
     set_seed(seed)
     learn = Learner(demo_data(seed=seed), demo_model(), metrics=accuracy, path=out, model_dir='.',
                     silent=silent)
-    rate = learn.lr_find(start_lr=1e-5, show_plot=False).valley
+    rate = learn.lr_find(start_lr=1e-5, show_plot=False).minimum
     if not silent: print(f'learning rate {rate:.2e}, found by a search')
     files = {'search': save_figure(learn.lr_finder.plot(), out/'lr_find.png')}
     learn.fit_one_cycle(epochs, rate, cbs=CSVLogger)
