@@ -223,7 +223,7 @@ def load_tensors(path: Path,  # A file written by `torch.save`
     except pickle.UnpicklingError as e:
         raise ValueError(f'{path.name} is refused: it holds more than tensors and plain data, and '
                          f'loading it could run code ({str(e).splitlines()[0]})') from e
-    except (RuntimeError, EOFError, OSError) as e:
+    except Exception as e:  # torn bytes end in errors of many kinds
         raise ValueError(f'{path.name} is damaged, or no file of weights: {e}') from e
 
 def check_weights(model: torch.nn.Module,  # The model to load into

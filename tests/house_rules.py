@@ -228,7 +228,8 @@ def modules_are_made_once(rooms):
         if room.module is None: continue
         if room.module in seen: yield f'{room.name}: {seen[room.module]} makes {room.module} too'
         seen.setdefault(room.module, room.name)
-        if room.stem.partition('_')[2] != room.module and not room.module.startswith('__'):
+        named = room.module.removesuffix('.__init__')  # the module of a folder has its name
+        if room.stem.partition('_')[2] != named and not named.startswith('__'):
             yield f'{room.name}: makes {room.module}, which its name does not say'
 
 

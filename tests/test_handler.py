@@ -359,7 +359,7 @@ def test_callbacks_of_keras_are_none_of_ours():
     class Keras:
         def set_model(self, model): pass
         def on_epoch_end(self, epoch, logs=None): pass
-    with pytest.raises(TypeError, match='no callback'): dialect_of(Keras())
+    assert dialect_of(Keras()).name == 'keras'
 
 
 # by hand

@@ -477,3 +477,12 @@ def test_basic_learner_and_runner():
     assert learn.n_iter == 14 and learn.recorder is run.recorder and len(run.recorder.values) == 2
     assert run.recorder.lrs[-1] == .1 and run.recorder.moms[-1] == 0
     assert SimpleNamespace(**vars(learn)).model is model
+
+
+@pytest.mark.parametrize('torn', [b'torn', b'', b'PK\x03\x04', bytes(100)])
+def test_torn_bytes_are_called_damaged(tmp_path, torn):
+    learn = make(path=tmp_path)
+    learn.save('a').write_bytes(torn)
+    before = weights(learn.model)
+    with pytest.raises(ValueError, match='a.pth'): learn.load('a')
+    assert same(before, weights(learn.model))

@@ -479,8 +479,9 @@ class _Draws(_Watches):
 # %% ../../nbs/41_callback.lr_finder.ipynb #2679a78e
 def _takes_part(cb):
     "Has a callback any business in a search?"
-    return vars(cb).get('in_lr_find', getattr(type(cb), 'in_lr_find', True)) if hasattr(
-        cb, '__dict__') else True
+    usual = not hasattr(type(cb), 'set_model')  # those of Keras stop, save and print
+    mine = getattr(cb, '__dict__', {})
+    return mine.get('in_lr_find', getattr(type(cb), 'in_lr_find', usual))
 
 # %% ../../nbs/41_callback.lr_finder.ipynb #f2b9ae90
 class LRFinder(_Draws):
