@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -155,6 +156,35 @@ def test_folders_that_do_not_fit(path, tmp_path):
     assert make(path, valid=None, **CPU).valid_dl is None
     (path/'empty').mkdir()
     with pytest.raises(ValueError, match='a folder for each class'): make(path, train='empty')
+
+
+def test_some_classes(path):
+    make = ImageDataBunch.from_folder
+    put(path/'train'/'emu', 3, 40)
+    data = make(path, classes=['emu', 'cat'], **CPU)
+    assert data.classes == ['emu', 'cat'] and data.c == 2
+    assert data.class_counts() == {'emu': 3, 'cat': 7}
+    assert data.class_counts(train=False)['emu'] == 0
+    for file, label in zip(data.train_ds.files, data.train_ds.labels.tolist()):
+        assert Path(file).parent.name == data.classes[label]
+    assert {Path(o).parent.name for o in data.valid_ds.files} == {'cat'}
+    heap = make(path, classes=['dog', 'cat'], valid_pct=.3, **CPU)
+    assert heap.classes == ['dog', 'cat']
+    assert {Path(o).parent.name for o in heap.train_ds.files + heap.valid_ds.files} == \
+        {'dog', 'cat'}
+    assert make(path, classes='cat', **CPU).classes == ['cat']
+    (path/'train'/'broken').mkdir()
+    (path/'train'/'broken'/'00.png').write_bytes(b'no image')
+    assert make(path, classes=['cat', 'dog'], **CPU).c == 2  # what is not asked for is not opened
+
+
+@pytest.mark.parametrize('more', [{}, dict(valid_pct=.3)])
+@pytest.mark.parametrize('classes, words', [
+    (['cat', 'cta'], r"no folder for cta, there is: cat, dog"), ([], r'classes=\[\]'),
+    (['cat', 'dog', 'cat'], 'cat is named more than once'), ('ca', 'no folder for ca,')])
+def test_some_classes_that_are_not_there(path, classes, words, more):
+    with pytest.raises(ValueError, match=words):
+        ImageDataBunch.from_folder(path, classes=classes, **more)
 
 
 @pytest.mark.parametrize('how, words', [

@@ -134,17 +134,36 @@ def get_image_files(
     return _images(path, recurse)[0]
 
 # %% ../../nbs/60_vision.data.ipynb #8b67b990
-def _class_items(folder, argument):
-    "(file, name of its class) of every image below `folder`, and the names of its folders"
+def _folders(path):
+    "The names of the folders in `path` that may be classes"
+    return sorted(o.name for o in path.iterdir() if o.is_dir() and _wanted(o.name))
+
+
+def _check_asked(classes, there):
+    "The classes that are asked for, `None` for all, as a list without repetition"
+    if classes is None: return None
+    asked = [str(o) for o in listify(classes)]
+    if not asked: raise ValueError('classes=[]: give at least one, or None for all')
+    if twice := sorted({o for o in asked if asked.count(o) > 1}):
+        raise ValueError(f'classes: {_told(twice)} is named more than once')
+    if strange := [o for o in asked if o not in there]:
+        raise ValueError(f'classes: there is no folder for {_told(strange)}, there is: '
+                         f'{_told(there, 20) or "none"}')
+    return asked
+
+# %% ../../nbs/60_vision.data.ipynb #11383e5e
+def _class_items(folder, argument, classes=None):
+    "(file, name of its class) of every image of `classes`, or of all, and the names found"
     if not folder.is_dir():
         root = folder.parent
         there = sorted(o.name for o in root.iterdir() if o.is_dir()) if root.is_dir() else []
         raise ValueError(f'{argument}: there is no folder {folder.name!r} in {str(root)!r}, '
                          f'there is: {_told(there) or "none"}')
-    names = sorted(o.name for o in folder.iterdir() if o.is_dir() and _wanted(o.name))
+    names = _folders(folder)
     if not names:
         raise ValueError(f'{argument}: {str(folder)!r} should have a folder for each class')
     items, others = [], []
+    if classes is not None: names = [o for o in names if o in classes]
     for name in names:
         images, strange = _images(folder/name)
         items += [(file, name) for file in images]
@@ -152,15 +171,17 @@ def _class_items(folder, argument):
     if others: warnings.warn(f'left out, no images by their suffix: {_told(others)}', stacklevel=4)
     return items, names
 
-# %% ../../nbs/60_vision.data.ipynb #ce16be48
-def _train_valid(path, train, valid):
-    "The items of both parts, and the classes, which `train` decides"
-    items, classes = _class_items(path/train, f'train={train!r}')
+# %% ../../nbs/60_vision.data.ipynb #911ea9c1
+def _train_valid(path, train, valid, only=None):
+    "The items of both parts, and the classes, which `train` decides, or `only`, a list of names"
+    if (path/train).is_dir(): only = _check_asked(only, _folders(path/train))
+    items, classes = _class_items(path/train, f'train={train!r}', only)
+    classes = only or classes
     if empty := [o for o in classes if o not in {name for _, name in items}]:
         raise ValueError(f'{str(path/train)!r}: there is no image of the class {_told(empty)}')
     if valid is None: return items, [], classes
     hint = 'valid=None for none, or valid_pct=0.2 to split'
-    held, names = _class_items(path/valid, f'valid={valid!r} ({hint})')
+    held, names = _class_items(path/valid, f'valid={valid!r} ({hint})', only)
     if strange := sorted({name for _, name in held} - set(classes)):
         raise ValueError(f'{str(path/valid)!r} has the class {_told(strange)}, which is not in '
                          f'{str(path/train)!r}')
@@ -807,14 +828,15 @@ class _FromPaths(_Builds):
     "Makes image data of paths"
 
     @classmethod
-    def _from_folders(cls, path, train, valid, valid_pct, seed, how):
+    def _from_folders(cls, path, train, valid, valid_pct, seed, only, how):
         "Of a folder for each class"
         if not path.is_dir(): raise ValueError(f'path={str(path)!r} is not a folder')
         if valid_pct is None:
-            return cls._build(path, *_train_valid(path, train, valid), seed, how)
+            return cls._build(path, *_train_valid(path, train, valid, only), seed, how)
         parts = [path/o for o in (train, valid) if o and (path/o).is_dir()] or [path]
-        found = [_class_items(o, f'path={str(path)!r}') for o in parts]
-        classes = sorted({name for _, names in found for name in names})
+        only = _check_asked(only, sorted({name for o in parts for name in _folders(o)}))
+        found = [_class_items(o, f'path={str(path)!r}', only) for o in parts]
+        classes = only or sorted({name for _, names in found for name in names})
         items = [(o.relative_to(path).as_posix(), name) for items, _ in found for o, name in items]
         return cls._from_heap(path, items, classes, valid_pct, seed, how)
 
@@ -840,6 +862,7 @@ class _FromFolders(_FromPaths):
         resize_method: str = 'crop',  # 'crop' keeps the proportions, 'squish' keeps everything
         memory: int = 2**30,  # bytes; more than that is not kept but read during training
         valid_bs: int | None = None,  # images in a validation batch, `None`: twice `bs`
+        classes: list | None = None,  # use only these, numbered in this order; `None`: all, sorted
     ) -> 'ImageDataBunch':
         """Make data of images that lie in a folder for each class.
 
@@ -852,7 +875,7 @@ class _FromFolders(_FromPaths):
         how = dict(size=size, bs=bs, tfms=tfms, num_workers=num_workers, device=device,
                    channels=channels, convert_mode=convert_mode, resize_method=resize_method,
                    memory=memory, valid_bs=valid_bs)
-        return cls._from_folders(Path(path), train, valid, valid_pct, _seed(seed), how)
+        return cls._from_folders(Path(path), train, valid, valid_pct, _seed(seed), classes, how)
 
 # %% ../../nbs/60_vision.data.ipynb #51cfb400
 class _FromLists(_FromFolders):
