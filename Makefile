@@ -9,6 +9,8 @@ PIP   = $(B)/uv pip install -q --python $(B)/python $(FIND) -c constraints.txt
 UV_PEERS = $(B)/uv pip install -q --python $(PEERS)/bin/python $(FIND) -c peers-constraints.txt
 export OMP_NUM_THREADS ?= 1
 export PATH := $(abspath $(B)):$(PATH)
+# let Python keep what it compiles, whatever the shell says: importing torch then takes half the time
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help run test test-docs test-peers docs readme nbs course bench lint clean
 help: ## List the targets

@@ -22,12 +22,15 @@ def main(argv: list | None = None,  # Words of the command; those of the process
     commands = parser.add_subparsers(dest='command', required=True)
     demo = commands.add_parser('demo', help='train a small network on the embedded images',
                                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    demo.add_argument('--epochs', type=_positive, default=5, help='number of epochs')
-    demo.add_argument('--out', default='demo', help='folder for losses, history and weights')
-    demo.add_argument('--seed', type=int, default=42, help='decides the weights and the order')
+    demo.add_argument('--epochs', type=_positive, default=8, help='number of epochs')
+    demo.add_argument('--out', default='demo', help='folder for pictures, history and weights')
+    demo.add_argument('--seed', type=int, nargs='+', default=[42],
+                      help='decides the weights and the order; with several, they are compared')
     args = parser.parse_args(argv)
     from fastloop import demo
-    try: demo.demo(args.epochs, args.out, args.seed)
+    try:
+        if len(args.seed) > 1: demo.compare_seeds(args.seed, args.epochs, args.out)
+        else: demo.demo(args.epochs, args.out, args.seed[0])
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130

@@ -3,6 +3,8 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
+import time
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -156,6 +158,24 @@ def test_folders_that_do_not_fit(path, tmp_path):
     assert make(path, valid=None, **CPU).valid_dl is None
     (path/'empty').mkdir()
     with pytest.raises(ValueError, match='a folder for each class'): make(path, train='empty')
+
+
+def test_files_that_take_long_are_read_by_threads():
+    names, seen = [f'{i}.png' for i in range(200)], set()
+
+    def slow(name):
+        seen.add(threading.get_ident())
+        time.sleep(.002)
+        return name.upper()
+    assert vision_data._in_threads(slow, names, 4) == [o.upper() for o in names]
+    assert len(seen) > 2 and threading.get_ident() in seen
+    assert vision_data._in_threads(str.upper, names, 4) == [o.upper() for o in names]
+    assert vision_data._in_threads(str.upper, [], 4) == []
+
+    def breaks(name):
+        time.sleep(.002)
+        if name == '150.png': raise ValueError(name)
+    with pytest.raises(ValueError, match='150.png'): vision_data._in_threads(breaks, names, 4)
 
 
 def test_some_classes(path):

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import perf_counter
 
 # %% ../../nbs/60_vision.data.ipynb #f77535b4
 import numpy as np
@@ -220,6 +221,17 @@ def _cpus():
     count = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     return min(8, count or 1)
 
+
+def _in_threads(func, items, threads, first=64):
+    "The answers of `func` for all items in order; by threads if that takes long"
+    began = perf_counter()
+    answers = [func(o) for o in items[:first]]
+    if perf_counter()-began < first*1e-3: return answers + [func(o) for o in items[first:]]
+    def some(i): return [func(o) for o in items[i:i+16]]
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        parts = pool.map(some, range(first, len(items), 16))
+        return answers + [o for part in parts for o in part]
+
 # %% ../../nbs/60_vision.data.ipynb #98babb3c
 class _Pixels:
     "Reads files as bytes, all in one way; all that worker processes need to know"
@@ -241,9 +253,7 @@ class _Pixels:
         "Read all files, into one tensor"
         self.images = torch.empty((len(self), self.channels, *self.size), dtype=torch.uint8)
         def read(i): self.images[i] = self.read(self.files[i])
-        with ThreadPoolExecutor(max(1, threads)) as pool:
-            for start in range(0, len(self), 4096):  # a bad file stops it soon
-                list(pool.map(read, range(start, min(start+4096, len(self)))))
+        _in_threads(read, range(len(self)), threads)
 
 # %% ../../nbs/60_vision.data.ipynb #9b41a0a0
 def _check_stats(name, values, channels):
@@ -618,7 +628,7 @@ def _check_channels(channels, convert_mode):
 def _look_at(files, size, channels, threads):
     "What is not given yet of size and channels, from the headers of the files"
     if size is not None and channels is not None: return size, channels
-    with ThreadPoolExecutor(max(1, threads)) as pool: headers = list(pool.map(_read_header, files))
+    headers = _in_threads(_read_header, files, threads)
     first = headers[0][0]
     for file, (other, _) in zip(files, headers) if size is None else ():
         if other != first:
