@@ -354,6 +354,17 @@ def _kernel_may(group):
             and not any(isinstance(o, torch.Tensor) for o in numbers))
 
 
+def _dense(p):
+    "Do the numbers of `p` lie side by side, in the usual order or with the channels last?"
+    orders = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return p.is_contiguous() or p.ndim in orders and p.is_contiguous(memory_format=orders[p.ndim])
+
+
+def _alike(p, o):
+    "Do the numbers of two tensors of one shape lie in the same order?"
+    return p.is_contiguous() and o.is_contiguous() or p.stride() == o.stride() and _dense(p)
+
+
 def _kernel_fits(params, grads):
     "Are these plain dense tensors, all on one device and of one type?"
     first = params[0]
@@ -361,26 +372,26 @@ def _kernel_fits(params, grads):
             and all(type(p) in (torch.Tensor, nn.Parameter) and type(g) is torch.Tensor
                     and p.device == g.device == first.device and p.dtype == g.dtype == first.dtype
                     and p.layout == g.layout == torch.strided and p.shape == g.shape
-                    and p.is_contiguous() and g.is_contiguous()
+                    and _alike(p, g)
                     for p, g in zip(params, grads)))
 
 # %% ../nbs/22_optimizer.ipynb #2cb1a977
 def _state_for(p, state, names):
     "Do the tensors called `names` in `state` fit `p`? Those that are missing are made, as zeros"
     for name in names:
-        size, dtype = ((), torch.float32) if name == 'step' else (p.shape, p.dtype)
+        like = torch.zeros((), device=p.device) if name == 'step' else p
         if state.get(name) is None:
-            state[name] = torch.zeros(size, dtype=dtype, device=p.device)
+            state[name] = torch.zeros_like(like)
         elif name == 'step':
-            state[name] = torch.as_tensor(state[name], dtype=dtype, device=p.device)
+            state[name] = torch.as_tensor(state[name], dtype=like.dtype, device=p.device)
         o = state[name]
-        if not (o.shape == size and o.dtype == dtype and o.device == p.device
-                and o.is_contiguous()):
+        if not (o.shape == like.shape and o.dtype == like.dtype and o.device == p.device
+                and _alike(like, o)):
             return False
     return True
 
 # %% ../nbs/22_optimizer.ipynb #ce9c870f
-_shape, _contiguous = attrgetter('shape'), torch.Tensor.is_contiguous
+_shape, _stride = attrgetter('shape'), torch.Tensor.stride
 
 
 class _FusedStep:
@@ -402,9 +413,9 @@ class _FusedStep:
         starts = [(i, self.columns(h)) for i, h in enumerate(hypers) if not i or h != hypers[i - 1]]
         sizes = [len(group['params']) for group in groups]
         seen = starts, sizes, list(map(_shape, params)), list(map(_shape, grads))
-        if not self._unchanged(seen, params):
+        if not self._unchanged(seen, params) or self.runs and not self._still_lie(params, grads):
             self._plan(seen, params, grads)
-        if self.runs is None or not all(map(_contiguous, params + grads)):
+        if self.runs is None:
             return False
         with torch.no_grad():
             for i, part, columns in self.runs:
@@ -419,6 +430,10 @@ class _FusedStep:
                 and len(self.opt.state) == len(self.states)
                 and all(map(is_, self.opt.state.values(), self.states))
                 and all(d.get(name) is o for d, name, o in self.kept))
+
+    def _still_lie(self, params, grads):
+        "Do their numbers lie in memory as they did when the plan was made?"
+        return list(map(_stride, params + grads)) == self.strides
 
 # %% ../nbs/22_optimizer.ipynb #ef2c5ec8
 class _PlannedStep(_FusedStep):
@@ -440,6 +455,7 @@ class _PlannedStep(_FusedStep):
                     runs.append((start, part, [[state[p][o] for p in mine] for o in names]))
                     kept += [(state[p], o, state[p][o]) for p in mine for o in names]
             self.runs = runs if fits else None
+            self.strides = list(map(_stride, params + grads))
         self.seen, self.params, self.kept = seen, params, kept
         self.states = list(state.values())
 

@@ -621,6 +621,55 @@ def test_state_that_is_replaced(cls):
     assert opt._fused.runs is not None
 
 
+def make_conv():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 1, 3), nn.Conv2d(1, 4, 3),
+                          nn.Flatten())
+    return model.to(memory_format=torch.channels_last)
+
+
+def train_conv(model, opt, n=4, change=None):
+    gen, path = torch.Generator().manual_seed(1), []
+    for i in range(n):
+        if change:
+            change(model, i)
+        xb = torch.randn(4, 3, 9, 9, generator=gen).to(memory_format=torch.channels_last)
+        model(xb).square().mean().backward()
+        opt.step()
+        opt.zero_grad()
+        path.append([p.detach().clone() for p in model.parameters()])
+    return path
+
+
+def to_other_format(model, i):
+    model.to(memory_format=torch.channels_last if i % 2 else torch.contiguous_format)
+
+
+def spoil_gradients(model, i):
+    "From now on the gradient of the first weight lies in another order than the weight"
+    if i == 2:
+        p = model[0].weight
+        p.register_post_accumulate_grad_hook(
+            lambda p: setattr(p, 'grad', p.grad.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1,
+                                                                                         2)))
+
+
+@pytest.mark.parametrize('change', [None, to_other_format, spoil_gradients])
+@pytest.mark.parametrize('cls', [partial(optim.SGD, momentum=0.9), optim.SGD, optim.Adam,
+                                 optim.AdamW])
+def test_channels_last(cls, change):
+    "The kernel is used, and what it computes is what torch's own optimizer computes"
+    model, plain_model = make_conv(), make_conv()
+    opt = OptimWrapper.create(cls, 0.01, [model], wd=0.1, true_wd=cls is optim.AdamW)
+    plain = cls(plain_model.parameters(), lr=0.01, weight_decay=0.1, fused=False)
+    assert_same(train_conv(model, opt, 5, change), train_conv(plain_model, plain, 5, change),
+                rtol=1e-4, atol=1e-6)
+    if change is None:
+        assert opt._fused.runs is not None
+        strides = [p.stride() for p in model.parameters()]
+        assert strides == [p.stride() for p in make_conv().parameters()]
+
+
 @fused_kinds
 def test_state_of_a_wrong_shape_is_never_given_to_the_kernel(cls):
     p = nn.Parameter(torch.ones(4, 3))
