@@ -438,12 +438,20 @@ def titles(fig): return [(ax.get_title(), ax.title.get_color()) for ax in fig.ax
 def test_results_show_what_is_wrong_in_red(trained):
     preds, targets = trained.get_preds()
     fig = trained.show_results(3)
+    n = len(targets)
+    chosen = [i*n//9 for i in range(9)]  # from the first class to the last
+    assert set(targets[chosen].tolist()) == {0, 1, 2} and n > 9
     expected = [(f'{CLASSES[a]}\n{CLASSES[b]}', 'black' if a == b else 'red')
-                for a, b in zip(targets[:9].tolist(), preds[:9].argmax(1).tolist())]
+                for a, b in zip(targets[chosen].tolist(), preds[chosen].argmax(1).tolist())]
     assert titles(fig) == expected
     shown = fig.axes[4].images[0].get_array()
-    pixels = trained.data.valid_ds.images[4, 0].numpy()/255
+    pixels = trained.data.valid_ds.images[chosen[4], 0].numpy()/255
     assert np.allclose(shown, pixels, atol=1e-5)  # not normalised, not mirrored
+    first = trained.show_results(3, trained.data.valid_dl)  # a loader that is given: its first ones
+    assert [t for t, _ in titles(first)] == [f'{CLASSES[a]}\n{CLASSES[b]}' for a, b in zip(
+        targets[:9].tolist(), preds[:9].argmax(1).tolist())]
+    axes = trained.show_results(9).axes  # more fields than pictures
+    assert sum(bool(ax.images) for ax in axes) == n
     with pytest.raises(ValueError, match='rows=0'): trained.show_results(0)
 
 

@@ -294,21 +294,33 @@ def _check_classes(preds, targets):
                          'the loss one for classes, such as cross entropy')
 
 
+def _spread(data, count):
+    "Pairs from all over the validation set, as a batch; `None` if they can't be had one by one"
+    ds = getattr(data, 'valid_ds', None)
+    if not (hasattr(ds, '__getitem__') and hasattr(ds, '__len__') and len(ds)): return None
+    count = min(count, len(ds))
+    items = [ds[i*len(ds)//count] for i in range(count)]
+    if not all(isinstance(o, (tuple, list)) and len(o) == 2 for o in items): return None
+    return to_device(torch.utils.data.default_collate(items), getattr(data, 'device', 'cpu'))
+
+
 class _ShowsResults(_PredictsFiles):
     "Draws what it says"
     def show_results(
         self,
         rows: int = 3,  # pictures in each row and column
-        dl: object = None,  # a loader, `None`: the validation loader
+        dl: object = None,  # a loader, whose first pictures are drawn; `None`: validation pictures
     ) -> object:  # the figure
         """Draw pictures with their class, and below it the class that the model chooses.
+
+        Those of the validation set are spread over it, since they often lie class by class.
 
         Raises: ValueError if there is no loader, or the targets are no class numbers.
         """
         if rows < 1: raise ValueError(f'rows={rows!r} must be 1 or more')
-        dl = self._loader(dl)
-        xb, yb = dl.peek() if hasattr(dl, 'peek') else next(iter(dl))
-        xb, yb = xb[:rows*rows], yb[:rows*rows]
+        batch, dl = _spread(self.data, rows*rows) if dl is None else None, self._loader(dl)
+        if batch is None: batch = dl.peek() if hasattr(dl, 'peek') else next(iter(dl))
+        xb, yb = (o[:rows*rows] for o in batch)
         preds, _ = self.get_preds([(xb, yb)])
         _check_classes(preds, yb)
         chosen, names = preds.argmax(-1).tolist(), _names(self.data, preds.shape[1])
