@@ -15,8 +15,8 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help run test test-docs test-peers docs readme nbs course bench lint clean
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
-run: $(VENV)/.run ## Find a rate, train the demo network on the embedded images, save pictures and weights
-	@$(B)/python -m fastloop demo $(ARGS)
+run: $(VENV)/.run ## From the embedded images to a fine-tuned network and its mistakes, with three seeds
+	@$(B)/python -m fastloop demo --seed 1 2 3 $(ARGS)
 test: $(VENV)/.dev ## Run every notebook and every test, and check that generated files are current
 	$(B)/python -m pytest -q $(ARGS)
 test-docs: $(VENV)/.ui docs ## Open the built site in headless Chromium

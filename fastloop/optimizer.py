@@ -364,7 +364,7 @@ def _alike(p, o):
     "Do the numbers of two tensors of one shape lie in the same order?"
     return p.is_contiguous() and o.is_contiguous() or p.stride() == o.stride() and _dense(p)
 
-
+# %% ../nbs/22_optimizer.ipynb #70bca0f4
 def _kernel_fits(params, grads):
     "Are these plain dense tensors, all on one device and of one type?"
     first = params[0]

@@ -1,5 +1,6 @@
 "The demo: what it reaches, what it leaves behind, what it refuses"
 import csv
+import re
 import subprocess
 import sys
 
@@ -7,45 +8,85 @@ import pytest
 import torch
 
 from fastloop.__main__ import main
-from fastloop.demo import demo, demo_data, demo_model
+from fastloop.demo import compare_seeds, demo, demo_data, demo_model, known_classes
+from fastloop.vision.learner import cnn_learner
+
+PICTURES = ['confusion', 'losses', 'lr_find', 'mistakes', 'predictions', 'schedule']
 
 
-def test_three_seeds_reach_what_is_promised(tmp_path):
-    "A mean accuracy of 0.86 after five epochs, with a rate that was found by a search"
-    found = []
-    for seed in (1, 2, 3):
-        learn = demo(5, tmp_path/str(seed), seed, silent=True)
-        rates = learn.recorder.lrs
-        assert len(learn.recorder.values) == 5 and 1e-4 < max(rates) < 1
-        assert rates[0] == pytest.approx(max(rates)/25) and rates[-1] < max(rates)/1e3
-        found.append(learn.recorder.values[-1][2])
-    assert sum(found)/3 >= .86, found
+def test_three_seeds_reach_what_is_promised(tmp_path, capsys):
+    "A mean accuracy of 0.88, with rates that were found by a search"
+    found = compare_seeds([1, 2, 3], out=tmp_path)
+    assert len(found) == 3 and sum(found)/3 >= .88, found
+    text = capsys.readouterr().out
+    assert len(re.findall('found by a search', text)) == 1  # the others are silent
+    for seed, accuracy in zip((1, 2, 3), found): assert f'seed {seed:<5} accuracy {accuracy:.3f}' \
+        in text
+    assert text.splitlines()[-1] == (f'mean {sum(found)/3:.3f}, spread '
+                                     f'{max(found)-min(found):.3f}')
+
+
+def test_what_is_printed_is_what_the_network_says(tmp_path, capsys):
+    learn = demo(1, tmp_path, seed=3)
+    text = capsys.readouterr().out
+    rate = float(re.search(r'learning rate (\S+), found by a search', text)[1])
+    rates = learn.recorder.lrs
+    assert max(rates) == pytest.approx(rate/2, rel=.01)  # fine_tune halves it when all is trained
+    assert rates[0] == pytest.approx(max(rates)/5, rel=.01) and rates[-1] < max(rates)/1e3
+    files = {f"{o.split('/')[-2]}/{o.split('/')[-1]}": i
+             for i, o in enumerate(learn.data.valid_ds.files)}
+    preds, targets = learn.get_preds()
+    shown = re.findall(r'^(\S+/\S+\.png) is taken for (\w+), probability (\S+)$', text, re.M)
+    assert len(shown) == 3 and len({o[0].split('/')[0] for o in shown}) == 3
+    for file, name, probability in shown:
+        probs = preds[files[file]].softmax(0)
+        assert name == learn.data.classes[int(probs.argmax())]
+        assert float(probability) == pytest.approx(float(probs.max()), abs=.006)
+    counts = re.findall(r'^(\d+) images of (\w+) are taken for (\w+)$', text, re.M)
+    number = {o: i for i, o in enumerate(learn.data.classes)}
+    assert len(counts) == 3
+    for count, actual, said in counts:
+        assert int(count) == int(((targets == number[actual])
+                                  & (preds.argmax(1) == number[said])).sum())
 
 
 def test_files(tmp_path):
     learn = demo(1, tmp_path/'a'/'b', silent=True)
     out = tmp_path/'a'/'b'
-    pictures = ['losses.png', 'lr_find.png', 'schedule.png']
-    assert sorted(o.name for o in out.iterdir()) == sorted([*pictures, 'history.csv',
-                                                            'weights.pth'])
-    for o in pictures: assert (out/o).read_bytes().startswith(b'\x89PNG')
+    assert sorted(o.name for o in out.iterdir()) == sorted(
+        [*(f'{o}.png' for o in PICTURES), 'history.csv', 'weights.pth'])
+    for o in PICTURES: assert (out/f'{o}.png').read_bytes().startswith(b'\x89PNG')
     rows = list(csv.DictReader((out/'history.csv').open(newline='')))
-    assert float(rows[0]['accuracy']) == learn.recorder.values[0][2]
-    model = demo_model()
+    assert len(rows) == 2 and float(rows[1]['accuracy']) == learn.recorder.values[0][2]
+    data = demo_data(device='cpu')
+    model = cnn_learner(data, demo_model, pretrained=False, lin_ftrs=[128], silent=True).model
     model.load_state_dict(torch.load(out/'weights.pth', weights_only=True)['model'])
-    x, y = demo_data(device='cpu').valid_ds.tensors
+    x, y = map(torch.stack, zip(*(data.valid_ds[i] for i in range(1000))))
     model.eval()
     with torch.no_grad(): right = (model(x).argmax(1) == y).float().mean().item()
     assert right == pytest.approx(learn.recorder.values[0][2])
+    again = demo(1, out, silent=True)  # the same seed, and a table that begins anew
+    assert len(list(csv.DictReader((out/'history.csv').open(newline='')))) == 2
+    weights, others = (o.model.state_dict() for o in (learn, again))
+    assert all(torch.equal(weights[k], others[k]) for k in weights)
 
 
-def test_the_same_seed_gives_the_same_weights(tmp_path):
-    a, b = (demo(1, tmp_path/o, seed=7, silent=True).model.state_dict() for o in 'ab')
-    assert all(torch.equal(a[k], b[k]) for k in a)
+def test_data():
+    data = demo_data(1, 'cpu')
+    some = demo_data(1, 'cpu', list(known_classes), data.stats)
+    assert len(data.train_ds) == 2*len(some.train_ds) == 5000
+    assert tuple(some.classes) == known_classes
+    assert all(torch.equal(a, b) for a, b in zip(some.stats, data.stats))
+
+
+def test_nothing_to_compare(tmp_path):
+    with pytest.raises(ValueError, match='seeds'): compare_seeds([], out=tmp_path/'a')
+    with pytest.raises(ValueError, match='epochs'): compare_seeds([1], 0, out=tmp_path/'a')
+    assert not (tmp_path/'a').exists()
 
 
 @pytest.mark.parametrize('words', [['demo', '--epochs', '0'], ['demo', '--epochs', 'x'], [],
-                                   ['train'], ['demo', '--seed', '1.5']])
+                                   ['train'], ['demo', '--seed', '1.5'], ['demo', '--seed']])
 def test_wrong_words_are_refused_at_once(words, capsys):
     with pytest.raises(SystemExit) as e: main(words)
     assert e.value.code == 2 and 'usage: fastloop' in capsys.readouterr().err
@@ -56,8 +97,11 @@ def test_the_command_into_a_pipe(tmp_path):
                            tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].startswith('learning rate ') and lines[0].endswith(', found by a search')
-    assert lines[1].split() == ['epoch', 'train_loss', 'valid_loss', 'accuracy', 'time']
-    assert [line.split()[0] for line in lines[2:]] == ['0', 'search', 'schedule', 'losses',
-                                                       'history', 'weights']
+    assert lines[0].endswith('5,000 images to train with, 1,000 to validate, 10 classes')
+    assert lines[2].startswith('learning rate ') and lines[2].endswith(', found by a search')
+    head = ['epoch', 'train_loss', 'valid_loss', 'accuracy', 'time']
+    assert lines[3].split() == lines[5].split() == head  # the head alone, then all
+    assert [line.split()[0] for line in lines[-8:]] == [
+        'lr_find', 'schedule', 'losses', 'predictions', 'confusion', 'mistakes', 'history',
+        'weights']
     assert not any(c in done.stdout + done.stderr for c in '\r\x1b\x08')

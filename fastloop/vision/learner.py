@@ -303,7 +303,7 @@ def _spread(data, count):
     if not all(isinstance(o, (tuple, list)) and len(o) == 2 for o in items): return None
     return to_device(torch.utils.data.default_collate(items), getattr(data, 'device', 'cpu'))
 
-
+# %% ../../nbs/62_vision.learner.ipynb #bf7a53f0
 class _ShowsResults(_PredictsFiles):
     "Draws what it says"
     def show_results(
