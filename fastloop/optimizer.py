@@ -376,6 +376,9 @@ def _kernel_fits(params, grads):
                     for p, g in zip(params, grads)))
 
 # %% ../nbs/22_optimizer.ipynb #2cb1a977
+_shape, _stride = attrgetter('shape'), torch.Tensor.stride
+
+
 def _state_for(p, state, names):
     "Do the tensors called `names` in `state` fit `p`? Those that are missing are made, as zeros"
     for name in names:
@@ -391,9 +394,6 @@ def _state_for(p, state, names):
     return True
 
 # %% ../nbs/22_optimizer.ipynb #ce9c870f
-_shape, _stride = attrgetter('shape'), torch.Tensor.stride
-
-
 class _FusedStep:
     "One kernel call for each run of parameter groups with equal hyper-parameters"
 
@@ -413,7 +413,8 @@ class _FusedStep:
         starts = [(i, self.columns(h)) for i, h in enumerate(hypers) if not i or h != hypers[i - 1]]
         sizes = [len(group['params']) for group in groups]
         seen = starts, sizes, list(map(_shape, params)), list(map(_shape, grads))
-        if not self._unchanged(seen, params) or self.runs and not self._still_lie(params, grads):
+        if (not self._unchanged(seen, params)
+                or self.runs and list(map(_stride, params + grads)) != self.strides):
             self._plan(seen, params, grads)
         if self.runs is None:
             return False
@@ -430,10 +431,6 @@ class _FusedStep:
                 and len(self.opt.state) == len(self.states)
                 and all(map(is_, self.opt.state.values(), self.states))
                 and all(d.get(name) is o for d, name, o in self.kept))
-
-    def _still_lie(self, params, grads):
-        "Do their numbers lie in memory as they did when the plan was made?"
-        return list(map(_stride, params + grads)) == self.strides
 
 # %% ../nbs/22_optimizer.ipynb #ef2c5ec8
 class _PlannedStep(_FusedStep):

@@ -293,7 +293,7 @@ def _check_classes(preds, targets):
         raise ValueError('this is for one class per picture: targets must be class numbers, and '
                          'the loss one for classes, such as cross entropy')
 
-
+# %% ../../nbs/62_vision.learner.ipynb #c86dd9f3
 def _spread(data, count):
     "Pairs from all over the validation set, as a batch; `None` if they can't be had one by one"
     ds = getattr(data, 'valid_ds', None)
