@@ -21,7 +21,7 @@ test: $(VENV)/.dev ## Run every notebook and every test, and check that generate
 	$(B)/python -m pytest -q $(ARGS)
 test-docs: $(VENV)/.ui docs ## Open the built site in headless Chromium
 	$(B)/python -m pytest -q tests/browser $(ARGS)
-test-peers: $(PEERS)/.done ## Run callbacks of fastai 2 and metrics of torchmetrics and Keras on fastloop
+test-peers: $(PEERS)/.done ## Run callbacks, metrics and networks of fastai 2, Keras, torchmetrics, torchvision, timm
 	KERAS_BACKEND=torch $(PEERS)/bin/python -m pytest -q tests/peers $(ARGS)
 docs: $(VENV)/.dev ## Build the website into _docs
 	$(B)/python tools/docs.py
@@ -47,7 +47,7 @@ $(VENV)/.dev: settings.ini setup.py constraints.txt | $(B)/uv
 	$(PIP) -e '.[dev]' && touch $@ $(VENV)/.run
 $(VENV)/.ui: settings.ini setup.py constraints.txt | $(B)/uv
 	$(PIP) -e '.[dev,ui]' && touch $@ $(VENV)/.dev $(VENV)/.run
-# fastai asks for torchvision and spaCy, which its loop and callbacks do without: hence --no-deps
+# fastai asks for spaCy, torchvision for a torch with CUDA, timm for a hub: none of it is used here
 $(PEERS)/.done: settings.ini setup.py peers-constraints.txt | $(B)/uv
 	test -x $(PEERS)/bin/python || $(PY) -m venv $(PEERS)
-	$(UV_PEERS) -r peers-constraints.txt && $(UV_PEERS) --no-deps fastai==2.8.12 -e . && touch $@
+	$(UV_PEERS) -r peers-constraints.txt && $(UV_PEERS) --no-deps fastai==2.8.12 torchvision==0.28.0 timm==1.0.31 -e . && touch $@

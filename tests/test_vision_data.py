@@ -728,13 +728,6 @@ def test_a_transform_that_fails(path):
     assert any('in tfms' in o and 'crop' in o for o in e.value.__notes__)
 
 
-def test_torchvision_transforms(path):
-    v2 = pytest.importorskip('torchvision.transforms.v2')
-    data = ImageDataBunch.from_folder(path, bs=12, **CPU, tfms=[
-        v2.RandomHorizontalFlip(), v2.RandomCrop((6, 8), padding=2)])
-    assert data.one_batch()[0].shape == (12, 1, 6, 8)
-
-
 def test_variations_in_training(path):
     data = ImageDataBunch.from_folder(path, bs=4, tfms=default_tfms(p_erase=0.5), **CPU).normalize()
     learn = Learner(data, simple_cnn((3, 4, 2)), silent=True)

@@ -97,6 +97,18 @@ def test_where_it_is_cut():
     vgg = nn.ModuleDict(dict(features=nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2)),
                              avgpool=nn.AdaptiveAvgPool2d(2), classifier=nn.Linear(16, 5)))
     assert [name for name, _ in create_body(vgg).named_children()] == ['features']
+    # DenseNet's way: everything in one part, the pooling in a function
+    dense = nn.ModuleDict(dict(features=nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2)),
+                               classifier=nn.Linear(4, 5)))
+    assert [name for name, _ in create_body(dense).named_children()] == ['features']
+    # ShuffleNet's: a pooling layer at the beginning, the last pooling in a function
+    early = nn.ModuleDict(dict(conv1=nn.Conv2d(3, 4, 3), maxpool=nn.MaxPool2d(2),
+                               stage=nn.Conv2d(4, 8, 3), fc=nn.Linear(8, 5)))
+    assert list(dict(create_body(early).named_children())) == ['conv1', 'maxpool', 'stage']
+    # MobileNet's: a convolution after the pooling
+    late = nn.ModuleDict(dict(stage=nn.Conv2d(3, 4, 3), pool=nn.AdaptiveAvgPool2d(1),
+                              conv_head=nn.Conv2d(4, 8, 1), classifier=nn.Linear(8, 5)))
+    assert list(dict(create_body(late).named_children())) == ['stage']
 
 
 @pytest.mark.parametrize('cut', [0, 6, -5, True])
@@ -111,10 +123,10 @@ def test_cuts_that_are_none():
     dense = nn.Sequential(nn.Flatten(), nn.Linear(4, 4))
     with pytest.raises(ValueError, match='no pooling layer.*its parts are 0, 1: give cut='):
         create_body(dense)
-    # DenseNet's way: everything in one part, the pooling in a function
-    with pytest.raises(ValueError, match='its parts are features, classifier'):
+    # everything in one part, the pooling in a function, and no word that says what is last
+    with pytest.raises(ValueError, match='its parts are features, last'):
         create_body(nn.ModuleDict(dict(features=nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2)),
-                                       classifier=nn.Linear(4, 5))))
+                                       last=nn.Linear(4, 5))))
     with pytest.raises(ValueError, match='its parts are none'): create_body(nn.Linear(3, 3))
 
 

@@ -29,18 +29,32 @@ from .data import _plain, imagenet_stats
 from .models import InputConv2d
 
 # %% ../../nbs/62_vision.learner.ipynb #b2feece2
-def _pools(layer):
+def _pools(layer, word='Pool'):
     "Does this part pool, and has it nothing to learn?"
     kinds = [type(o).__name__ for o in layer.modules()]
-    return any('Pool' in o for o in kinds) and not any(True for _ in layer.parameters())
+    return (any('Pool' in o and word in o for o in kinds)
+            and not any(True for _ in layer.parameters()))
+
+
+def _convolves(layer): return any(isinstance(o, nn.Conv2d) for o in layer.modules())
+
+
+def _usual_cut(parts):
+    "How many of the parts come before the pooling, `None` if that cannot be seen"
+    names, layers = list(parts), list(parts.values())
+    whole = [i for i, o in enumerate(layers) if i and _pools(o, 'Adaptive')]
+    last = [i for i, o in enumerate(layers) if i and _pools(o)
+            and not any(map(_convolves, layers[i:]))]
+    heads = [i for i, o in enumerate(names) if i and o in ('classifier', 'fc', 'head', 'heads')]
+    return (whole or last or heads[:1] or [None])[-1]
 
 
 def _find_cut(model, cut):
     "How many of the parts of `model` belong to the body"
     parts = dict(model.named_children())
     if cut is None:
-        found = [i for i, o in enumerate(parts.values()) if i and _pools(o)]
-        if found: return found[-1]
+        cut = _usual_cut(parts)
+        if cut is not None: return cut
         raise ValueError(f'{type(model).__name__} has no pooling layer to cut at; its parts are '
                          f'{", ".join(parts) or "none"}: give cut=…, how many of them to keep')
     n = len(parts)

@@ -17,6 +17,12 @@ import torch
 from torch import nn
 
 os.environ.setdefault('KERAS_BACKEND', 'torch')
+if torch.version.cuda is None:
+    # torchvision's compiled part wants a torch with CUDA; without it, importing torchvision needs
+    # the names of two operators that it would define
+    _operators = torch.library.Library('torchvision', 'DEF')
+    for _name in ('nms', 'qnms'):
+        _operators.define(f'{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent/'tools'))
 from make_golden import accuracy, load_problem, make_model, split_in_two  # noqa: E402
 
