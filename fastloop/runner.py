@@ -39,7 +39,7 @@ from fastloop.callback.core import (
     running_phases,
 )
 from .core import add_note, listify
-from .torch_core import model_device, to_device
+from .torch_core import end_workers, model_device, to_device
 
 # %% ../nbs/32_runner.ipynb #b0c6df0d
 def check_fit(epochs: int,  # Number of epochs
@@ -278,6 +278,13 @@ class GuardedRun(RunState):
                 for buffer, value in self._buffers: buffer.copy_(value)
             raise
 
+    def _end_pass(self, dl: object,  # A loader
+                  ):
+        "Let go of the batches of `dl`; what was begun is not taken up again"
+        batches, self._batches = self._batches, None
+        if not getattr(dl, 'persistent_workers', True): end_workers(batches)
+        if hasattr(dl, 'end_epoch'): dl.end_epoch()
+
     def _protect(self, epochs: int,  # Number of epochs
                 learn: object,  # The learner
                 work: object,  # A function without arguments: what the run does
@@ -294,7 +301,10 @@ class GuardedRun(RunState):
             raise self.exception
         finally:
             try: self('after_fit')
-            finally: self._buffers, self.exception = (), without_traceback(self.exception)
+            finally:
+                for name in ('train_dl', 'valid_dl'): end_workers(getattr(self.data, name, None))
+                end_workers(self.dl)
+                self._buffers, self.exception = (), without_traceback(self.exception)
 
 # %% ../nbs/32_runner.ipynb #eb2a700d
 def without_traceback(e: BaseException | None,  # An exception
@@ -383,12 +393,12 @@ class Runner(BatchRunner):
         "Run every batch of `dl`"
         self.dl, self.iters = dl, count_batches(dl)
         start, self.first_iter = self.first_iter, 0
+        self._batches = iter(dl)
         try:
-            for self.iter, batch in enumerate(dl, start):
+            for self.iter, batch in enumerate(self._batches, start):
                 if self.device is not None: batch = to_device(batch, self.device, non_blocking=True)
                 self.one_batch(batch)
-        finally:
-            if hasattr(dl, 'end_epoch'): dl.end_epoch()  # what was begun is not taken up again
+        finally: self._end_pass(dl)
 
     def validate(self, dl: object,  # A loader
                  ):

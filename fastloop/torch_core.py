@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['batch_norm_types', 'default_device', 'map_tensors', 'to_device', 'to_detach', 'to_half', 'to_float', 'to_np',
-           'first_tensor', 'find_bs', 'set_seed', 'rng_state', 'set_rng_state', 'no_random', 'one_param',
+           'first_tensor', 'find_bs', 'end_workers', 'set_seed', 'rng_state', 'set_rng_state', 'no_random', 'one_param',
            'model_device', 'requires_grad', 'trainable_params', 'ParameterModule', 'children', 'flatten_model']
 
 # %% ../nbs/01_torch_core.ipynb #3c1f49a6
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils.data import DataLoader
 
 # %% ../nbs/01_torch_core.ipynb #599b1fa0
 def default_device() -> torch.device:  # With its number, as tensors report it
@@ -114,6 +115,17 @@ def find_bs(
     if t is None: raise ValueError(f'b={b!r} holds no tensor, so it has no batch size')
     if t.ndim == 0: raise ValueError(f'b begins with a single number, {t}: it has no batch size')
     return t.shape[0]
+
+# %% ../nbs/01_torch_core.ipynb #47bf32b8
+def end_workers(
+    loader: object,  # A loader of any kind, the iterator of a `DataLoader`, or `None`
+):
+    "End the processes in which a loader prepares batches; it starts new ones when it needs them."
+    if hasattr(loader, 'end_workers'): loader.end_workers()
+    elif hasattr(loader, '_shutdown_workers'): loader._shutdown_workers()
+    elif isinstance(loader, DataLoader):
+        batches, loader._iterator = loader._iterator, None
+        end_workers(batches)
 
 # %% ../nbs/01_torch_core.ipynb #b83d64aa
 def set_seed(

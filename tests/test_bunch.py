@@ -1,4 +1,5 @@
 "`DataBunch`: what it knows, what it makes, what it refuses, and looks that leave no trace"
+import multiprocessing
 import random
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 from fastloop.data.bunch import DataBunch
 from fastloop.data.load import TensorLoader
-from fastloop.torch_core import default_device
+from fastloop.torch_core import default_device, end_workers
 
 x, y = torch.randn(100, 3), torch.arange(100) % 7
 xv, yv = torch.randn(30, 3), torch.arange(30) % 7
@@ -297,3 +298,15 @@ def test_bad_arguments():
 def test_a_stream_without_length_is_a_loader():
     data = DataBunch(DataLoader(Stream(), 4), device='cpu')
     assert data.one_batch()[1].tolist() == [0, 1, 2, 3] and 'train: ' in repr(data)
+
+
+def test_workers_end_with_the_training():
+    data = DataBunch.create(Noisy(), Noisy(), bs=8, num_workers=1, device='cpu', seed=1)
+    list(data.train_dl)
+    assert multiprocessing.active_children()
+    end_workers(data.train_dl)
+    assert not multiprocessing.active_children()
+    end_workers(data.train_dl)
+    end_workers(None)
+    assert len(list(data.train_dl)) == 5
+    end_workers(data.train_dl)

@@ -1,6 +1,8 @@
 "The loop: its events in order, every way to break it off, and what is left behind on every exit"
 import gc
+import multiprocessing
 import weakref
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from fastloop.callback import core
 from fastloop.callback.core import Callback, TraceCallback, events, phases
@@ -385,6 +388,37 @@ def test_the_loader_iterator_is_dropped_on_every_exit():
         gc.collect()
         assert all(ref() is None for ref in alive), kept
         alive.clear()
+
+
+@pytest.mark.parametrize('persistent', [True, False])
+@pytest.mark.parametrize('where', [None, 'begin_fit', 'after_loss', 'after_fit', 'cancel',
+                                   'loader'])
+def test_no_worker_outlives_the_run(where, persistent):
+    "Processes of a loader go on from epoch to epoch, and end with the run, however it ends"
+    seen = []
+
+    class Watch(Callback):
+        def after_epoch(self): seen.append({o.pid for o in multiprocessing.active_children()})
+
+    learn = toy()
+    x, y = (torch.cat(o) for o in zip(*learn.data.train_dl))
+    make = partial(DataLoader, num_workers=1, persistent_workers=persistent, batch_size=4)
+    items = [(a, b) for a, b in zip(x, y)]
+    learn.data.valid_dl = make(items)
+    learn.data.train_dl = make(items + ([None] if where == 'loader' else []))
+    cbs, kept = [Watch()], None
+    if where == 'cancel': cbs.append(at('after_loss', CANCEL['fit']))
+    elif where not in (None, 'loader'): cbs.append(at(where, KeyError))
+    try: Runner(cbs).fit(2, learn)
+    except (KeyError, TypeError) as e: kept = e  # a caller that keeps the exception
+    assert (kept is None) == (where in (None, 'cancel'))
+    if where is None: assert seen[0] == seen[1] and len(seen[0]) == 2*persistent
+    gc.collect()
+    assert not multiprocessing.active_children(), kept
+    if where is None:
+        Runner().evaluate(learn.data.valid_dl, learn)
+        Runner().fit(1, learn)  # and they start anew
+        assert not multiprocessing.active_children()
 
 
 # bad input

@@ -1,4 +1,5 @@
 "Folders and lists of images: what is found, refused and split, and what the batches are"
+import multiprocessing
 import os
 import pickle
 import subprocess
@@ -19,7 +20,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from fastloop.learner import Learner
-from fastloop.torch_core import set_seed
+from fastloop.torch_core import end_workers, set_seed
 from fastloop.vision import data as vision_data
 from fastloop.vision.data import (
     BatchTransform,
@@ -489,6 +490,18 @@ def test_huge_pictures(path, monkeypatch):
 
 
 # ---- in memory and from files --------------------------------------------------------------------
+def test_processes_that_read_files_end_with_the_training(path):
+    data = ImageDataBunch.from_folder(path, memory=0, bs=4, seed=1, device='cpu', num_workers=1)
+    learn = Learner(data, simple_cnn((1, 4, 2)), silent=True)
+    learn.fit(1)
+    assert not multiprocessing.active_children()
+    learn.validate()
+    list(data.train_dl)
+    assert multiprocessing.active_children()
+    end_workers(data.train_dl)
+    assert not multiprocessing.active_children()
+
+
 @pytest.mark.parametrize('num_workers', [0, 2])
 def test_files_give_the_same_batches(path, num_workers):
     how = dict(bs=5, seed=4, device='cpu', size=5, tfms=default_tfms(), num_workers=num_workers)

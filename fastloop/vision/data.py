@@ -29,7 +29,7 @@ from ..callback.core import axes_for
 from ..core import add_note, check_word, listify, nearest_name
 from ..data.bunch import DataBunch
 from ..data.load import TensorLoader, _check_int, _epoch_order, _Resumable
-from ..torch_core import default_device
+from ..torch_core import default_device, end_workers
 
 # %% ../../nbs/60_vision.data.ipynb #e295ec7b
 _grey_modes = ('1', 'L', 'LA', 'La', 'I', 'F')
@@ -370,6 +370,8 @@ class _Files(_Resumable):
             generator=torch.Generator().manual_seed(0))  # its own: the order is decided here
 
     def __len__(self): return -(-self.n//self.bs)
+
+    def end_workers(self): end_workers(self.reader)
 
     def __repr__(self):
         return f'{len(self)} batches of {self.bs}, {self.n} files, {self.num_workers} workers'
