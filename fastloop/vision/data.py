@@ -222,7 +222,7 @@ def _cpus():
     return min(8, count or 1)
 
 
-def _in_threads(func, items, threads, first=64):
+def _in_threads(func, items, threads, first=16):
     "The answers of `func` for all items in order; by threads if that takes long"
     began = perf_counter()
     answers = [func(o) for o in items[:first]]
