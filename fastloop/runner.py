@@ -253,7 +253,7 @@ class RunState(Dispatcher):
         self.epoch = self.n_iter = self.iter = self.first_epoch = self.first_iter = 0
         self.n_epochs, self.pct_train, self.pred, self.loss = 0., 0., None, None
         self.device = batch_device(learn)
-        self._buffers = [(o, o.clone()) for o in learn.model.buffers()]
+        self._loaders, self._buffers = {}, [(o, o.clone()) for o in learn.model.buffers()]
         for cb in list(self.cbs):
             check_hiding(cb, self, learn)
             self._dialect(cb).attach(cb, self)
@@ -281,7 +281,7 @@ class GuardedRun(RunState):
     def _end_pass(self, dl: object,  # A loader
                   ):
         "Let go of the batches of `dl`; what was begun is not taken up again"
-        batches, self._batches = self._batches, None
+        batches, self._batches, self._loaders[id(dl)] = self._batches, None, dl
         if not getattr(dl, 'persistent_workers', True): end_workers(batches)
         if hasattr(dl, 'end_epoch'): dl.end_epoch()
 
@@ -302,9 +302,9 @@ class GuardedRun(RunState):
         finally:
             try: self('after_fit')
             finally:
-                for name in ('train_dl', 'valid_dl'): end_workers(getattr(self.data, name, None))
-                end_workers(self.dl)
-                self._buffers, self.exception = (), without_traceback(self.exception)
+                for dl in self._loaders.values(): end_workers(dl)  # those of this run alone
+                self._loaders, self._buffers = {}, ()
+                self.exception = without_traceback(self.exception)
 
 # %% ../nbs/32_runner.ipynb #eb2a700d
 def without_traceback(e: BaseException | None,  # An exception

@@ -421,6 +421,25 @@ def test_no_worker_outlives_the_run(where, persistent):
         assert not multiprocessing.active_children()
 
 
+def test_a_run_inside_a_run_leaves_the_workers_of_the_other_alone():
+    seen = []
+
+    class Asks(Callback):
+        def after_batch(self):
+            if not self.in_train: return
+            seen.append(self.iter)
+            if self.iter == 1: Runner().evaluate(self.learn.data.valid_dl, self.learn)
+
+    learn = toy()
+    items = [(a, b) for xb, yb in learn.data.train_dl for a, b in zip(xb, yb)]
+    make = partial(DataLoader, items, num_workers=1, persistent_workers=True, batch_size=4)
+    learn.data.train_dl, learn.data.valid_dl = make(), make()
+    Runner(Asks()).fit(2, learn)
+    assert seen == 2*list(range(6))
+    gc.collect()
+    assert not multiprocessing.active_children()
+
+
 # bad input
 
 @pytest.mark.parametrize('epochs,error', [(-1, ValueError), (1.5, TypeError), ('3', TypeError),
