@@ -78,21 +78,22 @@ def demo(epochs: int = 8,  # Number of epochs in which all is trained, after one
     say(_told_data(learn.data))
     (out/'history.csv').unlink(missing_ok=True)
     history = CSVLogger(append=True)  # one table for the two fits of `fine_tune`
-    search = _train(learn, epochs, say, cbs=history)
-    files = {'lr_find': save_figure(search, out/'lr_find.png'), **_save_pictures(learn, out),
-             'history': history.path, 'weights': learn.save('weights')}
-    say(_told_answers(learn))
+    rate = _find_rate(learn)
+    say(f'learning rate {rate:.2e}, found by a search')
+    files = {'lr_find': save_figure(learn.lr_finder.plot(), out/'lr_find.png')}
+    _train(learn, epochs, rate, cbs=history)
+    judge = learn.interpret()
+    files |= {**_save_pictures(learn, judge, out), 'history': history.path,
+              'weights': learn.save('weights')}
+    say(_told_answers(learn, judge))
     for name, file in files.items(): say(f'{name:<12} {file}')
     return learn
 
 
-def _train(learn, epochs, say, **kwargs):
-    "Find a rate and train; the answer is the curve of the search"
-    rate = learn.lr_find(start_lr=1e-5, show_plot=False).minimum
-    search = learn.lr_finder.plot()
-    say(f'learning rate {rate:.2e}, found by a search')
-    learn.fine_tune(epochs, rate, lr_mult=2, **kwargs)
-    return search
+def _find_rate(learn): return learn.lr_find(start_lr=1e-5, show_plot=False).minimum
+
+
+def _train(learn, epochs, rate, **kwargs): learn.fine_tune(epochs, rate, lr_mult=2, **kwargs)
 
 
 def _say_nothing(text): pass
@@ -105,7 +106,7 @@ def _told_data(data):
             f'the body has learned {", ".join(known_classes)}')
 
 
-def _told_answers(learn):
+def _told_answers(learn, judge):
     "What the network says of three files, and which classes it confuses most often"
     lines = []
     for file in learn.data.valid_ds.files[50::400]:
@@ -114,7 +115,7 @@ def _told_answers(learn):
         lines.append(f'{file.parent.name}/{file.name} is taken for {name}, '
                      f'probability {float(probs[number]):.2f}')
     lines += [f'{count} images of {actual} are taken for {said}'
-              for actual, said, count in learn.interpret().most_confused(8)[:3]]
+              for actual, said, count in judge.most_confused(8)[:3]]
     return '\n'.join(lines)
 
 # %% ../nbs/91_demo.ipynb #1f1cf542
@@ -126,11 +127,10 @@ def save_figure(fig: object,  # A matplotlib figure
     return file
 
 
-def _save_pictures(learn, out):
+def _save_pictures(learn, judge, out):
     "The files, by what they show"
-    judge, recorder = learn.interpret(), learn.recorder
-    figures = {'schedule': recorder.plot_lr(show_moms=True),
-               'losses': recorder.plot_losses(), 'predictions': learn.show_results(4),
+    figures = {'schedule': learn.recorder.plot_lr(show_moms=True),
+               'losses': learn.recorder.plot_losses(), 'predictions': learn.show_results(4),
                'confusion': judge.plot_confusion_matrix(), 'mistakes': judge.plot_top_losses(9)}
     return {name: save_figure(fig, out/f'{name}.png') for name, fig in figures.items()}
 
@@ -150,7 +150,7 @@ def compare_seeds(seeds: list = (1, 2, 3),  # The first one makes the files
     for seed in seeds[1:]:
         say(f'training again with seed {seed} ...')
         learn = demo_learner(seed, silent=True)
-        _train(learn, epochs, _say_nothing)
+        _train(learn, epochs, _find_rate(learn))
         found.append(learn.recorder.values[-1][2])
     for seed, accuracy in zip(seeds, found): say(f'seed {seed:<5} accuracy {accuracy:.3f}')
     say(f'mean {sum(found)/len(found):.3f}, spread {max(found)-min(found):.3f}')

@@ -140,17 +140,23 @@ def _folders(path):
     return sorted(o.name for o in path.iterdir() if o.is_dir() and _wanted(o.name))
 
 
-def _check_asked(classes, there):
+def _check_asked(classes):
     "The classes that are asked for, `None` for all, as a list without repetition"
     if classes is None: return None
     asked = [str(o) for o in listify(classes)]
     if not asked: raise ValueError('classes=[]: give at least one, or None for all')
     if twice := sorted({o for o in asked if asked.count(o) > 1}):
         raise ValueError(f'classes: {_told(twice)} is named more than once')
-    if strange := [o for o in asked if o not in there]:
-        raise ValueError(f'classes: there is no folder for {_told(strange)}, there is: '
-                         f'{_told(there, 20) or "none"}')
     return asked
+
+
+def _in_order(found, only, *folders):
+    "The classes found in `folders`: sorted, or as they are asked for; then all must be there"
+    strange = [o for o in only or () if o not in found]
+    if not strange: return sorted(found) if only is None else only
+    there = sorted({name for folder in folders for name in _folders(folder)})
+    raise ValueError(f'classes: there is no folder for {_told(strange)}, there is: '
+                     f'{_told(there, 20)}')
 
 # %% ../../nbs/60_vision.data.ipynb #11383e5e
 def _class_items(folder, argument, classes=None):
@@ -175,9 +181,8 @@ def _class_items(folder, argument, classes=None):
 # %% ../../nbs/60_vision.data.ipynb #911ea9c1
 def _train_valid(path, train, valid, only=None):
     "The items of both parts, and the classes, which `train` decides, or `only`, a list of names"
-    if (path/train).is_dir(): only = _check_asked(only, _folders(path/train))
     items, classes = _class_items(path/train, f'train={train!r}', only)
-    classes = only or classes
+    classes = _in_order(classes, only, path/train)
     if empty := [o for o in classes if o not in {name for _, name in items}]:
         raise ValueError(f'{str(path/train)!r}: there is no image of the class {_told(empty)}')
     if valid is None: return items, [], classes
@@ -846,9 +851,8 @@ class _FromPaths(_Builds):
         if valid_pct is None:
             return cls._build(path, *_train_valid(path, train, valid, only), seed, how)
         parts = [path/o for o in (train, valid) if o and (path/o).is_dir()] or [path]
-        only = _check_asked(only, sorted({name for o in parts for name in _folders(o)}))
         found = [_class_items(o, f'path={str(path)!r}', only) for o in parts]
-        classes = only or sorted({name for _, names in found for name in names})
+        classes = _in_order({name for _, names in found for name in names}, only, *parts)
         items = [(o.relative_to(path).as_posix(), name) for items, _ in found for o, name in items]
         return cls._from_heap(path, items, classes, valid_pct, seed, how)
 
@@ -887,7 +891,8 @@ class _FromFolders(_FromPaths):
         how = dict(size=size, bs=bs, tfms=tfms, num_workers=num_workers, device=device,
                    channels=channels, convert_mode=convert_mode, resize_method=resize_method,
                    memory=memory, valid_bs=valid_bs)
-        return cls._from_folders(Path(path), train, valid, valid_pct, _seed(seed), classes, how)
+        return cls._from_folders(Path(path), train, valid, valid_pct, _seed(seed),
+                                 _check_asked(classes), how)
 
 # %% ../../nbs/60_vision.data.ipynb #51cfb400
 class _FromLists(_FromFolders):
