@@ -72,9 +72,10 @@ class BasicLearner(SeesRun):
                  ):
         self.model, self.opt, self.loss_func, self.data = model, opt, loss_func, data
 
-# %% ../nbs/36_learner.ipynb #f1aca8da
-class _HasCallbacks(SeesRun):
-    "Keeps the callbacks that take part in every fit"
+# %% ../nbs/36_learner.ipynb #a986ed4c
+class _LendsCallbacks(SeesRun):
+    "Attaches callbacks, or takes them away, for a while"
+
     def add_cbs(self, cbs: object,  # A callback, a class of callbacks, or several
                 ) -> object:  # The learner
         """Attach callbacks for all fits to come, and for the one that is running
@@ -107,9 +108,6 @@ class _HasCallbacks(SeesRun):
         "Take one callback away"
         return self.remove_cbs([cb])
 
-# %% ../nbs/36_learner.ipynb #a986ed4c
-class _LendsCallbacks(_HasCallbacks):
-    "Attaches callbacks, or takes them away, for a while"
     @contextmanager
     def added_cbs(self, cbs: object,  # A callback, a class of callbacks, or several
                   ):
@@ -132,9 +130,22 @@ class _LendsCallbacks(_HasCallbacks):
         "Print no bar and no table inside a `with` block"
         return self.removed_cbs([cb for cb in self.cbs if isinstance(cb, ProgressCallback)])
 
-# %% ../nbs/36_learner.ipynb #78748794
-class _HasOptimizer(_LendsCallbacks):
-    "Makes the optimizer, and freezes layer groups"
+# %% ../nbs/36_learner.ipynb #bff829b6
+def set_trainable(group: object,  # A module, a parameter, or a list of them
+                  wanted: bool,  # Whether gradients are wanted
+                  spare_bn: bool = False,  # Leave batch norm as it is
+                  ):
+    "Switch the gradients of a layer group on or off"
+    for o in listify(group):
+        if isinstance(o, torch.Tensor): o.requires_grad_(wanted)
+        elif not (spare_bn and isinstance(o, batch_norm_types)):
+            for p in o.parameters(recurse=False): p.requires_grad_(wanted)
+            set_trainable(list(o.children()), wanted, spare_bn)
+
+# %% ../nbs/36_learner.ipynb #f64e494a
+class _Freezes(_LendsCallbacks):
+    "Freezes layer groups"
+
     def create_opt(self, lr: object = None,  # Rate, or one for each group; else the learner's
                    wd: object = None,  # Weight decay; the learner's by default
                    ):
@@ -164,21 +175,6 @@ class _HasOptimizer(_LendsCallbacks):
         if bad := [o for o in rates if not o >= 0]: raise ValueError(f'lr={bad[0]!r} is negative')
         return lr
 
-# %% ../nbs/36_learner.ipynb #bff829b6
-def set_trainable(group: object,  # A module, a parameter, or a list of them
-                  wanted: bool,  # Whether gradients are wanted
-                  spare_bn: bool = False,  # Leave batch norm as it is
-                  ):
-    "Switch the gradients of a layer group on or off"
-    for o in listify(group):
-        if isinstance(o, torch.Tensor): o.requires_grad_(wanted)
-        elif not (spare_bn and isinstance(o, batch_norm_types)):
-            for p in o.parameters(recurse=False): p.requires_grad_(wanted)
-            set_trainable(list(o.children()), wanted, spare_bn)
-
-# %% ../nbs/36_learner.ipynb #f64e494a
-class _Freezes(_HasOptimizer):
-    "Freezes layer groups"
     def freeze_to(self, n: int,  # The first group that is trained; -1 is the last
                   ):
         """Train the layer groups from number `n` on, and freeze those before
@@ -339,57 +335,6 @@ def probabilities(pred: torch.Tensor,  # What the model answered; classes in the
     if names & {'binary_cross_entropy_with_logits', 'BCEWithLogitsLoss'}: return pred.sigmoid()
     return None
 
-# %% ../nbs/36_learner.ipynb #9eb3d330
-class _Answers(_Saves):
-    "Measures and predicts"
-    def _loader(self, dl):
-        dl = self.data.valid_dl if dl is None else dl
-        if dl is None: raise ValueError('the data has no validation loader: give a loader, dl=…')
-        return dl
-
-    def _evaluate(self, dl, cb):
-        "Run the validation phase alone, with one callback"
-        Runner(cb).evaluate(self._loader(dl), self)
-        return cb
-
-    def validate(self, dl: object = None,  # A loader; the validation loader by default
-                 metrics: object = None,  # Metrics; the learner's by default
-                 ) -> list:  # The mean loss, then the metrics, as floats
-        """Measure the loss and the metrics
-
-        Raises: ValueError if there is no loader.
-        """
-        return self._evaluate(dl, Recorder(metrics=metrics)).valid_row
-
-    def get_preds(self, dl: object = None,  # A loader; the validation loader by default
-                  with_loss: bool = False,  # Return the loss of each item too
-                  ) -> tuple:  # Outputs of the model and targets, on the CPU; then the losses
-        """What the model answers to every item of a loader, as it answers
-
-        Raises: ValueError if there is no loader, it is empty, or the loss cannot be taken by item.
-        """
-        gather = self._evaluate(dl, GatherPreds(with_loss=with_loss))
-        if not gather.preds: raise ValueError('the loader has no batches to predict')
-        found = gather.preds, gather.targets, *([gather.losses] if with_loss else [])
-        return tuple(_joined(o) for o in found)
-
-# %% ../nbs/36_learner.ipynb #973e61c2
-class _Predicts(_Answers):
-    "Answers for one item"
-    def predict(self, x: object,  # One item, without the dimension of the batch
-                ) -> tuple:  # Class (by name, if known), its number, and the probabilities
-        "What the model says of one item; where there are no classes, the output three times"
-        x = torch.as_tensor(x) if hasattr(x, '__array__') else x
-        xb = map_tensors(x, lambda o: o[None])
-        with evaluating(self.model):
-            pred = call_model(self.model, to_device(xb, model_device(self.model)))
-        pred = to_detach(pred)[0]
-        probs = probabilities(pred, self.loss_func)
-        if probs is None: return pred, pred, pred
-        number = probs.argmax(-1) if probs.ndim and len(probs) > 1 else (probs > .5).long()
-        names = getattr(self.data, 'classes', None)
-        return (names[int(number)] if names else int(number)), number, probs
-
 # %% ../nbs/36_learner.ipynb #203ad855
 class PrintedText(str):
     "Text that a notebook shows as it is printed"
@@ -423,8 +368,54 @@ def model_summary(model: torch.nn.Module,  # Any model
     return PrintedText('\n'.join(lines))
 
 # %% ../nbs/36_learner.ipynb #1135af52
-class _Summarises(_Predicts):
+class _Summarises(_Saves):
     "Shows the layers"
+
+    def _loader(self, dl):
+        dl = self.data.valid_dl if dl is None else dl
+        if dl is None: raise ValueError('the data has no validation loader: give a loader, dl=…')
+        return dl
+
+    def _evaluate(self, dl, cb):
+        "Run the validation phase alone, with one callback"
+        Runner(cb).evaluate(self._loader(dl), self)
+        return cb
+
+    def validate(self, dl: object = None,  # A loader; the validation loader by default
+                 metrics: object = None,  # Metrics; the learner's by default
+                 ) -> list:  # The mean loss, then the metrics, as floats
+        """Measure the loss and the metrics
+
+        Raises: ValueError if there is no loader.
+        """
+        return self._evaluate(dl, Recorder(metrics=metrics)).valid_row
+
+    def get_preds(self, dl: object = None,  # A loader; the validation loader by default
+                  with_loss: bool = False,  # Return the loss of each item too
+                  ) -> tuple:  # Outputs of the model and targets, on the CPU; then the losses
+        """What the model answers to every item of a loader, as it answers
+
+        Raises: ValueError if there is no loader, it is empty, or the loss cannot be taken by item.
+        """
+        gather = self._evaluate(dl, GatherPreds(with_loss=with_loss))
+        if not gather.preds: raise ValueError('the loader has no batches to predict')
+        found = gather.preds, gather.targets, *([gather.losses] if with_loss else [])
+        return tuple(_joined(o) for o in found)
+
+    def predict(self, x: object,  # One item, without the dimension of the batch
+                ) -> tuple:  # Class (by name, if known), its number, and the probabilities
+        "What the model says of one item; where there are no classes, the output three times"
+        x = torch.as_tensor(x) if hasattr(x, '__array__') else x
+        xb = map_tensors(x, lambda o: o[None])
+        with evaluating(self.model):
+            pred = call_model(self.model, to_device(xb, model_device(self.model)))
+        pred = to_detach(pred)[0]
+        probs = probabilities(pred, self.loss_func)
+        if probs is None: return pred, pred, pred
+        number = probs.argmax(-1) if probs.ndim and len(probs) > 1 else (probs > .5).long()
+        names = getattr(self.data, 'classes', None)
+        return (names[int(number)] if names else int(number)), number, probs
+
     def summary(self) -> PrintedText:  # A table
         "The layers of the model, with the shapes that one batch has after each"
         xb = to_device(self.data.one_batch()[0], model_device(self.model))
@@ -445,9 +436,25 @@ class _Explains(_Summarises):
         "The same as `explain`, under fastai v2's name"
         self.explain()
 
-# %% ../nbs/36_learner.ipynb #473bce0e
-class _LearnerSetup(_Explains):
-    "Takes the parts of a learner and fills in what was left out"
+# %% ../nbs/36_learner.ipynb #831b2b85
+def default_loss(data: object,  # A `DataBunch`
+                 ) -> object:  # Cross entropy for class numbers, squared error for real numbers
+    """The loss that suits the targets, if there is an obvious one
+
+    Raises: ValueError if the targets are neither class numbers nor real numbers.
+    """
+    if getattr(data, 'loss_func', None) is not None: return data.loss_func
+    yb = data.one_batch()[1] if hasattr(data, 'one_batch') else None
+    if isinstance(yb, torch.Tensor) and yb.is_floating_point(): return F.mse_loss
+    if isinstance(yb, torch.Tensor) and yb.dtype == torch.int64: return F.cross_entropy
+    raise ValueError('loss_func: the targets do not tell which loss suits them, so give one')
+
+# %% ../nbs/36_learner.ipynb #d42371cc
+class Learner(_Explains):
+    """Holds what is trained, and trains it
+
+    Source: the names and defaults are those of fastai v1 and v2.
+    """
     running = False
 
     def __init__(self, data: object,  # Loaders and what is known of them: a `DataBunch`
@@ -482,25 +489,6 @@ class _LearnerSetup(_Explains):
         self.add_cbs([TrainEvalCallback(), Recorder(), *([] if silent else [ProgressCallback()])])
         self.add_cbs([make(self) for make in listify(callback_fns)] + listify(cbs))
 
-# %% ../nbs/36_learner.ipynb #831b2b85
-def default_loss(data: object,  # A `DataBunch`
-                 ) -> object:  # Cross entropy for class numbers, squared error for real numbers
-    """The loss that suits the targets, if there is an obvious one
-
-    Raises: ValueError if the targets are neither class numbers nor real numbers.
-    """
-    if getattr(data, 'loss_func', None) is not None: return data.loss_func
-    yb = data.one_batch()[1] if hasattr(data, 'one_batch') else None
-    if isinstance(yb, torch.Tensor) and yb.is_floating_point(): return F.mse_loss
-    if isinstance(yb, torch.Tensor) and yb.dtype == torch.int64: return F.cross_entropy
-    raise ValueError('loss_func: the targets do not tell which loss suits them, so give one')
-
-# %% ../nbs/36_learner.ipynb #d42371cc
-class Learner(_LearnerSetup):
-    """Holds what is trained, and trains it
-
-    Source: the names and defaults are those of fastai v1 and v2.
-    """
     def split(self, splitter: object,  # Makes the groups from the model; or the groups, or `None`
               ):
         "Choose the layer groups; each is a module, or a list of modules or parameters"

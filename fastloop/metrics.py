@@ -611,9 +611,10 @@ def as_metric(
     over_epoch = hasattr(getattr(metric, 'func', None), 'epoch_metric')  # a partial of such a one
     return EpochMetric(metric) if over_epoch else AverageMetric(metric)
 
-# %% ../nbs/21_metrics.ipynb #17ef4839
-class _Stats:
-    "The numbers of an epoch, read from the objects that measure them"
+# %% ../nbs/21_metrics.ipynb #8aefc64f
+class AvgStats:
+    "Means of the loss and the metrics over an epoch, weighted by batch size."
+
     @property
     def count(self) -> int:  # number of samples
         "Count the samples seen since `reset`."
@@ -634,9 +635,6 @@ class _Stats:
         phase = 'train' if self.in_train else 'valid'
         return f'{phase}: [{numbers}]' if numbers else f'{phase}: no data'
 
-# %% ../nbs/21_metrics.ipynb #8aefc64f
-class AvgStats(_Stats):
-    "Means of the loss and the metrics over an epoch, weighted by batch size."
     def __init__(
         self,
         metrics: list,  # functions of predictions and targets, or metric objects

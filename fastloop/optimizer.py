@@ -133,9 +133,9 @@ def _check_numbers(name, vals):
         if not isinstance(o, (Real, torch.Tensor)):
             raise ValueError(f'{name} must be a number or one number per layer group, not {o!r}')
 
-# %% ../nbs/22_optimizer.ipynb #9b6f765a
-class _Places(_TorchOptimizer):
-    "Knows under which key the optimizer keeps each hyper-parameter"
+# %% ../nbs/22_optimizer.ipynb #6d6ea7dd
+class _HyperParameters(_TorchOptimizer):
+    "Hyper-parameters as properties"
 
     def __init__(self, opt, width):
         super().__init__(opt, width)
@@ -152,10 +152,6 @@ class _Places(_TorchOptimizer):
         keys = dict.fromkeys([*self._places, *self.opt.param_groups[0]])
         names = ', '.join(k for k in keys if k != 'params')
         raise ValueError(f'{type(self.opt).__name__} has no {name!r}; it has {names}')
-
-# %% ../nbs/22_optimizer.ipynb #6d6ea7dd
-class _HyperParameters(_Places):
-    "Hyper-parameters as properties"
 
     def _get(self, name):
         "The last layer group's value, or None"
@@ -187,9 +183,9 @@ class _HyperParameters(_Places):
     mom = _named('mom', 'Momentum, `momentum` or `betas[0]`; None if there is none')
     beta = _named('beta', 'Smoothing of squares, `alpha` or `betas[1]`; None if there is none')
 
-# %% ../nbs/22_optimizer.ipynb #9129e4ba
-class _Keys(_HyperParameters):
-    "Hyper-parameters by the optimizer's own keys"
+# %% ../nbs/22_optimizer.ipynb #185fef16
+class _NamedValues(_HyperParameters):
+    "Writing by key"
 
     def read_val(
         self,
@@ -209,10 +205,6 @@ class _Keys(_HyperParameters):
     ) -> dict:  # name: one value per layer group, for those of lr, mom, beta, wd that it has
         "Read the values inside the optimizer for the four named hyper-parameters."
         return {name: self.read_val(name) for name in self._places}
-
-# %% ../nbs/22_optimizer.ipynb #185fef16
-class _NamedValues(_Keys):
-    "Writing by key"
 
     def set_val(
         self,
@@ -243,9 +235,8 @@ class _NamedValues(_Keys):
                 group[key] = tuple(vals[i//width]) if pairs else vals[i//width]
         return self.read_val(key)
 
-# %% ../nbs/22_optimizer.ipynb #a6a94b54
-class _WeightDecay(_NamedValues):
-    "Weight decay of both kinds over any torch optimizer"
+# %% ../nbs/22_optimizer.ipynb #28615e05
+class _Decay(_NamedValues):
 
     def __init__(self, opt, width, wd, true_wd, bn_wd):
         super().__init__(opt, width)
@@ -282,8 +273,6 @@ class _WeightDecay(_NamedValues):
         if self._by_hand:
             self._places['wd'] = ('true_weight_decay', None)
 
-# %% ../nbs/22_optimizer.ipynb #28615e05
-class _Decay(_WeightDecay):
     true_wd = property(lambda self: self._true_wd, doc='Is the decay kept apart from the gradient?')
     bn_wd = property(lambda self: self._bn_wd, doc='Do biases and normalizations decay as well?')
 
@@ -393,9 +382,9 @@ def _state_for(p, state, names):
             return False
     return True
 
-# %% ../nbs/22_optimizer.ipynb #ce9c870f
-class _FusedStep:
-    "One kernel call for each run of parameter groups with equal hyper-parameters"
+# %% ../nbs/22_optimizer.ipynb #ef2c5ec8
+class _PlannedStep:
+    "Gathers what the kernel needs, whenever something changed"
 
     def __init__(self, opt, by_hand):
         keys, self.columns, self.kernel = _kernels[type(opt)]
@@ -432,10 +421,6 @@ class _FusedStep:
                 and all(map(is_, self.opt.state.values(), self.states))
                 and all(d.get(name) is o for d, name, o in self.kept))
 
-# %% ../nbs/22_optimizer.ipynb #ef2c5ec8
-class _PlannedStep(_FusedStep):
-    "Gathers what the kernel needs, whenever something changed"
-
     def _plan(self, seen, params, grads):
         "List the runs of groups, and the state of their parameters in columns"
         groups, state, self.runs = self.opt.param_groups, self.opt.state, None
@@ -456,9 +441,9 @@ class _PlannedStep(_FusedStep):
         self.seen, self.params, self.kept = seen, params, kept
         self.states = list(state.values())
 
-# %% ../nbs/22_optimizer.ipynb #ec06ed7f
-class _Prepared(_Decay):
-    "Knows whether the fused step may be taken"
+# %% ../nbs/22_optimizer.ipynb #a3566763
+class _Step(_Decay):
+    "The step, and clearing gradients after it"
 
     def __init__(self, *args):
         super().__init__(*args)
@@ -477,10 +462,6 @@ class _Prepared(_Decay):
                     or torch_optimizer._global_optimizer_pre_hooks
                     or torch_optimizer._global_optimizer_post_hooks
                     or 'step' in opt.__dict__ or profiler._is_profiler_enabled)
-
-# %% ../nbs/22_optimizer.ipynb #a3566763
-class _Step(_Prepared):
-    "The step, and clearing gradients after it"
 
     def step(
         self,
@@ -567,9 +548,14 @@ def _copy_values(olds, old_width, news, new_width):
         old = olds[layer*old_width + min(i % new_width, old_width - 1)]
         group.update({k: v for k, v in old.items() if k in group and k != 'params'})
 
-# %% ../nbs/22_optimizer.ipynb #87e55079
-class _Making(_Keeping):
-    "Make optimizers from layer groups"
+# %% ../nbs/22_optimizer.ipynb #43397dd8
+class OptimWrapper(_Keeping):
+    """A torch optimizer with layer groups, a name for each hyper-parameter, and true weight decay.
+
+    It is a `torch.optim.Optimizer` to whoever asks, so torch's own schedulers accept it; `opt` is
+    the optimizer inside, which holds all values.
+    Source: fastai v1, `OptimWrapper`.
+    """
 
     @classmethod
     def create(
@@ -604,15 +590,6 @@ class _Making(_Keeping):
         res = self.create(self.opt_func, self.lr, layer_groups, 0., self.true_wd, self.bn_wd)
         _copy_values(self.param_groups, self._width, res.param_groups, res._width)
         return res
-
-# %% ../nbs/22_optimizer.ipynb #43397dd8
-class OptimWrapper(_Making):
-    """A torch optimizer with layer groups, a name for each hyper-parameter, and true weight decay.
-
-    It is a `torch.optim.Optimizer` to whoever asks, so torch's own schedulers accept it; `opt` is
-    the optimizer inside, which holds all values.
-    Source: fastai v1, `OptimWrapper`.
-    """
 
     def __init__(
         self,

@@ -348,32 +348,150 @@ def optional_packages_are_imported_late(rooms):
 
 
 # ---- size and style ------------------------------------------------------------------------------
-def is_loop(cell):
-    "Is this the cell of the loop itself?"
-    return any(isinstance(o, ast.ClassDef) and o.name == 'Runner' for o in cell.statements)
+def docstring_lines(tree):
+    "The lines of all docstrings in a tree"
+    found = set()
+    for o in ast.walk(tree):
+        if not isinstance(o, DEFINITIONS) or ast.get_docstring(o) is None: continue
+        found |= set(range(o.body[0].lineno, o.body[0].end_lineno+1))
+    return found
 
 
-def code_lines(cell):
-    "The lines of a cell that hold code or comments: no empty ones, no directives"
-    lines = [o.strip() for o in cell.source.splitlines()]
-    return sum(bool(o) and not o.startswith('#|') for o in lines)
+def signature_lines(tree):
+    "The lines of signatures but for their first: they are there for the comments on parameters"
+    functions = [o for o in ast.walk(tree) if isinstance(o, FUNCTIONS)]
+    found = set()
+    for o in functions:
+        ends = [o.lineno] + [p.end_lineno for p in ast.walk(o.args) if hasattr(p, 'end_lineno')]
+        ends += [o.returns.end_lineno] if o.returns else []
+        closed = max(ends) if o.body[0].lineno == max(ends) else o.body[0].lineno-1
+        found |= set(range(o.lineno+1, closed+1))
+    return found
+
+
+def code_lines(cell, node=None):
+    """How many lines of a cell, or of one definition in it, hold code
+
+    Docstrings, comments, and the lines that signatures take to comment their parameters are not
+    counted.
+    """
+    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
+               tokenize.ENDMARKER}
+    tokens = tokenize.generate_tokens(io.StringIO(cell.code).readline)
+    lines = {i for o in tokens if o.type not in skipped for i in range(o.start[0], o.end[0]+1)}
+    lines -= docstring_lines(cell.tree) | signature_lines(cell.tree)
+    return len(lines & set(range(node.lineno, node.end_lineno+1)) if node else lines)
 
 
 @rule
 def cells_are_small(rooms):
-    """40 lines at most, the loop 60; at most a third of a notebook's code cells over 16
+    """40 lines at most but for classes, which are whole; a third of a room's cells over 16 lines
 
-    A list of imports is not read line by line and does not count for the third.
+    A list of imports is not read line by line and does not count for the third; nor does a class.
     """
     for room in rooms:
+        long = 0
         for cell in room.code:
+            if any(isinstance(o, ast.ClassDef) for o in cell.statements): continue
             size = len(cell.source.splitlines())
-            if size > (60 if is_loop(cell) and cell.is_export else 40):
-                yield f'{cell.where}: {size} lines'
-        long = sum(code_lines(o) > 16 and not all(map(is_import, o.statements))
-                   for o in room.code)
+            if size > 40: yield f'{cell.where}: {size} lines'
+            long += code_lines(cell) > 16 and not all(map(is_import, cell.statements))
         if 3*long > len(room.code):
             yield f'{room.name}: {long} of {len(room.code)} code cells have more than 16 lines'
+
+
+@rule
+def classes_are_short(rooms):
+    "An exported class has at most 120 lines of code, and a function at most 25"
+    for room in rooms:
+        for cell in room.exported:
+            for o in ast.walk(cell.tree):
+                if not isinstance(o, DEFINITIONS): continue
+                most, size = 120 if isinstance(o, ast.ClassDef) else 25, code_lines(cell, o)
+                if size > most: yield f'{cell.where}: `{o.name}` has {size} lines of code'
+
+
+def classes(rooms):
+    "Every exported class, with its cell"
+    for room in rooms:
+        for cell in room.exported:
+            yield from ((cell, o) for o in cell.statements if isinstance(o, ast.ClassDef))
+
+
+def bases(node): return [ast.unparse(o).split('.')[-1] for o in node.bases]
+
+
+def uses(rooms):
+    "How often each name is used in exported code, otherwise than as a base class"
+    found = {}
+    for room in rooms:
+        for cell in room.exported:
+            own = {id(b) for o in ast.walk(cell.tree) if isinstance(o, ast.ClassDef)
+                   for b in o.bases}
+            for o in ast.walk(cell.tree):
+                if isinstance(o, ast.Name) and id(o) not in own:
+                    found[o.id] = found.get(o.id, 0) + 1
+    return found
+
+
+@rule
+def classes_are_no_staircase(rooms):
+    "A private class has more than one subclass, or some other use"
+    used = uses(rooms)
+    for cell, node in classes(rooms):
+        heirs = [o.name for _, o in classes(rooms) if node.name in bases(o)]
+        if node.name.startswith('_') and len(heirs) == 1 and not used.get(node.name):
+            yield f'{cell.where}: `{node.name}` is only a step below `{heirs[0]}`'
+
+
+@rule
+def classes_stand_near_their_base(rooms):
+    "Between a public class and the base it is a kind of stands at most one class, with other heirs"
+    known, heirs = {}, {}
+    for cell, node in classes(rooms):
+        known.setdefault((namespace(cell.room), node.name), node)
+        for o in bases(node): heirs.setdefault(o, set()).add(node.name)
+
+    def between(space, node, name):
+        "The names of our classes above `node`, up to the base, which is not counted"
+        ways = [[]]
+        for o in bases(node):
+            above = known.get((space, o)) or known.get(('', o))
+            if above is not None and above is not node: ways.append([o, *between(space, above, o)])
+        return max(ways, key=len)
+
+    for cell, node in classes(rooms):
+        if node.name.startswith('_'): continue
+        inner = between(namespace(cell.room), node, node.name)[:-1]
+        if len(inner) > 1: yield f'{cell.where}: `{node.name}` stands on {", ".join(inner)}'
+        elif inner and len(heirs[inner[0]]) == 1:
+            yield f'{cell.where}: `{inner[0]}` has no other heir than `{node.name}`'
+
+
+@rule
+def modules_keep_their_secrets(rooms):
+    "No private name is imported from another module"
+    for room in rooms:
+        for cell in room.exported:
+            for module, name, _ in imported(cell.tree):
+                if is_ours(module) and name and re.match('_[a-z]', name, flags=re.I):
+                    if not name.startswith('__'): yield f'{cell.where}: imports {name} of {module}'
+
+
+@rule
+def pages_keep_to_their_size(rooms):
+    "In parts 1 to 4: at most 1,500 words, 200 exported lines of code, three public classes"
+    for room in rooms:
+        if not 10 <= room.number < 50: continue
+        texts = [re.sub(r'^\s*```.*?^\s*```', '', o.source, flags=re.M | re.S)
+                 for o in room.cells if not o.is_code]
+        words = sum(len(o.split()) for o in texts)
+        if words > 1500: yield f'{room.name}: {words} words'
+        lines = sum(code_lines(o) for o in room.exported if not all(map(is_import, o.statements)))
+        if lines > 200: yield f'{room.name}: {lines} exported lines'
+        public = [n for c in room.exported if c.is_export for n, o in c.public
+                  if isinstance(o, ast.ClassDef)]
+        if len(public) > 3: yield f'{room.name}: {len(public)} public classes'
 
 
 @rule
@@ -517,7 +635,9 @@ def exports_do_not_pile_up(rooms):
         row = 0
         for cell in room.code:
             if cell not in room.exported: row = 0
-            row += any(isinstance(o, DEFINITIONS) for _, o in cell.public)
+            row += any(isinstance(o, ast.ClassDef)
+                       or isinstance(o, DEFINITIONS) and not o.name.startswith('_')
+                       for o in cell.statements)
             if row == 4: yield f'{cell.where}: the fourth exported definition before any example'
 
 

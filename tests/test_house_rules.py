@@ -96,6 +96,16 @@ def defines(source, name='other'):
 
 
 LONG = '\n'.join(f'x{i} = {i}' for i in range(41))
+BASES = """class A: x = 1
+class B(A): x = 2
+class C({}): x = 3
+class D({}): x = 4
+"""  # D stands on C, B and A, or on a B that nobody else stands on
+
+
+def indented(lines, by=4): return '\n'.join(' '*by + f'x{i} = {i}' for i in range(lines))
+
+
 LOADER = {'11_data.load.ipynb': good(module='data.load')}
 # name of a rule -> notebooks that break it, in ways that must each be found
 BAD = {
@@ -143,8 +153,32 @@ BAD = {
         {'00_core.ipynb': good(code('#| export\nif 1:\n    if 2:\n        import pandas'))}],
     'cells_are_small': [
         {'00_core.ipynb': good(code(LONG))},
-        {'32_runner.ipynb': good(code('#| export\nclass Runner: "Runs."\n' + LONG + '\n' + LONG))},
         {'00_core.ipynb': good(*[code('\n'.join(LONG.split('\n')[:17]))]*3)}],
+    'classes_are_short': [
+        {'00_core.ipynb': good(*defines('class Wide:\n' + indented(121), 'Wide'))},
+        {'00_core.ipynb': good(*defines('def wide():\n' + indented(26), 'wide'))},
+        {'00_core.ipynb': good(*defines('class Wide:\n    def _f(self):\n' + indented(26, 8),
+                                        'Wide'))}],
+    'classes_are_no_staircase': [
+        {'00_core.ipynb': good(*defines('class _Step: x = 1\nclass Top(_Step): y = 1', 'Top'))},
+        {'00_core.ipynb': good(code('#| exporti\nclass _Step: x = 1')),
+         '11_data.load.ipynb': good(*defines('class Top(_Step): y = 1', 'Top'),
+                                    module='data.load')}],
+    'classes_stand_near_their_base': [
+        {'00_core.ipynb': good(*defines(BASES.format('B', 'C'), 'D'))},
+        {'00_core.ipynb': good(*defines(BASES.format('A', 'C'), 'D'))}],
+    'modules_keep_their_secrets': [
+        {'00_core.ipynb': good(), '11_data.load.ipynb': good(code(f'#| export\n{o}'),
+                                                            module='data.load')}
+        for o in ('from fastloop.core import _double', 'from fastloop.core import double, _Twice',
+                  'def _f():\n    from fastloop.core import _double')],
+    'pages_keep_to_their_size': [
+        {'11_data.load.ipynb': good(text('word '*1500), module='data.load')},
+        {'11_data.load.ipynb': good(*[code('#| exporti\n' + LONG) for _ in range(5)],
+                                    module='data.load')},
+        {'11_data.load.ipynb': good(*[o for i in 'abcd' for o in
+                                      defines(f'class {i.upper()}: "Fine."', i.upper())],
+                                    module='data.load')}],
     'notebooks_are_small': [{'00_core.ipynb': good(text('x'*300_000))}],
     'lines_are_short': [{'00_core.ipynb': good(code(f'x = {"1 + "*30}1'))}],
     'statements_have_their_own_lines': [
@@ -182,8 +216,10 @@ BAD = {
         {'00_core.ipynb': room(code(DOUBLE))},
         {'00_core.ipynb': room(code(DOUBLE), code('x'), code('y'), code(USE, SHOWN))}],
     'exports_do_not_pile_up': [
-        {'00_core.ipynb': good(*[code(f'#| export\ndef f{i}(): "Nothing."') for i in range(4)],
-                               code('assert f0\nf0', SHOWN))}],
+        {'00_core.ipynb': good(*[code(f'#| export\n{o}') for o in (
+            'def f0(): "Nothing."', 'def f1(): "Nothing."', how, 'def f3(): "Nothing."')],
+                               code('assert f0\nf0', SHOWN))}
+        for how in ('def f2(): "Nothing."', 'class _Private: "Nothing."')],
     'exports_have_docstrings': [
         {'00_core.ipynb': good(*defines(o))}
         for o in ('def other(): return 1', 'class other: x = 1',

@@ -116,9 +116,10 @@ def _own_names(cb):
     names = {o.attr for o in targets if getattr(o.value, 'id', None) == 'self'}
     return names.union(getattr(cb, '__dict__', ())) - {'model', 'opt'}
 
-# %% ../../nbs/31_callback.explain.ipynb #b6a040ce
-class _Paths(ast.NodeVisitor):
-    "Knows which expressions in a method lead to the state of the run"
+# %% ../../nbs/31_callback.explain.ipynb #a4ed2196
+class _Keys(ast.NodeVisitor):
+    "Knows which keys a dictionary has"
+
     def __init__(self, cb, own):
         self.cb, self.own, self.names, self.keys = cb, own, {}, {}
 
@@ -139,9 +140,6 @@ class _Paths(ast.NodeVisitor):
         path = (*base, key)
         return ('run', keras[path]) if path in keras else path
 
-# %% ../../nbs/31_callback.explain.ipynb #da324baa
-class _Texts(_Paths):
-    "Knows which text an expression stands for"
     def text(self, node):
         if isinstance(node, ast.Constant): value = node.value
         elif isinstance(node, ast.Attribute) and self.path(node.value) == ('self',):
@@ -149,9 +147,6 @@ class _Texts(_Paths):
         else: value = None
         return value if isinstance(value, str) else None
 
-# %% ../../nbs/31_callback.explain.ipynb #a4ed2196
-class _Keys(_Texts):
-    "Knows which keys a dictionary has"
     def keys_of(self, node):
         if isinstance(node, ast.Name): return self.keys.get(node.id)
         if isinstance(node, ast.Dict):
@@ -168,9 +163,10 @@ class _Keys(_Texts):
         names = {o.arg for o in node.keywords if o.arg}
         return names.union(*(self.keys_of(o) or () for o in inner))
 
-# %% ../../nbs/31_callback.explain.ipynb #65a55d5e
-class _Assigns(_Keys):
-    "Notes what is assigned to"
+# %% ../../nbs/31_callback.explain.ipynb #27760948
+class _Statements(_Keys):
+    "Goes through the other statements"
+
     def __init__(self, cb, own, found, seen):
         super().__init__(cb, own)
         self.found, self.seen = found, seen
@@ -191,9 +187,6 @@ class _Assigns(_Keys):
             self.keys_of(target.value).update({self.text(target.slice)} - {None})
         elif self.path(target.value) != ('self',): self.write(self.path(target))
 
-# %% ../../nbs/31_callback.explain.ipynb #020f063c
-class _Loops(_Assigns):
-    "Knows what the variable of a loop stands for"
     def each(self, target, source):
         name = getattr(getattr(source, 'func', None), 'id', None)
         parts = getattr(target, 'elts', [])
@@ -208,9 +201,6 @@ class _Loops(_Assigns):
             if isinstance(target, ast.Name):
                 self.names[target.id] = self.step(self.path(source), '[]')
 
-# %% ../../nbs/31_callback.explain.ipynb #2f4c0cbc
-class _Assignments(_Loops):
-    "Goes through the assignments of a method"
     def visit_Assign(self, node):
         self.generic_visit(node)
         for target in node.targets: self.assign(target, node.value)
@@ -223,9 +213,6 @@ class _Assignments(_Loops):
         self.generic_visit(node)
         self.assign(node.target, node.value)
 
-# %% ../../nbs/31_callback.explain.ipynb #27760948
-class _Statements(_Assignments):
-    "Goes through the other statements"
     def visit_AugAssign(self, node):
         self.generic_visit(node)
         target, path = node.target, self.path(node.target)
@@ -244,9 +231,14 @@ class _Statements(_Assignments):
         for o in node.body: self.visit(o)
         self.moment = moment
 
-# %% ../../nbs/31_callback.explain.ipynb #4b4a8d18
-class _Calls(_Statements):
-    "Looks behind the calls in a method"
+# %% ../../nbs/31_callback.explain.ipynb #fc4e3af4
+_true_means = dict(backward_end='skip_step', step_end='skip_zero', batch_end='stop_epoch',
+                   epoch_end='stop_training')
+
+# %% ../../nbs/31_callback.explain.ipynb #87b8f728
+class _Reader(_Statements):
+    "Reads a method from its first line to its last"
+
     def visit_Call(self, node):
         self.generic_visit(node)
         func, args = node.func, node.args
@@ -267,9 +259,6 @@ class _Calls(_Statements):
         elif func.attr.endswith('_') and not func.attr.endswith('__'): self.write(base)
         else: self.enter(node)
 
-# %% ../../nbs/31_callback.explain.ipynb #199947b6
-class _Enters(_Calls):
-    "Reads the methods that a method calls"
     def enter(self, node, moment=None):
         classes, func = type(self.cb).__mro__, node.func
         if getattr(getattr(func.value, 'func', None), 'id', None) == 'super':
@@ -285,12 +274,6 @@ class _Enters(_Calls):
         if inner.depth < 9: inner.read(getattr(found, '__func__', found),
                                        given + [self.path(o) for o in node.args], named, moment)
 
-# %% ../../nbs/31_callback.explain.ipynb #fc4e3af4
-_true_means = dict(backward_end='skip_step', step_end='skip_zero', batch_end='stop_epoch',
-                   epoch_end='stop_training')
-
-class _Bare(_Enters):
-    "Knows what a bare value means as an answer"
     def bare(self, node):
         fixed, moment = isinstance(node, ast.Constant), self.moment
         call = getattr(node, 'func', None)
@@ -302,9 +285,6 @@ class _Bare(_Enters):
         yes = node.value is True if fixed else isinstance(node, (ast.Compare, ast.UnaryOp))
         return {_true_means[moment]} if yes and moment in _true_means else set()
 
-# %% ../../nbs/31_callback.explain.ipynb #20fcc879
-class _Answers(_Bare):
-    "Reads the answers that a method gives"
     def visit_Return(self, node):
         if self.moment and node.value: self.answer(node.value)
         self.generic_visit(node)
@@ -320,9 +300,6 @@ class _Answers(_Bare):
         if keys is None and not parts: keys = self.bare(node)
         for key in keys or (): self.found |= set(_answers.get(key, (key,)))
 
-# %% ../../nbs/31_callback.explain.ipynb #87b8f728
-class _Reader(_Answers):
-    "Reads a method from its first line to its last"
     def read(self, function, given, named, moment=None):
         tree, self.code = _syntax_of(function), getattr(function, '__code__', None)
         key = (self.code, *given, *sorted(named.items(), key=str), moment)

@@ -127,9 +127,10 @@ def _own(o, name):
     "An attribute of `o` or its class, without looking anywhere else"
     return getattr(o, '__dict__', {}).get(name, getattr(type(o), name, None))
 
-# %% ../../nbs/31_callback.handler.ipynb #ea058274
-class _Driven(_State):
-    "The methods by which a loop drives the handler"
+# %% ../../nbs/31_callback.handler.ipynb #178a977f
+class _Ended(_State):
+    "The methods for the end of a batch, an epoch and a fit"
+
     def on_train_begin(self, epochs: int,  # Number of epochs
                        pbar: object,  # Progress bar, or `None`
                        metrics: object,  # The metrics of the learner
@@ -168,9 +169,6 @@ class _Driven(_State):
         self.ask_all('loss_begin', metrics=False)
         return self.state_dict['last_output']
 
-# %% ../../nbs/31_callback.handler.ipynb #17fe4e89
-class _Stepped(_Driven):
-    "The methods from the loss to the end"
     def on_backward_begin(self, loss: torch.Tensor,  # The loss, with its graph
                           ) -> torch.Tensor:  # The loss, perhaps changed
         "The loss is there"
@@ -188,9 +186,6 @@ class _Stepped(_Driven):
         self.ask_all('step_end', metrics=False)
         return self.state_dict['skip_zero']
 
-# %% ../../nbs/31_callback.handler.ipynb #178a977f
-class _Ended(_Stepped):
-    "The methods for the end of a batch, an epoch and a fit"
     def on_batch_end(self, loss: torch.Tensor,  # The loss of this batch
                      ) -> bool:  # Whether to break off this pass over the data
         "A batch is done"
@@ -238,9 +233,13 @@ class _Asking(_Ended):
         if moment == 'epoch_end': return self.state_dict['last_metrics'][0] is not None
         return moment in ('train_begin', 'epoch_begin', 'train_end')
 
-# %% ../../nbs/31_callback.handler.ipynb #92328f2c
-class _Bridged(_Asking):
-    "What the handler knows of the run that it takes part in"
+# %% ../../nbs/31_callback.handler.ipynb #2f013a85
+class CallbackHandler(_Asking):
+    """Talks to callbacks of fastai v1, driven by hand or attached to a run
+
+    Source: fastai v1's `CallbackHandler`, with the bare-value answers of its first months.
+    """
+
     def recorder_of_run(self) -> object:  # The loop's recorder, or `None`
         "Whoever keeps the rows of numbers"
         return next((cb for cb in self.run.cbs if hasattr(type(cb), 'after_validate')
@@ -273,12 +272,6 @@ class _Bridged(_Asking):
         row = recorder.values[-1]
         row[1:1+len(values)] = [o.item() if isinstance(o, torch.Tensor) else o for o in values]
 
-# %% ../../nbs/31_callback.handler.ipynb #2f013a85
-class CallbackHandler(_Bridged):
-    """Talks to callbacks of fastai v1, driven by hand or attached to a run
-
-    Source: fastai v1's `CallbackHandler`, with the bare-value answers of its first months.
-    """
     def set_runner(self, run: object,  # The runner whose events to answer
                    ):
         "Take part in a run, with one helper before all other callbacks and one behind them"

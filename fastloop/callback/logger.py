@@ -149,9 +149,16 @@ class _RowPlace:
             file.flush()
             os.fsync(file.fileno())
 
-# %% ../../nbs/43_callback.logger.ipynb #cba49d88
-class _MakesFile(_RowPlace):
-    "Makes the file anew, or cuts it back"
+# %% ../../nbs/43_callback.logger.ipynb #9fc45491
+def _in_place(names, values, wanted):
+    "Values that belong to `names`, in the order of the names `wanted`"
+    if list(names) == list(wanted): return values
+    found = dict(zip(names, values))
+    return [found.get(o) for o in wanted]
+
+class _Widens(_RowPlace):
+    "Makes the file wider"
+
     def _create(self, header):
         "Replace whatever is there by a file that holds the header"
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -173,15 +180,6 @@ class _MakesFile(_RowPlace):
                 os.fsync(file.fileno())
         self.rows, self.doubtful = max(len(kept)-1, 0), False
 
-# %% ../../nbs/43_callback.logger.ipynb #9fc45491
-def _in_place(names, values, wanted):
-    "Values that belong to `names`, in the order of the names `wanted`"
-    if list(names) == list(wanted): return values
-    found = dict(zip(names, values))
-    return [found.get(o) for o in wanted]
-
-class _Widens(_MakesFile):
-    "Makes the file wider"
     def _widen(self, header):
         "Write the file anew if there are columns that it lacks"
         new = [o for o in self.header if o not in header]
@@ -191,9 +189,10 @@ class _Widens(_MakesFile):
         with atomic_write(self.path) as file: file.write(self._bytes(map(self._line, rows)))
         self.header = wide
 
-# %% ../../nbs/43_callback.logger.ipynb #3b434ae7
-class _Begins(_Widens):
-    "Makes the file ready for a run"
+# %% ../../nbs/43_callback.logger.ipynb #4a44985d
+class RowFile(_Widens):
+    "A CSV file that grows by whole rows"
+
     def begin(self, header: list,  # Names of the columns
               append: bool = False,  # Go on with a file that is there
               rows: int = None,  # Go on too, after so many rows: what comes later is cut off
@@ -219,9 +218,6 @@ class _Begins(_Widens):
             f'{self.path.name} has {self.rows} rows where {rows} were written', stacklevel=3)
         self._widen(list(header))
 
-# %% ../../nbs/43_callback.logger.ipynb #4a44985d
-class RowFile(_Begins):
-    "A CSV file that grows by whole rows"
     def write(self, header: list,  # Names of the columns
               values: list,  # One value for each
               ):
@@ -304,9 +300,13 @@ class _HasFile(_PassesRows):
         "Let the next fit cut the file back to the rows it had then, and go on from there"
         self.loaded = state['rows']
 
-# %% ../../nbs/43_callback.logger.ipynb #8fe11dd3
-class _ReadsFile(_HasFile):
-    "Reads the file, and bears with a disk that is full"
+# %% ../../nbs/43_callback.logger.ipynb #f24a7e3c
+class CSVLogger(_HasFile):
+    """Writes a row to a CSV file when an epoch ends
+
+    Source: the name, the file and the defaults are those of fastai v1; `separator` is Keras'.
+    """
+
     def _try(self, work, *args):
         "Do `work`; say once if the disk does not play along"
         try: work(*args)
@@ -329,12 +329,6 @@ class _ReadsFile(_HasFile):
         "The table that was written, under fastai v2's name"
         return self.read_logged_file()
 
-# %% ../../nbs/43_callback.logger.ipynb #f24a7e3c
-class CSVLogger(_ReadsFile):
-    """Writes a row to a CSV file when an epoch ends
-
-    Source: the name, the file and the defaults are those of fastai v1; `separator` is Keras'.
-    """
     def begin_fit(self):
         "Find out where the file is"
         super().begin_fit()
@@ -360,9 +354,12 @@ class CSVLogger(_ReadsFile):
         if self.started: self._try(self.file.flush)
         self.started, self.loaded = False, None
 
-# %% ../../nbs/43_callback.logger.ipynb #cdaae2b6
-class _KeepsLists(_PassesRows):
-    "A dictionary of lists, and how it is carried over a restart"
+# %% ../../nbs/43_callback.logger.ipynb #6ca3c613
+class History(_PassesRows):
+    """Keeps the numbers of each epoch: `history` maps each column to its list
+
+    Source: the names are those of Keras.
+    """
     loaded = False
 
     def __init__(self, learn: object = None,  # The learner
@@ -388,12 +385,6 @@ class _KeepsLists(_PassesRows):
         self.epoch, self.loaded = list(state['epoch']), True
         self.history = {k: list(v) for k, v in state['history'].items()}
 
-# %% ../../nbs/43_callback.logger.ipynb #6ca3c613
-class History(_KeepsLists):
-    """Keeps the numbers of each epoch: `history` maps each column to its list
-
-    Source: the names are those of Keras.
-    """
     def begin_fit(self):
         "Start anew, unless a state was loaded for this fit"
         super().begin_fit()
@@ -552,8 +543,9 @@ def check_headers(headers: dict,  # Names and values, or `None`
 class NotDelivered(HTTPException):
     "A web server answered, and did not take what was sent"
 
-class _Posts(_Address):
-    "Sends one row and says whether it has arrived"
+# %% ../../nbs/43_callback.logger.ipynb #6c66c95a
+class _Explains(_Address):
+    "Says what went wrong"
     socket = None
 
     def post(self, row: dict,  # Names and numbers
@@ -582,9 +574,6 @@ class _Posts(_Address):
         path, query = quote(self.url.path or '/', safe), quote(self.url.query, safe)
         return f'{path}?{query}' if query else path
 
-# %% ../../nbs/43_callback.logger.ipynb #6c66c95a
-class _Explains(_Posts):
-    "Says what went wrong"
     def reason(self, e: Exception,  # What `post` raised
                ) -> str:  # Without anything that was sent
         "What went wrong, in words"
@@ -594,9 +583,9 @@ class _Explains(_Posts):
         if isinstance(e, HTTPException): return 'its answer is not HTTP'
         return (isinstance(e, OSError) and e.strerror) or type(e).__name__
 
-# %% ../../nbs/43_callback.logger.ipynb #85043555
-class _Queue(_Explains):
-    "Rows that wait to be sent, and the thread that sends them"
+# %% ../../nbs/43_callback.logger.ipynb #121dc9dd
+class RowSender(_Explains):
+    "Sends rows to a web server in the background"
     most = 10_000  # rows that may wait
 
     def __init__(self, *args, **kwargs):
@@ -629,9 +618,6 @@ class _Queue(_Explains):
             if self.problem and not self.quiet:
                 with suppress(Warning): self.tell()
 
-# %% ../../nbs/43_callback.logger.ipynb #52c1e864
-class _Tells(_Queue):
-    "Says once if something went wrong"
     def tell(self):
         "Warn if something went wrong, the first time only"
         with self.lock:
@@ -640,9 +626,6 @@ class _Tells(_Queue):
             warnings.warn(f'RemoteMonitor: {self.shown} did not take a row ({self.problem}). Such '
                           'rows are dropped, later ones are tried; this is said once', stacklevel=4)
 
-# %% ../../nbs/43_callback.logger.ipynb #3a02b9d7
-class _Takes(_Tells):
-    "Takes rows, and hangs up on a server that takes too long"
     def put(self, row: dict,  # Names and numbers
             ):
         "Take one more row; nothing is waited for"
@@ -659,9 +642,6 @@ class _Takes(_Tells):
         if (socket := self.socket) is not None:
             with suppress(OSError): socket.shutdown(2)
 
-# %% ../../nbs/43_callback.logger.ipynb #121dc9dd
-class RowSender(_Takes):
-    "Sends rows to a web server in the background"
     def flush(self, timeout: float = None,  # Seconds; by default as long as rows keep arriving
               ) -> bool:  # Whether nothing waits any more
         "Wait until everything is sent"
@@ -696,9 +676,13 @@ def _finish():
     "Send what waits before Python ends"
     for sender in list(_senders): sender.flush()
 
-# %% ../../nbs/43_callback.logger.ipynb #ab70ec26
-class _HasSender(_PassesRows):
-    "Makes the sender, and lets one wait for it"
+# %% ../../nbs/43_callback.logger.ipynb #349a56d3
+class RemoteMonitor(_PassesRows):
+    """Sends the row of each epoch to a web server, in the background
+
+    Source: the name, the parameters and the form of the request are those of Keras.
+    """
+
     def __init__(self, learn: object = None,  # The learner
                  root: str = 'http://localhost:9000',  # Address of the server
                  path: str = '/publish/epoch/end/',  # What comes after `root`
@@ -721,12 +705,6 @@ class _HasSender(_PassesRows):
         "Wait as `flush` does, then drop what still waits and end the thread"
         return self.sender.close(timeout)
 
-# %% ../../nbs/43_callback.logger.ipynb #349a56d3
-class RemoteMonitor(_HasSender):
-    """Sends the row of each epoch to a web server, in the background
-
-    Source: the name, the parameters and the form of the request are those of Keras.
-    """
     def begin_fit(self):
         "Warn from the thread that trains"
         super().begin_fit()

@@ -256,8 +256,9 @@ def _is_order(o):
     whole = not o.is_floating_point() if isinstance(o, torch.Tensor) else o.dtype.kind in 'iu'
     return o.ndim == 1 and whole
 
-class _Keeps(_KeepsObjects):
-    "Goes from object to object"
+# %% ../../nbs/41_callback.lr_finder.ipynb #2295fec1
+class TrainingSnapshot(_KeepsObjects):
+    "Everything that training depends on, in memory, to be put back in place"
     most = 10_000  # a longer list is data: it is put back, but its items are not looked at
 
     def is_ours(self, o):
@@ -283,9 +284,6 @@ class _Keeps(_KeepsObjects):
         elif self.is_ours(o): self.inside(o, data)
         else: self.state(o)
 
-# %% ../../nbs/41_callback.lr_finder.ipynb #34f079aa
-class _KeepsAll(_Keeps):
-    "Goes into containers and objects"
     def items(self, o, data=False):
         "Remember a container and what is in it"
         if not isinstance(o, (tuple, frozenset)): self.container(o)
@@ -301,9 +299,6 @@ class _KeepsAll(_Keeps):
         if isinstance(o, DataLoader): vars(o)['_iterator'] = None  # its workers wait
         if not isinstance(o, (nn.Module, Optimizer)): self.state(o)
 
-# %% ../../nbs/41_callback.lr_finder.ipynb #2295fec1
-class TrainingSnapshot(_KeepsAll):
-    "Everything that training depends on, in memory, to be put back in place"
     def __init__(self, learn: object,  # A learner: has `model`, `opt`, `loss_func` and `data`
                  cbs: list = None,  # Callbacks to keep as they are; by default the learner's
                  spare: list = (),  # Objects that are not to be put back
@@ -355,9 +350,17 @@ def _count_groups(opt):
     "Number of layer groups of an optimizer"
     return len(opt.param_groups)//getattr(opt, '_width', 1)
 
-# %% ../../nbs/41_callback.lr_finder.ipynb #c91c04ab
-class _Asked(Callback):
-    "Knows what was asked for"
+# %% ../../nbs/41_callback.lr_finder.ipynb #6fa48301
+class _Listens(Callback):
+    "Hears the loss before anybody scales it"
+    order = -10
+    def __init__(self, finder): self.finder = finder
+
+    def after_loss(self):
+        if self.run.in_train: self.finder.note(float(self.run.loss.detach()))
+
+class _Watches(Callback):
+    "Writes down the curve, and stops in time"
     order = 1000  # the last word on the rate; and the last to tidy up, when others have done so
 
     def __init__(self, learn: object = None,  # The learner
@@ -377,9 +380,6 @@ class _Asked(Callback):
         self.batches, self.best, self.diverged = 0, math.inf, False
         self.smoothen = SmoothenValue(.98)
 
-# %% ../../nbs/41_callback.lr_finder.ipynb #a7188d93
-class _GrowingRate(_Asked):
-    "Sets the rate of each batch"
     def check_groups(self, n: int,  # Number of layer groups
                      ):
         """See whether there is a rate for each layer group
@@ -403,17 +403,6 @@ class _GrowingRate(_Asked):
             for group, rate in zip(opt.param_groups, rates): group['lr'] = rate
         self.rate = rates[-1]
 
-# %% ../../nbs/41_callback.lr_finder.ipynb #6fa48301
-class _Listens(Callback):
-    "Hears the loss before anybody scales it"
-    order = -10
-    def __init__(self, finder): self.finder = finder
-
-    def after_loss(self):
-        if self.run.in_train: self.finder.note(float(self.run.loss.detach()))
-
-class _Watches(_GrowingRate):
-    "Writes down the curve, and stops in time"
     def note(self, loss: float,  # The loss of this batch
              ):
         "Write down one point of the curve"

@@ -169,9 +169,9 @@ class PhaseBar:
         bar.close()
         if place is not None: _clear_widgets(bar, place)
 
-# %% ../../nbs/35_callback.progress.ipynb #09f99b91
-class _KnowsWatcher(Callback):
-    "Finds out who is watching, and hears of batches only if there is a bar to draw"
+# %% ../../nbs/35_callback.progress.ipynb #1a75dc5a
+class _DrawsBar(Callback):
+    "Draws a bar while batches pass"
     mode, recorder = 'off', None
 
     def __init__(self, learn: object = None,  # The learner
@@ -194,9 +194,6 @@ class _KnowsWatcher(Callback):
         vars(self).pop('after_batch', None)
         if self.mode in ('terminal', 'notebook'): self.after_batch = self.tick
 
-# %% ../../nbs/35_callback.progress.ipynb #1a75dc5a
-class _DrawsBar(_KnowsWatcher):
-    "Draws a bar while batches pass"
     interval = 0.1  # seconds from one drawing to the next
 
     def tick(self):
@@ -220,9 +217,9 @@ class _DrawsBar(_KnowsWatcher):
         "Take the bar away"
         self.bar.close()
 
-# %% ../../nbs/35_callback.progress.ipynb #cf7716d8
-class _ShowsTable(_DrawsBar):
-    "Puts lines, or a table, where they can be seen"
+# %% ../../nbs/35_callback.progress.ipynb #2b159214
+class ProgressCallback(_DrawsBar):
+    "A progress bar while a fit runs, and a table with a row for each epoch"
     table, handle, stale, table_due = None, None, False, 0.
 
     def redraw(self):
@@ -253,9 +250,6 @@ class _ShowsTable(_DrawsBar):
         "The table as aligned text"
         return self.table.text if self.table else ''
 
-# %% ../../nbs/35_callback.progress.ipynb #2b159214
-class ProgressCallback(_ShowsTable):
-    "A progress bar while a fit runs, and a table with a row for each epoch"
     order = 10  # after those who add columns to the row
 
     def begin_fit(self):

@@ -226,9 +226,13 @@ def _given(fig, return_fig, ax):
     if not return_fig and ax is None: show_figure(fig)
     return fig if return_fig else None
 
-# %% ../../nbs/34_callback.recorder.ipynb #0acf46f0
-class _Plots(_Recording):
-    "Pictures of what was recorded in each batch"
+# %% ../../nbs/34_callback.recorder.ipynb #97ce7e55
+class Recorder(_Recording):
+    """Records the loss and the hyper-parameters of each batch and a row of numbers for each epoch
+
+    Source: the names are those of fastai v1's `Recorder`.
+    """
+
     def plot(self, skip_start: int = 10,  # Batches to leave out at the beginning
              skip_end: int = 5,  # Batches to leave out at the end
              suggestion: bool = False,  # Mark the rate where the loss falls fastest
@@ -251,9 +255,6 @@ class _Plots(_Recording):
             ax.legend()
         return _given(fig, return_fig, own)
 
-# %% ../../nbs/34_callback.recorder.ipynb #e6ac5ecf
-class _PlotsRates(_Plots):
-    "A picture of the learning rate"
     def plot_lr(self, show_moms: bool = False,  # Draw the momentum beside it
                 skip_start: int = 0,  # Batches to leave out at the beginning
                 skip_end: int = 0,  # Batches to leave out at the end
@@ -274,9 +275,6 @@ class _PlotsRates(_Plots):
             ax.yaxis.label.set_color('C0')
         return _given(fig, return_fig, own)
 
-# %% ../../nbs/34_callback.recorder.ipynb #8d35c6cf
-class _PlotsRows(_PlotsRates):
-    "Pictures of the rows of numbers"
     def plot_metrics(self, skip_start: int = 0,  # Batches to leave out at the beginning
                      skip_end: int = 0,  # Batches to leave out at the end
                      ax: object = None,  # One axis for all; if none, one for each
@@ -307,12 +305,6 @@ class _PlotsRows(_PlotsRates):
         return [(n, row[i]) for n, row in zip(ends, self.values)
                 if row[i] is not None and first <= n <= last]
 
-# %% ../../nbs/34_callback.recorder.ipynb #97ce7e55
-class Recorder(_PlotsRows):
-    """Records the loss and the hyper-parameters of each batch and a row of numbers for each epoch
-
-    Source: the names are those of fastai v1's `Recorder`.
-    """
     def plot_losses(self, skip_start: int = 0,  # Batches to leave out at the beginning
                     skip_end: int = 0,  # Batches to leave out at the end
                     ax: object = None,  # A matplotlib axis; a new figure if there is none

@@ -124,8 +124,9 @@ def _check_count(name, value):
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f'{name} is a whole number from 1 on, not {value!r}')
 
-class _EachBatch(_Scheduler):
-    "Sets values before each training batch"
+# %% ../../nbs/40_callback.schedule.ipynb #67c327e7
+class _Tabled(_Scheduler):
+    "Knows all values in advance"
     _plan, _done = (), 0
 
     def _probed(self, n): return 0, max(0, n-1)  # batch numbers whose values are tried out
@@ -156,9 +157,6 @@ class _EachBatch(_Scheduler):
         "Let go of the optimizer"
         self._opt, self._plan = None, ()
 
-# %% ../../nbs/40_callback.schedule.ipynb #67c327e7
-class _Tabled(_EachBatch):
-    "Knows all values in advance"
     def _length(self, epochs, iters): return epochs*iters
 
     def values(self, epochs: int,  # Number of epochs
@@ -266,9 +264,25 @@ def _cycle(start, high, end, a1, a2, shape):
         return shape(high, end, min(1., (k-a1)/fall))
     return at
 
-# %% ../../nbs/40_callback.schedule.ipynb #4573e6d1
-class _Cycles(_Tabled):
-    "Works out the cycle for a number of epochs and layer groups"
+# %% ../../nbs/40_callback.schedule.ipynb #576be35b
+def _check_moms(moms):
+    "Three momenta, or `None`"
+    if moms is None: return None
+    given = list(_plain(moms)) if hasattr(moms, '__iter__') else [moms]
+    bad = [o for o in given if not isinstance(o, Real) or not 0 <= o <= 1]
+    if bad or len(given) not in (2, 3): raise ValueError(
+        f'moms={moms!r}: give the momentum at the beginning and in the middle, and at the end if '
+        'it is another, each from 0 to 1; or None to leave it alone')
+    return tuple(map(float, (*given, given[0])[:3]))
+
+# %% ../../nbs/40_callback.schedule.ipynb #007b2ac0
+class OneCycleScheduler(_Tabled):
+    """Takes the learning rate up and down again in one cycle, and the momentum the other way
+
+    When the cycle of `tot_epochs` is over and more epochs were asked for, the fit ends there.
+    Source: Smith, arXiv 1803.09820; the arithmetic and the defaults are fastai v1's.
+    """
+
     @property
     def scheduled(self):
         "Names of the hyper-parameters it sets"
@@ -302,9 +316,6 @@ class _Cycles(_Tabled):
             functions['mom'] = _cycle(*self.moms, a1, n-a1, self.shape)
         return functions
 
-# %% ../../nbs/40_callback.schedule.ipynb #576be35b
-class _Ends(_Cycles):
-    "Ends when the cycle is over"
     def _length(self, epochs, iters):
         return min(epochs, self._total(epochs) - (self.start_epoch or 0))*iters
 
@@ -315,23 +326,6 @@ class _Ends(_Cycles):
         if done >= self._total(run.epochs) and run.epoch+1 < run.epochs: return True
         return None
 
-def _check_moms(moms):
-    "Three momenta, or `None`"
-    if moms is None: return None
-    given = list(_plain(moms)) if hasattr(moms, '__iter__') else [moms]
-    bad = [o for o in given if not isinstance(o, Real) or not 0 <= o <= 1]
-    if bad or len(given) not in (2, 3): raise ValueError(
-        f'moms={moms!r}: give the momentum at the beginning and in the middle, and at the end if '
-        'it is another, each from 0 to 1; or None to leave it alone')
-    return tuple(map(float, (*given, given[0])[:3]))
-
-# %% ../../nbs/40_callback.schedule.ipynb #007b2ac0
-class OneCycleScheduler(_Ends):
-    """Takes the learning rate up and down again in one cycle, and the momentum the other way
-
-    When the cycle of `tot_epochs` is over and more epochs were asked for, the fit ends there.
-    Source: Smith, arXiv 1803.09820; the arithmetic and the defaults are fastai v1's.
-    """
     def __init__(self, learn: object = None,  # The learner
                  lr_max: object = None,  # Highest rate; a list for layer groups; or a slice
                  moms: tuple = (0.95, 0.85),  # Momentum outside and in the middle; None: as it is
@@ -392,9 +386,13 @@ def _at_phase(begins, lengths, steppers, k):
     stepper, share = steppers[i], min(1., (k-begins[i])/lengths[i])
     return _between(stepper.func, stepper.start, stepper.end, share)
 
-# %% ../../nbs/40_callback.schedule.ipynb #0b8f31dc
-class _Phases(_Tabled):
-    "Puts phases in a row"
+# %% ../../nbs/40_callback.schedule.ipynb #db1e48fe
+class GeneralScheduler(_Tabled):
+    """Moves hyper-parameters through phases; the training ends when the last one is over
+
+    Source: fastai v1.
+    """
+
     @property
     def scheduled(self):
         "Names of the hyper-parameters it sets"
@@ -419,9 +417,6 @@ class _Phases(_Tabled):
     def _length(self, epochs, iters):
         return max(0, min(epochs*iters, self.total - (self.start_epoch or 0)*iters))
 
-# %% ../../nbs/40_callback.schedule.ipynb #798ed103
-class _EndsEarly(_Phases):
-    "Ends the training with the last phase"
     def set_runner(self, run: object,  # The runner that will announce events
                    ):
         "Listen to the ends of batches only if the phases end before the fit does"
@@ -442,12 +437,6 @@ class _EndsEarly(_Phases):
         done = ((self.start_epoch or 0) + run.epoch + 1)*self._batches
         return True if done >= self.total and run.epoch+1 < run.epochs else None
 
-# %% ../../nbs/40_callback.schedule.ipynb #db1e48fe
-class GeneralScheduler(_EndsEarly):
-    """Moves hyper-parameters through phases; the training ends when the last one is over
-
-    Source: fastai v1.
-    """
     def __init__(self, learn: object = None,  # The learner
                  phases: list = None,  # One `TrainingPhase` after the other
                  start_epoch: int = None,  # Epochs of the plan that were done in an earlier fit
@@ -524,9 +513,17 @@ class _Stand:
         groups = self.opt.param_groups
         return {k: [_copied(o[k]) for o in groups] for k in self.initial[0]}
 
-# %% ../../nbs/40_callback.schedule.ipynb #87456208
-class _Fits(_Scheduler):
-    "Refuses a schedule of torch that does not fit the run"
+# %% ../../nbs/40_callback.schedule.ipynb #0d727d24
+def _table_row(stand):
+    "Rate and, if it moves, momentum: pairs of a name and its value"
+    now = stand.values()
+    moms = now.get('momentum') or [o[0] for o in now.get('betas', ())]
+    rows = [('lr', now['lr'])] + ([('mom', moms)] if _moves_momentum(stand.sched) else [])
+    return [(name, o[0] if len(o) == 1 else o) for name, o in rows]
+
+# %% ../../nbs/40_callback.schedule.ipynb #761f7dde
+class TorchScheduler(_Scheduler):
+    """Drives any scheduler of `torch.optim.lr_scheduler` by the position in training"""
     _measured = False  # whether it follows a measured number
 
     def _check(self, sched):
@@ -546,9 +543,6 @@ class _Fits(_Scheduler):
         if recorder is None: raise ValueError(f'monitor={self.monitor!r}: there is no recorder')
         check_word('monitor', self.monitor, recorder.names)
 
-# %% ../../nbs/40_callback.schedule.ipynb #fded4582
-class _OnShadow(_Fits):
-    "Keeps the schedule of torch in step with the run"
     order, _stand, _last, _given = 60, None, None, None  # after those who fill in the row
 
     @property
@@ -573,9 +567,6 @@ class _OnShadow(_Fits):
             stand.sched.load_state_dict(state['sched'])
             for group, now in zip(stand.opt.param_groups, state['now']): group.update(now)
 
-# %% ../../nbs/40_callback.schedule.ipynb #84fb4982
-class _Follows(_OnShadow):
-    "Copies what has changed to the real optimizer"
     def _copy_out(self):
         now, opt = self._stand.values(), _wrapped(self.learn.opt)
         for key, values in now.items():
@@ -608,9 +599,6 @@ class _Follows(_OnShadow):
         "Let go of the optimizer; the schedule stays, for its state"
         self._opt = None
 
-# %% ../../nbs/40_callback.schedule.ipynb #b98d0924
-class _Keeps(_Follows):
-    "Can be carried over a restart"
     def state_dict(self) -> dict:  # Plain numbers
         "How it began, and for one that measures, how it stands"
         if self._stand is None: return {}
@@ -626,16 +614,6 @@ class _Keeps(_Follows):
         self._given = state or None
         if self._opt is not None: self._bind(_wrapped(self._opt))
 
-# %% ../../nbs/40_callback.schedule.ipynb #0d727d24
-def _table_row(stand):
-    "Rate and, if it moves, momentum: pairs of a name and its value"
-    now = stand.values()
-    moms = now.get('momentum') or [o[0] for o in now.get('betas', ())]
-    rows = [('lr', now['lr'])] + ([('mom', moms)] if _moves_momentum(stand.sched) else [])
-    return [(name, o[0] if len(o) == 1 else o) for name, o in rows]
-
-class _Foretells(_Keeps):
-    "Knows all values in advance"
     def values(self, epochs: int,  # Number of epochs
                iters: int,  # Training batches in an epoch
                opt: object = None,  # The optimizer; by default the learner's
@@ -658,9 +636,6 @@ class _Foretells(_Keeps):
             for name, value in _table_row(stand): table.setdefault(name, []).append(value)
         return table
 
-# %% ../../nbs/40_callback.schedule.ipynb #761f7dde
-class TorchScheduler(_Foretells):
-    """Drives any scheduler of `torch.optim.lr_scheduler` by the position in training"""
     def __init__(self, learn: object = None,  # The learner
                  make: object = None,  # Takes an optimizer, returns a scheduler of torch
                  every: str = 'epoch',  # What it counts as a step: `epoch` or `batch`

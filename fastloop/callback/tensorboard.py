@@ -228,8 +228,9 @@ def _check_count(name, value):
         raise TypeError(f'{name} is a whole number, not {value!r}')
     if value < 0: raise ValueError(f'{name} is 0 or more, not {value}')
 
-class _Empty(Callback):
-    "Knows of no file and no step yet"
+# %% ../../nbs/44_callback.tensorboard.ipynb #a2c68449
+class _Asked(Callback):
+    "What to write, and how often"
     order, in_lr_find = 60, False  # rows are complete when it comes; a search writes no files
 
     def _clear(self):
@@ -237,9 +238,6 @@ class _Empty(Callback):
         self.start, self.next, self.loaded = [0, 0], [0, 0], False  # epoch and batch
         self.waiting, self.found, self.broken, self.epoch_step = [], None, False, 0
 
-# %% ../../nbs/44_callback.tensorboard.ipynb #a2c68449
-class _Asked(_Empty):
-    "What to write, and how often"
     def __init__(self, learn: object = None,  # The learner
                  log_dir: str | Path = None,  # Folder of the run; by default `learn.path/'logs'`
                  every: int = 1,  # Batches from one loss and rate to the next; 0 for none
@@ -268,9 +266,10 @@ class _Asked(_Empty):
         self.log_preds, self.n_preds = log_preds, n_preds
         self._clear()
 
-# %% ../../nbs/44_callback.tensorboard.ipynb #10d683c6
-class _Opened(_Asked):
-    "Opens files, and gives up when they cannot be written any more"
+# %% ../../nbs/44_callback.tensorboard.ipynb #bc101271
+class _Continued(_Asked):
+    "Goes on after a restart, with the right steps"
+
     def _open(self):
         at = [self.run.epoch, self.run.n_iter]
         if not (self.loaded and self.run.n_iter): self.start = list(self.next)
@@ -294,9 +293,6 @@ class _Opened(_Asked):
             if files is not None: files.close()
         except OSError as e: warnings.warn(f'TensorBoardCallback lost events: {e}', stacklevel=2)
 
-# %% ../../nbs/44_callback.tensorboard.ipynb #b39c615f
-class _Closed(_Opened):
-    "Closes the files and takes hooks away on every exit"
     def _unhook(self):
         for hook in self.hooks: hook.remove()
         self.hooks = []
@@ -312,9 +308,6 @@ class _Closed(_Opened):
             self.waiting = []
             self._close_files()
 
-# %% ../../nbs/44_callback.tensorboard.ipynb #bc101271
-class _Continued(_Closed):
-    "Goes on after a restart, with the right steps"
     def state_dict(self) -> dict:  # Plain numbers
         "What is needed to go on; everything known is on the disk afterwards"
         if self.files is not None:
@@ -342,9 +335,9 @@ def _named(tag, values):
     if len(values) == 1: return {tag: values[0]}
     return {f'{tag}_{i}': o for i, o in enumerate(values)}
 
-# %% ../../nbs/44_callback.tensorboard.ipynb #ff218dea
-class _Noted(_Continued):
-    "Remembers the loss, the learning rates and the momenta of batches"
+# %% ../../nbs/44_callback.tensorboard.ipynb #d11a29ee
+class _Epochs(_Continued):
+    "Writes the numbers of epochs, and calls whatever else is written then"
     most, seconds = 512, 10.  # batches kept, and time passed, before they are written
 
     def set_runner(self, run: object,  # The runner that will announce events
@@ -371,9 +364,6 @@ class _Noted(_Continued):
                 self.write_batches()
                 self.files.flush()
 
-# %% ../../nbs/44_callback.tensorboard.ipynb #dea96631
-class _Batches(_Noted):
-    "Writes what it has remembered of batches"
     def write_batches(self):
         "Write the batches that have come since the last call; the device is waited for here"
         rows, self.waiting = self.waiting, []
@@ -387,9 +377,6 @@ class _Batches(_Noted):
             add(Summary(value=[Summary.Value(tag=f'batch/{tag}', simple_value=value)
                                for tag, value in numbers.items()]), step, now)
 
-# %% ../../nbs/44_callback.tensorboard.ipynb #7df9df82
-class _Begins(_Batches):
-    "Finds out where to write, and opens the files when there is something to write"
     def begin_fit(self):
         "Find the folder and the recorder; no file yet"
         path = Path(getattr(self.learn, 'path', None) or '.')/'logs'
@@ -402,9 +389,6 @@ class _Begins(_Batches):
         if self.files is None and not self.broken: self._open()
         self.epoch_step = self.start[0] + self.run.epoch
 
-# %% ../../nbs/44_callback.tensorboard.ipynb #d11a29ee
-class _Epochs(_Begins):
-    "Writes the numbers of epochs, and calls whatever else is written then"
     def epoch_scalars(self) -> dict:  # Numbers by tag
         "The recorder's row of this epoch, without what is missing in it"
         if self.found is None or not self.found.values: return {}
@@ -434,9 +418,9 @@ def _finite(t):
     if t.is_complex(): t = torch.view_as_real(t)
     return t[t.isfinite()]
 
-# %% ../../nbs/44_callback.tensorboard.ipynb #1da4de57
-class _Gradients(_Epochs):
-    "Keeps the gradients of the last batch, when it is time"
+# %% ../../nbs/44_callback.tensorboard.ipynb #5a885b3e
+class _Watches(_Epochs):
+    "Watches the layers of the model through hooks"
     due, gradients, activations = False, {}, {}
 
     def set_runner(self, run: object,  # The runner that will announce events
@@ -461,9 +445,6 @@ class _Gradients(_Epochs):
         self.gradients = {name: p.grad.detach().clone() for name, p
                           in _bare(self.learn.model).named_parameters() if p.grad is not None}
 
-# %% ../../nbs/44_callback.tensorboard.ipynb #b25c38aa
-class _Histograms(_Gradients):
-    "Writes histograms of weights, gradients and activations"
     def write_histograms(self, kind: str,  # What they are of
                          tensors: dict,  # Tensors by name
                          ):
@@ -480,9 +461,6 @@ class _Histograms(_Gradients):
         self.write_histograms('gradients', self.gradients)
         self.write_histograms('activations', self.activations)
 
-# %% ../../nbs/44_callback.tensorboard.ipynb #5a885b3e
-class _Watches(_Histograms):
-    "Watches the layers of the model through hooks"
     shown = None
 
     def _watch(self, name, layer):
@@ -530,9 +508,10 @@ def _as_table(pred, targets, classes):
     return '\n'.join(['| right | the model says |', '|---|---|',
                       *(f'| {cell(a)} | {cell(b)} |' for a, b in pairs)])
 
-# %% ../../nbs/44_callback.tensorboard.ipynb #631b786d
-class _Draws(_Watches):
-    "Draws the graph"
+# %% ../../nbs/44_callback.tensorboard.ipynb #e9771fd5
+class _Embeds(_Watches):
+    "Copies embeddings"
+
     def begin_epoch(self):
         "Be there when the model is called for the first time"
         super().begin_epoch()
@@ -545,9 +524,6 @@ class _Draws(_Watches):
         hook = _bare(self.learn.model).register_forward_pre_hook(draw, with_kwargs=True)
         self.hooks.append(hook)
 
-# %% ../../nbs/44_callback.tensorboard.ipynb #bc467676
-class _Pictures(_Draws):
-    "Shows the weights, and what the model says"
     def write_epoch(self):
         "Write the images and the table"
         super().write_epoch()
@@ -565,9 +541,6 @@ class _Pictures(_Draws):
         table = _as_table(pred, targets, getattr(self.learn.data, 'classes', None))
         if table is not None: writer.add_text('preds/classes', table, step)
 
-# %% ../../nbs/44_callback.tensorboard.ipynb #e9771fd5
-class _Embeds(_Pictures):
-    "Copies embeddings"
     def begin_fit(self):
         "See whether the layers are there and the labels fit"
         super().begin_fit()

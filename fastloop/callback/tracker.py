@@ -63,9 +63,11 @@ class _Says(Callback):
         bars = [cb for cb in self.run.cbs if isinstance(cb, ProgressCallback)]
         if self.verbose: bars[-1].show_line(line) if bars else print(line)
 
-# %% ../../nbs/42_callback.tracker.ipynb #7123e0f7
-class _HasColumn(_Says):
-    "Knows where the watched number stands"
+# %% ../../nbs/42_callback.tracker.ipynb #9039caff
+class TrackerCallback(_Says):
+    """Keeps the best value of a number, and the epoch in which it came
+
+    Source: fastai v1; `comp` and `reset_on_fit` are fastai v2's."""
     needs_value = True
     spellings = {'val_loss': 'valid_loss', 'trn_loss': 'train_loss'}  # of fastai v1
 
@@ -85,18 +87,12 @@ class _HasColumn(_Says):
                              "data has no validation loader; monitor='train_loss' needs none")
         return column
 
-# %% ../../nbs/42_callback.tracker.ipynb #90084b18
-class _Watches(_HasColumn):
-    "Reads the number that is watched"
     def get_monitor_value(self) -> float | None:  # `None` if it was not measured in this epoch
         "The watched number in the epoch that has just ended"
         row = [] if self.column is None else find_recorder(self.run).values[-1]
         value = row[self.column] if row and self.column < len(row) else None
         return None if value is None else float(value)
 
-# %% ../../nbs/42_callback.tracker.ipynb #a74f556e
-class _Begins(_Watches):
-    "Knows when to forget"
     watching = loaded = False
 
     def forget(self):
@@ -114,9 +110,6 @@ class _Begins(_Watches):
             self.recount()
         self.watching, self.loaded, self.new_best = True, False, False
 
-# %% ../../nbs/42_callback.tracker.ipynb #425ab37e
-class _KeepsState(_Begins):
-    "Knows what to remember over a restart"
     kept = 'best', 'best_epoch'
 
     def state_dict(self) -> dict:  # Plain numbers, lists and tensors
@@ -130,9 +123,6 @@ class _KeepsState(_Begins):
         for k in self.kept: setattr(self, k, state[k])
         self.loaded = not self.watching
 
-# %% ../../nbs/42_callback.tracker.ipynb #63984d0b
-class _TrackerSetup(_KeepsState):
-    "Takes what all trackers are told"
     def __init__(self, learn: object = None,  # The learner
                  monitor: str = 'valid_loss',  # A column of the recorder
                  mode: str = 'auto',  # `min`, `max`, or `auto` to tell by the name
@@ -150,9 +140,6 @@ class _TrackerSetup(_KeepsState):
         self.forget()
         self.recount()
 
-# %% ../../nbs/42_callback.tracker.ipynb #5c38a3fb
-class _Compares(_TrackerSetup):
-    "Decides what is better"
     def is_better(self, value: float,  # A value
                   than: float | None,  # Another one; `None` stands for the worst possible
                   ) -> bool:  # Never for `nan`
@@ -166,11 +153,6 @@ class _Compares(_TrackerSetup):
         self.new_best = value is not None and self.is_better(value, self.best)
         if self.new_best: self.best, self.best_epoch = value, self.run.epoch
 
-# %% ../../nbs/42_callback.tracker.ipynb #9039caff
-class TrackerCallback(_Compares):
-    """Keeps the best value of a number, and the epoch in which it came
-
-    Source: fastai v1; `comp` and `reset_on_fit` are fastai v2's."""
     def begin_fit(self):
         "Refuse a number that will not be there; nothing to do where nothing is trained"
         if self.run.epochs: self.start()
@@ -183,109 +165,6 @@ class TrackerCallback(_Compares):
     def after_fit(self):
         "Watch no longer"
         if self.run.epochs: self.watching = self.loaded = False
-
-# %% ../../nbs/42_callback.tracker.ipynb #37fdf5b2
-class _HasFiles(TrackerCallback):
-    "Remembers which files are its own"
-    order = TrackerCallback.order+1
-    kept = (*TrackerCallback.kept, 'saved')
-
-    def forget(self):
-        "Nothing is written yet"
-        super().forget()
-        self.saved, self.last_saved_path = [], None
-
-# %% ../../nbs/42_callback.tracker.ipynb #3406705d
-class _HandlesFiles(_HasFiles):
-    "Writes, reads and removes files of weights; for other formats, override these three"
-    def write_file(self, name: str,  # Name of the file, without suffix
-                   ) -> Path:  # The file
-        "Write the weights as they are now"
-        return self.learn.save(name, with_opt=self.with_opt)
-
-    def read_file(self, name: str,  # Name of the file, without suffix
-                  ):
-        "Load weights that `write_file` wrote"
-        self.learn.load(name, with_opt=self.with_opt)
-
-    def remove_file(self, name: str,  # Name of the file, without suffix
-                    ):
-        "Remove a file that `write_file` wrote"
-        try: self.learn.model_file(name).unlink(missing_ok=True)
-        except OSError as e: warnings.warn(f'{name} could not be removed: {e}', stacklevel=2)
-
-# %% ../../nbs/42_callback.tracker.ipynb #87cb9bb4
-class _WritesFiles(_HandlesFiles):
-    "Writes a file, and survives it if that fails"
-    def write(self, value: float | None,  # The watched number, if there is one
-              ) -> bool:  # Whether it was written
-        "Write a file and remove those that are too many; only a first failure is an error"
-        name = self.file_name()
-        try: self.last_saved_path = self.write_file(name)
-        except Exception as e:
-            if not self.saved: raise
-            warnings.warn(f'{name} could not be written, training goes on: {e}', stacklevel=2)
-            return False
-        self.saved = [*(o for o in self.saved if o[2] != name), (value, self.run.epoch, name)]
-        if self.every == 'improvement':
-            self.saved.sort(key=lambda o: o[0] if self.mode == 'min' else -o[0])
-        self.drop()
-        return True
-
-# %% ../../nbs/42_callback.tracker.ipynb #faf67fe5
-class _DropsFiles(_WritesFiles):
-    "Keeps no more files than it should"
-    def drop(self):
-        "Remove the worst files, or the oldest ones"
-        if (n := self.keep) is None: return
-        best_first = self.every == 'improvement'
-        gone = self.saved[n:] if best_first else self.saved[:-n]
-        self.saved = self.saved[:n] if best_first else self.saved[-n:]
-        for _, _, name in gone: self.remove_file(name)
-
-# %% ../../nbs/42_callback.tracker.ipynb #b9001e95
-class _NamesFiles(_DropsFiles):
-    "Decides when something is written, and under which name"
-    def file_name(self) -> str:  # Without suffix
-        "The name of the file that is written now; the number counts finished epochs, or batches"
-        if self.every == 'batches': return f'{self.fname}_{self.run.n_iter}'
-        if self.every == 'improvement' and self.keep is None: return self.fname
-        return f'{self.fname}_{self.run.epoch+1}'
-
-    def is_due(self) -> bool:  # Whether a file may be written after this epoch
-        "Is this an epoch to save after?"
-        if isinstance(self.every, int): return (self.run.epoch+1) % self.every == 0
-        return self.every != 'batches'
-
-# %% ../../nbs/42_callback.tracker.ipynb #3a51e950
-class _ChoosesFiles(_NamesFiles):
-    "Decides what is worth a file"
-    def is_wanted(self, value: float | None,  # The watched number
-                  ) -> bool:  # Whether it is worth a file
-        "Is this the best value, or one of the best `keep`?"
-        if self.every != 'improvement': return True
-        if value is None or math.isnan(value): return False
-        if self.is_better(value, self.best): return True
-        if self.keep is None or not self.is_better(value, self.first_best): return False
-        return len(self.saved) < self.keep or self.comp(value, self.saved[-1][0])
-
-# %% ../../nbs/42_callback.tracker.ipynb #3c62052f
-class _SavesEpochs(_ChoosesFiles):
-    "Saves after epochs, or after batches"
-    def look(self, value: float | None,  # The watched number of this epoch
-             ):
-        "Save if it is time, and take the value into account"
-        self.new_best, best_only = False, self.every == 'improvement'
-        if best_only and not self.is_due(): return
-        if self.is_due() and self.is_wanted(value) and not self.write(value) and best_only: return
-        super().look(value)
-        if best_only and self.new_best:
-            self.say(f'Better model found at epoch {self.run.epoch} with {self.monitor} value: '
-                     f'{value:.6g}.')
-
-    def tick(self):
-        "Save if this was the last of `n_batches` training batches"
-        if self.run.in_train and self.run.n_iter % self.n_batches == 0: self.write(None)
 
 # %% ../../nbs/42_callback.tracker.ipynb #cee704ae
 def _check_file_name(name):
@@ -316,9 +195,93 @@ def _check_every(every, every_epoch, at_end, n_batches):
     else: check_word('every', every, ('improvement', 'epoch'))
     return every
 
-# %% ../../nbs/42_callback.tracker.ipynb #811f8de3
-class _SaveSetup(_SavesEpochs):
-    "Takes what saving is told"
+# %% ../../nbs/42_callback.tracker.ipynb #9ef4de3f
+class SaveModelCallback(TrackerCallback):
+    """Saves the weights of every epoch, or the best ones, which it loads at the end
+
+    Source: fastai v1; the keywords after `min_delta` are those of fastai v2 and Keras."""
+    order = TrackerCallback.order+1
+    kept = (*TrackerCallback.kept, 'saved')
+
+    def forget(self):
+        "Nothing is written yet"
+        super().forget()
+        self.saved, self.last_saved_path = [], None
+
+    def write_file(self, name: str,  # Name of the file, without suffix
+                   ) -> Path:  # The file
+        "Write the weights as they are now"
+        return self.learn.save(name, with_opt=self.with_opt)
+
+    def read_file(self, name: str,  # Name of the file, without suffix
+                  ):
+        "Load weights that `write_file` wrote"
+        self.learn.load(name, with_opt=self.with_opt)
+
+    def remove_file(self, name: str,  # Name of the file, without suffix
+                    ):
+        "Remove a file that `write_file` wrote"
+        try: self.learn.model_file(name).unlink(missing_ok=True)
+        except OSError as e: warnings.warn(f'{name} could not be removed: {e}', stacklevel=2)
+
+    def write(self, value: float | None,  # The watched number, if there is one
+              ) -> bool:  # Whether it was written
+        "Write a file and remove those that are too many; only a first failure is an error"
+        name = self.file_name()
+        try: self.last_saved_path = self.write_file(name)
+        except Exception as e:
+            if not self.saved: raise
+            warnings.warn(f'{name} could not be written, training goes on: {e}', stacklevel=2)
+            return False
+        self.saved = [*(o for o in self.saved if o[2] != name), (value, self.run.epoch, name)]
+        if self.every == 'improvement':
+            self.saved.sort(key=lambda o: o[0] if self.mode == 'min' else -o[0])
+        self.drop()
+        return True
+
+    def drop(self):
+        "Remove the worst files, or the oldest ones"
+        if (n := self.keep) is None: return
+        best_first = self.every == 'improvement'
+        gone = self.saved[n:] if best_first else self.saved[:-n]
+        self.saved = self.saved[:n] if best_first else self.saved[-n:]
+        for _, _, name in gone: self.remove_file(name)
+
+    def file_name(self) -> str:  # Without suffix
+        "The name of the file that is written now; the number counts finished epochs, or batches"
+        if self.every == 'batches': return f'{self.fname}_{self.run.n_iter}'
+        if self.every == 'improvement' and self.keep is None: return self.fname
+        return f'{self.fname}_{self.run.epoch+1}'
+
+    def is_due(self) -> bool:  # Whether a file may be written after this epoch
+        "Is this an epoch to save after?"
+        if isinstance(self.every, int): return (self.run.epoch+1) % self.every == 0
+        return self.every != 'batches'
+
+    def is_wanted(self, value: float | None,  # The watched number
+                  ) -> bool:  # Whether it is worth a file
+        "Is this the best value, or one of the best `keep`?"
+        if self.every != 'improvement': return True
+        if value is None or math.isnan(value): return False
+        if self.is_better(value, self.best): return True
+        if self.keep is None or not self.is_better(value, self.first_best): return False
+        return len(self.saved) < self.keep or self.comp(value, self.saved[-1][0])
+
+    def look(self, value: float | None,  # The watched number of this epoch
+             ):
+        "Save if it is time, and take the value into account"
+        self.new_best, best_only = False, self.every == 'improvement'
+        if best_only and not self.is_due(): return
+        if self.is_due() and self.is_wanted(value) and not self.write(value) and best_only: return
+        super().look(value)
+        if best_only and self.new_best:
+            self.say(f'Better model found at epoch {self.run.epoch} with {self.monitor} value: '
+                     f'{value:.6g}.')
+
+    def tick(self):
+        "Save if this was the last of `n_batches` training batches"
+        if self.run.in_train and self.run.n_iter % self.n_batches == 0: self.write(None)
+
     def __init__(self, learn: object = None,  # The learner
                  monitor: str = 'valid_loss',  # A column of the recorder
                  mode: str = 'auto',  # `min`, `max`, or `auto` to tell by the name
@@ -345,11 +308,6 @@ class _SaveSetup(_SavesEpochs):
         if n_batches is not None: self.after_batch = self.tick
         self.forget()
 
-# %% ../../nbs/42_callback.tracker.ipynb #9ef4de3f
-class SaveModelCallback(_SaveSetup):
-    """Saves the weights of every epoch, or the best ones, which it loads at the end
-
-    Source: fastai v1; the keywords after `min_delta` are those of fastai v2 and Keras."""
     def start(self):
         "See whether the learner can save under this name, then begin or go on"
         if not all(hasattr(self.learn, o) for o in ('save', 'load', 'model_file')):
@@ -366,9 +324,9 @@ class SaveModelCallback(_SaveSetup):
         elif self.every == 'improvement' and self.load_at_end and self.saved:
             self.read_file(self.saved[0][2])
 
-# %% ../../nbs/42_callback.tracker.ipynb #1a946baa
-class _CopiesWeights(TrackerCallback):
-    "Holds a copy of the best weights in memory"
+# %% ../../nbs/42_callback.tracker.ipynb #005e21f1
+class _KeepsWeights(TrackerCallback):
+    "Puts the copy back"
     restore_best, best_weights = False, None
     kept = (*TrackerCallback.kept, 'best_weights')
 
@@ -383,9 +341,6 @@ class _CopiesWeights(TrackerCallback):
         self.best_weights = {k: v.detach().clone() if isinstance(v, torch.Tensor) else v
                              for k, v in state.items()}
 
-# %% ../../nbs/42_callback.tracker.ipynb #005e21f1
-class _KeepsWeights(_CopiesWeights):
-    "Puts the copy back"
     def restore_weights(self):
         "Put the copy back"
         self.learn.model.load_state_dict(self.best_weights)
@@ -396,9 +351,12 @@ class _KeepsWeights(_CopiesWeights):
         super().after_fit()
         if trained and self.restore_best and self.best_weights is not None: self.restore_weights()
 
-# %% ../../nbs/42_callback.tracker.ipynb #696e08d8
-class _StopSetup(_KeepsWeights):
-    "Takes what stopping is told"
+# %% ../../nbs/42_callback.tracker.ipynb #24d412a1
+class EarlyStoppingCallback(_KeepsWeights):
+    """Stops the fit when a number does not improve any more
+
+    Source: fastai v1; what follows `patience` is Keras'."""
+
     def __init__(self, learn: object = None,  # The learner
                  monitor: str = 'valid_loss',  # A column of the recorder
                  mode: str = 'auto',  # `min`, `max`, or `auto` to tell by the name
@@ -415,9 +373,6 @@ class _StopSetup(_KeepsWeights):
         if baseline is not None: _check_number('baseline', baseline, -math.inf)
         self.baseline, self.restore_best = baseline, restore_best
 
-# %% ../../nbs/42_callback.tracker.ipynb #4adef904
-class _Waits(_StopSetup):
-    "Counts, and knows when it is enough"
     kept = (*_KeepsWeights.kept, 'wait', 'stopped_epoch')
 
     def recount(self):
@@ -434,9 +389,6 @@ class _Waits(_StopSetup):
         self.say(f'Epoch {self.stopped_epoch}: early stopping, before this fit went on from there')
         raise CancelFitException
 
-# %% ../../nbs/42_callback.tracker.ipynb #e4feba45
-class _Explains(_Waits):
-    "Says why"
     def reason(self) -> str:  # One line
         "When and why the fit was stopped"
         line = f'Epoch {self.stopped_epoch}: early stopping, {self.monitor} was '
@@ -447,11 +399,6 @@ class _Explains(_Waits):
         else: than = f'the baseline {self.baseline:.6g}'
         return line + f'not better than {than}{by} for {self.wait} epoch{"s"[self.wait == 1:]}'
 
-# %% ../../nbs/42_callback.tracker.ipynb #24d412a1
-class EarlyStoppingCallback(_Explains):
-    """Stops the fit when a number does not improve any more
-
-    Source: fastai v1; what follows `patience` is Keras'."""
     order = TrackerCallback.order+3  # after those who save and reduce
 
     def look(self, value: float | None,  # The watched number of this epoch
@@ -468,9 +415,12 @@ class EarlyStoppingCallback(_Explains):
         self.say(self.reason())
         return True
 
-# %% ../../nbs/42_callback.tracker.ipynb #85708b92
-class _SetsRates(TrackerCallback):
-    "Reads and writes the learning rate of each layer group, of any optimizer"
+# %% ../../nbs/42_callback.tracker.ipynb #b226856c
+class ReduceLROnPlateauCallback(TrackerCallback):
+    """Lowers the learning rate when a number does not improve any more
+
+    Source: fastai v1; `min_lr` and `cooldown` are Keras'."""
+
     def read_rates(self) -> list:  # One for each layer group
         "The learning rates"
         opt = self.learn.opt
@@ -487,9 +437,6 @@ class _SetsRates(TrackerCallback):
                 if isinstance(group['lr'], torch.Tensor): group['lr'].fill_(rate)
                 else: group['lr'] = rate
 
-# %% ../../nbs/42_callback.tracker.ipynb #18ef5b9f
-class _ReducesRates(_SetsRates):
-    "Multiplies the learning rates"
     def reduce(self) -> bool:  # Whether a rate could be reduced
         "Multiply every rate by `factor`, down to `min_lr`"
         old = self.read_rates()
@@ -500,9 +447,6 @@ class _ReducesRates(_SetsRates):
         self.say(f'Epoch {self.run.epoch}: reducing lr to {new[-1]:.6g}')
         return True
 
-# %% ../../nbs/42_callback.tracker.ipynb #4ed404be
-class _PlateauSetup(_ReducesRates):
-    "Takes what reducing is told"
     def __init__(self, learn: object = None,  # The learner
                  monitor: str = 'valid_loss',  # A column of the recorder
                  mode: str = 'auto',  # `min`, `max`, or `auto` to tell by the name
@@ -522,9 +466,6 @@ class _PlateauSetup(_ReducesRates):
             raise ValueError(f'factor={factor!r} is multiplied, so it is between 0 and 1{hint}')
         self.min_lr, self.factor = min_lr, factor
 
-# %% ../../nbs/42_callback.tracker.ipynb #dfa165c4
-class _OnlyMaster(_PlateauSetup):
-    "Makes sure that nobody else sets the rate"
     def start(self):
         "Refuse a second master of the learning rate, then begin or go on"
         for cb in self.run.cbs:
@@ -535,11 +476,6 @@ class _OnlyMaster(_PlateauSetup):
         listify(self.min_lr, self.read_rates())
         super().start()
 
-# %% ../../nbs/42_callback.tracker.ipynb #b226856c
-class ReduceLROnPlateauCallback(_OnlyMaster):
-    """Lowers the learning rate when a number does not improve any more
-
-    Source: fastai v1; `min_lr` and `cooldown` are Keras'."""
     order = TrackerCallback.order+2
     kept = (*TrackerCallback.kept, 'wait', 'cooling')
 
@@ -559,9 +495,11 @@ class ReduceLROnPlateauCallback(_OnlyMaster):
             if self.wait >= self.patience and self.reduce():
                 self.cooling, self.wait = self.cooldown, 0
 
-# %% ../../nbs/42_callback.tracker.ipynb #e2787fa9
-class _KnowsLosses(_Says):
-    "Holds losses that nobody has looked at yet"
+# %% ../../nbs/42_callback.tracker.ipynb #506e503d
+class TerminateOnNaNCallback(_Says):
+    """Stops the fit when the training loss is `nan` or infinite
+
+    Source: fastai v1; `raise_error` is Keras'."""
     loaded = False
 
     def forget(self):
@@ -577,9 +515,6 @@ class _KnowsLosses(_Says):
         "The learning rate of the last layer group"
         return self.learn.opt.param_groups[-1]['lr']
 
-# %% ../../nbs/42_callback.tracker.ipynb #53f182fc
-class _SeesLosses(_KnowsLosses):
-    "Looks at a loss, or puts it aside"
     def after_loss(self):
         "Look at the loss, or put it aside"
         run = self.run
@@ -591,18 +526,12 @@ class _SeesLosses(_KnowsLosses):
             self.waiting.append((loss, run.epoch, run.iter, self.rate()))
             if len(self.waiting) >= self.n_batches: self.check()
 
-# %% ../../nbs/42_callback.tracker.ipynb #bd68fe37
-class _ChecksLosses(_SeesLosses):
-    "Looks at many losses at once"
     def check(self):
         "Look at the losses that were put aside; the device is waited for here"
         rows, self.waiting = self.waiting, []
         for loss, row in zip(_to_floats([o[0] for o in rows]), rows):
             if not math.isfinite(loss): self.stop(loss, *row[1:])
 
-# %% ../../nbs/42_callback.tracker.ipynb #13535574
-class _SavesLosses(_ChecksLosses):
-    "Carries them over a restart"
     def state_dict(self) -> dict:  # Plain numbers: the losses that nobody has looked at yet
         "Everything needed to go on elsewhere; the device is waited for here"
         losses = _to_floats([o[0] for o in self.waiting])
@@ -615,9 +544,6 @@ class _SavesLosses(_ChecksLosses):
         self.forget()
         self.waiting, self.loaded = list(state['waiting']), True
 
-# %% ../../nbs/42_callback.tracker.ipynb #1883d1de
-class _NaNSetup(_SavesLosses):
-    "Takes what it is told, and begins and ends with nothing in its hands"
     def __init__(self, learn: object = None,  # The learner
                  *, n_batches: int = 50,  # Losses to look at together, where looking means waiting
                  raise_error: bool = False,  # Raise a RuntimeError instead of ending the fit
@@ -636,11 +562,6 @@ class _NaNSetup(_SavesLosses):
         "Let go of the losses"
         if self.run.epochs: self.waiting, self.loaded = [], False
 
-# %% ../../nbs/42_callback.tracker.ipynb #506e503d
-class TerminateOnNaNCallback(_NaNSetup):
-    """Stops the fit when the training loss is `nan` or infinite
-
-    Source: fastai v1; `raise_error` is Keras'."""
     def after_train(self):
         "Look at the rest before anything is validated"
         self.check()

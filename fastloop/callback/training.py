@@ -168,9 +168,16 @@ class _Closing(_Skipping):
         self.run('after_step')
         self.drop()
 
-# %% ../../nbs/45_callback.training.ipynb #ccc6e994
-class _Carrying(_Closing):
-    "Carries an open window over into a checkpoint, and none into the next fit"
+# %% ../../nbs/45_callback.training.ipynb #4d50bc62
+class GradientAccumulation(_Closing):
+    """Gathers the gradients of several batches into one step, exactly
+
+    A step uses the gradient of the mean loss over all samples of its window, also if batches
+    differ in size or the last window of an epoch is short. Batch norm still sees single batches.
+    Raises: ValueError if `n_acc` or `n_batches` is no whole number above 0, or both are given.
+    Source: fastai v2's `GradientAccumulation`; `n_batches` is fastai v1's `n_step`.
+    """
+
     def begin_train(self):
         "Look at the loss, and take up the window of a checkpoint"
         self.mean = (self.reduction or _reduction(self.learn.loss_func)) != 'sum'
@@ -197,15 +204,6 @@ class _Carrying(_Closing):
         self.samples, self.batches, self.unit = (state[o] for o in ('samples', 'batches', 'unit'))
         self.pending = state['grads'] if self.samples else None
 
-# %% ../../nbs/45_callback.training.ipynb #4d50bc62
-class GradientAccumulation(_Carrying):
-    """Gathers the gradients of several batches into one step, exactly
-
-    A step uses the gradient of the mean loss over all samples of its window, also if batches
-    differ in size or the last window of an epoch is short. Batch norm still sees single batches.
-    Raises: ValueError if `n_acc` or `n_batches` is no whole number above 0, or both are given.
-    Source: fastai v2's `GradientAccumulation`; `n_batches` is fastai v1's `n_step`.
-    """
     def __init__(self, learn: object = None,  # The learner
                  n_acc: int = 32,  # Samples in a step, at least
                  n_batches: int = None,  # Batches in a step, instead of counting samples

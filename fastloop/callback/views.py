@@ -140,9 +140,9 @@ class ViewNotes(_LossPair):
         self.loss = self.loss_grad = None
         self.own, self.clear, self.replaced = {}, False, {}
 
-# %% ../../nbs/31_callback.views.ipynb #6bb771c9
-class _TensorsView(View):
-    "Inputs and targets"
+# %% ../../nbs/31_callback.views.ipynb #3d210a9a
+class BatchView(View):
+    "The names of fastai v2 for one batch"
     pred = run_field('pred', 'what the model answered')
     x = property(lambda self: _from_tuple(self.xb), doc='the input: a tensor, or a tuple')
     y = property(lambda self: _from_tuple(self.yb), doc='the target, likewise')
@@ -155,9 +155,6 @@ class _TensorsView(View):
     @yb.setter
     def yb(self, value): self._run.yb = _from_tuple(value)
 
-# %% ../../nbs/31_callback.views.ipynb #3d210a9a
-class BatchView(_TensorsView):
-    "The names of fastai v2 for one batch"
     @property
     def loss(self):
         "the loss as it is reported"
@@ -188,8 +185,13 @@ class BatchView(_TensorsView):
 # %% ../../nbs/31_callback.views.ipynb #30cba7c0
 _hyper_names = {'lr': 'lr', 'mom': 'mom', 'sqr_mom': 'beta', 'wd': 'wd', 'eps': 'eps'}
 
-class _ReadHypers(MutableMapping):
-    "Reads the hyper-parameters of one layer group"
+# %% ../../nbs/31_callback.views.ipynb #319dbc79
+class Hypers(MutableMapping):
+    """The hyper-parameters of one layer group under fastai v2's names; writing reaches the loop
+
+    Source: fastai v2, `Optimizer.hypers`.
+    """
+
     def __init__(self, opt: OptimWrapper,  # The optimizer
                  group: int,  # Number of the layer group
                  ):
@@ -210,12 +212,6 @@ class _ReadHypers(MutableMapping):
 
     def __repr__(self): return repr(dict(self))
 
-# %% ../../nbs/31_callback.views.ipynb #319dbc79
-class Hypers(_ReadHypers):
-    """The hyper-parameters of one layer group under fastai v2's names; writing reaches the loop
-
-    Source: fastai v2, `Optimizer.hypers`.
-    """
     def __setitem__(self, name, value):
         values = self._read(name)
         values[self.group] = value
@@ -223,9 +219,10 @@ class Hypers(_ReadHypers):
 
     def __delitem__(self, name): raise TypeError(f'the optimizer cannot do without {name!r}')
 
-# %% ../../nbs/31_callback.views.ipynb #2d69c7ae
-class _OptLooks:
-    "Passes everything on to an optimizer"
+# %% ../../nbs/31_callback.views.ipynb #9d1b482f
+class OptView:
+    "An optimizer with fastai v2's ways to hyper-parameters; everything else is the optimizer's own"
+
     def __init__(self, opt: object,  # An `OptimWrapper`, or an optimizer of torch
                  ):
         wrapped = opt if isinstance(opt, OptimWrapper) else OptimWrapper(opt)
@@ -245,9 +242,6 @@ class _OptLooks:
 
     def __setattr__(self, name, value): setattr(self._opt, name, value)
 
-# %% ../../nbs/31_callback.views.ipynb #9d1b482f
-class OptView(_OptLooks):
-    "An optimizer with fastai v2's ways to hyper-parameters; everything else is the optimizer's own"
     hypers = property(lambda self: [Hypers(self._wrapped, i) for i in range(self._count())])
     param_lists = property(lambda self: [o['params'] for o in self._opt.param_groups])
 
@@ -322,9 +316,9 @@ def _recorder_of(run):
     own = (cb for cb in run.cbs if hasattr(type(cb), 'header') and hasattr(type(cb), 'raw_losses'))
     return next(own, None)
 
-# %% ../../nbs/31_callback.views.ipynb #5f240cac
-class _NumbersView(BatchView):
-    "Numbers and objects that our run has as well"
+# %% ../../nbs/31_callback.views.ipynb #c9b64be7
+class CountsView(BatchView):
+    "The counters of fastai v2"
     epoch = run_field('epoch', 'number of this epoch, from 0')
     n_epoch = run_field('epochs', 'number of epochs asked for')
     iter = run_field('iter', 'number of this batch in its loader, from 0')
@@ -335,9 +329,6 @@ class _NumbersView(BatchView):
     @model.setter
     def model(self, value): self._run.learn.model = value
 
-# %% ../../nbs/31_callback.views.ipynb #c9b64be7
-class CountsView(_NumbersView):
-    "The counters of fastai v2"
     @property
     def training(self):
         "whether this is training"
@@ -370,8 +361,9 @@ def _noted(name, meaning, default):
     return property(lambda self: self._notes.own.get(name, default),
                     lambda self, value: self._notes.own.__setitem__(name, value), doc=meaning)
 
-class _OptimizerView(CountsView):
-    "The optimizer, and what is kept in the notes"
+# %% ../../nbs/31_callback.views.ipynb #924712e4
+class PartsView(CountsView):
+    "The parts of fastai v2's learner"
     logger = _noted('logger', 'called with the row of each epoch, if a callback sets it', _ignore)
     create_mbar = _noted('create_mbar', 'whether a progress bar is wanted', True)
 
@@ -387,9 +379,6 @@ class _OptimizerView(CountsView):
     @opt.setter
     def opt(self, value): self._run.learn.opt = getattr(value, '_opt', value)
 
-# %% ../../nbs/31_callback.views.ipynb #924712e4
-class PartsView(_OptimizerView):
-    "The parts of fastai v2's learner"
     @property
     def dls(self):
         "the loaders: `train`, `valid`, `device`"
@@ -409,9 +398,10 @@ class PartsView(_OptimizerView):
         replaced['loss_func'] = replaced.get('loss_func', (learn.loss_func,))[0], value
         learn.loss_func = value
 
-# %% ../../nbs/31_callback.views.ipynb #c8c63545
-class _LoadsView(PartsView):
-    "Loading and switching off"
+# %% ../../nbs/31_callback.views.ipynb #e674e215
+class MethodsView(PartsView):
+    "The methods of fastai v2's learner whose arguments differ from ours"
+
     def load(self, file: str,  # Name of the file, without suffix
              device: object = None,  # Ignored: weights go to where the model is
              with_opt: bool = True,  # Load the state of the optimizer too
@@ -443,9 +433,6 @@ class _LoadsView(PartsView):
         try: yield self
         finally: setattr(self, name, old)
 
-# %% ../../nbs/31_callback.views.ipynb #e674e215
-class MethodsView(_LoadsView):
-    "The methods of fastai v2's learner whose arguments differ from ours"
     def validate(self, ds_idx: int = 1,  # 0 for the training loader, 1 for the other
                  dl: object = None,  # A loader instead
                  cbs: object = None,  # Ignored
@@ -463,9 +450,10 @@ class MethodsView(_LoadsView):
             raise ValueError(f'get_preds: {on[0]} is not offered here')
         return self._run.learn.get_preds(self.dls[ds_idx] if dl is None else dl, with_loss)
 
-# %% ../../nbs/31_callback.views.ipynb #c5d9b945
-class _RecordsView(MethodsView):
-    "The recorder, and numbers that come from it"
+# %% ../../nbs/31_callback.views.ipynb #729a84d3
+class LearnView(MethodsView):
+    "A learner as callbacks of fastai v2 know it"
+
     @property
     def recorder(self):
         "what was recorded, with `metric_names`, `values`, `log` as in fastai"
@@ -492,9 +480,6 @@ class _RecordsView(MethodsView):
     @final_record.setter
     def final_record(self, value): self._notes.own['final_record'] = value
 
-# %% ../../nbs/31_callback.views.ipynb #729a84d3
-class LearnView(_RecordsView):
-    "A learner as callbacks of fastai v2 know it"
     _hidden = frozenset({*run_state, 'run', 'learn', 'data', 'name'})
 
     @property
@@ -636,9 +621,12 @@ class PlainDialect(Dialect):
 
 dialects.append(PlainDialect())
 
-# %% ../../nbs/31_callback.views.ipynb #115f2a6e
-class _MeetsFastai(Dialect):
-    "Knows callbacks of fastai v2 and introduces them to a run"
+# %% ../../nbs/31_callback.views.ipynb #7dc8f815
+class FastaiV2(Dialect):
+    """Callbacks of fastai v2
+
+    Source: `fastai.callback.core.Callback`, fastai 2.8.
+    """
     name = 'fastai v2'
 
     def knows(self, cb: object,  # Any object
@@ -661,12 +649,6 @@ class _MeetsFastai(Dialect):
         cb.__dict__['_created_for'] = run.learn
         for handler in _own_handlers(cb, ('after_create',)).values(): handler()
 
-# %% ../../nbs/31_callback.views.ipynb #7dc8f815
-class FastaiV2(_MeetsFastai):
-    """Callbacks of fastai v2
-
-    Source: `fastai.callback.core.Callback`, fastai 2.8.
-    """
     def handlers(self, cb: object,  # A callback of this make
                  run: object,  # The runner that will announce events
                  ) -> list:  # Pairs of an event's name and a function without arguments
@@ -702,9 +684,10 @@ def _switched_on(cb, run, event):
 _passes = {'train': 'epoch', 'validate': 'epoch'}  # our phase, miniai's name of it
 _counted = ('begin_train', 'begin_validate', 'after_batch')
 
-# %% ../../nbs/31_callback.views.ipynb #ce65144f
-class _LooksBack:
-    "One handler of fastai v2, which may come before fastai's own counting"
+# %% ../../nbs/31_callback.views.ipynb #1e5206da
+class _Answer:
+    "The same, with the manners of fastai's base class"
+
     def __init__(self, cb, run, notes, event, handler, switch):
         self.cb, self.run, self.notes, self.event = cb, run, notes, event
         self.handler, self.switch = handler, switch
@@ -720,9 +703,6 @@ class _LooksBack:
         self.view.__dict__.update(_behind=int(on and phase == 'after_batch'),
                                   _training=before if on and phase in _passes else None)
 
-# %% ../../nbs/31_callback.views.ipynb #1e5206da
-class _Answer(_LooksBack):
-    "The same, with the manners of fastai's base class"
     def __call__(self):
         on = self.switch is None or self.switch(self.event)
         answer = self.answer() if on else None
@@ -739,9 +719,9 @@ class _Answer(_LooksBack):
         finally:
             if self.early: self.look_back(False)
 
-# %% ../../nbs/31_callback.views.ipynb #47593f21
-class _MiniaiNames(View):
-    "The state under miniai's names"
+# %% ../../nbs/31_callback.views.ipynb #e4733cd2
+class MiniaiView(View):
+    "A learner as callbacks of miniai know it"
     preds = run_field('pred', 'what the model answered')
     loss = run_field('loss', 'the loss of this batch')
     training = run_field('in_train', 'whether this is training')
@@ -762,9 +742,6 @@ class _MiniaiNames(View):
     @opt.setter
     def opt(self, value): self._run.learn.opt = value
 
-# %% ../../nbs/31_callback.views.ipynb #e4733cd2
-class MiniaiView(_MiniaiNames):
-    "A learner as callbacks of miniai know it"
     _hidden = frozenset({'metrics', 'run', 'learn', 'data', 'n_iter', 'pct_train', 'name'})
 
     @property
@@ -788,8 +765,10 @@ class MiniaiView(_MiniaiNames):
 # %% ../../nbs/31_callback.views.ipynb #a57d8471
 _levels = ('fit', 'epoch', 'batch')
 
-class _Calls:
-    "The handlers of one callback of miniai, ready to be called"
+# %% ../../nbs/31_callback.views.ipynb #c408794d
+class MiniaiCalls:
+    "The handlers of one callback of miniai, called when and only when miniai calls them"
+
     def __init__(self, cb: object,  # The callback
                  run: object,  # The runner
                  notes: ViewNotes,  # What the views of this run share
@@ -810,9 +789,6 @@ class _Calls:
                             'one to give: the learner')
         return partial(handler, self.view) if n else handler
 
-# %% ../../nbs/31_callback.views.ipynb #d857154f
-class _AnswersMiniai(_Calls):
-    "Calls handlers, and translates what they raise"
     def call(self, name: str,  # Name of a handler
              caught: type = None,  # The exception that has no effect any more
              ):
@@ -831,9 +807,6 @@ class _AnswersMiniai(_Calls):
         answer = self.call(name)
         return answer if isinstance(self.cb, Callback) else None
 
-# %% ../../nbs/31_callback.views.ipynb #c408794d
-class MiniaiCalls(_AnswersMiniai):
-    "The handlers of one callback of miniai, called when and only when miniai calls them"
     def enter(self, phase: str,  # `fit`, `train`, `validate` or `batch`
               ):
         "A phase begins"
@@ -864,9 +837,12 @@ class MiniaiCalls(_AnswersMiniai):
         "Clean up inner phases that were left without notice"
         while len(self.open) > depth: self.call(f'cleanup_{self.open.pop()}')
 
-# %% ../../nbs/31_callback.views.ipynb #1decdb03
-class _MeetsMiniai(Dialect):
-    "Knows callbacks of miniai and prepares a run for them"
+# %% ../../nbs/31_callback.views.ipynb #87729f02
+class Miniai(Dialect):
+    """Callbacks of miniai, whose handlers are given the learner
+
+    Source: miniai, the library of the fast.ai course, part 2 (2022).
+    """
     name = 'miniai'
 
     def knows(self, cb: object,  # Any object
@@ -889,12 +865,6 @@ class _MeetsMiniai(Dialect):
             raise TypeError(f'{changed[0]} would replace a part of the loop, and nobody would '
                             'call it here: use an event such as after_backward instead')
 
-# %% ../../nbs/31_callback.views.ipynb #87729f02
-class Miniai(_MeetsMiniai):
-    """Callbacks of miniai, whose handlers are given the learner
-
-    Source: miniai, the library of the fast.ai course, part 2 (2022).
-    """
     def handlers(self, cb: object,  # A callback of this make
                  run: object,  # The runner that will announce events
                  ) -> list:  # Pairs of an event's name and a function without arguments

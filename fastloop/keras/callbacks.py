@@ -157,9 +157,13 @@ def _forward(hook):
 
 for _hook in _keras_hooks: setattr(_Asks, _hook, _forward(_hook))
 
-# %% ../../nbs/80_keras.callbacks.ipynb #533a146c
-class _Members(_Asks):
-    "Takes callbacks"
+# %% ../../nbs/80_keras.callbacks.ipynb #55022ee5
+class CallbackList(_Asks):
+    """Several callbacks of Keras as one, for a loop to talk to
+
+    Source: Keras.
+    """
+
     def __init__(self, callbacks: list = None,  # Callbacks written for Keras
                  add_history: bool = False,  # Add a `History` if there is none
                  add_progbar: bool = False,  # Add a `ProgbarLogger` if there is none
@@ -173,12 +177,6 @@ class _Members(_Asks):
         if model is not None: self.set_model(model)
         if params: self.set_params(params)
 
-# %% ../../nbs/80_keras.callbacks.ipynb #55022ee5
-class CallbackList(_Members):
-    """Several callbacks of Keras as one, for a loop to talk to
-
-    Source: Keras.
-    """
     def append(self, callback: object,  # A callback written for Keras
                ):
         "Add a callback behind the others"
@@ -243,9 +241,9 @@ class Rate(float):
         "The number"
         return float(self)
 
-# %% ../../nbs/80_keras.callbacks.ipynb #cd804666
-class _HasRate:
-    "Reads and writes the learning rate"
+# %% ../../nbs/80_keras.callbacks.ipynb #ff68164a
+class OptimizerView:
+    "An optimizer of torch as Keras sees it"
     built, use_ema, ema_momentum = True, False, .99
 
     def __init__(self, model: object,  # The stand-in of the model
@@ -258,9 +256,6 @@ class _HasRate:
         if hasattr(opt, 'read_val'): return [float(o) for o in opt.read_val('lr')]
         return [float(group['lr']) for group in opt.param_groups]
 
-# %% ../../nbs/80_keras.callbacks.ipynb #1b11d752
-class _SetsRate(_HasRate):
-    "Sets the learning rate"
     @property
     def learning_rate(self) -> Rate:  # That of the last layer group
         "The learning rate; setting it keeps the proportions between layer groups"
@@ -279,9 +274,6 @@ class _SetsRate(_HasRate):
 
     lr = learning_rate  # the name in older Keras
 
-# %% ../../nbs/80_keras.callbacks.ipynb #74bd7729
-class _HasAverages(_SetsRate):
-    "Keeps a moving average of the weights"
     def start_ema(self, momentum: float = .99,  # Share of the old average that is kept
                   ):
         "Begin to average, or go on"
@@ -295,9 +287,6 @@ class _HasAverages(_SetsRate):
         pairs = zip(self._trainable_variables, self._model_variables_moving_average)
         return [(v.value, average.value) for v, average in pairs]
 
-# %% ../../nbs/80_keras.callbacks.ipynb #970f797f
-class _Averages(_HasAverages):
-    "Brings the average up to date"
     def update_ema(self):
         "Take the weights after one more step into account"
         for value, average in self._pairs():
@@ -310,9 +299,6 @@ class _Averages(_HasAverages):
         "Put the averages into the model, as Keras does when a fit ends"
         for value, average in self._pairs(): value.copy_(average)
 
-# %% ../../nbs/80_keras.callbacks.ipynb #ff68164a
-class OptimizerView(_Averages):
-    "An optimizer of torch as Keras sees it"
     @property
     def variables(self) -> list:  # Of `Variable`
         "What the optimizer remembers"
@@ -355,28 +341,6 @@ class _HasWeights:
         return self._variables((k, p) for k, p in self.module.named_parameters()
                                if p.requires_grad)
 
-# %% ../../nbs/80_keras.callbacks.ipynb #a78e6af6
-class _GivesWeights(_HasWeights):
-    "Gives and takes arrays"
-    trainable_weights, variables = _HasWeights.trainable_variables, _HasWeights.weights
-
-    def get_weights(self) -> list:  # Arrays, copied
-        "All weights"
-        return [o.numpy() for o in self.weights]
-
-    def set_weights(self, weights: list,  # Arrays or tensors, in the order of `get_weights`
-                    ):
-        """Set all weights
-
-        Raises: ValueError if their number or a shape is another, before anything is changed.
-        """
-        mine = self.weights
-        found = [tuple(o.shape) for o in weights]
-        if found != [o.shape for o in mine]:
-            raise ValueError(f'the model has weights of shapes {[o.shape for o in mine]}, '
-                             f'not {found}')
-        for variable, value in zip(mine, weights): variable.assign(value)
-
 # %% ../../nbs/80_keras.callbacks.ipynb #e754fcb8
 class UnreadableWeights(ValueError, OSError):
     "A file of weights is damaged, or holds more than weights"
@@ -388,51 +352,6 @@ def _read_state(path, module):
     except Exception as e: raise UnreadableWeights(f'{path.name}: {e}') from e
     if isinstance(state, dict): return state
     raise UnreadableWeights(f'{path.name} holds no weights, but a {type(state).__name__}')
-
-# %% ../../nbs/80_keras.callbacks.ipynb #64212316
-class _WritesFiles(_GivesWeights):
-    "Weights in files"
-    def save_weights(self, filepath: str | Path,  # Any suffix
-                     overwrite: bool = True,  # Replace a file that is there
-                     ):
-        """Write the weights and the state of the optimizer, whole or not at all
-
-        Raises: FileExistsError if the file is there and may not be replaced.
-        """
-        if not overwrite and Path(filepath).exists():
-            raise FileExistsError(f'{filepath} exists, and overwrite=False')
-        state = {'model': self.module.state_dict()}
-        if self.opt is not None: state['opt'] = self.opt.state_dict()
-        with atomic_write(filepath) as file: torch.save(state, file)
-
-    def save(self, filepath: str | Path,  # Any suffix
-             overwrite: bool = True,  # Replace a file that is there
-             **kwargs: object,  # Other words of Keras, not needed
-             ):
-        "Write the same as `save_weights`: the layers themselves are Python code, and stay that"
-        self.save_weights(filepath, overwrite)
-
-# %% ../../nbs/80_keras.callbacks.ipynb #0fc28620
-class _HasFiles(_WritesFiles):
-    "Reads weights"
-    def load_weights(self, filepath: str | Path,  # From `save` or `save_weights`
-                     skip_mismatch: bool = False,  # Keras' word; only `False` is understood
-                     ):
-        """Read weights, and the state of the optimizer if it is there and fits
-
-        Raises: FileNotFoundError; UnreadableWeights; ValueError if they are of another model.
-        """
-        if skip_mismatch: raise ValueError('skip_mismatch=True: the weights have to fit')
-        state = _read_state(Path(filepath), self.module)
-        weights = state['model'] if isinstance(state.get('model'), dict) else state
-        waits = any(map(torch.nn.parameter.is_lazy, self.module.parameters()))
-        if not waits: check_weights(self.module, weights)
-        try: self.module.load_state_dict(weights)
-        except RuntimeError as e: raise ValueError(str(e)) from e
-        if self.opt is None or 'opt' not in state: return
-        try: self.opt.load_state_dict(state['opt'])
-        except (ValueError, KeyError) as e:
-            warnings.warn(f'the optimizer starts anew: {e}', stacklevel=2)
 
 # %% ../../nbs/80_keras.callbacks.ipynb #bbbf1ea2
 _shrinks = ('loss', 'error', 'entropy', 'divergence', 'hinge', 'poisson', 'huber', 'cosh', 'false_',
@@ -480,9 +399,67 @@ def as_inputs(x: object,  # An array, a tensor, or numbers in lists
     if array.dtype == np.float64: array = array.astype(np.float32)
     return torch.from_numpy(np.ascontiguousarray(array))
 
-# %% ../../nbs/80_keras.callbacks.ipynb #60b46eda
-class _Predicts(_HasFiles):
-    "Knows its parts"
+# %% ../../nbs/80_keras.callbacks.ipynb #50717bc3
+class ModelView(_HasWeights):
+    "A torch module as Keras sees a model; what it stands for is in `module` and `opt`"
+    trainable_weights, variables = _HasWeights.trainable_variables, _HasWeights.weights
+
+    def get_weights(self) -> list:  # Arrays, copied
+        "All weights"
+        return [o.numpy() for o in self.weights]
+
+    def set_weights(self, weights: list,  # Arrays or tensors, in the order of `get_weights`
+                    ):
+        """Set all weights
+
+        Raises: ValueError if their number or a shape is another, before anything is changed.
+        """
+        mine = self.weights
+        found = [tuple(o.shape) for o in weights]
+        if found != [o.shape for o in mine]:
+            raise ValueError(f'the model has weights of shapes {[o.shape for o in mine]}, '
+                             f'not {found}')
+        for variable, value in zip(mine, weights): variable.assign(value)
+
+    def save_weights(self, filepath: str | Path,  # Any suffix
+                     overwrite: bool = True,  # Replace a file that is there
+                     ):
+        """Write the weights and the state of the optimizer, whole or not at all
+
+        Raises: FileExistsError if the file is there and may not be replaced.
+        """
+        if not overwrite and Path(filepath).exists():
+            raise FileExistsError(f'{filepath} exists, and overwrite=False')
+        state = {'model': self.module.state_dict()}
+        if self.opt is not None: state['opt'] = self.opt.state_dict()
+        with atomic_write(filepath) as file: torch.save(state, file)
+
+    def save(self, filepath: str | Path,  # Any suffix
+             overwrite: bool = True,  # Replace a file that is there
+             **kwargs: object,  # Other words of Keras, not needed
+             ):
+        "Write the same as `save_weights`: the layers themselves are Python code, and stay that"
+        self.save_weights(filepath, overwrite)
+
+    def load_weights(self, filepath: str | Path,  # From `save` or `save_weights`
+                     skip_mismatch: bool = False,  # Keras' word; only `False` is understood
+                     ):
+        """Read weights, and the state of the optimizer if it is there and fits
+
+        Raises: FileNotFoundError; UnreadableWeights; ValueError if they are of another model.
+        """
+        if skip_mismatch: raise ValueError('skip_mismatch=True: the weights have to fit')
+        state = _read_state(Path(filepath), self.module)
+        weights = state['model'] if isinstance(state.get('model'), dict) else state
+        waits = any(map(torch.nn.parameter.is_lazy, self.module.parameters()))
+        if not waits: check_weights(self.module, weights)
+        try: self.module.load_state_dict(weights)
+        except RuntimeError as e: raise ValueError(str(e)) from e
+        if self.opt is None or 'opt' not in state: return
+        try: self.opt.load_state_dict(state['opt'])
+        except (ValueError, KeyError) as e:
+            warnings.warn(f'the optimizer starts anew: {e}', stacklevel=2)
+
     def __call__(self, *args, **kwargs): return self.module(*args, **kwargs)
 
     @property
@@ -494,9 +471,6 @@ class _Predicts(_HasFiles):
         "How many numbers there are to be learned or kept"
         return sum(o.value.numel() for o in self.weights)
 
-# %% ../../nbs/80_keras.callbacks.ipynb #455af288
-class _Answers(_Predicts):
-    "Gives answers"
     def predict(self, x: object,  # An array, a tensor, or a list of them for several inputs
                 batch_size: int = 32,  # Samples in a batch
                 verbose: int = 0,  # Keras' word; nothing is shown
@@ -519,9 +493,6 @@ class _Answers(_Predicts):
         cbs.on_predict_end()
         return np.concatenate(answers)
 
-# %% ../../nbs/80_keras.callbacks.ipynb #50717bc3
-class ModelView(_Answers):
-    "A torch module as Keras sees a model; what it stands for is in `module` and `opt`"
     module = None
 
     @property
@@ -561,9 +532,9 @@ class LearnerView(ModelView):
         "The optimizer of the learner"
         return self.learn.opt
 
-# %% ../../nbs/80_keras.callbacks.ipynb #77c8be41
-class _AddsUp(NativeCallback):
-    "Adds up the losses and the metrics of an epoch"
+# %% ../../nbs/80_keras.callbacks.ipynb #0c38918b
+class _Reads(NativeCallback):
+    "Looks at single batches"
     order, in_lr_find = -9, False
 
     def __init__(self): self.metrics, self.mean, self.last, self.trained = [], None, None, None
@@ -590,9 +561,6 @@ class _AddsUp(NativeCallback):
         self.trained = self.sums()
         self.clear()
 
-# %% ../../nbs/80_keras.callbacks.ipynb #c2ccce57
-class _Measures(_AddsUp):
-    "Takes batches into account"
     def after_loss(self):
         run = self.run
         if self.mean is None: self.start()
@@ -609,9 +577,6 @@ class _Measures(_AddsUp):
             warnings.warn(f'metrics are not measured in training: {e}', stacklevel=2)
             self.metrics, self.names = [], []
 
-# %% ../../nbs/80_keras.callbacks.ipynb #882b3773
-class _Sums(_Measures):
-    "Makes logs of the sums; the device is waited for here"
     def sums(self) -> Logs:
         "The means over the batches so far"
         row = zip(['loss', *self.names], [self.mean, *self.metrics])
@@ -629,9 +594,6 @@ class _Sums(_Measures):
         row = zip(['loss', *recorder.metrics_names], recorder.valid_row)
         return Logs({name: float(value) for name, value in row if value is not None})
 
-# %% ../../nbs/80_keras.callbacks.ipynb #0c38918b
-class _Reads(_Sums):
-    "Looks at single batches"
     def of_batch(self) -> Logs:
         "The numbers of this batch alone"
         run, logs = self.run, Logs()
@@ -660,9 +622,10 @@ class _Listens(NativeCallback):
         run.cbs = [*run.cbs, self.numbers]
         self.numbers.set_runner(run)
 
-# %% ../../nbs/80_keras.callbacks.ipynb #559103d5
-class _Binds(_Listens):
-    "Looks up who wants to hear what"
+# %% ../../nbs/80_keras.callbacks.ipynb #32389463
+class KerasBridge(_Listens):
+    "Lets callbacks of Keras take part in a run"
+
     def bind(self, cbs):
         "Take the callbacks of Keras among `cbs`, and say which events are answered"
         self.list.callbacks = guests = [cb for cb in cbs if hasattr(type(cb), 'set_model')]
@@ -681,9 +644,6 @@ class _Binds(_Listens):
         if not guests and not self.testing: return []
         return [o for o in event_handlers(self) if o[0] not in skip]
 
-# %% ../../nbs/80_keras.callbacks.ipynb #91e8740f
-class _Begins(_Binds):
-    "Turns beginnings into hooks"
     def begin_fit(self):
         run, learn = self.run, self.learn
         self.standin = model = getattr(learn, 'keras_model', None) or LearnerView(learn)
@@ -701,9 +661,6 @@ class _Begins(_Binds):
         asked = model._initial_epoch or getattr(model, 'first_epoch', 0)
         run.first_epoch = asked or run.first_epoch
 
-# %% ../../nbs/80_keras.callbacks.ipynb #828dd026
-class _Describes(_Begins):
-    "Describes the training, and turns further beginnings into hooks"
     def params(self) -> dict:
         "What callbacks find in `self.params`"
         run, data = self.run, self.learn.data
@@ -734,9 +691,6 @@ class _Describes(_Begins):
         kind = 'train' if run.in_train else 'test'
         getattr(self.list, f'on_{kind}_batch_begin')(run.iter, logs)
 
-# %% ../../nbs/80_keras.callbacks.ipynb #01642317
-class _Steps(_Describes):
-    "Turns batches and steps into hooks"
     def after_batch(self):
         "Tell of the batch, with its numbers if somebody reads them; then see whether to stop"
         self.late()
@@ -754,9 +708,6 @@ class _Steps(_Describes):
         if not self.skipped: self.standin.optimizer.update_ema()
         self.skipped = False
 
-# %% ../../nbs/80_keras.callbacks.ipynb #32389463
-class KerasBridge(_Steps):
-    "Lets callbacks of Keras take part in a run"
     def after_validate(self):
         "Tell of the validation"
         self.valid = self.numbers.valid_sums()
@@ -783,8 +734,9 @@ class KerasBridge(_Steps):
 # %% ../../nbs/80_keras.callbacks.ipynb #b4dee0db
 def _answers_events(cb): return isinstance(cb, _Hooks) and bool(cb.native_events)
 
-class _Knows(Dialect):
-    "Knows callbacks of Keras"
+# %% ../../nbs/80_keras.callbacks.ipynb #0403834b
+class KerasDialect(Dialect):
+    "Callbacks with `set_model`, which are told of a model and of logs"
     name = 'keras'
 
     def knows(self, cb: object,  # Any object
@@ -806,9 +758,6 @@ class _Knows(Dialect):
             cb.set_params(bridge.list.params)
             cb.set_model(bridge.standin)
 
-# %% ../../nbs/80_keras.callbacks.ipynb #0403834b
-class KerasDialect(_Knows):
-    "Callbacks with `set_model`, which are told of a model and of logs"
     def handlers(self, cb: object,  # A callback of this make, or the bridge
                  run: object,  # The runner that will announce events
                  ) -> list:  # Pairs of an event's name and a function without arguments
@@ -834,9 +783,9 @@ def _as_mode(monitor, mode):
     known = metric_direction(monitor) if mode == 'auto' else mode
     return known or 'min', known is None
 
-# %% ../../nbs/80_keras.callbacks.ipynb #0504b968
-class _Finds(Callback):
-    "Finds a number in the logs"
+# %% ../../nbs/80_keras.callbacks.ipynb #6ea8d4b7
+class _Tracks(Callback):
+    "Has the hooks"
     run, guessed, warned = None, False, False
 
     def value_in(self, logs):
@@ -851,9 +800,6 @@ class _Finds(Callback):
         if value is not None and self.guessed: self.settle()
         return value
 
-# %% ../../nbs/80_keras.callbacks.ipynb #7a8e3ac8
-class _Settles(_Finds):
-    "Asks the model if the name does not tell what is better"
     def settle(self):
         "Find out from the model which way is better"
         views = getattr(self.model, 'metrics', ())
@@ -865,9 +811,6 @@ class _Settles(_Finds):
             "large: give mode='min' or mode='max'")
         self.mode, self.guessed = {'up': 'max', 'down': 'min'}[found[0]], False
 
-# %% ../../nbs/80_keras.callbacks.ipynb #d9bf0286
-class _Translates(_Settles):
-    "Lets a tracker of this library watch Keras' logs"
     def find_column(self): return None
 
     def is_better(self, value, than): return than is None or super().is_better(value, than)
@@ -876,9 +819,6 @@ class _Translates(_Settles):
         "Print a line, with epochs that count from 1"
         super().say(re.sub(r'^Epoch (\d+)', lambda m: f'Epoch {int(m[1])+1}', line))
 
-# %% ../../nbs/80_keras.callbacks.ipynb #6ea8d4b7
-class _Tracks(_Translates):
-    "Has the hooks"
     def on_train_begin(self, logs=None):
         self.run, self.warned = _Moment(self.model), False
         self.start()
@@ -895,9 +835,13 @@ class _Tracks(_Translates):
     def on_train_end(self, logs=None): self._run_over()
     def _run_over(self): self.watching = self.loaded = False
 
-# %% ../../nbs/80_keras.callbacks.ipynb #dbf6733c
-class _Stops(_Tracks, EarlyStoppingCallback):
-    "Stops as Keras does"
+# %% ../../nbs/80_keras.callbacks.ipynb #2e442953
+class EarlyStopping(_Tracks, EarlyStoppingCallback):
+    """Stops the training when a number does not improve any more
+
+    Source: Keras; the last three parameters have come later.
+    """
+
     def recount(self): self.wait, self.stopped_epoch = 0, 0
 
     def out_of_patience(self):
@@ -918,12 +862,6 @@ class _Stops(_Tracks, EarlyStoppingCallback):
         if self.restore_best and self.best_weights is not None: self.restore_weights()
         super().on_train_end(logs)
 
-# %% ../../nbs/80_keras.callbacks.ipynb #2e442953
-class EarlyStopping(_Stops):
-    """Stops the training when a number does not improve any more
-
-    Source: Keras; the last three parameters have come later.
-    """
     def __init__(self, monitor: str = 'val_loss',  # What to watch
                  min_delta: float = 0,  # An improvement is larger than this
                  patience: int = 0,  # Epochs in a row without improvement
@@ -941,8 +879,13 @@ class EarlyStopping(_Stops):
 # %% ../../nbs/80_keras.callbacks.ipynb #217b4f0a
 def _read_rate(model): return float(np.asarray(model.optimizer.learning_rate))
 
-class _Reduces(_Tracks, ReduceLROnPlateauCallback):
-    "Reduces as Keras does"
+# %% ../../nbs/80_keras.callbacks.ipynb #c2722819
+class ReduceLROnPlateau(_Tracks, ReduceLROnPlateauCallback):
+    """Lowers the learning rate when a number does not improve any more
+
+    Source: Keras.
+    """
+
     def read_rates(self): return [_read_rate(self.model)]
     def write_rates(self, rates): self.model.optimizer.learning_rate = rates[-1]
 
@@ -953,12 +896,6 @@ class _Reduces(_Tracks, ReduceLROnPlateauCallback):
     @property
     def cooldown_counter(self): return self.cooling
 
-# %% ../../nbs/80_keras.callbacks.ipynb #c2722819
-class ReduceLROnPlateau(_Reduces):
-    """Lowers the learning rate when a number does not improve any more
-
-    Source: Keras.
-    """
     def __init__(self, monitor: str = 'val_loss',  # What to watch
                  factor: float = .1,  # What the rate is multiplied by
                  patience: int = 10,  # Epochs in a row without improvement
@@ -982,8 +919,13 @@ def _format_path(path, values):
         raise KeyError(f'filepath={path!r} asks for {e.args[0]!r}; there are '
                        f'{", ".join(values)}') from None
 
-class _NamesFiles(_Tracks, SaveModelCallback):
-    "Writes files through the model, under names with numbers in them"
+# %% ../../nbs/80_keras.callbacks.ipynb #35eb8ca3
+class ModelCheckpoint(_Tracks, SaveModelCallback):
+    """Saves the model after epochs, all of them or the best
+
+    Source: Keras; `save_freq` and what follows have come later.
+    """
+
     def start(self): super(SaveModelCallback, self).start()
     def file_name(self): return _format_path(self.filepath, self.found)
 
@@ -995,9 +937,6 @@ class _NamesFiles(_Tracks, SaveModelCallback):
     def is_wanted(self, value): return not self.save_best_only or self.is_better(value, self.best)
     def _run_over(self): self.watching = self.loaded = False
 
-# %% ../../nbs/80_keras.callbacks.ipynb #d180d5a9
-class _Tells(_NamesFiles):
-    "Looks, and tells what was done"
     def consider(self, logs, batch=None):
         logs = as_logs(logs)
         value = self.value_in(logs) if self.save_best_only else logs.get(self.monitor)
@@ -1018,9 +957,6 @@ class _Tells(_NamesFiles):
         self.say(line + f'saving model to {self.last_saved_path}'*new)
         self.verbose = False
 
-# %% ../../nbs/80_keras.callbacks.ipynb #3aa87641
-class _SavesFiles(_Tells):
-    "Decides when to look"
     def on_epoch_end(self, epoch, logs=None):
         self.on_epoch_begin(epoch)
         self.epochs_seen += 1
@@ -1030,12 +966,6 @@ class _SavesFiles(_Tells):
         self.batches_seen += 1
         if self.batches_seen % self.save_freq == 0: self.consider(logs, batch)
 
-# %% ../../nbs/80_keras.callbacks.ipynb #35eb8ca3
-class ModelCheckpoint(_SavesFiles):
-    """Saves the model after epochs, all of them or the best
-
-    Source: Keras; `save_freq` and what follows have come later.
-    """
     def __init__(self, filepath: str | Path,  # With numbers such as `{epoch:02d}-{val_loss:.2f}`
                  monitor: str = 'val_loss',  # What to watch
                  verbose: int = 0,  # 1: print a line when something is done
@@ -1065,9 +995,12 @@ class ModelCheckpoint(_SavesFiles):
         raise ValueError(f'{name}={value!r} must be a whole number, 1 or more'
                          + " or 'epoch'"*(name == 'save_freq'))
 
-# %% ../../nbs/80_keras.callbacks.ipynb #f2cdc83a
-class _EndsOnNaN(Callback, TerminateOnNaNCallback):
-    "Stops as Keras does"
+# %% ../../nbs/80_keras.callbacks.ipynb #79c2d173
+class TerminateOnNaN(Callback, TerminateOnNaNCallback):
+    """Ends the training when the loss of a batch is `nan` or infinite
+
+    Source: Keras; `raise_error` has come later.
+    """
     native_events, reads_batches = ('after_loss', 'after_train'), False
 
     def on_train_begin(self, logs=None): self.forget()
@@ -1087,12 +1020,6 @@ class _EndsOnNaN(Callback, TerminateOnNaNCallback):
         self.say(line)
         self.model.stop_training = True
 
-# %% ../../nbs/80_keras.callbacks.ipynb #79c2d173
-class TerminateOnNaN(_EndsOnNaN):
-    """Ends the training when the loss of a batch is `nan` or infinite
-
-    Source: Keras; `raise_error` has come later.
-    """
     def __init__(self, raise_error: bool = False,  # Raise a RuntimeError instead
                  ):
         super().__init__(raise_error=raise_error)
@@ -1141,9 +1068,13 @@ class History(Callback, NativeHistory):
         "Add the epoch that has ended"
         self.add(epoch, as_logs(logs))
 
-# %% ../../nbs/80_keras.callbacks.ipynb #662e0c90
-class _HasRows(Callback):
-    "Knows its file, and bears with a disk that is full"
+# %% ../../nbs/80_keras.callbacks.ipynb #8fdf6fa7
+class CSVLogger(Callback):
+    """Writes the logs of each epoch to a CSV file
+
+    Source: Keras.
+    """
+
     def __init__(self, filename: str | Path,  # The file; missing folders are made
                  separator: str = ',',  # One character that stands between two cells
                  append: bool = False,  # Go on with a file that is there
@@ -1163,9 +1094,6 @@ class _HasRows(Callback):
         if self.keys is not None: self._try(self.file.flush)
         self.loaded = None
 
-# %% ../../nbs/80_keras.callbacks.ipynb #7d57f078
-class _KeepsRows(_HasRows):
-    "Goes on after a restart"
     def state_dict(self) -> dict:  # One number, or `None` before the first epoch
         "How many rows the file holds"
         return {'rows': self.file.rows}
@@ -1175,12 +1103,6 @@ class _KeepsRows(_HasRows):
         "Let the next fit cut the file back to the rows it had then, and go on from there"
         self.loaded = state['rows']
 
-# %% ../../nbs/80_keras.callbacks.ipynb #8fdf6fa7
-class CSVLogger(_KeepsRows):
-    """Writes the logs of each epoch to a CSV file
-
-    Source: Keras.
-    """
     def on_train_begin(self, logs=None):
         "The columns are known when the first epoch has ended; until then a file stays as it is"
         self.keys, self.warned = None, False
@@ -1238,9 +1160,12 @@ class LambdaCallback(Callback):
                           on_train_begin=on_train_begin, on_train_end=on_train_end)
         vars(self).update(check_functions(functions, {o: o for o in _keras_hooks}))
 
-# %% ../../nbs/80_keras.callbacks.ipynb #55aeb21b
-class _WritesEvents(Callback, TensorBoardCallback):
-    "Writes what Keras' logs say"
+# %% ../../nbs/80_keras.callbacks.ipynb #feef1e5e
+class TensorBoard(Callback, TensorBoardCallback):
+    """Writes event files for TensorBoard
+
+    Source: Keras; `update_freq` has come later.
+    """
     native_events = ('after_loss', 'begin_step', 'begin_validate', 'after_validate')
 
     def on_train_begin(self, logs=None):
@@ -1260,12 +1185,6 @@ class _WritesEvents(Callback, TensorBoardCallback):
     def _run_over(self):
         if self.folder is not None: self.after_fit()
 
-# %% ../../nbs/80_keras.callbacks.ipynb #feef1e5e
-class TensorBoard(_WritesEvents):
-    """Writes event files for TensorBoard
-
-    Source: Keras; `update_freq` has come later.
-    """
     def __init__(self, log_dir: str | Path = './logs',  # Folder of the run
                  histogram_freq: int = 0,  # Epochs from one set of histograms to the next
                  write_graph: bool = True,  # The graph of the model, once
@@ -1311,9 +1230,13 @@ class BaseLogger(Callback):
         for name, mean in self.means.items():
             if logs is not None and mean.weight: logs.setdefault(name, float(mean.compute()))
 
-# %% ../../nbs/80_keras.callbacks.ipynb #8515d7d3
-class _PrintsLines(Callback, ProgressCallback):
-    "Prints what Keras prints"
+# %% ../../nbs/80_keras.callbacks.ipynb #28191463
+class ProgbarLogger(Callback, ProgressCallback):
+    """Prints a line for each epoch, with a bar while it runs
+
+    Raises: ValueError if `count_mode` is another word.
+    Source: Keras.
+    """
     native_events = ('after_batch', 'after_train', 'after_validate')
 
     def _line(self, epoch, logs):
@@ -1322,9 +1245,6 @@ class _PrintsLines(Callback, ProgressCallback):
         numbers = [f'{k}: {cell_text(v)}' for k, v in logs.items() if isinstance(v, (float, int))]
         return ' - '.join([f'{count}/{count}', *numbers])
 
-# %% ../../nbs/80_keras.callbacks.ipynb #ec65c8b6
-class _PrintsEpochs(_PrintsLines):
-    "Prints at both ends of an epoch"
     def on_train_begin(self, logs=None):
         self.recorder = find_recorder(getattr(self.model, 'run', None))
         if 'run' not in vars(self): self.mode = 'plain'
@@ -1340,13 +1260,6 @@ class _PrintsEpochs(_PrintsLines):
 
     def _run_over(self): self.bar.remove()
 
-# %% ../../nbs/80_keras.callbacks.ipynb #28191463
-class ProgbarLogger(_PrintsEpochs):
-    """Prints a line for each epoch, with a bar while it runs
-
-    Raises: ValueError if `count_mode` is another word.
-    Source: Keras.
-    """
     def __init__(self, count_mode: str = 'samples',  # Or `steps`: what stands at the bar
                  mode: str = None,  # One of `progress_modes`; by default what suits who is watching
                  ):

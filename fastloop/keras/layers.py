@@ -101,9 +101,14 @@ class Activation(nn.Module):
         "The word"
         return str(self.activation)
 
-# %% ../../nbs/80_keras.layers.ipynb #cab30327
-class _Waits(nn.Module):
-    "Makes its weights when the number of inputs is known"
+# %% ../../nbs/80_keras.layers.ipynb #3d44c9de
+class Dense(nn.Module):
+    """A layer in which every unit sees every input
+
+    Raises: ValueError for bad numbers and unknown words.
+    Source: Keras.
+    """
+
     def build(self, input_dim: int,  # Inputs
               device: object = None,  # Where to
               ):
@@ -123,13 +128,6 @@ class _Waits(nn.Module):
         if not self.built and kernel is not None: self.build(len(kernel), kernel.device)
         super()._load_from_state_dict(state, prefix, *args)
 
-# %% ../../nbs/80_keras.layers.ipynb #3d44c9de
-class Dense(_Waits):
-    """A layer in which every unit sees every input
-
-    Raises: ValueError for bad numbers and unknown words.
-    Source: Keras.
-    """
     def __init__(self, units: int,  # Outputs
                  activation: object = None,  # A word such as `relu`, or a function
                  use_bias: bool = True,  # Add a number to each output

@@ -332,9 +332,21 @@ def split_data(x: object,  # Inputs
     pairs = (first, y[:at]), (last, y[at:])
     return tuple((x if len(x) > 1 else x[0], y) for x, y in pairs)
 
-# %% ../../nbs/81_keras.models.ipynb #01e10843
-class _Compiles(ModelView):
-    "Takes words, and makes the optimizer when the weights are there"
+# %% ../../nbs/81_keras.models.ipynb #6b8a70f7
+def _refuse(**weights):
+    "Say that samples cannot be weighted"
+    for name, o in weights.items():
+        if o is not None: raise ValueError(
+            f'{name}: samples and classes cannot be weighted here; weight them in a loss of your '
+            'own, a function of (y_true, y_pred)')
+
+# %% ../../nbs/81_keras.models.ipynb #9ae03454
+class Model(ModelView):
+    """A torch module with the calls of Keras
+
+    Raises: TypeError if it is given something else.
+    Source: Keras.
+    """
     compiled, params, first_epoch, make_opt, loss, asked_metrics = False, {}, 0, None, None, ()
 
     def __init__(self, module: nn.Module,  # What is trained
@@ -353,9 +365,6 @@ class _Compiles(ModelView):
             self._opt = self.make_opt(self.module)
         return self._opt
 
-# %% ../../nbs/81_keras.models.ipynb #8cbd9ec0
-class _Builds(_Compiles):
-    "Lets layers that wait see a sample"
     def _build(self, xb):
         "Let layers that wait see a sample"
         xs = xb if isinstance(xb, tuple) else (xb,)
@@ -370,9 +379,6 @@ class _Builds(_Compiles):
     @property
     def metrics_names(self): return ['loss', *(keras_metric(o).name for o in self.asked_metrics)]
 
-# %% ../../nbs/81_keras.models.ipynb #38b2c958
-class _Compiled(_Builds):
-    "Has the call `compile`"
     def compile(self, optimizer: object = 'rmsprop',  # A word, an `Optimizer`, one of torch
                 loss: object = None,  # A word, a function of `(y_true, y_pred)`, a loss of torch
                 metrics: list = None,  # Words, functions of `(y_true, y_pred)`, metric objects
@@ -391,9 +397,6 @@ class _Compiled(_Builds):
         self.compiled, self._opt = True, None
         vars(self).pop('_optimizer', None)
 
-# %% ../../nbs/81_keras.models.ipynb #7034115b
-class _Ready(_Compiled):
-    "Makes a learner for one run"
     def _check_ready(self, what):
         "Refuse to work before `compile`"
         if not self.compiled:
@@ -409,17 +412,6 @@ class _Ready(_Compiled):
         learn.opt, learn.cbs, learn.keras_model = self.opt, [], self
         return learn
 
-# %% ../../nbs/81_keras.models.ipynb #6b8a70f7
-def _refuse(**weights):
-    "Say that samples cannot be weighted"
-    for name, o in weights.items():
-        if o is not None: raise ValueError(
-            f'{name}: samples and classes cannot be weighted here; weight them in a loss of your '
-            'own, a function of (y_true, y_pred)')
-
-# %% ../../nbs/81_keras.models.ipynb #a1050180
-class _Evaluates(_Ready):
-    "Has the call `evaluate`"
     def evaluate(self, x: object,  # Inputs, or a loader
                  y: object = None,  # Targets
                  batch_size: int = 32,  # Samples in a batch
@@ -442,9 +434,6 @@ class _Evaluates(_Ready):
         if return_dict: return found
         return list(found.values()) if len(found) > 1 else found['loss']
 
-# %% ../../nbs/81_keras.models.ipynb #82260a2e
-class _Fits(_Evaluates):
-    "Gets everything ready for `fit`"
     def _loaders(self, x, y, batch_size, split, validation_data, shuffle):
         "Batches to train and to validate with"
         batch_size = check_batch_size(32 if batch_size is None else batch_size)
@@ -468,13 +457,6 @@ class _Fits(_Evaluates):
             cbs.append(ProgbarLogger('steps', 'plain' if verbose == 2 else None))
         return [Recorder(), *cbs], find('History')[-1]
 
-# %% ../../nbs/81_keras.models.ipynb #9ae03454
-class Model(_Fits):
-    """A torch module with the calls of Keras
-
-    Raises: TypeError if it is given something else.
-    Source: Keras.
-    """
     def fit(self, x: object = None,  # An array or tensor, a list for several inputs, or a loader
             y: object = None,  # Targets
             batch_size: int = None,  # Samples in a batch; 32 by default

@@ -297,9 +297,9 @@ def _apply(tfm, xb):
     try: return torch.stack([torch.as_tensor(tfm(x)) for x in xb])
     except Exception as e: raise add_note(e, f'in tfms, {tfm!r}, on an image {tuple(xb.shape[1:])}')
 
-# %% ../../nbs/60_vision.data.ipynb #1b17a9fa
-class _Known(Dataset):
-    "What is known of each image; `pixels` has it"
+# %% ../../nbs/60_vision.data.ipynb #1f15fa15
+class ImageDataset(Dataset):
+    "Images and their labels; an item is what the model sees, never varied by transforms"
 
     @property
     def files(self) -> list:  # text
@@ -315,10 +315,6 @@ class _Known(Dataset):
     def images(self) -> torch.Tensor | None:  # bytes, (n, channels, h, w)
         "All pixels, `None` if they are read from the files when needed."
         return self.pixels.images
-
-# %% ../../nbs/60_vision.data.ipynb #1f15fa15
-class ImageDataset(_Known):
-    "Images and their labels; an item is what the model sees, never varied by transforms"
 
     def __init__(
         self,
@@ -362,9 +358,10 @@ class _MemoryLoader(_Prepared, TensorLoader):
 class _Plan(list):
     "The batches of one epoch, as lists of item numbers; changed in place before each"
 
-# %% ../../nbs/60_vision.data.ipynb #6317b96c
-class _Files(_Resumable):
-    "Batches of bytes, read from files by worker processes"
+# %% ../../nbs/60_vision.data.ipynb #2d53536b
+class _InTurn(_Resumable):
+    "Reads the batches from its place on"
+
     def __init__(self, ds, bs, train, seed, num_workers):
         self.n, self.bs, self.shuffle, self.seed = len(ds), bs, train, seed
         self.pixels, self.plan, self.num_workers = ds.pixels, _Plan(), num_workers
@@ -380,10 +377,6 @@ class _Files(_Resumable):
 
     def __repr__(self):
         return f'{len(self)} batches of {self.bs}, {self.n} files, {self.num_workers} workers'
-
-# %% ../../nbs/60_vision.data.ipynb #2d53536b
-class _InTurn(_Files):
-    "Reads the batches from its place on"
 
     def _numbers(self, place):
         "The item numbers of each batch from `place` on"
@@ -701,9 +694,64 @@ def _measure(pixels, most=2000):
     std = (squares/count - mean*mean).clamp(min=0).sqrt()
     return mean/255, torch.where(std > 0, std/255, 1.)  # a channel of one value stays as it is
 
-# %% ../../nbs/60_vision.data.ipynb #2110df9f
-class _HasStats(DataBunch):
-    "Normalises images"
+# %% ../../nbs/60_vision.data.ipynb #123a8adc
+def _plain(name):
+    "A class name as a short text in which nothing means anything to matplotlib"
+    text = re.sub(r'\s+', ' ', str(name)).replace('$', r'\$')
+    return text if len(text) <= 24 else text[:23] + '…'
+
+# %% ../../nbs/60_vision.data.ipynb #990d063f
+def _find(path, file):
+    "The file called `file`, in the folder `path` or from here"
+    for o in (Path(path)/file, Path(file)):
+        if o.is_file(): return o
+    raise ValueError(f'there is no file {str(file)!r} in {str(path)!r}')
+
+
+def _seed(seed):
+    return int(torch.randint(2**62, ())) if seed is None else _check_int('seed', seed)
+
+# %% ../../nbs/60_vision.data.ipynb #65c51905
+def _column(table, col, argument):
+    "One column of anything with `columns`, as a list"
+    columns = list(table.columns)
+    if col in columns: return list(table[col])
+    if isinstance(col, int) and -len(columns) <= col < len(columns):
+        return list(table[columns[col]])
+    raise ValueError(f'{argument}={col!r}: there is no such column, there is: {_told(columns, 20)}')
+
+# %% ../../nbs/60_vision.data.ipynb #f5afe07b
+class _Table:
+    "What is needed of a data frame, from a file"
+    def __init__(self, file, delimiter, header):
+        with open(file, newline='', encoding='utf-8-sig') as f:
+            rows = [o for o in csv.reader(f, delimiter=delimiter) if o]
+        if not rows: raise ValueError(f'{file} is empty')
+        self.columns = rows.pop(0) if header else list(range(len(rows[0])))
+        for i, row in enumerate(rows):
+            if len(row) != len(self.columns):
+                raise ValueError(f'{file}, row {i+1} of the data has {len(row)} columns, not '
+                                 f'{len(self.columns)}')
+        self.rows = rows
+
+    def __getitem__(self, name):
+        values = [row[self.columns.index(name)] for row in self.rows]
+        whole = all(re.fullmatch(r'0|-?[1-9]\d*', o) for o in values)
+        return [int(o) for o in values] if whole else values
+
+# %% ../../nbs/60_vision.data.ipynb #8bbca676
+def _below(path, file):
+    "The name of `file` from `path` on, if it is in there: a split must not depend on the place"
+    try: return Path(file).relative_to(path)
+    except ValueError: return Path(file)
+
+# %% ../../nbs/60_vision.data.ipynb #58b2827d
+class ImageDataBunch(DataBunch):
+    """Images and their classes, as batches to train on and to validate with.
+
+    Raises: ValueError for a loader without batches, TypeError for something that is no loader.
+    Source: fastai v1's `ImageDataBunch`.
+    """
 
     @property
     def stats(self) -> tuple | None:  # mean and std of each channel; `None` if not normalised
@@ -726,10 +774,6 @@ class _HasStats(DataBunch):
         ds.prepare.set_stats(pair)
         return self
 
-# %% ../../nbs/60_vision.data.ipynb #576bd5b7
-class _KnowsImages(_HasStats):
-    "What can be asked of data that are images"
-
     def denormalize(
         self,
         x: torch.Tensor,  # images as the model sees them
@@ -749,10 +793,6 @@ class _KnowsImages(_HasStats):
         """
         ds = self.train_ds
         return ds.prepare(ds.pixels.read(file)[None])[0]
-
-# %% ../../nbs/60_vision.data.ipynb #7b8ee7b0
-class _Counts(_KnowsImages):
-    "How many images each class has"
 
     def class_counts(
         self,
@@ -777,10 +817,6 @@ class _Counts(_KnowsImages):
         ax.set(xlabel='training images')
         return fig
 
-# %% ../../nbs/60_vision.data.ipynb #e8f889df
-class _ShowsImages(_Counts):
-    "Pictures of data that are images"
-
     def show_batch(
         self,
         rows: int = 3,  # images in each row and column
@@ -799,27 +835,6 @@ class _ShowsImages(_Counts):
             ax.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap='gray', vmin=0, vmax=1)
             ax.set_title(_plain(self.classes[label]), fontsize=9)
         return fig
-
-# %% ../../nbs/60_vision.data.ipynb #123a8adc
-def _plain(name):
-    "A class name as a short text in which nothing means anything to matplotlib"
-    text = re.sub(r'\s+', ' ', str(name)).replace('$', r'\$')
-    return text if len(text) <= 24 else text[:23] + '…'
-
-# %% ../../nbs/60_vision.data.ipynb #990d063f
-def _find(path, file):
-    "The file called `file`, in the folder `path` or from here"
-    for o in (Path(path)/file, Path(file)):
-        if o.is_file(): return o
-    raise ValueError(f'there is no file {str(file)!r} in {str(path)!r}')
-
-
-def _seed(seed):
-    return int(torch.randint(2**62, ())) if seed is None else _check_int('seed', seed)
-
-# %% ../../nbs/60_vision.data.ipynb #cc082b6d
-class _Builds(_ShowsImages):
-    "Makes image data of files that are known"
 
     @classmethod
     def _build(cls, path, train, valid, classes, seed, how):
@@ -840,10 +855,6 @@ class _Builds(_ShowsImages):
         found = [[(_find(path, file), name) for file, name in part] for part in (train, valid)]
         return cls._build(path, *found, classes, seed, how)
 
-# %% ../../nbs/60_vision.data.ipynb #7b26ca64
-class _FromPaths(_Builds):
-    "Makes image data of paths"
-
     @classmethod
     def _from_folders(cls, path, train, valid, valid_pct, seed, only, how):
         "Of a folder for each class"
@@ -855,10 +866,6 @@ class _FromPaths(_Builds):
         classes = _in_order({name for _, names in found for name in names}, only, *parts)
         items = [(o.relative_to(path).as_posix(), name) for items, _ in found for o, name in items]
         return cls._from_heap(path, items, classes, valid_pct, seed, how)
-
-# %% ../../nbs/60_vision.data.ipynb #27c64d82
-class _FromFolders(_FromPaths):
-    "Makes image data of a folder for each class"
 
     @classmethod
     def from_folder(
@@ -894,10 +901,6 @@ class _FromFolders(_FromPaths):
         return cls._from_folders(Path(path), train, valid, valid_pct, _seed(seed),
                                  _check_asked(classes), how)
 
-# %% ../../nbs/60_vision.data.ipynb #51cfb400
-class _FromLists(_FromFolders):
-    "Makes image data of files and labels"
-
     @classmethod
     def from_lists(
         cls,
@@ -922,38 +925,6 @@ class _FromLists(_FromFolders):
         classes = _classes([label for _, label in items])
         return cls._from_heap(Path(path), items, classes, valid_pct, _seed(seed), how)
 
-# %% ../../nbs/60_vision.data.ipynb #65c51905
-def _column(table, col, argument):
-    "One column of anything with `columns`, as a list"
-    columns = list(table.columns)
-    if col in columns: return list(table[col])
-    if isinstance(col, int) and -len(columns) <= col < len(columns):
-        return list(table[columns[col]])
-    raise ValueError(f'{argument}={col!r}: there is no such column, there is: {_told(columns, 20)}')
-
-# %% ../../nbs/60_vision.data.ipynb #f5afe07b
-class _Table:
-    "What is needed of a data frame, from a file"
-    def __init__(self, file, delimiter, header):
-        with open(file, newline='', encoding='utf-8-sig') as f:
-            rows = [o for o in csv.reader(f, delimiter=delimiter) if o]
-        if not rows: raise ValueError(f'{file} is empty')
-        self.columns = rows.pop(0) if header else list(range(len(rows[0])))
-        for i, row in enumerate(rows):
-            if len(row) != len(self.columns):
-                raise ValueError(f'{file}, row {i+1} of the data has {len(row)} columns, not '
-                                 f'{len(self.columns)}')
-        self.rows = rows
-
-    def __getitem__(self, name):
-        values = [row[self.columns.index(name)] for row in self.rows]
-        whole = all(re.fullmatch(r'0|-?[1-9]\d*', o) for o in values)
-        return [int(o) for o in values] if whole else values
-
-# %% ../../nbs/60_vision.data.ipynb #755887c6
-class _FromFrames(_FromLists):
-    "Makes image data of data frames"
-
     @classmethod
     def from_df(
         cls,
@@ -975,10 +946,6 @@ class _FromFrames(_FromLists):
                  for o in _column(df, fn_col, 'fn_col')]
         return cls.from_lists(path, names, _column(df, label_col, 'label_col'), valid_pct, seed,
                               **how)
-
-# %% ../../nbs/60_vision.data.ipynb #b28734e7
-class _FromTables(_FromFrames):
-    "Makes image data of tables in files"
 
     @classmethod
     def from_csv(
@@ -1004,16 +971,6 @@ class _FromTables(_FromFrames):
         table = _Table(file, delimiter or ',', header is not None)
         return cls.from_df(path, table, folder, valid_pct, seed, fn_col, label_col, suffix, **how)
 
-# %% ../../nbs/60_vision.data.ipynb #8bbca676
-def _below(path, file):
-    "The name of `file` from `path` on, if it is in there: a split must not depend on the place"
-    try: return Path(file).relative_to(path)
-    except ValueError: return Path(file)
-
-
-class _FromNames(_FromTables):
-    "Makes image data of file names"
-
     @classmethod
     def from_name_func(
         cls,
@@ -1031,14 +988,6 @@ class _FromNames(_FromTables):
         fnames = [_below(path, o) for o in fnames]
         return cls.from_lists(path, fnames, [label_func(Path(o)) for o in fnames], valid_pct, seed,
                               **how)
-
-# %% ../../nbs/60_vision.data.ipynb #58b2827d
-class ImageDataBunch(_FromNames):
-    """Images and their classes, as batches to train on and to validate with.
-
-    Raises: ValueError for a loader without batches, TypeError for something that is no loader.
-    Source: fastai v1's `ImageDataBunch`.
-    """
 
     @classmethod
     def from_name_re(

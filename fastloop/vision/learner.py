@@ -257,19 +257,6 @@ def _prepared(data, x):
     raise TypeError(f'predict({str(x)!r}): these data do not come from image files, so nobody '
                     'knows how to prepare one; give a tensor like those in data.train_ds')
 
-
-class _PredictsFiles(Learner):
-    "Answers for image files"
-    def predict(
-        self,
-        x: object,  # name of an image file, or an open one; or a tensor like those in training
-    ) -> tuple:  # class (by name, if known), its number, and the probabilities
-        """What the model says of one picture.
-
-        Raises: ValueError naming the file if it cannot be read.
-        """
-        return super().predict(_prepared(self.data, x))
-
 # %% ../../nbs/62_vision.learner.ipynb #6160828a
 def _pictures(data, xb):
     "Images as matplotlib takes them, from 0 to 1"
@@ -318,8 +305,19 @@ def _spread(data, count):
     return to_device(torch.utils.data.default_collate(items), getattr(data, 'device', 'cpu'))
 
 # %% ../../nbs/62_vision.learner.ipynb #bf7a53f0
-class _ShowsResults(_PredictsFiles):
+class _ShowsResults(Learner):
     "Draws what it says"
+
+    def predict(
+        self,
+        x: object,  # name of an image file, or an open one; or a tensor like those in training
+    ) -> tuple:  # class (by name, if known), its number, and the probabilities
+        """What the model says of one picture.
+
+        Raises: ValueError naming the file if it cannot be read.
+        """
+        return super().predict(_prepared(self.data, x))
+
     def show_results(
         self,
         rows: int = 3,  # pictures in each row and column
@@ -361,9 +359,14 @@ def _in_order(dl, data):
     if plain and not getattr(dl, 'shuffle', False): return dl
     return _InOrder(dl.dataset, getattr(data, 'bs', None) or 64, getattr(data, 'device', None))
 
-# %% ../../nbs/62_vision.learner.ipynb #4553c229
-class _Judges:
-    "Probabilities, targets and losses of many pictures"
+# %% ../../nbs/62_vision.learner.ipynb #b3cf3646
+class ClassificationInterpretation:
+    """What a learner gets wrong.
+
+    Raises: ValueError for lengths that differ, or targets that are no class numbers.
+    Source: the names are those of fastai v1 and v2.
+    """
+
     def __init__(
         self,
         learn: Learner,  # the learner that made the predictions
@@ -395,9 +398,6 @@ class _Judges:
         ds = getattr(dl, 'dataset', getattr(dl, 'ds', None))
         return cls(learn, probabilities(preds, learn.loss_func), targets, losses, ds)
 
-# %% ../../nbs/62_vision.learner.ipynb #a262e516
-class _Confuses(_Judges):
-    "Counts which classes are taken for which"
     def confusion_matrix(self) -> torch.Tensor:  # whole numbers, [actual, predicted]
         "How many pictures of each class are taken for each class."
         n = len(self.classes)
@@ -432,9 +432,6 @@ class _Confuses(_Judges):
         ax.set(xlabel='predicted', ylabel='actual')
         return fig
 
-# %% ../../nbs/62_vision.learner.ipynb #5969de9f
-class _Reports(_Confuses):
-    "Numbers for each class"
     def classification_report(self) -> PrintedText:  # a table
         "Precision, recall, their harmonic mean f1, and the number of pictures of each class."
         counts = self.confusion_matrix().double()
@@ -454,13 +451,6 @@ class _Reports(_Confuses):
         "Print the report (fastai v2's name)."
         print(self.classification_report())
 
-# %% ../../nbs/62_vision.learner.ipynb #b3cf3646
-class ClassificationInterpretation(_Reports):
-    """What a learner gets wrong.
-
-    Raises: ValueError for lengths that differ, or targets that are no class numbers.
-    Source: the names are those of fastai v1 and v2.
-    """
     def top_losses(
         self,
         k: int | None = None,  # how many, `None`: all

@@ -160,9 +160,13 @@ class Bottleneck(_Residual):
         x = self.relu(self.bn1(self.conv1(x)))
         return self.bn3(self.conv3(self.relu(self.bn2(self.conv2(x)))))
 
-# %% ../../nbs/61_vision.models.ipynb #5e462608
-class _Stages(nn.Module):
-    "Builds the groups of blocks and draws the first weights"
+# %% ../../nbs/61_vision.models.ipynb #2ac6cf9e
+class ResNet(nn.Module):
+    """A residual network.
+
+    Raises: ValueError if a count is below 1 or there are not four groups.
+    Source: He et al. 2015, arXiv:1512.03385, table 1; the names of the layers are torchvision's.
+    """
 
     def _group(self, block, planes, count, stride):
         "`count` blocks; the first one changes the shape"
@@ -182,14 +186,6 @@ class _Stages(nn.Module):
             if isinstance(layer, _Residual):
                 last = [o for o in layer.children() if isinstance(o, nn.BatchNorm2d)][-1]
                 nn.init.zeros_(last.weight)
-
-# %% ../../nbs/61_vision.models.ipynb #2ac6cf9e
-class ResNet(_Stages):
-    """A residual network.
-
-    Raises: ValueError if a count is below 1 or there are not four groups.
-    Source: He et al. 2015, arXiv:1512.03385, table 1; the names of the layers are torchvision's.
-    """
 
     def __init__(
         self,
