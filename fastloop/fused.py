@@ -98,6 +98,8 @@ def _watched(opt):
                 or 'step' in opt.__dict__ or profiler._is_profiler_enabled)
 
 # %% ../nbs/02_fused.ipynb #e16601d0
+_shape, _stride = attrgetter('shape'), torch.Tensor.stride
+
 class FusedStep:
     "The step of torch's SGD, Adam or AdamW as one call of a kernel, where that is right"
 
@@ -156,8 +158,6 @@ class FusedStep:
             self.strides = list(map(_stride, params+grads))
         self.seen, self.params, self.kept = seen, params, kept
         self.states = list(state.values())
-
-_shape, _stride = attrgetter('shape'), torch.Tensor.stride
 
 # %% ../nbs/02_fused.ipynb #fd6af53e
 @contextmanager
