@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fastloop.adapters.fastai2 import Hypers, LearnView, OptView, translated, view_wanted
+from fastloop.adapters.miniai import MiniaiView
 from fastloop.callback.core import (
     Callback,
     CancelBatchException,
@@ -22,8 +24,6 @@ from fastloop.callback.core import (
     as_callback,
     written_for,
 )
-from fastloop.adapters.fastai2 import Hypers, LearnView, OptView, translated, view_wanted
-from fastloop.adapters.miniai import MiniaiView
 from fastloop.data.bunch import DataBunch
 from fastloop.learner import BasicLearner, Learner
 from fastloop.optimizer import OptimWrapper
