@@ -141,7 +141,7 @@ from fastloop.callback.core import (
     TraceCallback,
     UnknownEvent,
 )
-
+from .adapters.fastai1 import CallbackHandler, LearnerCallback
 
 # %% ../nbs/90_all.ipynb #5b76f7d5
 from .callback.progress import ProgressCallback

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
 
 from fastloop.callback import lr_finder as room
 from fastloop.callback.core import Callback, CancelBatchException, CancelStepException
-from fastloop.callback.handler import CallbackHandler
+from fastloop.adapters.fastai1 import CallbackHandler
 from fastloop.callback.lr_finder import (
     LRFinder,
     SuggestedLRs,
