@@ -307,8 +307,12 @@ def test_values_become_plain_numbers(make):
     assert opt.read_val('lr') == [0.25, 0.5] and {type(o) for o in opt.read_val('lr')} == {float}
     opt.mom = np.float64(0.5)
     assert type(opt.mom) is float
-    opt.lr = torch.tensor(0.5)
-    assert isinstance(opt.lr, torch.Tensor)
+    opt.lr = rate = torch.tensor(0.5)
+    assert opt.lr is rate
+    opt.lr = 0.25  # that tensor still, for whoever reads it at each step
+    assert opt.lr is rate and opt.read_val('lr') == [0.25, 0.25]
+    opt.lr = [0.5, 0.75]
+    assert opt.read_val('lr') == [0.5, 0.75]
 
 
 def test_what_the_optimizer_lacks():
