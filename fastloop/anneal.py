@@ -287,18 +287,26 @@ def combined_cos(
     return combine_scheds([pct, 1 - pct], cos_1cycle_anneal(start, middle, end))
 
 # %% ../nbs/30_anneal.ipynb #2dee380c
-def plain_numbers(value):
+def plain_numbers(
+    value: object,  # a number, a list, a tuple, an array or a tensor
+) -> float | list:  # without its array
     "A number, or numbers in a list where they were in an array or a tuple"
     value = value.tolist() if hasattr(value, 'tolist') else value
     return list(value) if isinstance(value, tuple) else value
 
 
-def divided(value, by):
+def divided(
+    value: float | list,  # a number, or one for each layer group
+    by: float,  # a number above 0
+) -> float | list:  # of the same form
     "A number, or each number of a list, divided by another number"
     return [o/by for o in value] if isinstance(value, list) else value/by
 
 
-def check_positive(name, value):
+def check_positive(
+    name: str,  # the argument, for the message
+    value: object,  # what was given for it
+):
     "Refuse what is no number above 0, nor a list or slice of them"
     parts = (([] if value.start is None else [value.start]) + [value.stop]
              if isinstance(value, slice) else value if isinstance(value, list) else [value])
@@ -307,7 +315,10 @@ def check_positive(name, value):
             raise ValueError(f'{name}={value!r}: give a number above 0')
 
 
-def check_count(name, value):
+def check_count(
+    name: str,  # the argument, for the message
+    value: object,  # what was given for it
+):
     "Refuse what is no whole number from 1 on"
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f'{name} is a whole number from 1 on, not {value!r}')

@@ -27,28 +27,36 @@ from ..optimizer import OptimWrapper
 # %% ../../nbs/31_callback.schedule.ipynb #2a13805d
 aliases = {'momentum': 'mom', 'weight_decay': 'wd', 'alpha': 'beta', 'sqr_mom': 'beta'}
 
-def hyper_names(names):
+def hyper_names(names: list,  # Names in any library's words, `betas` included
+                ) -> tuple:  # Names in ours
     "The hyper-parameters that are set by setting `names`, each once"
     parts = [('mom', 'beta') if o == 'betas' else (aliases.get(o, o),) for o in names]
     return tuple(dict.fromkeys(o for part in parts for o in part))
 
-def wrapped(opt):
+def wrapped(opt: object,  # An `OptimWrapper`, or one of torch's optimizers
+            ) -> OptimWrapper:  # The same, or a new wrapper around it
     "An optimizer under one set of names"
     return opt if isinstance(opt, OptimWrapper) else OptimWrapper(opt)
 
-def count_groups(opt):
+def count_groups(opt: object,  # An optimizer
+                 ) -> int:  # 1 or more
     "Number of layer groups of an optimizer, wrapped or not"
     return len(opt.read_val('lr') if hasattr(opt, 'read_val') else opt.param_groups)
 
 # %% ../../nbs/31_callback.schedule.ipynb #20d9c186
-def try_out(opt, name, value):
+def try_out(opt: OptimWrapper,  # The optimizer
+            name: str,  # A hyper-parameter
+            value: object,  # A number, or one for each layer group
+            ):
     "Set `value` and put everything back: whatever does not fit is refused before training"
     before = [dict(group) for group in opt.param_groups]
     try: opt.set_val(name, value)
     finally:
         for group, old in zip(opt.param_groups, before): group.update(old)
 
-def fast_setter(opt, name):
+def fast_setter(opt: OptimWrapper,  # The optimizer
+                name: str,  # A hyper-parameter
+                ) -> object:  # A function of one float, or `None`
     "A function that writes one plain float into every parameter group; `None` if there is none"
     def write(value):
         for group in inner.param_groups: group[key] = value
@@ -61,32 +69,43 @@ def fast_setter(opt, name):
     if key in first: return write
     return write_first if name == 'mom' and len(first.get('betas', ())) == 2 else None
 
-def any_setter(opt, name):
+def any_setter(opt: OptimWrapper,  # The optimizer
+               name: str,  # A hyper-parameter
+               ) -> object:  # A function of one value
     "A function that writes any value"
     if name in ('lr', 'mom', 'beta', 'wd'): return partial(setattr, opt, name)
     return partial(opt.set_val, name)
 
 # %% ../../nbs/31_callback.schedule.ipynb #07cf96f1
-def batches_done(run, batches, start_epoch=None):
+def batches_done(run: object,  # The run, between two batches or in one
+                 batches: int,  # Length of an epoch of the plan
+                 start_epoch: int = None,  # Epochs of the plan that were done in an earlier fit
+                 ) -> float:  # Number of the batch, from 0; whole unless lengths differ
     "How many training batches lie behind, in a plan whose epochs have `batches` of them"
     epoch = run.epoch + (start_epoch or 0)
     if run.iters == batches or not run.iters: return epoch*batches + run.iter
     return (epoch + run.iter/run.iters)*batches  # the loader has another length now
 
-def training_batches(cb, data):
+def training_batches(cb: Callback,  # Who asks, for the message
+                     data: object,  # Has `train_dl`
+                     ) -> int:  # Number of batches
     "Length of the training loader that the plan of `cb` is made for"
     try: return len(data.train_dl)
     except TypeError: raise ValueError(
         f'{cb!r}: the training loader has no length, so the position in training is not known; a '
         'schedule needs a loader that knows its number of batches') from None
 
-def find_schedulers(run, name=None):
+def find_schedulers(run: object,  # A runner, or a learner: anything with `cbs`
+                    name: str = None,  # Such as `lr`; all schedulers if there is none
+                    ) -> list:  # Callbacks
     "The callbacks of `run` that set hyper-parameters by a schedule, or those that set `name`"
     found = [cb for cb in getattr(run, 'cbs', ()) if hasattr(type(cb), 'scheduled')]
     return found if name is None else [cb for cb in found if aliases.get(name, name)
                                        in cb.scheduled]
 
-def check_rivals(cb, run):
+def check_rivals(cb: Callback,  # A scheduler
+                 run: object,  # The run it is attached to
+                 ):
     "Refuse a second callback that sets a hyper-parameter which `cb` sets"
     for other in find_schedulers(run):
         both = [o for o in cb.scheduled if o in other.scheduled]
@@ -215,7 +234,8 @@ class ParamScheduler(Scheduler):
 shapes = {'cos': annealing_cos, 'linear': annealing_linear, 'exp': annealing_exp,
           'no': annealing_no}
 
-def shape_named(anneal):
+def shape_named(anneal: object,  # `cos`, `linear`, `exp`, `no`, or a function
+                ) -> callable:  # Called with start, end and the share of the way
     "A shape by its name, or itself"
     return anneal if callable(anneal) else shapes[check_word('anneal', anneal, shapes)]
 
