@@ -14,9 +14,9 @@ from io import BytesIO
 from statistics import median
 
 # %% ../../nbs/34_callback.playground.ipynb #d8752b9e
-from ..anneal import check_count, check_positive
-from .core import axes_for
+from ..anneal import check_positive
 from .schedule import OneCycleScheduler, ParamScheduler, shapes
+from ..core import axes_for, check_number
 
 # %% ../../nbs/34_callback.playground.ipynb #1eb423cb
 _titles = {'lr': 'learning rate', 'mom': 'momentum', 'wd': 'weight decay'}
@@ -148,8 +148,7 @@ class SchedulePlayground:
 
         Raises: ImportError if ipywidgets is missing, ValueError if a number is none or too small.
         """
-        check_count('epochs', epochs)
-        check_count('iters', iters)
+        for name, o in (('epochs', epochs), ('iters', iters)): check_number(name, o, 1, whole=True)
         check_positive('lr_max', lr_max)
         w, self.epochs, self.iters, self.controls = _widgets(), epochs, iters, _controls(lr_max)
         self._shown = {k: 3 for k in self.controls} | {'lr_max': _digits(lr_max)}

@@ -15,14 +15,14 @@ from fastloop.anneal import (
     annealing_exp,
     annealing_linear,
     annealing_no,
-    check_count,
     check_positive,
     divided,
     plain_numbers,
 )
 from .core import Callback
-from ..core import check_word
-from ..optimizer import OptimWrapper
+from ..core import check_number, check_word
+from ..optimizer import OptimWrapper, as_wrapper
+from ..torch_core import count_batches
 
 # %% ../../nbs/31_callback.schedule.ipynb #2a13805d
 aliases = {'momentum': 'mom', 'weight_decay': 'wd', 'alpha': 'beta', 'sqr_mom': 'beta'}
@@ -32,11 +32,6 @@ def hyper_names(names: list,  # Names in any library's words, `betas` included
     "The hyper-parameters that are set by setting `names`, each once"
     parts = [('mom', 'beta') if o == 'betas' else (aliases.get(o, o),) for o in names]
     return tuple(dict.fromkeys(o for part in parts for o in part))
-
-def wrapped(opt: object,  # An `OptimWrapper`, or one of torch's optimizers
-            ) -> OptimWrapper:  # The same, or a new wrapper around it
-    "An optimizer under one set of names"
-    return opt if isinstance(opt, OptimWrapper) else OptimWrapper(opt)
 
 def count_groups(opt: object,  # An optimizer
                  ) -> int:  # 1 or more
@@ -90,10 +85,10 @@ def training_batches(cb: Callback,  # Who asks, for the message
                      data: object,  # Has `train_dl`
                      ) -> int:  # Number of batches
     "Length of the training loader that the plan of `cb` is made for"
-    try: return len(data.train_dl)
-    except TypeError: raise ValueError(
+    if (n := count_batches(data.train_dl)) is not None: return n
+    raise ValueError(
         f'{cb!r}: the training loader has no length, so the position in training is not known; a '
-        'schedule needs a loader that knows its number of batches') from None
+        'schedule needs a loader that knows its number of batches')
 
 def find_schedulers(run: object,  # A runner, or a learner: anything with `cbs`
                     name: str = None,  # Such as `lr`; all schedulers if there is none
@@ -130,7 +125,7 @@ class Scheduler(Callback):
 
     def _prepare(self):
         "Get ready for this run and this optimizer, or refuse what does not fit"
-        run, opt = self.run, wrapped(self.learn.opt)
+        run, opt = self.run, as_wrapper(self.learn.opt)
         self._plan, self._batches = (), training_batches(self, self.learn.data)
         functions = self._functions(run.epochs, self._batches, opt)
         for name, at in functions.items():
@@ -169,9 +164,8 @@ class Scheduler(Callback):
 
         Raises: ValueError if the schedule does not fit the numbers.
         """
-        check_count('epochs', epochs)
-        check_count('iters', iters)
-        functions = self._functions(epochs, iters, None if opt is None else wrapped(opt))
+        for name, o in (('epochs', epochs), ('iters', iters)): check_number(name, o, 1, whole=True)
+        functions = self._functions(epochs, iters, None if opt is None else as_wrapper(opt))
         first = (self.start_epoch or 0)*iters
         numbers = range(first, first + self._length(epochs, iters))
         return {name: [at(k) for k in numbers] for name, at in functions.items()}
@@ -302,10 +296,9 @@ class OneCycleScheduler(Scheduler):
         self.div_factor, self.pct_start, self.shape = div_factor, pct_start, shape_named(anneal)
         self.final_div = 1e4*div_factor if final_div is None else final_div
         for name in ('lr_max', 'div_factor', 'final_div'): check_positive(name, vars(self)[name])
-        if not 0 <= pct_start <= 1:
-            raise ValueError(f'pct_start={pct_start!r}: the share is from 0 to 1')
-        if tot_epochs is not None: check_count('tot_epochs', tot_epochs)
-        if start_epoch: check_count('start_epoch', start_epoch)
+        check_number('pct_start', pct_start, 0, 1)
+        if tot_epochs is not None: check_number('tot_epochs', tot_epochs, 1, whole=True)
+        if start_epoch: check_number('start_epoch', start_epoch, 1, whole=True)
         self.tot_epochs, self.start_epoch = tot_epochs, start_epoch
         if tot_epochs is not None: self._total(tot_epochs)
         if self.moms is not None: self.shape(*self.moms[:2], .5)  # 0 is no end for `exp`
