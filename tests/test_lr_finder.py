@@ -34,7 +34,6 @@ from fastloop.callback.lr_finder import (
     suggest_steep,
     suggest_valley,
 )
-from fastloop.callback.snapshot import TrainingSnapshot
 from fastloop.callback.progress import ProgressCallback
 from fastloop.callback.recorder import Recorder, SmoothenValue
 from fastloop.callback.snapshot import same_state

@@ -39,9 +39,6 @@ from fastloop.callback.core import (
 from fastloop.callback.phases import GeneralScheduler, TrainingPhase
 from fastloop.callback.playground import plot_sched
 from fastloop.callback.recorder import Recorder
-from fastloop.anneal import flat_cos_sched, sgdr_sched
-from fastloop.callback.phases import GeneralScheduler, TrainingPhase
-from fastloop.callback.playground import SchedulePlayground, plot_sched
 from fastloop.callback.schedule import (
     OneCycleScheduler,
     ParamScheduler,
