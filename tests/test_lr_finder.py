@@ -259,33 +259,21 @@ def check_story(search, before=1, **kwargs):
 
 
 # ---- a fit after a search is a fit without one ---------------------------------------------------
-@pytest.mark.parametrize('before', [0, 1])
-@pytest.mark.parametrize('way', ways)
-@pytest.mark.parametrize('opt', opts)
-def test_optimizers(opt, way, before): check_story(ways[way], before, opt=opt)
+stories = {
+    **{f'opt {o}': dict(opt=o) for o in opts},
+    **{f'loader {o}': dict(dl=o, opt='momentum') for o in loaders},
+    **{f'rates {o}': dict(lr=o, splitter=groups_of)
+       for o in (slice(1e-4, 1e-2), slice(1e-2), [1e-3, 1e-2, 1e-1])},
+    'frozen': dict(splitter=groups_of, prepare=lambda learn: learn.freeze_to(-1)),
+    'coupled decay': dict(true_wd=False), 'no decay': dict(wd=0.),
+    'no decay of norms': dict(bn_wd=False, wd=.1)}
 
 
 @pytest.mark.parametrize('before', [0, 1])
 @pytest.mark.parametrize('way', ways)
-@pytest.mark.parametrize('dl', loaders)
-def test_loaders(dl, way, before): check_story(ways[way], before, dl=dl, opt='momentum')
-
-
-@pytest.mark.parametrize('way', ways)
-@pytest.mark.parametrize('lr', [slice(1e-4, 1e-2), slice(1e-2), [1e-3, 1e-2, 1e-1]])
-def test_layer_groups(lr, way): check_story(ways[way], splitter=groups_of, lr=lr)
-
-
-@pytest.mark.parametrize('way', ways)
-@pytest.mark.parametrize('before', [0, 1])
-def test_frozen_groups(way, before):
-    check_story(ways[way], before, splitter=groups_of, prepare=lambda learn: learn.freeze_to(-1))
-
-
-@pytest.mark.parametrize('kwargs', [
-    dict(true_wd=False), dict(wd=0.), dict(bn_wd=False, wd=.1), dict(lr=slice(1e-3, 1e-2),
-                                                                   splitter=groups_of)])
-def test_other_settings(kwargs): check_story(search_by_verb, **kwargs)
+@pytest.mark.parametrize('kind', stories)
+def test_a_fit_after_a_search(kind, way, before):
+    check_story(ways[way], before, **stories[kind])
 
 
 @pytest.mark.parametrize('way', ways)
