@@ -141,7 +141,7 @@ from fastloop.callback.core import (
     TraceCallback,
     UnknownEvent,
 )
-from .callback.handler import CallbackHandler, LearnerCallback
+
 
 # %% ../nbs/90_all.ipynb #5b76f7d5
 from .callback.progress import ProgressCallback
@@ -160,23 +160,18 @@ from fastloop.callback.mixup import (
     MixUpLoss,
 )
 from .callback.precision import MixedPrecision
-from fastloop.callback.schedule import (
-    GeneralScheduler,
-    OneCycleScheduler,
-    ParamScheduler,
-    SchedulePlayground,
-    TorchScheduler,
-    TrainingPhase,
-    plot_sched,
-)
+from .callback.phases import GeneralScheduler, TrainingPhase
+from .callback.playground import SchedulePlayground, plot_sched
+from .callback.schedule import OneCycleScheduler, ParamScheduler
+from .callback.torch_scheduler import TorchScheduler
 from .callback.tensorboard import TensorBoardCallback
 
 # %% ../nbs/90_all.ipynb #7fc7c9c4
+from .callback.save import SaveModelCallback
+from .callback.terminate import TerminateOnNaNCallback
 from fastloop.callback.tracker import (
     EarlyStoppingCallback,
     ReduceLROnPlateauCallback,
-    SaveModelCallback,
-    TerminateOnNaNCallback,
     TrackerCallback,
 )
 from fastloop.callback.training import (

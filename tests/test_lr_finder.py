@@ -29,13 +29,13 @@ from fastloop.callback.handler import CallbackHandler
 from fastloop.callback.lr_finder import (
     LRFinder,
     SuggestedLRs,
-    TrainingSnapshot,
     find_lr,
     suggest_minimum,
     suggest_slide,
     suggest_steep,
     suggest_valley,
 )
+from fastloop.callback.snapshot import TrainingSnapshot
 from fastloop.callback.progress import ProgressCallback
 from fastloop.callback.recorder import Recorder, SmoothenValue
 from fastloop.callback.stats import AvgStatsCallback

@@ -17,7 +17,8 @@ from torch.optim import lr_scheduler
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from fastloop import optimizer as module
-from fastloop.optimizer import SGD, Adam, AdamW, OptimWrapper, RMSprop, split_no_wd_params
+from fastloop.optimizer import SGD, Adam, AdamW, OptimWrapper, RMSprop, as_wrapper
+from fastloop.param_groups import split_no_wd_params
 
 optim = torch.optim
 
@@ -89,7 +90,7 @@ def test_equals_fused_to_the_last_bit(cls, dtype):
     true_wd = cls is optim.AdamW
     opt = OptimWrapper.create(cls, 0.01, [model], wd=0.1, true_wd=true_wd)
     assert_same(train(model, opt, dtype=dtype), train(plain_model, plain, dtype=dtype), **exact)
-    assert opt._fused.runs is not None and len(opt._fused.runs) == 1
+    assert opt.fused_step.runs is not None and len(opt.fused_step.runs) == 1
 
 
 def test_values_per_layer_group():
@@ -423,7 +424,8 @@ def test_loading_keeps_our_kind_of_decay(cls, saved_kind):
     ours = OptimWrapper.create(cls, 0.1, [model], 0.1, true_wd=not saved_kind, bn_wd=False)
     ours.load_state_dict(theirs.state_dict())
     assert ours.wd == 0.3 and ours.true_wd is not saved_kind
-    assert ours.read_val('wd') == [0.3] and ours.param_groups[1][ours._places['wd'][0]] == 0.
+    assert ours.read_val('wd') == [0.3]
+    assert [ours.param_groups[1].get(o, 0.) for o in ('weight_decay', 'true_weight_decay')] == [0., 0.]
     fresh = make_model()
     ours = OptimWrapper.create(cls, 0.01, [fresh], 0.1, true_wd=not saved_kind)
     state = OptimWrapper.create(cls, 0.01, [fresh], 0.3, true_wd=saved_kind).state_dict()
@@ -582,7 +584,7 @@ def test_gradients_that_come_and_go(cls):
             o.step()
             o.zero_grad()
         assert_same([params], [plain_params])
-    assert opt._fused.runs is not None
+    assert opt.fused_step.runs is not None
 
 
 @fused_kinds
@@ -618,7 +620,7 @@ def test_state_that_is_replaced(cls):
             x.grad = torch.ones(2, 3)
             o.step()
         assert_same([[p]], [[q]])
-    assert opt._fused.runs is not None
+    assert opt.fused_step.runs is not None
 
 
 def make_conv():
@@ -665,7 +667,7 @@ def test_channels_last(cls, change):
     assert_same(train_conv(model, opt, 5, change), train_conv(plain_model, plain, 5, change),
                 rtol=1e-4, atol=1e-6)
     if change is None:
-        assert opt._fused.runs is not None
+        assert opt.fused_step.runs is not None
         strides = [p.stride() for p in model.parameters()]
         assert strides == [p.stride() for p in make_conv().parameters()]
 
@@ -787,5 +789,4 @@ for method in ('add_param_group', 'state_dict', 'load_state_dict'):
 
 
 def test_exports():
-    assert set(module.__all__) == {'OptimWrapper', 'SGD', 'Adam', 'AdamW', 'RMSprop',
-                                   'split_no_wd_params', 'no_wd_types'}
+    assert set(module.__all__) == {'OptimWrapper', 'SGD', 'Adam', 'AdamW', 'RMSprop'}

@@ -36,18 +36,15 @@ from fastloop.callback.core import (
     CancelTrainException,
 )
 from fastloop.callback.recorder import Recorder
+from fastloop.anneal import flat_cos_sched, sgdr_sched
+from fastloop.callback.phases import GeneralScheduler, TrainingPhase
+from fastloop.callback.playground import SchedulePlayground, plot_sched
 from fastloop.callback.schedule import (
-    GeneralScheduler,
     OneCycleScheduler,
     ParamScheduler,
-    SchedulePlayground,
-    TorchScheduler,
-    TrainingPhase,
     find_schedulers,
-    flat_cos_sched,
-    plot_sched,
-    sgdr_sched,
 )
+from fastloop.callback.torch_scheduler import TorchScheduler
 from fastloop.learner import BasicLearner, Learner
 from fastloop.optimizer import OptimWrapper
 from fastloop.runner import Runner
