@@ -31,8 +31,9 @@ from fastloop.adapters.keras_model import (
     plain_number,
 )
 from ..callback.logger import History as NativeHistory
-from ..callback.logger import RemoteMonitor as NativeRemoteMonitor
-from ..callback.logger import RowFile, accepts, check_functions
+from ..callback.remote import RemoteMonitor as NativeRemoteMonitor
+from ..callback.logger import accepts, check_functions
+from ..rows import RowFile
 from ..callback.progress import ProgressCallback, cell_text
 from ..callback.recorder import find_recorder
 from ..callback.save import SaveModelCallback
