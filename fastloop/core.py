@@ -15,8 +15,10 @@ import os
 import re
 import secrets
 import stat
+import sys
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
+from numbers import Integral, Real
 from pathlib import Path
 
 # %% ../nbs/00_core.ipynb #88edec44
@@ -85,6 +87,27 @@ def check_word(
     hint = f'; did you mean {near!r}?' if near else ''
     known = ', '.join(repr(o) for o in words)
     raise ValueError(f'{argument}={value!r} is not known, use one of {known}{hint}')
+
+# %% ../nbs/00_core.ipynb #e0fb100d
+def check_number(
+    argument: str,  # Name of the argument, for the message
+    value: object,  # What the caller gave
+    least: float = -math.inf,  # The smallest number that is right
+    most: float = math.inf,  # The largest
+    above: float | None = None,  # If given, the number must be larger than this one
+    whole: bool = False,  # Whether it must be a whole number
+) -> float:  # `value`, when it is right; an `int` if it must be whole
+    """Refuse what is no number within its bounds.
+
+    Raises: ValueError naming the argument, the value and the bounds.
+    """
+    number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if number and least <= value <= most and (above is None or value > above):
+        return int(value) if whole else value
+    bounds = (f' above {above}' if above is not None else '' if least == -math.inf else
+              f' of {least} or more')
+    if most < math.inf: bounds = f' from {least} to {most}'
+    raise ValueError(f'{argument}={value!r} must be a {"whole " if whole else ""}number{bounds}')
 
 # %% ../nbs/00_core.ipynb #22cf6762
 def add_note(
@@ -177,3 +200,26 @@ def atomic_write(
     except BaseException:
         temp.unlink(missing_ok=True)
         raise
+
+# %% ../nbs/00_core.ipynb #c9c48f37
+def axes_for(
+    ax: object = None,  # The matplotlib axis to draw on; a new figure if there is none
+    figsize: tuple = (6, 3),  # Width and height of a new figure, in inches
+) -> tuple:  # The figure and the axis
+    "An axis to draw on, whose figure needs no display and is not kept alive by pyplot."
+    if ax is not None: return ax.figure, ax
+    import matplotlib.pyplot as plt
+    fig, ax = plt.subplots(figsize=figsize, layout='constrained')
+    plt.close(fig)
+    return fig, ax
+
+
+def show_figure(
+    fig: object,  # A matplotlib figure
+) -> bool:  # Whether there was a notebook to show it
+    "Show a figure at once in a notebook, and nowhere else."
+    ipython = sys.modules.get('IPython')
+    shell = None if ipython is None else ipython.get_ipython()
+    if shell is None or type(shell).__name__ == 'TerminalInteractiveShell': return False
+    ipython.display.display(fig)
+    return True

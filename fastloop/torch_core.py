@@ -10,10 +10,12 @@ __all__ = ['batch_norm_types', 'default_device', 'map_tensors', 'to_device', 'to
 # %% ../nbs/01_torch_core.ipynb #3c1f49a6
 import operator
 import os
+import pickle
 import random
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from copy import copy
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -286,3 +288,64 @@ def flatten_model(
 
 # %% ../nbs/01_torch_core.ipynb #f5a6e1fe
 batch_norm_types = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+# %% ../nbs/01_torch_core.ipynb #73db1cc3
+def call_model(model: object,  # A module or function
+               xb: object,  # A tensor, or a tuple, list or dictionary of inputs
+               ) -> object:  # What the model answers
+    "Call `model` on a batch, spreading several inputs over its arguments"
+    if isinstance(xb, (tuple, list)): return model(*xb)
+    return model(**xb) if isinstance(xb, dict) else model(xb)
+
+@contextmanager
+def evaluating(model: nn.Module,  # Any model
+               ):
+    "Evaluation mode without gradients inside a `with` block; each module gets its mode back"
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad(): yield model
+    finally:
+        for module, mode in modes: module.training = mode
+
+def count_batches(dl: object,  # A loader
+                  ) -> int | None:  # Number of batches, `None` if the loader does not know
+    "The length of a loader, if it has one"
+    try: return len(dl)
+    except TypeError: return None
+
+# %% ../nbs/01_torch_core.ipynb #fedaa75d
+def load_tensors(path: Path,  # A file written by `torch.save`
+                 device: object = 'cpu',  # Where the tensors go
+                 ) -> object:  # Usually a dictionary of tensors
+    """Read tensors and plain data from a file, and nothing that could run
+
+    Raises: FileNotFoundError, or ValueError if the file holds code or is damaged.
+    """
+    if not path.exists():
+        there = sorted(o.stem for o in path.parent.glob('*'+path.suffix))
+        raise FileNotFoundError(f'there is no {path.name} in {path.parent}; there is: '
+                                f'{", ".join(there) or "nothing"}')
+    try: return torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as e:
+        raise ValueError(f'{path.name} is refused: it holds more than tensors and plain data, and '
+                         f'loading it could run code ({str(e).splitlines()[0]})') from e
+    except Exception as e:  # torn bytes end in errors of many kinds
+        raise ValueError(f'{path.name} is damaged, or no file of weights: {e}') from e
+
+def check_weights(model: nn.Module,  # The model to load into
+                  weights: dict,  # Tensors by name
+                  strict: bool = True,  # Whether the names must be the same
+                  ):
+    """See whether `weights` fit `model`, before anything is changed
+
+    Raises: ValueError that lists what is missing, left over, or of another shape.
+    """
+    mine = model.state_dict()
+    wrong = [f'{k}: {tuple(weights[k].shape)} in the file, {tuple(v.shape)} in the model'
+             for k, v in mine.items() if k in weights and weights[k].shape != v.shape]
+    if strict:
+        wrong += [f'missing in the file: {k}' for k in mine if k not in weights]
+        wrong += [f'not in the model: {k}' for k in weights if k not in mine]
+    if wrong: raise ValueError('the file is of another architecture: ' + '; '.join(wrong[:8]) +
+                               (f'; and {len(wrong)-8} more' if len(wrong) > 8 else ''))

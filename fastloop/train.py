@@ -13,13 +13,9 @@ import torch
 from .callback.lr_finder import SuggestedLRs, find_lr
 from .callback.mixup import MixUpCallback
 from .callback.precision import MixedPrecision
-from fastloop.callback.schedule import (
-    OneCycleScheduler,
-    ParamScheduler,
-    flat_cos_sched,
-    plot_sched,
-    sgdr_sched,
-)
+from .anneal import flat_cos_sched, sgdr_sched
+from .callback.playground import plot_sched
+from .callback.schedule import OneCycleScheduler, ParamScheduler
 from .callback.training import GradientClipping
 from .core import listify
 from .learner import Learner

@@ -126,9 +126,9 @@ BAD = {
         {'00_core.ipynb': good(code('@patch\ndef triple(self: Doubler): return 3'))},
         {'00_core.ipynb': good(code('@patch(as_prop=True)\ndef triple(self: Doubler): return 3'))}],
     'imports_point_down': [
-        {'00_core.ipynb': good(code('from fastloop.data.load import double')), **LOADER},
-        {'00_core.ipynb': good(code('import fastloop.data.load')), **LOADER},
-        {'00_core.ipynb': good(code('from fastloop import data')), **LOADER},
+        {'00_core.ipynb': good(code('#| export\nfrom fastloop.data.load import double')), **LOADER},
+        {'00_core.ipynb': good(code('#| exporti\nimport fastloop.data.load')), **LOADER},
+        {'00_core.ipynb': good(code('#| export\nfrom fastloop import data')), **LOADER},
         {'00_core.ipynb': good(code('from fastloop.unknown import x'))},
         {'00_core.ipynb': good(code('from .data import double'))},
         {'00_core.ipynb': good(code('#| export\nfrom fastloop.core import double'))},
@@ -220,6 +220,10 @@ BAD = {
             'def f0(): "Nothing."', 'def f1(): "Nothing."', how, 'def f3(): "Nothing."')],
                                code('assert f0\nf0', SHOWN))}
         for how in ('def f2(): "Nothing."', 'class _Private: "Nothing."')],
+    'rooms_are_called_by_their_titles': [
+        {'00_core.ipynb': good(text('As room 32 says.'))},
+        {'00_core.ipynb': good(code('x = 3  # see Room 4'))},
+        {'00_core.ipynb': good(text('See [The runner](32_runner.ipynb).'))}],
     'exports_have_docstrings': [
         {'00_core.ipynb': good(*defines(o))}
         for o in ('def other(): return 1', 'class other: x = 1',

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from torch import nn
 from tqdm import tqdm
 
+from fastloop.bar import PhaseBar
 from fastloop.callback import progress as p
 from fastloop.callback.core import (
     Callback,
@@ -30,7 +31,7 @@ from fastloop.callback.core import (
     CancelFitException,
     CancelTrainException,
 )
-from fastloop.callback.progress import EpochTable, PhaseBar, ProgressCallback, cell_text
+from fastloop.callback.progress import EpochTable, ProgressCallback, cell_text
 from fastloop.callback.recorder import Recorder
 from fastloop.metrics import accuracy
 from fastloop.runner import Runner

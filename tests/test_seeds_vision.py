@@ -17,7 +17,7 @@ import torch
 import fastloop.train  # noqa: F401 (it gives the learner its verbs)
 from fastloop.callback.core import Callback
 from fastloop.callback.logger import CSVLogger
-from fastloop.callback.tracker import SaveModelCallback
+from fastloop.callback.save import SaveModelCallback
 from fastloop.data.external import URLs, untar_data
 from fastloop.learner import Learner
 from fastloop.metrics import accuracy, error_rate
