@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fastloop.callback.core import Callback, TraceCallback, UnknownEvent, dialect_of
-from fastloop.callback.handler import (
+from fastloop.callback.core import Callback, TraceCallback, UnknownEvent, written_for
+from fastloop.adapters.fastai1 import (
     CallbackHandler,
     LearnerCallback,
     as_changes,
@@ -359,7 +359,7 @@ def test_callbacks_of_keras_are_none_of_ours():
     class Keras:
         def set_model(self, model): pass
         def on_epoch_end(self, epoch, logs=None): pass
-    assert dialect_of(Keras()).name == 'keras'
+    assert written_for(Keras()) == 'keras'
 
 
 # by hand
