@@ -142,7 +142,7 @@ class TrackerCallback(Callback):
 
     def start(self):
         "Make sure that the number will be there, then begin or go on"
-        self.column = self.find_column()
+        self.column = self.idx = self.find_column()  # `idx` is fastai v2's word
         if not self.loaded and not self.run.first_epoch:
             if self.reset_on_fit: self.forget()
             self.recount()
