@@ -25,11 +25,13 @@ from ..core import axes_for, check_number, check_word, listify, nearest_name
 from ..data.bunch import DataBunch
 from ..data.load import TensorLoader, _epoch_order, _Resumable
 from ..torch_core import default_device, end_workers
-from fastloop.vision.image import (
+from fastloop.vision.image import (  # noqa: F401 (a user finds all names here too)
     all_items,
     asked_classes,
     count_cpus,
     draw_images,
+    get_image_files,
+    image_suffixes,
     in_threads,
     name_some,
     read_header,
@@ -40,7 +42,15 @@ from fastloop.vision.image import (
     split_items,
     train_valid_items,
 )
-from .transform import apply_tfms
+from fastloop.vision.transform import (  # noqa: F401
+    BatchTransform,
+    RandomErase,
+    RandomFlip,
+    RandomRotate,
+    RandomShift,
+    apply_tfms,
+    default_tfms,
+)
 
 # %% ../../nbs/62_vision.data.ipynb #e295ec7b
 class _Pixels:
@@ -462,8 +472,8 @@ class ImageDataBunch(DataBunch):
         rows = check_number('rows', rows, 1, whole=True)
         xb, yb = (o[:rows*rows] for o in self.one_batch(train))
         images = self.denormalize(xb).float().cpu().permute(0, 2, 3, 1).numpy()
-        return draw_images(images, [short_name(self.classes[o]) for o in yb.tolist()], rows,
-                           (1.4, 1.6))
+        titles = [short_name(self.classes[o]) for o in yb.tolist()]
+        return draw_images(images, titles, rows, (1.4, 1.6), rows=rows)
 
     @classmethod
     def _build(cls, path, train, valid, classes, seed, how):

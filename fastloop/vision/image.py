@@ -316,10 +316,11 @@ def draw_images(
     columns: int,  # pictures in a row
     size: tuple,  # width and height of a field, in inches
     colours: Sequence | None = None,  # of the titles
+    rows: int | None = None,  # rows of fields, `None`: as many as are needed
 ) -> object:  # the figure
     "Draw a picture and its title in each field of a grid."
     import matplotlib.pyplot as plt
-    rows = -(-len(images)//columns)
+    rows = -(-len(images)//columns) if rows is None else rows
     fig, axes = plt.subplots(rows, columns, figsize=(size[0]*columns, size[1]*rows), squeeze=False,
                              layout='constrained')
     plt.close(fig)
