@@ -24,6 +24,7 @@ from fastloop.torch_core import end_workers, set_seed
 from fastloop.vision import data as vision_data
 from fastloop.vision.data import ImageDataBunch, imagenet_stats
 from fastloop.vision.image import get_image_files, in_threads, split_items
+from fastloop.vision.models import simple_cnn
 from fastloop.vision.transform import (
     BatchTransform,
     RandomErase,
@@ -32,7 +33,6 @@ from fastloop.vision.transform import (
     RandomShift,
     default_tfms,
 )
-from fastloop.vision.models import simple_cnn
 
 CPU = dict(device='cpu', seed=1, num_workers=0)
 

@@ -327,7 +327,8 @@ def _column(table, col, argument):
     if col in columns: return list(table[col])
     if isinstance(col, int) and -len(columns) <= col < len(columns):
         return list(table[columns[col]])
-    raise ValueError(f'{argument}={col!r}: there is no such column, there is: {name_some(columns, 20)}')
+    there = name_some(columns, 20)
+    raise ValueError(f'{argument}={col!r}: there is no such column, there is: {there}')
 
 # %% ../../nbs/62_vision.data.ipynb #f5afe07b
 class _Table:

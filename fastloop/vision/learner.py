@@ -73,7 +73,8 @@ def _asks_for(arch, pretrained, channels):
     loose = any(o.kind is o.VAR_KEYWORD for o in known.values())
     how = {}
     if 'pretrained' in known: how['pretrained'] = pretrained
-    elif 'weights' in known: how['weights'] = 'DEFAULT' if pretrained is True else pretrained or None
+    elif 'weights' in known:
+        how['weights'] = 'DEFAULT' if pretrained is True else pretrained or None
     elif pretrained and loose: how['pretrained'] = pretrained
     elif pretrained:
         raise ValueError(f'pretrained={pretrained!r}: {arch!r} has no argument for it; give '
