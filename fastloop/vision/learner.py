@@ -443,31 +443,6 @@ class ClassificationInterpretation:
         return draw_images(_pictures(self.learn.data, images), titles, math.ceil(len(at)**.5),
                            (1.6, 2.1), _colours(actual, chosen))
 
-# %% ../../nbs/64_vision.learner.ipynb #785c1dd0
-def _image_shape(data):
-    "Channels, height and width of the pictures"
-    xb = data.one_batch()[0] if hasattr(data, 'one_batch') else None
-    if isinstance(xb, torch.Tensor) and xb.ndim == 4 and xb.is_floating_point():
-        return tuple(xb.shape[1:])
-    got = f'{xb.dtype} of shape {tuple(xb.shape)}' if isinstance(xb, torch.Tensor) else type(xb)
-    raise ValueError(f'data: a batch must be images, real numbers of shape (n, channels, h, w), '
-                     f'not {got}')
-
-
-def _count_outputs(data, n_out):
-    "How many outputs the network needs"
-    n = getattr(data, 'c', None) if n_out is None else n_out
-    if isinstance(n, int) and not isinstance(n, bool) and n > 0: return n
-    raise ValueError(f'n_out={n_out!r}: the data have no classes (c={getattr(data, "c", None)!r}), '
-                     'so give n_out=…, the number of outputs')
-
-
-def _normalize(data, channels):
-    "Normalise pictures with the numbers of ImageNet, unless they are normalised"
-    if getattr(data, 'stats', 0) is not None: return
-    mean, std = imagenet_stats
-    data.normalize((mean, std) if channels == 3 else ([sum(mean)/3], [sum(std)/3]))
-
 # %% ../../nbs/64_vision.learner.ipynb #a700e1a9
 class VisionLearner(Learner):
     """A learner whose data are pictures.
@@ -514,6 +489,31 @@ class VisionLearner(Learner):
         Raises: ValueError if there is no loader, or the model does not choose between classes.
         """
         return ClassificationInterpretation.from_learner(self, dl)
+
+# %% ../../nbs/64_vision.learner.ipynb #785c1dd0
+def _image_shape(data):
+    "Channels, height and width of the pictures"
+    xb = data.one_batch()[0] if hasattr(data, 'one_batch') else None
+    if isinstance(xb, torch.Tensor) and xb.ndim == 4 and xb.is_floating_point():
+        return tuple(xb.shape[1:])
+    got = f'{xb.dtype} of shape {tuple(xb.shape)}' if isinstance(xb, torch.Tensor) else type(xb)
+    raise ValueError(f'data: a batch must be images, real numbers of shape (n, channels, h, w), '
+                     f'not {got}')
+
+
+def _count_outputs(data, n_out):
+    "How many outputs the network needs"
+    n = getattr(data, 'c', None) if n_out is None else n_out
+    if isinstance(n, int) and not isinstance(n, bool) and n > 0: return n
+    raise ValueError(f'n_out={n_out!r}: the data have no classes (c={getattr(data, "c", None)!r}), '
+                     'so give n_out=…, the number of outputs')
+
+
+def _normalize(data, channels):
+    "Normalise pictures with the numbers of ImageNet, unless they are normalised"
+    if getattr(data, 'stats', 0) is not None: return
+    mean, std = imagenet_stats
+    data.normalize((mean, std) if channels == 3 else ([sum(mean)/3], [sum(std)/3]))
 
 # %% ../../nbs/64_vision.learner.ipynb #c4a0ae44
 def cnn_learner(
