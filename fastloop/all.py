@@ -141,24 +141,22 @@ from fastloop.callback.core import (
     TraceCallback,
     UnknownEvent,
 )
-
+from .adapters.fastai1 import CallbackHandler, LearnerCallback
 
 # %% ../nbs/90_all.ipynb #5b76f7d5
 from .callback.progress import ProgressCallback
 from .callback.recorder import Recorder, SmoothenValue, find_recorder
 from .callback.stats import AvgStatsCallback
-from .learner import BasicLearner, Learner, model_summary
+from .learner import BasicLearner, Learner
+from .summary import model_summary
 from .runner import Runner, TrainEvalCallback
 
 # %% ../nbs/90_all.ipynb #0801bc70
-from .callback.logger import CSVLogger, History, LambdaCallback, RemoteMonitor
+from .callback.logger import CSVLogger, History, LambdaCallback
+from .callback.remote import RemoteMonitor
 from .callback.lr_finder import LRFinder, SuggestedLRs
-from fastloop.callback.mixup import (
-    CutMix,
-    LabelSmoothingCrossEntropy,
-    MixUpCallback,
-    MixUpLoss,
-)
+from .callback.cutmix import CutMix, LabelSmoothingCrossEntropy
+from .callback.mixup import MixUpCallback, MixUpLoss
 from .callback.precision import MixedPrecision
 from .callback.phases import GeneralScheduler, TrainingPhase
 from .callback.playground import SchedulePlayground, plot_sched
@@ -174,14 +172,9 @@ from fastloop.callback.tracker import (
     ReduceLROnPlateauCallback,
     TrackerCallback,
 )
-from fastloop.callback.training import (
-    BnFreeze,
-    EMACallback,
-    GradientAccumulation,
-    GradientClipping,
-    ShortEpoch,
-    StopAfterNBatches,
-)
+from .callback.averages import EMACallback
+from .callback.short import ShortEpoch, StopAfterNBatches
+from .callback.training import BnFreeze, GradientAccumulation, GradientClipping
 from fastloop.train import (
     clip_grad,
     fine_tune,

@@ -12,7 +12,9 @@ import math
 from bisect import bisect_right
 from functools import partial, wraps
 from itertools import accumulate
-from numbers import Integral, Real
+
+# %% ../nbs/30_anneal.ipynb #73ef7aea
+from .core import check_number
 
 # %% ../nbs/30_anneal.ipynb #43cea55b
 def annealing_no(
@@ -89,8 +91,7 @@ def annealing_poly(
 
     Raises: ValueError if `degree` is not above 0
     """
-    if not degree > 0:
-        raise ValueError(f'degree={degree!r}: a polynomial schedule needs a degree above 0')
+    check_number('degree', degree, above=0)
     return partial(do_annealing_poly, degree=degree)
 
 # %% ../nbs/30_anneal.ipynb #1484922b
@@ -214,7 +215,7 @@ def sched_poly(
     if (degree is None) == (power is None):
         raise ValueError(f'degree={degree!r}, power={power!r}: give one of them')
     if degree is not None: return _Schedule(annealing_poly(degree), start, end)
-    if not power > 0: raise ValueError(f'power={power!r}: give a power above 0')
+    check_number('power', power, above=0)
     return _Schedule(partial(_anneal_power, power=power), start, end)
 
 # %% ../nbs/30_anneal.ipynb #c392302b
@@ -282,35 +283,35 @@ def combined_cos(
 
     Raises: ValueError if `pct` is not between 0 and 1
     """
-    if not 0 <= pct <= 1:
-        raise ValueError(f'pct={pct!r}: the share of training before the middle is from 0 to 1')
+    check_number('pct', pct, 0, 1)
     return combine_scheds([pct, 1 - pct], cos_1cycle_anneal(start, middle, end))
 
 # %% ../nbs/30_anneal.ipynb #2dee380c
-def plain_numbers(value):
+def plain_numbers(
+    value: object,  # a number, a list, a tuple, an array or a tensor
+) -> float | list:  # without its array
     "A number, or numbers in a list where they were in an array or a tuple"
     value = value.tolist() if hasattr(value, 'tolist') else value
     return list(value) if isinstance(value, tuple) else value
 
 
-def divided(value, by):
+def divided(
+    value: float | list,  # a number, or one for each layer group
+    by: float,  # a number above 0
+) -> float | list:  # of the same form
     "A number, or each number of a list, divided by another number"
     return [o/by for o in value] if isinstance(value, list) else value/by
 
 
-def check_positive(name, value):
-    "Refuse what is no number above 0, nor a list or slice of them"
+def check_positive(
+    name: str,  # the argument, for the message
+    value: object,  # what was given for it
+):
+    "Refuse what is no finite number above 0, nor a list or slice of them"
     parts = (([] if value.start is None else [value.start]) + [value.stop]
              if isinstance(value, slice) else value if isinstance(value, list) else [value])
-    for o in parts or [None]:
-        if not isinstance(o, Real) or isinstance(o, bool) or not 0 < o < math.inf:
-            raise ValueError(f'{name}={value!r}: give a number above 0')
-
-
-def check_count(name, value):
-    "Refuse what is no whole number from 1 on"
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f'{name} is a whole number from 1 on, not {value!r}')
+    for o in parts or [value]:
+        if check_number(name, o, above=0) == math.inf: raise ValueError(f'{name}={o!r} is too much')
 
 # %% ../nbs/30_anneal.ipynb #8e6ddcb0
 def flat_cos_sched(lr: float | list,  # Rate of the flat part; a list has one for each layer group
@@ -341,7 +342,7 @@ def sgdr_sched(n_cycles: int,  # Number of cycles
     lr_max = plain_numbers(lr_max)
     check_positive('lr_max', lr_max)
     for name, value in (('n_cycles', n_cycles), ('cycle_len', cycle_len),
-                        ('cycle_mult', cycle_mult)): check_count(name, value)
+                        ('cycle_mult', cycle_mult)): check_number(name, value, 1, whole=True)
     lengths = [cycle_len*cycle_mult**i for i in range(n_cycles)]
     epochs, low = sum(lengths), [0.]*len(lr_max) if isinstance(lr_max, list) else 0.
     shares = [o/epochs for o in lengths]
@@ -361,8 +362,7 @@ class Stepper:
         Raises: ValueError if `n_iter` is negative
         Source: fastai v1
         """
-        if not n_iter >= 0:
-            raise ValueError(f'n_iter={n_iter!r}: give the number of steps, 0 or more')
+        check_number('n_iter', n_iter, 0)
         pair = isinstance(vals, tuple)
         self.start, self.end = (vals[0], vals[1]) if pair else (vals, 0)
         _check_groups(self.start, self.end)

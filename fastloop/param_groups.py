@@ -115,6 +115,11 @@ def read_values(groups: list,  # One of the `param_groups` for each layer group
     key, index = place
     return [group[key] if index is None else group[key][index] for group in groups]
 
+def _refilled(groups, key, old, news, i):
+    "The tensor `old` with its new number; another one if a group that shares it gets another"
+    alike = all(o == news[i] for group, o in zip(groups, news) if group[key] is old)
+    return old.fill_(news[i]) if alike else torch.full_like(old, news[i])
+
 def write_values(groups: list,  # All `param_groups`
                  place: tuple,  # Key and index
                  vals: list,  # One value per layer group
@@ -126,6 +131,10 @@ def write_values(groups: list,  # All `param_groups`
     for i, group in enumerate(groups):
         if bn_groups or i % width == 0:
             new, old = vals[i//width], group[key]
+            if isinstance(old, torch.Tensor) and not isinstance(new, torch.Tensor):
+                news = [vals[j//width] if bn_groups or j % width == 0 else None
+                        for j in range(len(groups))]
+                new = _refilled(groups, key, old, news, i)
             group[key] = new if index is None else (*old[:index], new, *old[index+1:])
 
 # %% ../nbs/04_param_groups.ipynb #07090ef7

@@ -8,7 +8,6 @@ __all__ = ['suggest_steep', 'suggest_minimum', 'suggest_valley', 'suggest_slide'
 # %% ../../nbs/36_callback.lr_finder.ipynb #f48524ef
 import math
 import sys
-from numbers import Integral, Real
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -16,14 +15,14 @@ from typing import NamedTuple
 import numpy as np
 
 # %% ../../nbs/36_callback.lr_finder.ipynb #44b48eae
-from ..anneal import annealing_exp
+from ..anneal import annealing_exp, check_positive
 from .core import Callback, CancelFitException, CancelValidateException
-from ..core import axes_for, show_figure
 from .progress import ProgressCallback
 from .recorder import SmoothenValue, find_recorder
 from .schedule import count_groups
 from .snapshot import TrainingSnapshot
-from ..core import listify
+from ..core import axes_for, check_number, listify, show_figure
+from ..torch_core import count_batches
 
 # %% ../../nbs/36_callback.lr_finder.ipynb #738e7888
 def _curve(lrs, losses, least):
@@ -127,13 +126,10 @@ def _min_grad_lr(lrs, losses):
 # %% ../../nbs/36_callback.lr_finder.ipynb #b1cbae51
 def _check_rates(start_lr, end_lr, num_it):
     "Refuse a search that cannot work"
-    if not isinstance(num_it, Integral) or isinstance(num_it, bool) or num_it < 6:
-        raise ValueError(f'num_it={num_it!r}: a search takes a whole number of batches, 6 or more')
+    check_number('num_it', num_it, 6, whole=True)
     starts, ends = listify(start_lr), listify(end_lr)
-    for name, value, rates in (('start_lr', start_lr, starts), ('end_lr', end_lr, ends)):
-        for o in rates or [value]:
-            right = isinstance(o, Real) and not isinstance(o, bool) and math.isfinite(o) and o > 0
-            if not right: raise ValueError(f'{name}={value!r}: a rate is a number above 0')
+    check_positive('start_lr', starts or start_lr)
+    check_positive('end_lr', ends or end_lr)
     if 1 < len(starts) != len(ends) > 1:
         raise ValueError(f'end_lr={end_lr!r} has {len(ends)} rates, start_lr={start_lr!r} '
                          f'has {len(starts)}: give one for each layer group')
@@ -233,7 +229,7 @@ class LRFinder(Callback):
         if not self.run.in_train: return
         self.batches += 1
         if self.losses:
-            self.best = min(self.losses[-1], self.best)
+            self.best = min(self.best, self.losses[-1])
             self.diverged = _exploded(self.losses[-1], self.best)
         if self.batches >= self.num_it or self.stop_div and self.diverged:
             raise CancelFitException
@@ -306,8 +302,8 @@ def _search(learn, finder):
     "Fit with a finder, inside a snapshot of everything"
     taking = [cb for cb in learn.cbs if _takes_part(cb) and not isinstance(cb, ProgressCallback)]
     left_out = [cb for cb in learn.cbs if not any(cb is o for o in taking)]
-    try: epochs = math.ceil(finder.num_it/max(1, len(learn.data.train_dl)))
-    except TypeError: epochs = finder.num_it  # no length: an epoch has one batch at least
+    batches = count_batches(learn.data.train_dl) or 1  # no length: an epoch has one at least
+    epochs = math.ceil(finder.num_it/batches)
     snapshot = TrainingSnapshot(learn, taking, [find_recorder(learn), *left_out])
     finder.outside = True
     try:

@@ -10,10 +10,9 @@ import math
 from bisect import bisect_left
 from functools import partial
 from itertools import accumulate
-from numbers import Real
 
 # %% ../../nbs/32_callback.phases.ipynb #2edb9fd2
-from ..anneal import Stepper, anneal_between, check_count
+from ..anneal import Stepper, anneal_between
 from fastloop.callback.schedule import (
     Scheduler,
     aliases,
@@ -21,6 +20,8 @@ from fastloop.callback.schedule import (
     hyper_names,
     shape_named,
 )
+from ..core import check_number
+from ..torch_core import count_batches
 
 # %% ../../nbs/32_callback.phases.ipynb #5ef3d9ff
 class TrainingPhase:
@@ -30,8 +31,8 @@ class TrainingPhase:
     """
     def __init__(self, length: float,  # Length in batches; need not be whole, such as `0.7*n`
                  ):
-        if not isinstance(length, Real) or not 0 <= length < math.inf:
-            raise ValueError(f'length={length!r}: give a number of batches, 0 or more')
+        if check_number('length', length, 0) == math.inf:
+            raise ValueError(f'length={length!r}: a phase ends')
         self.length, self.scheds = length, {}
 
     def schedule_hp(self, name: str,  # Hyper-parameter
@@ -82,7 +83,7 @@ class GeneralScheduler(Scheduler):
             if not isinstance(o, TrainingPhase):
                 raise TypeError(f'phases: {o!r} is no TrainingPhase')
         self.start_epoch, self.total = start_epoch, round(math.fsum(o.length for o in self.phases))
-        if start_epoch: check_count('start_epoch', start_epoch)
+        if start_epoch: check_number('start_epoch', start_epoch, 1, whole=True)
         if not self.total: raise ValueError(f'phases={phases!r}: there is no batch in them')
         if not self.scheduled: raise ValueError('phases: none of them schedules anything')
 
@@ -108,8 +109,8 @@ class GeneralScheduler(Scheduler):
         "Listen to the ends of batches only if the phases end before the fit does"
         super().set_runner(run)
         vars(self).pop('after_batch', None)
-        batches = getattr(getattr(run.learn, 'data', None), 'train_dl', ())
-        if hasattr(type(batches), '__len__') and self.total < (run.epochs or 0)*len(batches):
+        batches = count_batches(getattr(getattr(run.learn, 'data', None), 'train_dl', ()))
+        if batches and self.total < (run.epochs or 0)*batches:
             self.after_batch = self.stop_training
 
     def stop_training(self) -> bool | None:  # `True` if this is the last batch of the last phase

@@ -14,9 +14,9 @@ from io import BytesIO
 from statistics import median
 
 # %% ../../nbs/34_callback.playground.ipynb #d8752b9e
-from ..anneal import check_count, check_positive
-from ..core import axes_for
+from ..anneal import check_positive
 from .schedule import OneCycleScheduler, ParamScheduler, shapes
+from ..core import axes_for, check_number
 
 # %% ../../nbs/34_callback.playground.ipynb #1eb423cb
 _titles = {'lr': 'learning rate', 'mom': 'momentum', 'wd': 'weight decay'}
@@ -57,6 +57,18 @@ def _table(sched, epochs, iters, opt):
     table = sched.values(epochs, iters, opt)
     return range(max(map(len, table.values()))), table
 
+def _panels(ax, n):
+    "One axis for each of `n` curves: scales beside each other on `ax`, or panels of a new figure"
+    fig, first = axes_for(ax, (6, 1+2*n) if ax is None else None)
+    if ax is None:
+        if n == 1: return [first]
+        fig.clear()
+        return list(fig.subplots(n, 1, sharex=True))
+    axes = [first, *(first.twinx() for _ in range(n-1))]
+    for i, axis in enumerate(axes[2:], 1): axis.spines['right'].set_position(('axes', 1 + .18*i))
+    return axes
+
+# %% ../../nbs/34_callback.playground.ipynb #93b4dde0
 def plot_sched(sched: object,  # Function of the position 0 to 1, dictionary of them, or scheduler
                epochs: int = None,  # Number of epochs; a scheduler needs it
                iters: int = None,  # Training batches in an epoch; a scheduler needs it
@@ -77,17 +89,6 @@ def plot_sched(sched: object,  # Function of the position 0 to 1, dictionary of 
         top = axes[0].secondary_xaxis('top', (lambda k: k/iters, lambda epoch: epoch*iters))
         top.set_xlabel('epoch')
     return axes[0].figure
-
-def _panels(ax, n):
-    "One axis for each of `n` curves: scales beside each other on `ax`, or panels of a new figure"
-    fig, first = axes_for(ax, (6, 1+2*n) if ax is None else None)
-    if ax is None:
-        if n == 1: return [first]
-        fig.clear()
-        return list(fig.subplots(n, 1, sharex=True))
-    axes = [first, *(first.twinx() for _ in range(n-1))]
-    for i, axis in enumerate(axes[2:], 1): axis.spines['right'].set_position(('axes', 1 + .18*i))
-    return axes
 
 # %% ../../nbs/34_callback.playground.ipynb #da04175d
 def _widgets():
@@ -147,8 +148,7 @@ class SchedulePlayground:
 
         Raises: ImportError if ipywidgets is missing, ValueError if a number is none or too small.
         """
-        check_count('epochs', epochs)
-        check_count('iters', iters)
+        for name, o in (('epochs', epochs), ('iters', iters)): check_number(name, o, 1, whole=True)
         check_positive('lr_max', lr_max)
         w, self.epochs, self.iters, self.controls = _widgets(), epochs, iters, _controls(lr_max)
         self._shown = {k: 3 for k in self.controls} | {'lr_max': _digits(lr_max)}

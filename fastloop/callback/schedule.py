@@ -15,40 +15,43 @@ from fastloop.anneal import (
     annealing_exp,
     annealing_linear,
     annealing_no,
-    check_count,
     check_positive,
     divided,
     plain_numbers,
 )
 from .core import Callback
-from ..core import check_word
-from ..optimizer import OptimWrapper
+from ..core import check_number, check_word
+from ..optimizer import OptimWrapper, as_wrapper
+from ..torch_core import count_batches
 
 # %% ../../nbs/31_callback.schedule.ipynb #2a13805d
 aliases = {'momentum': 'mom', 'weight_decay': 'wd', 'alpha': 'beta', 'sqr_mom': 'beta'}
 
-def hyper_names(names):
+def hyper_names(names: list,  # Names in any library's words, `betas` included
+                ) -> tuple:  # Names in ours
     "The hyper-parameters that are set by setting `names`, each once"
     parts = [('mom', 'beta') if o == 'betas' else (aliases.get(o, o),) for o in names]
     return tuple(dict.fromkeys(o for part in parts for o in part))
 
-def wrapped(opt):
-    "An optimizer under one set of names"
-    return opt if isinstance(opt, OptimWrapper) else OptimWrapper(opt)
-
-def count_groups(opt):
+def count_groups(opt: object,  # An optimizer
+                 ) -> int:  # 1 or more
     "Number of layer groups of an optimizer, wrapped or not"
     return len(opt.read_val('lr') if hasattr(opt, 'read_val') else opt.param_groups)
 
 # %% ../../nbs/31_callback.schedule.ipynb #20d9c186
-def try_out(opt, name, value):
+def try_out(opt: OptimWrapper,  # The optimizer
+            name: str,  # A hyper-parameter
+            value: object,  # A number, or one for each layer group
+            ):
     "Set `value` and put everything back: whatever does not fit is refused before training"
     before = [dict(group) for group in opt.param_groups]
     try: opt.set_val(name, value)
     finally:
         for group, old in zip(opt.param_groups, before): group.update(old)
 
-def fast_setter(opt, name):
+def fast_setter(opt: OptimWrapper,  # The optimizer
+                name: str,  # A hyper-parameter
+                ) -> object:  # A function of one float, or `None`
     "A function that writes one plain float into every parameter group; `None` if there is none"
     def write(value):
         for group in inner.param_groups: group[key] = value
@@ -61,32 +64,43 @@ def fast_setter(opt, name):
     if key in first: return write
     return write_first if name == 'mom' and len(first.get('betas', ())) == 2 else None
 
-def any_setter(opt, name):
+def any_setter(opt: OptimWrapper,  # The optimizer
+               name: str,  # A hyper-parameter
+               ) -> object:  # A function of one value
     "A function that writes any value"
     if name in ('lr', 'mom', 'beta', 'wd'): return partial(setattr, opt, name)
     return partial(opt.set_val, name)
 
 # %% ../../nbs/31_callback.schedule.ipynb #07cf96f1
-def batches_done(run, batches, start_epoch=None):
+def batches_done(run: object,  # The run, between two batches or in one
+                 batches: int,  # Length of an epoch of the plan
+                 start_epoch: int = None,  # Epochs of the plan that were done in an earlier fit
+                 ) -> float:  # Number of the batch, from 0; whole unless lengths differ
     "How many training batches lie behind, in a plan whose epochs have `batches` of them"
     epoch = run.epoch + (start_epoch or 0)
     if run.iters == batches or not run.iters: return epoch*batches + run.iter
     return (epoch + run.iter/run.iters)*batches  # the loader has another length now
 
-def training_batches(cb, data):
+def training_batches(cb: Callback,  # Who asks, for the message
+                     data: object,  # Has `train_dl`
+                     ) -> int:  # Number of batches
     "Length of the training loader that the plan of `cb` is made for"
-    try: return len(data.train_dl)
-    except TypeError: raise ValueError(
+    if (n := count_batches(data.train_dl)) is not None: return n
+    raise ValueError(
         f'{cb!r}: the training loader has no length, so the position in training is not known; a '
-        'schedule needs a loader that knows its number of batches') from None
+        'schedule needs a loader that knows its number of batches')
 
-def find_schedulers(run, name=None):
+def find_schedulers(run: object,  # A runner, or a learner: anything with `cbs`
+                    name: str = None,  # Such as `lr`; all schedulers if there is none
+                    ) -> list:  # Callbacks
     "The callbacks of `run` that set hyper-parameters by a schedule, or those that set `name`"
     found = [cb for cb in getattr(run, 'cbs', ()) if hasattr(type(cb), 'scheduled')]
     return found if name is None else [cb for cb in found if aliases.get(name, name)
                                        in cb.scheduled]
 
-def check_rivals(cb, run):
+def check_rivals(cb: Callback,  # A scheduler
+                 run: object,  # The run it is attached to
+                 ):
     "Refuse a second callback that sets a hyper-parameter which `cb` sets"
     for other in find_schedulers(run):
         both = [o for o in cb.scheduled if o in other.scheduled]
@@ -111,7 +125,7 @@ class Scheduler(Callback):
 
     def _prepare(self):
         "Get ready for this run and this optimizer, or refuse what does not fit"
-        run, opt = self.run, wrapped(self.learn.opt)
+        run, opt = self.run, as_wrapper(self.learn.opt)
         self._plan, self._batches = (), training_batches(self, self.learn.data)
         functions = self._functions(run.epochs, self._batches, opt)
         for name, at in functions.items():
@@ -150,9 +164,8 @@ class Scheduler(Callback):
 
         Raises: ValueError if the schedule does not fit the numbers.
         """
-        check_count('epochs', epochs)
-        check_count('iters', iters)
-        functions = self._functions(epochs, iters, None if opt is None else wrapped(opt))
+        for name, o in (('epochs', epochs), ('iters', iters)): check_number(name, o, 1, whole=True)
+        functions = self._functions(epochs, iters, None if opt is None else as_wrapper(opt))
         first = (self.start_epoch or 0)*iters
         numbers = range(first, first + self._length(epochs, iters))
         return {name: [at(k) for k in numbers] for name, at in functions.items()}
@@ -215,7 +228,8 @@ class ParamScheduler(Scheduler):
 shapes = {'cos': annealing_cos, 'linear': annealing_linear, 'exp': annealing_exp,
           'no': annealing_no}
 
-def shape_named(anneal):
+def shape_named(anneal: object,  # `cos`, `linear`, `exp`, `no`, or a function
+                ) -> callable:  # Called with start, end and the share of the way
     "A shape by its name, or itself"
     return anneal if callable(anneal) else shapes[check_word('anneal', anneal, shapes)]
 
@@ -282,10 +296,9 @@ class OneCycleScheduler(Scheduler):
         self.div_factor, self.pct_start, self.shape = div_factor, pct_start, shape_named(anneal)
         self.final_div = 1e4*div_factor if final_div is None else final_div
         for name in ('lr_max', 'div_factor', 'final_div'): check_positive(name, vars(self)[name])
-        if not 0 <= pct_start <= 1:
-            raise ValueError(f'pct_start={pct_start!r}: the share is from 0 to 1')
-        if tot_epochs is not None: check_count('tot_epochs', tot_epochs)
-        if start_epoch: check_count('start_epoch', start_epoch)
+        check_number('pct_start', pct_start, 0, 1)
+        if tot_epochs is not None: check_number('tot_epochs', tot_epochs, 1, whole=True)
+        if start_epoch: check_number('start_epoch', start_epoch, 1, whole=True)
         self.tot_epochs, self.start_epoch = tot_epochs, start_epoch
         if tot_epochs is not None: self._total(tot_epochs)
         if self.moms is not None: self.shape(*self.moms[:2], .5)  # 0 is no end for `exp`

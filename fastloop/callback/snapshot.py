@@ -26,7 +26,8 @@ from ..core import listify
 from ..torch_core import rng_state, set_rng_state
 
 # %% ../../nbs/35_callback.snapshot.ipynb #a43e62bb
-def put_back(undos):
+def put_back(undos: list,  # Functions without arguments
+             ):
     "Call every function, whatever gets in the way"
     error = None
     for undo in undos:
@@ -88,7 +89,9 @@ def _undo_container(o):
     return undo
 
 # %% ../../nbs/35_callback.snapshot.ipynb #c870de96
-def same_state(a, b):
+def same_state(a: object,  # Tensors, arrays, numbers, and what holds them
+               b: object,  # Likewise
+               ) -> bool:  # Whether kind, order and every bit are the same
     "Are two states equal, tensor by tensor?"
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)

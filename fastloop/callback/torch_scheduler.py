@@ -12,7 +12,6 @@ import inspect
 import torch
 
 # %% ../../nbs/33_callback.torch_scheduler.ipynb #a3fe6e64
-from ..anneal import check_count
 from .core import Callback
 from .recorder import find_recorder
 from fastloop.callback.schedule import (
@@ -22,10 +21,10 @@ from fastloop.callback.schedule import (
     fast_setter,
     hyper_names,
     training_batches,
-    wrapped,
 )
-from ..core import check_word
+from ..core import check_number, check_word
 from ..fused import dynamo_left_alone
+from ..optimizer import as_wrapper
 
 # %% ../../nbs/33_callback.torch_scheduler.ipynb #e990d602
 def _copied(value): return value.clone() if isinstance(value, torch.Tensor) else value
@@ -169,7 +168,7 @@ class TorchScheduler(Callback):
     def _prepare(self):
         "Get ready for this run and this optimizer, or refuse what does not fit"
         self._batches = training_batches(self, self.learn.data)
-        self._build(wrapped(self.learn.opt))
+        self._build(as_wrapper(self.learn.opt))
         self._opt = self.learn.opt
         check_rivals(self, self.run)
 
@@ -191,7 +190,7 @@ class TorchScheduler(Callback):
     def _write(self):
         now, last = self._replay.values(), self._last
         self._last = now
-        _copy_out(now, last, wrapped(self.learn.opt))
+        _copy_out(now, last, as_wrapper(self.learn.opt))
 
     def after_epoch(self):
         "Hand the measured number over, where one is wanted"
@@ -219,7 +218,7 @@ class TorchScheduler(Callback):
                         ):
         "Go on from where `state` was taken, in the fit that is running, or in the next one"
         self._given = state or None
-        if self._opt is not None: self._build(wrapped(self._opt))
+        if self._opt is not None: self._build(as_wrapper(self._opt))
 
     def values(self, epochs: int,  # Number of epochs
                iters: int,  # Training batches in an epoch
@@ -229,11 +228,10 @@ class TorchScheduler(Callback):
 
         Raises: ValueError if there is no optimizer, or if the schedule follows a measured number.
         """
-        check_count('epochs', epochs)
-        check_count('iters', iters)
+        for name, o in (('epochs', epochs), ('iters', iters)): check_number(name, o, 1, whole=True)
         opt = getattr(vars(self).get('learn'), 'opt', None) if opt is None else opt
         if opt is None: raise ValueError('TorchScheduler builds on an optimizer: give opt=…')
-        table, opt = {}, wrapped(opt)
+        table, opt = {}, as_wrapper(opt)
         replay = _Replay(self.make, _hypers(opt), opt.defaults)
         if _wants_number(replay.sched): raise ValueError(
             f'{type(replay.sched).__name__} follows a measured number: its values are not known '

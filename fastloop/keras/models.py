@@ -24,15 +24,11 @@ from ..callback.recorder import Recorder
 from ..core import check_word, listify
 from ..data.bunch import DataBunch
 from ..data.load import TensorLoader
-from fastloop.keras.callbacks import (
-    History,
-    KerasBridge,
-    ModelView,
-    ProgbarLogger,
-    as_inputs,
-    check_batch_size,
-)
-from ..learner import Learner, evaluating
+from ..adapters.keras import KerasBridge
+from ..adapters.keras_model import ModelView, as_inputs, check_batch_size
+from .callbacks import History, ProgbarLogger
+from ..learner import Learner
+from ..torch_core import evaluating
 from ..metrics import AverageMetric, Metric, as_metric, metric_name
 from ..optimizer import OptimWrapper
 from ..runner import Runner
@@ -426,10 +422,11 @@ class Model(ModelView):
         """
         _refuse(sample_weight=sample_weight)
         self._check_ready('evaluate')
-        loader, bridge = make_loader(x, y, batch_size), KerasBridge(testing=True)
-        learn = self._learner(loader)
-        Runner([Recorder(), bridge, *listify(callbacks)]).evaluate(loader, learn)
-        found = dict(bridge.valid)
+        loader, recorder = make_loader(x, y, batch_size), Recorder()
+        run = Runner([recorder, *listify(callbacks)])
+        run._keras_bridge = KerasBridge(run, testing=True)
+        run.evaluate(loader, self._learner(loader))
+        found = dict(zip(['loss', *recorder.metrics_names], recorder.valid_row))
         if verbose: print(' - '.join(f'{k}: {v:.4f}' for k, v in found.items()))
         if return_dict: return found
         return list(found.values()) if len(found) > 1 else found['loss']

@@ -23,8 +23,10 @@ from torch.utils.data import DataLoader, SequentialSampler, default_collate
 # %% ../../nbs/64_vision.learner.ipynb #a5bb51a8
 import fastloop.train  # noqa: F401 (it gives the learner its verbs)
 from ..core import axes_for, check_number, listify
-from ..learner import Learner, PrintedText, probabilities
+from ..learner import Learner
 from ..metrics import accuracy
+from ..predictions import probabilities
+from ..summary import PrintedText
 from ..torch_core import batch_norm_types, evaluating, to_device
 from .data import imagenet_stats
 from .image import draw_images, short_name
