@@ -27,7 +27,8 @@ from ..data.load import TensorLoader
 from ..adapters.keras import KerasBridge
 from ..adapters.keras_model import ModelView, as_inputs, check_batch_size
 from .callbacks import History, ProgbarLogger
-from ..learner import Learner, evaluating
+from ..learner import Learner
+from ..torch_core import evaluating
 from ..metrics import AverageMetric, Metric, as_metric, metric_name
 from ..optimizer import OptimWrapper
 from ..runner import Runner

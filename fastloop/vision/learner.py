@@ -22,7 +22,10 @@ from torch import nn
 import fastloop.train  # noqa: F401 (it gives the learner its verbs)
 from ..core import axes_for
 from ..core import listify
-from ..learner import Learner, PrintedText, evaluating, probabilities
+from ..learner import Learner
+from ..predictions import probabilities
+from ..summary import PrintedText
+from ..torch_core import evaluating
 from ..metrics import accuracy
 from ..torch_core import batch_norm_types, to_device
 from .data import _plain, imagenet_stats
