@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 # %% ../../nbs/62_vision.data.ipynb #5f5a58f2
 from ..core import axes_for, check_number, check_word, listify, nearest_name
 from ..data.bunch import DataBunch
-from ..data.load import TensorLoader, _epoch_order, _Resumable
+from ..data.load import Resumable, TensorLoader, epoch_order
 from ..torch_core import default_device, end_workers
 from fastloop.vision.image import (  # noqa: F401 (a user finds all names here too)
     all_items,
@@ -173,13 +173,13 @@ def _batches_left(n, bs, order, begun):
     return [order[i:i+bs] for i in range(begun*bs, n, bs)]
 
 
-class _FileLoader(_Resumable):
+class _FileLoader(Resumable):
     "Batches of images that are read from files"
     def __init__(self, ds, bs, train, seed, num_workers):
+        super().__init__()
         self.n, self.bs, self.shuffle, self.seed = len(ds), bs, train, seed
         self.dataset, self.train, self.num_workers = ds, train, num_workers
         self.plan = []  # the batches of an epoch; workers follow it, so it is changed in place
-        self.set_epoch(0)
         self.reader = DataLoader(
             ds.pixels, batch_sampler=self.plan, num_workers=num_workers,
             persistent_workers=num_workers > 0, pin_memory=ds.prepare.device.type == 'cuda',
@@ -194,7 +194,7 @@ class _FileLoader(_Resumable):
 
     def _read(self, place):
         "The batches of bytes from `place` on; without workers where the reader is put aside"
-        order = _epoch_order(self.n, self.seed, place.epoch) if self.shuffle else None
+        order = epoch_order(self.n, self.seed, place.epoch) if self.shuffle else None
         plan, pixels = _batches_left(self.n, self.bs, order, place.position), self.dataset.pixels
         if self.reader is None: return (default_collate([pixels[i] for i in o]) for o in plan)
         self.plan[:] = plan
