@@ -8,14 +8,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fastloop.callback.core import Callback, TraceCallback, UnknownEvent, dialect_of
-from fastloop.callback.handler import (
+from fastloop.adapters.fastai1 import (
     CallbackHandler,
     LearnerCallback,
     as_changes,
     initial_state,
     moments,
 )
+from fastloop.callback.core import Callback, TraceCallback, UnknownEvent, dialect_of
 from fastloop.callback.recorder import Recorder
 from fastloop.data.bunch import DataBunch
 from fastloop.learner import BasicLearner, Learner

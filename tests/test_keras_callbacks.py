@@ -20,6 +20,17 @@ from torch.nn import functional as F
 
 import fastloop.train  # noqa: F401  hangs its verbs on Learner
 from fastloop import keras
+from fastloop.adapters.keras import KerasBridge
+from fastloop.adapters.keras_model import (
+    LearnerView,
+    Logs,
+    ModelView,
+    OptimizerView,
+    UnreadableWeights,
+    as_logs,
+    metric_direction,
+    overrides,
+)
 from fastloop.callback.core import (
     Callback,
     TraceCallback,
@@ -32,17 +43,6 @@ from fastloop.callback.progress import ProgressCallback
 from fastloop.callback.schedule import OneCycleScheduler
 from fastloop.callback.training import GradientAccumulation
 from fastloop.data.bunch import DataBunch
-from fastloop.keras.callbacks import (
-    KerasBridge,
-    LearnerView,
-    Logs,
-    ModelView,
-    OptimizerView,
-    UnreadableWeights,
-    as_logs,
-    metric_direction,
-    overrides,
-)
 from fastloop.learner import BasicLearner, Learner
 from fastloop.metrics import accuracy
 from fastloop.optimizer import SGD

@@ -17,10 +17,12 @@ from fastloop.callback.core import Callback, TraceCallback
 from fastloop.callback.progress import ProgressCallback
 from fastloop.callback.recorder import Recorder
 from fastloop.data.bunch import DataBunch
-from fastloop.learner import BasicLearner, Learner, evaluating, unreduced
+from fastloop.learner import BasicLearner, Learner
 from fastloop.metrics import accuracy, error_rate
 from fastloop.optimizer import SGD, AdamW
+from fastloop.predictions import unreduced
 from fastloop.runner import Runner, TrainEvalCallback
+from fastloop.torch_core import evaluating
 
 
 def make_data(n=50, n_valid=23, bs=8, path='.'):

@@ -30,25 +30,23 @@ from fastloop.callback.logger import (
     History,
     LambdaCallback,
     LoggedTable,
-    RemoteMonitor,
-    RowFile,
-    RowSender,
     accepts,
     check_functions,
-    check_headers,
-    csv_line,
-    json_value,
-    parse_cell,
-    plain_value,
     read_table,
-    row_ends,
+)
+from fastloop.callback.recorder import Recorder
+from fastloop.callback.remote import (
+    RemoteMonitor,
+    RowSender,
+    check_headers,
+    json_value,
     shown_address,
     split_address,
 )
-from fastloop.callback.recorder import Recorder
 from fastloop.learner import Learner
 from fastloop.metrics import accuracy
 from fastloop.optimizer import SGD
+from fastloop.rows import RowFile, csv_line, parse_cell, plain_value, row_ends
 from fastloop.runner import Runner
 
 pandas = pytest.importorskip('pandas')

@@ -23,9 +23,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
 
+from fastloop.adapters.fastai1 import CallbackHandler
 from fastloop.callback import lr_finder as room
 from fastloop.callback.core import Callback, CancelBatchException, CancelStepException
-from fastloop.callback.handler import CallbackHandler
 from fastloop.callback.lr_finder import (
     LRFinder,
     SuggestedLRs,
@@ -35,9 +35,9 @@ from fastloop.callback.lr_finder import (
     suggest_steep,
     suggest_valley,
 )
-from fastloop.callback.snapshot import TrainingSnapshot
 from fastloop.callback.progress import ProgressCallback
 from fastloop.callback.recorder import Recorder, SmoothenValue
+from fastloop.callback.snapshot import TrainingSnapshot
 from fastloop.callback.stats import AvgStatsCallback
 from fastloop.data.bunch import DataBunch
 from fastloop.data.load import TensorLoader

@@ -20,13 +20,8 @@ from fastloop.callback.core import (
     CancelFitException,
     CancelTrainException,
 )
-from fastloop.callback.mixup import (
-    CutMix,
-    LabelSmoothingCrossEntropy,
-    MixUpCallback,
-    MixUpLoss,
-    draw_beta,
-)
+from fastloop.callback.cutmix import CutMix, LabelSmoothingCrossEntropy
+from fastloop.callback.mixup import MixUpCallback, MixUpLoss, draw_beta
 from fastloop.callback.stats import AvgStatsCallback
 from fastloop.data.bunch import DataBunch
 from fastloop.learner import Learner

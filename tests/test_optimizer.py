@@ -17,7 +17,7 @@ from torch.optim import lr_scheduler
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from fastloop import optimizer as module
-from fastloop.optimizer import SGD, Adam, AdamW, OptimWrapper, RMSprop, as_wrapper
+from fastloop.optimizer import SGD, Adam, AdamW, OptimWrapper, RMSprop
 from fastloop.param_groups import split_no_wd_params
 
 optim = torch.optim

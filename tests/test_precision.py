@@ -12,6 +12,7 @@ from faults import check_faults
 from torch import nn
 from torch.nn import functional as F
 
+from fastloop.callback.averages import EMACallback
 from fastloop.callback.core import (
     Callback,
     CancelBackwardException,
@@ -23,7 +24,7 @@ from fastloop.callback.core import (
     CancelValidateException,
 )
 from fastloop.callback.precision import MixedPrecision
-from fastloop.callback.training import EMACallback, GradientAccumulation, GradientClipping
+from fastloop.callback.training import GradientAccumulation, GradientClipping
 from fastloop.learner import Learner
 from fastloop.metrics import accuracy
 from fastloop.optimizer import SGD, OptimWrapper

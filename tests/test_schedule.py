@@ -22,10 +22,12 @@ from fastloop.anneal import (
     annealing_linear,
     annealing_poly,
     combined_cos,
+    flat_cos_sched,
     sched_cos,
     sched_exp,
     sched_lin,
     sched_no,
+    sgdr_sched,
 )
 from fastloop.callback import schedule
 from fastloop.callback.core import (
@@ -35,10 +37,9 @@ from fastloop.callback.core import (
     CancelStepException,
     CancelTrainException,
 )
-from fastloop.callback.recorder import Recorder
-from fastloop.anneal import flat_cos_sched, sgdr_sched
 from fastloop.callback.phases import GeneralScheduler, TrainingPhase
 from fastloop.callback.playground import SchedulePlayground, plot_sched
+from fastloop.callback.recorder import Recorder
 from fastloop.callback.schedule import (
     OneCycleScheduler,
     ParamScheduler,

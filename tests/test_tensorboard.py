@@ -36,20 +36,20 @@ from fastloop.callback.core import (
     CancelTrainException,
 )
 from fastloop.callback.recorder import Recorder
-from fastloop.callback.tensorboard import (
-    TensorBoardCallback,
-    add_model_graph,
-    copy_to_trace,
-    read_labels,
-    read_scalars,
-    tile_images,
-    weight_image,
-)
+from fastloop.callback.tensorboard import TensorBoardCallback
 from fastloop.data.bunch import DataBunch
+from fastloop.event_files import read_scalars
 from fastloop.learner import Learner
 from fastloop.metrics import accuracy
 from fastloop.optimizer import SGD
 from fastloop.runner import Runner
+from fastloop.summaries import (
+    add_model_graph,
+    copy_to_trace,
+    read_labels,
+    tile_images,
+    weight_image,
+)
 
 EVERYTHING = dict(histogram_freq=1, write_grads=True, write_images=True, embeddings_freq=1,
                   log_preds=True)

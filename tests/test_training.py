@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from fastloop.callback.averages import EMACallback
 from fastloop.callback.core import (
     Callback,
     CancelBackwardException,
@@ -23,14 +24,8 @@ from fastloop.callback.core import (
     CancelTrainException,
     TraceCallback,
 )
-from fastloop.callback.training import (
-    BnFreeze,
-    EMACallback,
-    GradientAccumulation,
-    GradientClipping,
-    ShortEpoch,
-    StopAfterNBatches,
-)
+from fastloop.callback.short import ShortEpoch, StopAfterNBatches
+from fastloop.callback.training import BnFreeze, GradientAccumulation, GradientClipping
 from fastloop.learner import Learner
 from fastloop.optimizer import SGD, OptimWrapper
 from fastloop.runner import Runner
