@@ -410,7 +410,7 @@ def test_bad_functions():
     with pytest.raises(TypeError, match='learner'): LambdaCallback('after_epoch')
 
 
-def test_the_check_serves_other_dialects():
+def test_the_check_serves_other_libraries():
     known = {'on_epoch_end': 'epoch', 'on_batch_end': 'batch', 'on_train_batch_end': 'batch'}
     assert check_functions(dict(on_epoch_end=print, on_batch_end=None), known) == {'epoch': print}
     with pytest.raises(UnknownEvent, match="did you mean 'on_epoch_end'"):
