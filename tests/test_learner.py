@@ -20,7 +20,8 @@ from fastloop.data.bunch import DataBunch
 from fastloop.learner import BasicLearner, Learner
 from fastloop.predictions import unreduced
 from fastloop.torch_core import evaluating
-from fastloop.metrics import accuracy, error_rate
+from fastloop.metric_functions import error_rate
+from fastloop.metrics import accuracy
 from fastloop.optimizer import SGD, AdamW
 from fastloop.runner import Runner, TrainEvalCallback
 from fastloop.train import fit_one_cycle  # noqa: F401  its room hangs the verbs on the learner
