@@ -213,6 +213,14 @@ def find_embeddings(model: nn.Module,  # Any model
         return read_labels(given, len(layer.weight))
     return {o: (known[o], labels(by_layer.get(o), known[o])) for o in names or known}
 
+def write_embeddings(folder: Path,  # Where the event files are
+                     found: dict,  # From `find_embeddings`
+                     step: int,  # Number of the epoch
+                     ):
+    "Write each embedding of a model"
+    for name, (layer, labels) in found.items():
+        write_embedding(folder, name, layer.weight, step, labels)
+
 # %% ../nbs/43_summaries.ipynb #36e449bd
 def picture_grid(x: torch.Tensor | None,  # Inputs of any shape
                  ) -> torch.Tensor | None:  # Channels × height × width; `None` for no images

@@ -42,4 +42,5 @@ def model_summary(model: torch.nn.Module,  # Any model
     params = list(model.parameters())
     trained = sum(p.numel() for p in params if p.requires_grad)
     total = sum(p.numel() for p in params)
-    return PrintedText('\n'.join([*lines, '', f'{total:,} parameters, {trained:,} of them trained']))
+    lines += ['', f'{total:,} parameters, {trained:,} of them trained']
+    return PrintedText('\n'.join(lines))

@@ -20,18 +20,6 @@ from torch.nn import functional as F
 
 import fastloop.train  # noqa: F401  hangs its verbs on Learner
 from fastloop import keras
-from fastloop.callback.core import (
-    Callback,
-    TraceCallback,
-    UnknownEvent,
-    as_callback,
-    adapter_of,
-    written_for,
-)
-from fastloop.callback.progress import ProgressCallback
-from fastloop.callback.schedule import OneCycleScheduler
-from fastloop.callback.training import GradientAccumulation
-from fastloop.data.bunch import DataBunch
 from fastloop.adapters.keras import LogsOfRun
 from fastloop.adapters.keras_model import (
     LearnerView,
@@ -43,6 +31,18 @@ from fastloop.adapters.keras_model import (
     metric_direction,
     overrides,
 )
+from fastloop.callback.core import (
+    Callback,
+    TraceCallback,
+    UnknownEvent,
+    adapter_of,
+    as_callback,
+    written_for,
+)
+from fastloop.callback.progress import ProgressCallback
+from fastloop.callback.schedule import OneCycleScheduler
+from fastloop.callback.training import GradientAccumulation
+from fastloop.data.bunch import DataBunch
 from fastloop.learner import BasicLearner, Learner
 from fastloop.metrics import accuracy
 from fastloop.optimizer import SGD

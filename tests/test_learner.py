@@ -18,12 +18,12 @@ from fastloop.callback.progress import ProgressCallback
 from fastloop.callback.recorder import Recorder
 from fastloop.data.bunch import DataBunch
 from fastloop.learner import BasicLearner, Learner
-from fastloop.predictions import unreduced
-from fastloop.torch_core import evaluating
 from fastloop.metric_functions import error_rate
 from fastloop.metrics import accuracy
 from fastloop.optimizer import SGD, AdamW
+from fastloop.predictions import unreduced
 from fastloop.runner import Runner, TrainEvalCallback
+from fastloop.torch_core import evaluating
 from fastloop.train import fit_one_cycle  # noqa: F401  its room hangs the verbs on the learner
 
 

@@ -23,8 +23,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
 
-from fastloop.callback.core import Callback, CancelBatchException, CancelStepException
 from fastloop.adapters.fastai1 import CallbackHandler
+from fastloop.callback.core import Callback, CancelBatchException, CancelStepException
 from fastloop.callback.lr_finder import (
     LRFinder,
     SuggestedLRs,

@@ -18,7 +18,7 @@ import torch
 # %% ../../nbs/82_adapters.keras_model.ipynb #71b1c611
 from ..callback.core import CancelException, foreign_names
 from ..callback.recorder import find_recorder
-from ..core import add_note, atomic_write, check_number, listify
+from ..core import add_note, atomic_write, listify
 from fastloop.torch_core import (
     call_model,
     check_weights,

@@ -16,8 +16,9 @@ from torch import nn
 # %% ../../nbs/44_callback.tensorboard.ipynb #451c14f1
 from .core import Callback
 from .recorder import LossHistory, find_recorder
-from ..core import listify
+from ..core import check_number, listify
 from ..event_files import EventFiles, summary_writer
+from ..optimizer import as_wrapper
 from fastloop.summaries import (
     add_histograms,
     add_model_graph,
@@ -27,20 +28,11 @@ from fastloop.summaries import (
     find_embeddings,
     picture_grid,
     watch_layers,
-    write_embedding,
+    write_embeddings,
 )
 from ..torch_core import first_tensor
 
 # %% ../../nbs/44_callback.tensorboard.ipynb #aca38cca
-def group_values(opt: object,  # An `OptimWrapper`, or an optimizer of torch
-                 key: str,  # `lr` or `mom`
-                 ) -> list:  # Empty if the optimizer has no such value
-    "A hyper-parameter for each layer group, or for each parameter group"
-    if hasattr(opt, 'read_val'): return opt.read_val(key) or []
-    if key == 'lr': return [o['lr'] for o in opt.param_groups]
-    moms = [o.get('momentum', o.get('betas', (None,))[0]) for o in opt.param_groups]
-    return [] if None in moms else moms
-
 def numbered(tag: str,  # What the values are called
              values: list,  # One or several
              ) -> dict:  # Values by tag
@@ -51,9 +43,11 @@ def numbered(tag: str,  # What the values are called
 # %% ../../nbs/44_callback.tensorboard.ipynb #f5435750
 class BatchNumbers:
     "The numbers of batches that wait to be written"
-    def __init__(self, recorder: object = None,  # Keeps the losses, if there is one
+    def __init__(self, opt: object = None,  # An optimizer, whose rates are noted
+                 recorder: object = None,  # Keeps the losses, if there is one
                  ):
         self.recorder, self.waiting = recorder, []
+        self.read = None if opt is None else as_wrapper(opt).read_val
         self.history, self.count = LossHistory(), 0  # for a run without recorder
         if recorder is not None: self.history = recorder.history
 
@@ -65,11 +59,10 @@ class BatchNumbers:
         self.count += 1
 
     def add(self, step: int,  # Number of the batch
-            opt: object,  # Its rates are noted
             ):
         "Note one batch; no device is waited for"
         place = (self.count if self.recorder is None else len(self.recorder.lrs)) - 1
-        rates = group_values(opt, 'lr'), group_values(opt, 'mom')
+        rates = self.read('lr'), self.read('mom') or []
         self.waiting.append((step, time.time(), place, *rates))
 
     def write(self, writer: object,  # A `SummaryWriter`
@@ -130,12 +123,6 @@ class ModelWatch:
                           if p.grad is not None}
 
 # %% ../../nbs/44_callback.tensorboard.ipynb #9cba9fa2
-def _check_count(name, value):
-    "Refuse what is no whole number of at least 0"
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f'{name} is a whole number, not {value!r}')
-    if value < 0: raise ValueError(f'{name} is 0 or more, not {value}')
-
 def add_answers(writer: object,  # A `SummaryWriter`
                 answer: tuple,  # Inputs, what the model said, and what was right
                 step: int,  # Number of the epoch
@@ -172,7 +159,8 @@ class TensorBoardCallback(Callback):
                  ):
         super().__init__(learn)
         for name, value in dict(every=every, histogram_freq=histogram_freq, n_preds=n_preds,
-                                embeddings_freq=embeddings_freq).items(): _check_count(name, value)
+                                embeddings_freq=embeddings_freq).items():
+            check_number(name, value, 0, whole=True)
         if write_grads and not histogram_freq:
             raise ValueError('write_grads=True needs histogram_freq above 0, not 0')
         summary_writer()
@@ -198,7 +186,8 @@ class TensorBoardCallback(Callback):
         "Find the folder, the recorder and the embeddings; no file yet"
         path = Path(getattr(self.learn, 'path', None) or '.')/'logs'
         self.folder = path if self.log_dir is None else Path(self.log_dir)
-        self.files, self.numbers = EventFiles(self.folder), BatchNumbers(find_recorder(self.run))
+        self.numbers = BatchNumbers(self.learn.opt, find_recorder(self.run))
+        self.files = EventFiles(self.folder)
         self.embeddings = find_embeddings(
             bare_model(self.learn.model), self.embeddings_layer_names, self.embeddings_metadata,
             self.folder) if self.embeddings_freq else {}
@@ -244,7 +233,7 @@ class TensorBoardCallback(Callback):
         numbers.count_loss(run.loss)
         if run.n_iter % self.every: return
         step = self.start[1] + run.n_iter
-        numbers.add(step, self.learn.opt)
+        numbers.add(step)
         self.next[1], rows = step+1, numbers.waiting
         if len(rows) >= self.most or rows[-1][1]-rows[0][1] > self.seconds: self.save()
 
@@ -285,9 +274,7 @@ class TensorBoardCallback(Callback):
             add_weight_images(writer, params, step)
         classes = getattr(self.learn.data, 'classes', None)
         if watch.answer: add_answers(writer, watch.answer, step, self.n_preds, classes)
-        if self.is_due(self.embeddings_freq):
-            for name, (layer, labels) in self.embeddings.items():
-                write_embedding(self.folder, name, layer.weight, step, labels)
+        if self.is_due(self.embeddings_freq): write_embeddings(self.folder, self.embeddings, step)
 
     def save(self):
         "Hand the numbers of the batches to the disk"

@@ -11,7 +11,6 @@ __all__ = ['Callback', 'EarlyStopping', 'ReduceLROnPlateau', 'ModelCheckpoint', 
 import math
 import re
 import string
-import sys
 import warnings
 from numbers import Real
 from pathlib import Path
@@ -31,17 +30,17 @@ from fastloop.adapters.keras_model import (
     plain_number,
 )
 from ..callback.logger import History as NativeHistory
-from ..callback.remote import RemoteMonitor as NativeRemoteMonitor
 from ..callback.logger import accepts, check_functions
-from ..rows import RowFile
 from ..callback.progress import ProgressCallback, cell_text
 from ..callback.recorder import find_recorder
+from ..callback.remote import RemoteMonitor as NativeRemoteMonitor
 from ..callback.save import SaveModelCallback
 from ..callback.tensorboard import TensorBoardCallback
 from ..callback.terminate import TerminateOnNaNCallback
 from ..callback.tracker import EarlyStoppingCallback, ReduceLROnPlateauCallback
 from ..core import check_word, nearest_name
 from ..metrics import WeightedMean
+from ..rows import RowFile
 
 # %% ../../nbs/84_keras.callbacks.ipynb #3e592c8e
 class Callback(Hooks):

@@ -19,20 +19,19 @@ from torch import nn
 from torch.nn import functional as F
 
 # %% ../../nbs/86_keras.models.ipynb #d86885a4
+from ..adapters.keras import KerasBridge
+from ..adapters.keras_model import ModelView, as_inputs, check_batch_size
 from ..callback.core import as_callback
 from ..callback.recorder import Recorder
 from ..core import check_word, listify
 from ..data.bunch import DataBunch
 from ..data.load import TensorLoader
-from ..adapters.keras import KerasBridge
-from ..adapters.keras_model import ModelView, as_inputs, check_batch_size
 from .callbacks import History, ProgbarLogger
 from ..learner import Learner
-from ..torch_core import evaluating
 from ..metrics import AverageMetric, Metric, as_metric, metric_name
 from ..optimizer import OptimWrapper
 from ..runner import Runner
-from ..torch_core import model_device
+from ..torch_core import evaluating, model_device
 
 # %% ../../nbs/86_keras.models.ipynb #a16b9f83
 _epsilon = 1e-7
