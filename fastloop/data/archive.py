@@ -16,7 +16,6 @@ import unicodedata
 import zipfile
 import zlib
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 # %% ../../nbs/58_data.archive.ipynb #930b088d
