@@ -21,7 +21,7 @@ from .callback.progress import ProgressCallback
 from .callback.recorder import Recorder
 from .core import atomic_write, listify, safe_path
 from .layer_groups import freeze_before, spread_rates
-from .metrics import _joined
+from .metrics import joined
 from .optimizer import AdamW, OptimWrapper
 from .predictions import GatherPreds, predict_item
 from .runner import Runner, TrainEvalCallback, check_fit, check_hiding
@@ -335,7 +335,7 @@ class Learner(SeesRun):
         self.runner(gather).evaluate(valid_loader(self.data, dl), self)
         if not gather.preds: raise ValueError('the loader has no batches to predict')
         found = gather.preds, gather.targets, *([gather.losses] if with_loss else [])
-        return tuple(_joined(o) for o in found)
+        return tuple(joined(o) for o in found)
 
     def predict(self, x: object,  # One item, without the dimension of the batch
                 ) -> tuple:  # Class (by name, if known), its number, and the probabilities

@@ -18,7 +18,8 @@ from fastloop.callback.progress import ProgressCallback
 from fastloop.callback.recorder import Recorder
 from fastloop.data.bunch import DataBunch
 from fastloop.learner import BasicLearner, Learner
-from fastloop.metrics import accuracy, error_rate
+from fastloop.metric_functions import error_rate
+from fastloop.metrics import accuracy
 from fastloop.optimizer import SGD, AdamW
 from fastloop.predictions import unreduced
 from fastloop.runner import Runner, TrainEvalCallback

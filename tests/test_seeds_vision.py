@@ -20,7 +20,8 @@ from fastloop.callback.logger import CSVLogger
 from fastloop.callback.save import SaveModelCallback
 from fastloop.data.external import URLs, untar_data
 from fastloop.learner import Learner
-from fastloop.metrics import accuracy, error_rate
+from fastloop.metric_functions import error_rate
+from fastloop.metrics import accuracy
 from fastloop.torch_core import set_seed
 from fastloop.vision import models
 from fastloop.vision.data import ImageDataBunch

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from fastloop.data.bunch import DataBunch
 from fastloop.learner import Learner
-from fastloop.metrics import accuracy, error_rate
+from fastloop.metric_functions import error_rate
+from fastloop.metrics import accuracy
 from fastloop.torch_core import set_seed
 from fastloop.vision import learner as vision_learner_module
 from fastloop.vision.data import ImageDataBunch, imagenet_stats

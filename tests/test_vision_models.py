@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from fastloop.data import external
-from fastloop.data.external import ArchiveError, DownloadError
+from fastloop.data.archive import ArchiveError
+from fastloop.data.external import DownloadError
 from fastloop.vision import models
 from fastloop.vision.models import (
     BasicBlock,

@@ -27,7 +27,7 @@ class LogsOfRun:
         "Find out what is measured"
         recorder = find_recorder(self.run)
         asked = getattr(self.run.learn, 'metrics', ()) if recorder is None else recorder.metrics
-        self.metrics = [as_metric(o)._fresh() for o in listify(asked)]
+        self.metrics = [as_metric(o).fresh() for o in listify(asked)]
         self.mean, self.recorded = WeightedMean(), recorder is not None
         self.names = [o.name for o in self.metrics]
 
@@ -87,7 +87,7 @@ class LogsOfRun:
         run, logs = self.run, Logs()
         if self.last is None: return logs
         logs['loss'] = float(self.last)
-        for o in [o._fresh() for o in self.metrics]:
+        for o in [o.fresh() for o in self.metrics]:
             o.update(run.pred, run.yb)
             if (value := o.compute()) is not None: logs[o.name] = float(value)
         return logs

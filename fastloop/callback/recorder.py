@@ -16,7 +16,7 @@ import torch
 # %% ../../nbs/21_callback.recorder.ipynb #e2a63ad1
 from .core import Callback
 from ..core import axes_for, listify, show_figure
-from ..metrics import WeightedMean, _to_floats, as_metric
+from ..metrics import WeightedMean, as_metric, to_floats
 from ..torch_core import find_bs
 
 # %% ../../nbs/21_callback.recorder.ipynb #561c87dd
@@ -190,7 +190,7 @@ class Recorder(Callback):
 
     def after_validate(self):
         "Compute the means over the validation set; the device is waited for here, once"
-        self.valid_row = _to_floats([self.valid.compute(), *(o.compute() for o in self.metrics)])
+        self.valid_row = to_floats([self.valid.compute(), *(o.compute() for o in self.metrics)])
 
     def after_epoch(self):
         "Complete the row of this epoch"

@@ -15,13 +15,13 @@ import torch
 from .core import Callback, CancelFitException
 from .tracker import say_line
 from ..core import check_number
-from ..metrics import _to_floats
+from ..metrics import to_floats
 
 # %% ../../nbs/48_callback.terminate.ipynb #15c12a5a
 def first_not_finite(losses: list,  # Numbers, or tensors of one number
                      ) -> tuple | None:  # Position and value, or `None` if all are finite
     "Find the first loss that is no finite number; devices are waited for, once each"
-    found = enumerate(_to_floats(losses))
+    found = enumerate(to_floats(losses))
     return next(((i, loss) for i, loss in found if not math.isfinite(loss)), None)
 
 # %% ../../nbs/48_callback.terminate.ipynb #18a5e3b2
@@ -102,7 +102,7 @@ class TerminateOnNaNCallback(Callback):
 
     def state_dict(self) -> dict:  # Plain numbers: the losses that nobody has looked at yet
         "Everything needed to go on elsewhere; the device is waited for here"
-        losses = _to_floats([o[0] for o in self.waiting])
+        losses = to_floats([o[0] for o in self.waiting])
         return dict(waiting=[(loss, o[1], o[2], float(o[3]))
                              for loss, o in zip(losses, self.waiting)])
 

@@ -19,7 +19,8 @@ from torch import nn
 
 # %% ../../nbs/63_vision.models.ipynb #d033b27d
 from ..core import check_number
-from ..data.external import ArchiveError, _alone, _check_address, _fetch, _home
+from ..data.archive import ArchiveError, one_at_a_time
+from ..data.external import cache_folder, check_address, fetch
 from ..torch_core import check_weights, load_tensors
 
 # %% ../../nbs/63_vision.models.ipynb #d8bb7512
@@ -233,7 +234,7 @@ def _weights_source(arch, pretrained):
         site = os.environ.get('FASTLOOP_WEIGHTS', weights_site).rstrip('/')
         return f'{site}/{name}', name, digest
     url = str(pretrained)
-    _check_address(url)
+    check_address(url)
     name = unquote(urlsplit(url).path).rpartition('/')[2]
     digest = re.fullmatch(r'[\w.-]+-([0-9a-f]{8,64})\.pth', name)
     if not digest:
@@ -252,11 +253,11 @@ def _digest(file):
 
 def _weights_file(url, name, digest):
     "The file of weights in the cache, fetched if it is not there or no longer whole"
-    _check_address(url)
-    file, fresh = (_home('weights')/o for o in (name, f'{name}.new'))
-    with _alone(file.with_name(f'{name}.lock')):
+    check_address(url)
+    file, fresh = (cache_folder('weights')/o for o in (name, f'{name}.new'))
+    with one_at_a_time(file.with_name(f'{name}.lock')):
         if file.exists() and _digest(file).startswith(digest): return file
-        _fetch(url, fresh)
+        fetch(url, fresh)
         found = _digest(fresh)
         if not found.startswith(digest):
             fresh.unlink()
