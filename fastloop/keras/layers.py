@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.parameter import UninitializedParameter
 
 # %% ../../nbs/85_keras.layers.ipynb #0b0818b3
-from ..core import check_word
+from ..core import check_number, check_word
 
 # %% ../../nbs/85_keras.layers.ipynb #a7d3f041
 _scales = {'glorot': (1., lambda a, b: (a+b)/2), 'he': (2., lambda a, b: a),
@@ -108,6 +108,25 @@ class Dense(nn.Module):
     Raises: ValueError for bad numbers and unknown words.
     Source: Keras.
     """
+    def __init__(self, units: int,  # Outputs
+                 activation: object = None,  # A word such as `relu`, or a function
+                 use_bias: bool = True,  # Add a number to each output
+                 kernel_initializer: object = 'glorot_uniform',  # Of the matrix
+                 bias_initializer: object = 'zeros',  # Of the numbers that are added
+                 *, input_dim: int = None,  # Inputs; else seen when the first batch comes
+                 input_shape: tuple = None,  # The same, as a tuple of one
+                 ):
+        super().__init__()
+        if input_dim is None and input_shape is not None: input_dim = input_shape[-1]
+        self.units = check_number('units', units, 1, whole=True)
+        if input_dim is not None: check_number('input_dim', input_dim, 1, whole=True)
+        self.activation, self.use_bias = activation, use_bias
+        self.function, self.input_dim = find_activation(activation), input_dim
+        self.kernel_initializer, self.bias_initializer = kernel_initializer, bias_initializer
+        for o in (kernel_initializer, bias_initializer):
+            if not callable(o): check_word('initializer', o, _words)
+        if input_dim is None: self.kernel, self.bias = UninitializedParameter(), None
+        else: self.build(input_dim)
 
     def build(self, input_dim: int,  # Inputs
               device: object = None,  # Where to
@@ -127,28 +146,6 @@ class Dense(nn.Module):
         kernel = state.get(f'{prefix}kernel')
         if not self.built and kernel is not None: self.build(len(kernel), kernel.device)
         super()._load_from_state_dict(state, prefix, *args)
-
-    def __init__(self, units: int,  # Outputs
-                 activation: object = None,  # A word such as `relu`, or a function
-                 use_bias: bool = True,  # Add a number to each output
-                 kernel_initializer: object = 'glorot_uniform',  # Of the matrix
-                 bias_initializer: object = 'zeros',  # Of the numbers that are added
-                 *, input_dim: int = None,  # Inputs; else seen when the first batch comes
-                 input_shape: tuple = None,  # The same, as a tuple of one
-                 ):
-        super().__init__()
-        if input_dim is None and input_shape is not None: input_dim = input_shape[-1]
-        for name, o in (('units', units), ('input_dim', input_dim)):
-            if name == 'input_dim' and o is None: continue
-            if not isinstance(o, int) or isinstance(o, bool) or o < 1:
-                raise ValueError(f'{name}={o!r} must be a whole number, 1 or more')
-        self.units, self.activation, self.use_bias = units, activation, use_bias
-        self.function, self.input_dim = find_activation(activation), input_dim
-        self.kernel_initializer, self.bias_initializer = kernel_initializer, bias_initializer
-        for o in (kernel_initializer, bias_initializer):
-            if not callable(o): check_word('initializer', o, _words)
-        if input_dim is None: self.kernel, self.bias = UninitializedParameter(), None
-        else: self.build(input_dim)
 
     def forward(self, x: torch.Tensor,  # The inputs are in the last axis
                 ) -> torch.Tensor:  # The units are in the last axis

@@ -19,19 +19,19 @@ from torch import nn
 from torch.nn import functional as F
 
 # %% ../../nbs/86_keras.models.ipynb #d86885a4
+from ..adapters.keras import bridge_of
+from ..adapters.keras_model import ModelView, as_inputs, check_batch_size
 from ..callback.core import as_callback
 from ..callback.recorder import Recorder
-from ..core import check_word, listify
+from ..core import check_number, check_word, listify
 from ..data.bunch import DataBunch
 from ..data.load import TensorLoader
-from ..adapters.keras import KerasBridge
-from ..adapters.keras_model import ModelView, as_inputs, check_batch_size
 from .callbacks import History, ProgbarLogger
-from ..learner import Learner, evaluating
+from ..learner import Learner
 from ..metrics import AverageMetric, Metric, as_metric, metric_name
 from ..optimizer import OptimWrapper
 from ..runner import Runner
-from ..torch_core import model_device
+from ..torch_core import evaluating, model_device
 
 # %% ../../nbs/86_keras.models.ipynb #a16b9f83
 _epsilon = 1e-7
@@ -327,13 +327,55 @@ def split_data(x: object,  # Inputs
     pairs = (first, y[:at]), (last, y[at:])
     return tuple((x if len(x) > 1 else x[0], y) for x, y in pairs)
 
-# %% ../../nbs/86_keras.models.ipynb #6b8a70f7
-def _refuse(**weights):
-    "Say that samples cannot be weighted"
+# %% ../../nbs/86_keras.models.ipynb #0ca03d9c
+def fit_loaders(x: object,  # Inputs, or a loader
+                y: object,  # Targets
+                batch_size: int | None,  # Samples in a batch; 32 by default
+                split: float,  # Share of the data to validate with
+                validation_data: object,  # A pair to validate with, or a loader, or nothing
+                shuffle: bool,  # A new order in each epoch
+                ) -> tuple:  # A loader to train with, and one to validate with, or `None`
+    """Batches to train and to validate with
+
+    Raises: ValueError or TypeError that says what is wrong with the data.
+    """
+    batch_size, valid = check_batch_size(32 if batch_size is None else batch_size), None
+    if validation_data is None:
+        if split != 0: (x, y), valid = split_data(x, y, split)
+    elif not isinstance(validation_data, (tuple, list)): valid = (validation_data, None)
+    elif len(validation_data) == 2: valid = validation_data
+    else: raise ValueError('validation_data is a pair (x, y); weights are not understood')
+    valid_dl = None if valid is None else make_loader(*valid, batch_size)
+    return make_loader(x, y, batch_size, bool(shuffle)), valid_dl
+
+def refuse_weights(**weights: object,  # What was given, by the name of the argument
+                   ):
+    """Say that samples cannot be weighted
+
+    Raises: ValueError if one of them is not `None`.
+    """
     for name, o in weights.items():
         if o is not None: raise ValueError(
             f'{name}: samples and classes cannot be weighted here; weight them in a loss of your '
             'own, a function of (y_true, y_pred)')
+
+# %% ../../nbs/86_keras.models.ipynb #6b8a70f7
+def of_keras(cbs: list,  # Callbacks written for any library
+             kind: str,  # Name of a class of Keras
+             ) -> list:  # Those of that class, from this library or from an installed Keras
+    "The callbacks of Keras that are of a kind"
+    return [o for o in cbs if hasattr(type(o), 'set_model')
+            and any(t.__name__ == kind for t in type(o).__mro__)]
+
+def fit_callbacks(callbacks: object,  # Those of the caller, written for any library
+                  verbose: int,  # 0: nothing is shown; 2: no bar
+                  ) -> tuple:  # All callbacks of the run, and the history among them
+    "The callbacks of the caller, then those of Keras that are missing"
+    cbs = [as_callback(cb) for cb in listify(callbacks)]
+    if not of_keras(cbs, 'History'): cbs.append(History())
+    if verbose and not of_keras(cbs, 'ProgbarLogger'):
+        cbs.append(ProgbarLogger('steps', 'plain' if verbose == 2 else None))
+    return [Recorder(), *cbs], of_keras(cbs, 'History')[-1]
 
 # %% ../../nbs/86_keras.models.ipynb #9ae03454
 class Model(ModelView):
@@ -351,28 +393,31 @@ class Model(ModelView):
         self.module, self._opt = module, None
 
     @property
-    def built(self):
+    def built(self) -> bool:  # `False` while layers wait for a first batch
+        "Whether all weights are there"
         return not any(nn.parameter.is_lazy(p) for p in self.module.parameters())
 
     @property
-    def opt(self):
+    def opt(self) -> object:  # The same one from fit to fit; `None` before there are weights
+        "The optimizer, made when it is first needed"
         if self._opt is None and self.compiled and self.built:
             self._opt = self.make_opt(self.module)
         return self._opt
 
-    def _build(self, xb):
-        "Let layers that wait see a sample"
-        xs = xb if isinstance(xb, tuple) else (xb,)
-        with evaluating(self.module): self.module(*(o[:1] for o in xs))
+    @property
+    def use_ema(self) -> bool:  # As the optimizer was told
+        "Whether the weights are averaged"
+        return getattr(self.make_opt, 'use_ema', False)
 
     @property
-    def use_ema(self): return getattr(self.make_opt, 'use_ema', False)
+    def ema_momentum(self) -> float:  # As the optimizer was told
+        "Share of the old average that a step keeps"
+        return getattr(self.make_opt, 'ema_momentum', .99)
 
     @property
-    def ema_momentum(self): return getattr(self.make_opt, 'ema_momentum', .99)
-
-    @property
-    def metrics_names(self): return ['loss', *(keras_metric(o).name for o in self.asked_metrics)]
+    def metrics_names(self) -> list:  # `loss` first
+        "The names of what is measured"
+        return ['loss', *(keras_metric(o).name for o in self.asked_metrics)]
 
     def compile(self, optimizer: object = 'rmsprop',  # A word, an `Optimizer`, one of torch
                 loss: object = None,  # A word, a function of `(y_true, y_pred)`, a loss of torch
@@ -398,14 +443,51 @@ class Model(ModelView):
             raise ValueError(f'compile the model before {what}: model.compile(optimizer, loss)')
         if self.loss is None: raise ValueError(f'{what} needs a loss: model.compile(loss=…)')
 
+    def build(self, xb: object,  # A batch of inputs, or a tuple of them
+              ):
+        "Let layers that wait see a sample"
+        xs = xb if isinstance(xb, tuple) else (xb,)
+        with evaluating(self.module): self.module(*(o[:1] for o in xs))
+
     def _learner(self, train_dl, valid_dl=None):
         "A learner for one run, when layers that wait have seen a sample"
-        if not self.built: self._build(next(iter(train_dl))[0])
+        if not self.built: self.build(next(iter(train_dl))[0])
         data = DataBunch(train_dl, valid_dl, device=model_device(self.module))
         learn = Learner(data, self.module, self.loss, silent=True,
                         metrics=[keras_metric(o) for o in self.asked_metrics])
         learn.opt, learn.cbs, learn.keras_model = self.opt, [], self
         return learn
+
+    def fit(self, x: object = None,  # An array or tensor, a list for several inputs, or a loader
+            y: object = None,  # Targets
+            batch_size: int = None,  # Samples in a batch; 32 by default
+            epochs: int = 1,  # The number of the last epoch, counted from 1
+            verbose: int = 1,  # 0: nothing; 1: a line for each epoch and a bar; 2: lines alone
+            callbacks: list = None,  # Callbacks written for any library
+            validation_split: float = 0.,  # Share of the data, the last of it, to validate with
+            validation_data: tuple = None,  # A pair to validate with
+            shuffle: bool = True,  # A new order in each epoch
+            class_weight: object = None,  # Not understood
+            sample_weight: object = None,  # Not understood
+            initial_epoch: int = 0,  # The number of the first epoch, counted from 0
+            ) -> History:  # Its `history` maps names to lists
+        """Train the model
+
+        Raises: ValueError or TypeError for bad input, before anything is changed.
+        """
+        refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
+        self._check_ready('fit')
+        check_number('epochs', epochs, 0, whole=True)
+        check_number('initial_epoch', initial_epoch, 0, whole=True)
+        verbose = {'auto': 1, True: 1, False: 0}.get(verbose, verbose)
+        check_word('verbose', verbose, (0, 1, 2))
+        loaders = fit_loaders(x, y, batch_size, validation_split, validation_data, shuffle)
+        cbs, history = fit_callbacks(callbacks, verbose)
+        learn = self._learner(*loaders)
+        self.params, self.first_epoch = dict(verbose=verbose), initial_epoch
+        self.history = history
+        Runner(cbs).fit(epochs, learn)
+        return history
 
     def evaluate(self, x: object,  # Inputs, or a loader
                  y: object = None,  # Targets
@@ -419,71 +501,16 @@ class Model(ModelView):
 
         Raises: ValueError or TypeError for bad input.
         """
-        _refuse(sample_weight=sample_weight)
+        refuse_weights(sample_weight=sample_weight)
         self._check_ready('evaluate')
         loader, recorder = make_loader(x, y, batch_size), Recorder()
         run = Runner([recorder, *listify(callbacks)])
-        run._keras_bridge = KerasBridge(run, testing=True)
+        bridge_of(run, testing=True)
         run.evaluate(loader, self._learner(loader))
         found = dict(zip(['loss', *recorder.metrics_names], recorder.valid_row))
         if verbose: print(' - '.join(f'{k}: {v:.4f}' for k, v in found.items()))
         if return_dict: return found
         return list(found.values()) if len(found) > 1 else found['loss']
-
-    def _loaders(self, x, y, batch_size, split, validation_data, shuffle):
-        "Batches to train and to validate with"
-        batch_size = check_batch_size(32 if batch_size is None else batch_size)
-        if validation_data is not None:
-            if not isinstance(validation_data, (tuple, list)): valid = (validation_data, None)
-            elif len(validation_data) == 2: valid = validation_data
-            else: raise ValueError('validation_data is a pair (x, y); weights are not understood')
-        else:
-            valid = None
-            if split != 0: (x, y), valid = split_data(x, y, split)
-        valid_dl = None if valid is None else make_loader(*valid, batch_size)
-        return make_loader(x, y, batch_size, bool(shuffle)), valid_dl
-
-    def _callbacks(self, callbacks, verbose):
-        "Those of the caller, then those of Keras that are missing; and the history"
-        cbs = [as_callback(cb) for cb in listify(callbacks)]
-        def find(kind): return [o for o in cbs if any(t.__name__ == kind for t in type(o).__mro__)
-                                and hasattr(type(o), 'set_model')]
-        if not find('History'): cbs.append(History())
-        if verbose and not find('ProgbarLogger'):
-            cbs.append(ProgbarLogger('steps', 'plain' if verbose == 2 else None))
-        return [Recorder(), *cbs], find('History')[-1]
-
-    def fit(self, x: object = None,  # An array or tensor, a list for several inputs, or a loader
-            y: object = None,  # Targets
-            batch_size: int = None,  # Samples in a batch; 32 by default
-            epochs: int = 1,  # The number of the last epoch, counted from 1
-            verbose: int = 1,  # 0: nothing; 1: a line for each epoch and a bar; 2: lines alone
-            callbacks: list = None,  # Callbacks of any make
-            validation_split: float = 0.,  # Share of the data, the last of it, to validate with
-            validation_data: tuple = None,  # A pair to validate with
-            shuffle: bool = True,  # A new order in each epoch
-            class_weight: object = None,  # Not understood
-            sample_weight: object = None,  # Not understood
-            initial_epoch: int = 0,  # The number of the first epoch, counted from 0
-            ) -> History:  # Its `history` maps names to lists
-        """Train the model
-
-        Raises: ValueError or TypeError for bad input, before anything is changed.
-        """
-        _refuse(class_weight=class_weight, sample_weight=sample_weight)
-        self._check_ready('fit')
-        for name, o in (('epochs', epochs), ('initial_epoch', initial_epoch)):
-            if not isinstance(o, int) or isinstance(o, bool) or o < 0:
-                raise ValueError(f'{name}={o!r} must be a whole number, 0 or more')
-        verbose = check_word('verbose', {'auto': 1, True: 1, False: 0}.get(verbose, verbose),
-                             (0, 1, 2))
-        loaders = self._loaders(x, y, batch_size, validation_split, validation_data, shuffle)
-        cbs, history = self._callbacks(callbacks, verbose)
-        learn = self._learner(*loaders)
-        self.params, self.first_epoch = dict(verbose=verbose), initial_epoch
-        self.history = history
-        Runner(cbs).fit(epochs, learn)
-        return history
 
 # %% ../../nbs/86_keras.models.ipynb #4ef4d7b2
 class Sequential(Model):
@@ -508,4 +535,4 @@ class Sequential(Model):
         self.module.append(layer)
         self._opt, size = None, getattr(self.module[0], 'input_dim', None)
         if size is not None and not self.built:
-            with suppress(RuntimeError): self._build(torch.zeros(1, size))
+            with suppress(RuntimeError): self.build(torch.zeros(1, size))
