@@ -98,10 +98,11 @@ class KerasBridge:
     events = ('begin_fit', 'begin_epoch', 'begin_validate', 'begin_batch', 'after_batch',
               'after_cancel_step', 'after_step', 'after_validate', 'after_epoch', 'after_fit')
 
+    testing = False  # whoever runs a validation alone says so here
+
     def __init__(self, run: object,  # The runner
-                 testing: bool = False,  # Whether this is a validation alone
                  ):
-        self.run, self.testing, self.carrier = run, testing, None
+        self.run, self.carrier = run, None
         self.list, self.numbers, self.standin = HookList(), LogsOfRun(run), None
         self.begun, self.last, self.valid = False, Logs(), Logs()
 
@@ -227,10 +228,9 @@ def knows(cb: object,  # Any object
     return hasattr(type(cb), 'set_model')
 
 def bridge_of(run: object,  # A runner
-              testing: bool = False,  # Whether this is a validation alone, for a bridge made now
               ) -> KerasBridge:  # The same one each time
     "The bridge that all callbacks of Keras share in a run"
-    if '_keras_bridge' not in vars(run): run._keras_bridge = KerasBridge(run, testing)
+    if '_keras_bridge' not in vars(run): run._keras_bridge = KerasBridge(run)
     return run._keras_bridge
 
 def own_handlers(cb: object,  # A callback written for Keras

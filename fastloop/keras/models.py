@@ -505,7 +505,7 @@ class Model(ModelView):
         self._check_ready('evaluate')
         loader, recorder = make_loader(x, y, batch_size), Recorder()
         run = Runner([recorder, *listify(callbacks)])
-        bridge_of(run, testing=True)
+        bridge_of(run).testing = True
         run.evaluate(loader, self._learner(loader))
         found = dict(zip(['loss', *recorder.metrics_names], recorder.valid_row))
         if verbose: print(' - '.join(f'{k}: {v:.4f}' for k, v in found.items()))
