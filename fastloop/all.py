@@ -147,7 +147,8 @@ from .adapters.fastai1 import CallbackHandler, LearnerCallback
 from .callback.progress import ProgressCallback
 from .callback.recorder import Recorder, SmoothenValue, find_recorder
 from .callback.stats import AvgStatsCallback
-from .learner import BasicLearner, Learner, model_summary
+from .learner import BasicLearner, Learner
+from .summary import model_summary
 from .runner import Runner, TrainEvalCallback
 
 # %% ../nbs/90_all.ipynb #0801bc70

@@ -9,6 +9,7 @@ __all__ = ['listify', 'camel2snake', 'snake2camel', 'nearest_name', 'check_word'
 # %% ../nbs/00_core.ipynb #21458b13
 import difflib
 import errno
+import inspect
 import math
 import operator
 import os
@@ -67,9 +68,11 @@ def snake2camel(
 def nearest_name(
     name: str,  # What was written
     names: Iterable,  # The names that exist
+    share: float = 0.6,  # How much two names must have in common, from 0 to 1
 ) -> str | None:  # The name most like it, `None` if none is like it
     "Find the name that was probably meant."
-    return next(iter(difflib.get_close_matches(str(name), [str(o) for o in names], n=1)), None)
+    known = [str(o) for o in names]
+    return next(iter(difflib.get_close_matches(str(name), known, n=1, cutoff=share)), None)
 
 # %% ../nbs/00_core.ipynb #c5ecd8e4
 def check_word(
@@ -200,6 +203,28 @@ def atomic_write(
     except BaseException:
         temp.unlink(missing_ok=True)
         raise
+
+# %% ../nbs/00_core.ipynb #f7950e3e
+def required_arguments(
+    handler: object,  # A function or bound method
+) -> list:  # Their names; none if it cannot be told
+    "The arguments that `handler` cannot do without."
+    try: parameters = inspect.signature(handler).parameters.values()
+    except (TypeError, ValueError): return []
+    return [p.name for p in parameters if p.default is p.empty
+            and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
+def without_traceback(
+    e: BaseException | None,  # An exception
+) -> BaseException | None:  # One of the same type, arguments and notes
+    "A copy of `e` that holds no traceback and so keeps no frame alive."
+    if e is None: return None
+    try:
+        bare = type(e).__new__(type(e), *e.args)
+        bare.__dict__.update(vars(e))
+    except Exception: bare = RuntimeError(repr(e))
+    return bare
 
 # %% ../nbs/00_core.ipynb #c9c48f37
 def axes_for(

@@ -314,6 +314,14 @@ def count_batches(dl: object,  # A loader
     try: return len(dl)
     except TypeError: return None
 
+# %% ../nbs/01_torch_core.ipynb #43c9256a
+def batch_device(learn: object,  # Has `model` and `data`
+                 ) -> torch.device | None:  # `None` if everything is on the CPU
+    "Where batches have to be moved to, if they have to be moved at all"
+    device, data_device = model_device(learn.model), getattr(learn.data, 'device', None)
+    on_cpu = device.type == 'cpu' and torch.device(data_device or 'cpu').type == 'cpu'
+    return None if on_cpu else device
+
 # %% ../nbs/01_torch_core.ipynb #fedaa75d
 def load_tensors(path: Path,  # A file written by `torch.save`
                  device: object = 'cpu',  # Where the tensors go

@@ -180,7 +180,7 @@ def bells(monkeypatch):
     class Foreign:
         def ring(self): return 'rung'
     adapter = ModuleType('bells')
-    adapter.written_for, adapter.Foreign = 'bells', Foreign
+    adapter.library, adapter.Foreign = 'bells', Foreign
     adapter.knows = lambda cb: isinstance(cb, Foreign)
     adapter.adapt = lambda cb, run: [('after_fit', 3, cb.ring)]
     monkeypatch.setitem(sys.modules, 'bells', adapter)

@@ -124,7 +124,7 @@ def weights(site, tmp_path, monkeypatch):
     torch.save(resnet34().state_dict(), buffer)
     (site[0]/'resnet34-b627a593.pth').write_bytes(buffer.getvalue())
     digest = hashlib.sha256(buffer.getvalue()).hexdigest()
-    monkeypatch.setitem(models._published, 'resnet34', ('resnet34-b627a593.pth', digest))
+    monkeypatch.setitem(models.published_weights, 'resnet34', ('resnet34-b627a593.pth', digest))
     monkeypatch.setenv('FASTLOOP_WEIGHTS', site[1])
     return torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
 

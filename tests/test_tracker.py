@@ -92,6 +92,7 @@ def test_the_columns_that_can_be_watched(name, column):
     values = [row[column] for row in learn.recorder.values]
     best = max(values) if name == 'accuracy' else min(values)
     assert (tracker.best, tracker.best_epoch) == (best, values.index(best))
+    assert learn.recorder.values[-1][tracker.idx] == values[-1]
 
 
 @pytest.mark.parametrize('cls', [TrackerCallback, SaveModelCallback, EarlyStoppingCallback,

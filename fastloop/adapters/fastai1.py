@@ -373,7 +373,7 @@ class LearnerCallback(Callback):
     def __post_init__(self): check_learner(self, self.learn)
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #bbd853bc
-written_for = 'fastai v1'
+library = 'fastai v1'
 
 def knows(cb: object,  # Any object
           ) -> bool:  # Whether it has an `on_*` method of fastai v1 and was not written for Keras

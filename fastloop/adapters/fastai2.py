@@ -28,12 +28,11 @@ from fastloop.callback.core import (
     find_callback,
     foreign_names,
     order_of,
-    required_arguments,
     run_state,
 )
 from ..callback.recorder import find_recorder
-from ..core import format_time
-from ..optimizer import OptimWrapper
+from ..core import format_time, required_arguments
+from ..optimizer import OptimWrapper, as_wrapper
 from ..torch_core import count_batches, to_detach
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #e4733cd2
@@ -189,8 +188,7 @@ class OptView:
     "An optimizer with fastai v2's ways to hyper-parameters; everything else is the optimizer's own"
     def __init__(self, opt: object,  # An `OptimWrapper`, or an optimizer of torch
                  ):
-        wrapped = opt if isinstance(opt, OptimWrapper) else OptimWrapper(opt)
-        self.__dict__.update(_opt=opt, _wrapped=wrapped)
+        self.__dict__.update(_opt=opt, _wrapped=as_wrapper(opt))
 
     hypers = property(lambda self: [Hypers(self._wrapped, i) for i in range(self._count())])
     param_lists = property(lambda self: [o['params'] for o in self._opt.param_groups])
@@ -525,12 +523,15 @@ def _call_fastai(cb, name):
     "Call a real callback as fastai does, whose answer means nothing"
     cb(name)
 
+_counted = ('begin_train', 'begin_validate', 'after_batch')
+
 class _Handler:
     "One handler of a callback of fastai v2, called when and as fastai calls it"
     def __init__(self, cb, run, event, handler, switch):
         self.cb, self.run, self.event, self.handler, self.switch = cb, run, event, handler, switch
-        self.notes, self.view, self.ours = notes_of(run), vars(cb)['learn'], isinstance(cb, Callback)
-        self.early = order_of(cb) < -10 and event in ('begin_train', 'begin_validate', 'after_batch')
+        self.notes, self.view = notes_of(run), vars(cb)['learn']
+        self.ours = isinstance(cb, Callback)
+        self.early = order_of(cb) < -10 and event in _counted
 
     def __call__(self):
         if self.switch is not None and not self.switch(self.event): return None
@@ -555,12 +556,12 @@ class _Handler:
                                   _training=before if on and not in_batch else None)
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #7dc8f815
-written_for = 'fastai v2'
+library = 'fastai v2'
 
 def knows(cb: object,  # Any object
           ) -> bool:  # Whether it is a callback of fastai v2
     "Was `cb` written for fastai v2?"
-    return view_wanted(cb) == written_for
+    return view_wanted(cb) == library
 
 def _meet(cb, run):
     "Let a callback see the run; the first time for this learner, tell it `after_create`"

@@ -220,7 +220,7 @@ class KerasBridge:
             self.list.run_over()
 
 # %% ../../nbs/83_adapters.keras.ipynb #8d673824
-written_for = 'keras'
+library = 'keras'
 
 def knows(cb: object,  # Any object
           ) -> bool:  # Whether it was written for Keras

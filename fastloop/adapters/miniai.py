@@ -29,8 +29,8 @@ from fastloop.callback.core import (
     cancels,
     event_names,
     order_of,
-    required_arguments,
 )
+from ..core import required_arguments
 
 # %% ../../nbs/82_adapters.miniai.ipynb #de38773a
 class MiniaiView(View):
@@ -145,12 +145,12 @@ class MiniaiCalls:
         while len(self.open) > depth: self.call(f'cleanup_{self.open.pop()}')
 
 # %% ../../nbs/82_adapters.miniai.ipynb #65ce7bf2
-written_for = 'miniai'
+library = 'miniai'
 
 def knows(cb: object,  # Any object
           ) -> bool:  # Whether its handlers take the learner
     "Was `cb` written for miniai?"
-    return view_wanted(cb) == written_for
+    return view_wanted(cb) == library
 
 def _check_parts(cb):
     "Refuse a callback that wants to replace a part of the loop"

@@ -10,8 +10,7 @@ import torch
 
 # %% ../../nbs/49_callback.averages.ipynb #90cedee2
 from .core import Callback
-from .training import check_number
-from ..core import check_word
+from ..core import check_number, check_word
 
 # %% ../../nbs/49_callback.averages.ipynb #525f2312
 def _decay_at(steps, decay, warmup):
@@ -54,7 +53,7 @@ class EMACallback(Callback):
                  keep_average: bool = True,  # End with the average in the model, or as if not there
                  ):
         super().__init__(learn)
-        check_number('EMACallback', 'decay', decay, 0, 1)
+        check_number('EMACallback: decay', decay, 0, 1)
         self.decay, self.warmup, self.keep_average = decay, warmup, keep_average
         self.buffers = check_word('buffers', buffers, ('copy', 'average'))
         self.average, self.raw, self.steps, self.loaded = {}, None, 0, False

@@ -7,18 +7,17 @@ __all__ = ['phases', 'events', 'CancelValidException', 'cancels', 'event_names',
            'adapters', 'CancelException', 'CancelFitException', 'CancelEpochException', 'CancelTrainException',
            'CancelValidateException', 'CancelBatchException', 'CancelBackwardException', 'CancelStepException',
            'cancel_for', 'running_phases', 'UnknownEvent', 'meant_event', 'check_learner', 'check_names', 'Callback',
-           'order_of', 'event_handlers', 'required_arguments', 'is_native', 'adapter_of', 'written_for', 'introduce',
-           'handlers_of', 'as_callback', 'callback_name', 'find_callback', 'plot_phases', 'TraceCallback']
+           'order_of', 'event_handlers', 'is_native', 'adapter_of', 'written_for', 'introduce', 'handlers_of',
+           'as_callback', 'callback_name', 'find_callback', 'plot_phases', 'TraceCallback']
 
 # %% ../../nbs/13_callback.core.ipynb #bfb53f72
-import difflib
 import inspect
 import re
 from functools import cache, partial
 from importlib import import_module
 
 # %% ../../nbs/13_callback.core.ipynb #2f37cf0e
-from ..core import axes_for, camel2snake, nearest_name
+from ..core import axes_for, camel2snake, nearest_name, required_arguments
 
 # %% ../../nbs/13_callback.core.ipynb #4e15ef84
 phases = ('fit', 'epoch', 'train', 'validate', 'batch', 'backward', 'step')
@@ -106,41 +105,25 @@ _words = dict(valid='validate', validation='validate', val='validate', test='val
 class UnknownEvent(TypeError):
     "A method is named almost like an event, but there is no such event"
 
-def _alike(name, names, share):
-    return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=share)), None)
-
 @cache  # asked again whenever a callback is attached
 def meant_event(name: str,  # Name of a method
                 ) -> str | None:  # The event it probably means; `None` if it is one, or unlike any
     "The event whose name `name` gets almost right"
     known = [*event_names, *foreign_names]
     if name.startswith('_') or name in known: return None
-    if near := _alike(name, known, .86): return near
+    if near := nearest_name(name, known, .86): return near
     begins = re.match('begin_|before_|after_|on_|cleanup_', name)
     if begins is None: return None
     part, ends = re.fullmatch('(.*?)(_begin|_end|_start|_finish|_stop)?',
                               name[begins.end():]).groups()
-    if (word := _alike(part, _words, .75)) is None: return None
+    if (word := nearest_name(part, _words, .75)) is None: return None
     if begins[0] == 'on_': ends = '_begin' if ends in ('_begin', '_start') else '_end'
     else: ends = ''
     return nearest_name(begins[0] + _words[word] + ends, known)
 
 # %% ../../nbs/13_callback.core.ipynb #8763489d
-run_state = dict(  # type, meaning, and when it changes
-    epochs=('int', 'epochs asked for', 'when a fit begins'),
-    epoch=('int', 'number of this epoch, from 0', 'every epoch'),
-    n_epochs=('float', 'epochs done so far', 'every training batch'),
-    iters=('int or None', 'batches in this loader, if it says so', 'every pass'),
-    iter=('int', 'number of this batch in its loader, from 0', 'every batch'),
-    n_iter=('int', 'training batches done in this fit', 'every training batch'),
-    pct_train=('float', 'share of the fit that is done, from 0 to 1', 'every training batch'),
-    in_train=('bool', 'whether this is training', 'every pass'),
-    dl=('loader', 'what the batches come from', 'every pass'),
-    xb=('tensor, tuple, dict', 'inputs of this batch', 'every batch'),
-    yb=('tensor, tuple', 'targets of this batch', 'every batch'),
-    pred=('tensor', 'what the model answered', 'every batch'),
-    loss=('tensor', 'loss of this batch', 'every batch'),
-    exception=('exception or None', 'what has ended the fit', 'when something fails'))
+run_state = ('epochs', 'epoch', 'n_epochs', 'iters', 'iter', 'n_iter', 'pct_train', 'in_train',
+             'dl', 'xb', 'yb', 'pred', 'loss', 'exception')
 learner_state = ('model', 'opt', 'loss_func', 'data')
 
 def check_learner(callback: object,  # The callback that was given `learn`
@@ -245,14 +228,6 @@ def event_handlers(cb: object,  # A callback
         found.append((event, handler))
     return sorted(found, key=lambda o: events.index(o[0]))
 
-def required_arguments(handler: object,  # A function or bound method
-                       ) -> list:  # Their names; none if it cannot be told
-    "The arguments that `handler` cannot do without"
-    try: parameters = inspect.signature(handler).parameters.values()
-    except (TypeError, ValueError): return []
-    return [p.name for p in parameters if p.default is p.empty
-            and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-
 # %% ../../nbs/13_callback.core.ipynb #e6544013
 _foreign_marks = ('set_model', 'run_train', 'run_valid')
 adapters = ['fastloop.adapters.keras', 'fastloop.adapters.fastai2', 'fastloop.adapters.miniai',
@@ -284,7 +259,7 @@ def adapter_of(cb: object,  # A callback written for any library
 def written_for(cb: object,  # A callback written for any library
                 ) -> str:  # `fastloop`, `fastai v1`, `fastai v2`, `miniai`, `keras`
     "The library that a callback was taken for"
-    return getattr(adapter_of(cb), 'written_for', 'fastloop')
+    return getattr(adapter_of(cb), 'library', 'fastloop')
 
 # %% ../../nbs/13_callback.core.ipynb #130c2496
 def introduce(cb: object,  # A native callback, or any object with methods named after events

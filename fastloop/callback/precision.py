@@ -16,7 +16,7 @@ from torch.amp.autocast_mode import is_autocast_available
 # %% ../../nbs/47_callback.precision.ipynb #aa250b19
 from .core import Callback, CancelStepException
 from .training import gradients
-from ..core import check_word
+from ..core import check_number, check_word
 from ..torch_core import map_tensors, model_device
 
 # %% ../../nbs/47_callback.precision.ipynb #4d4e3050
@@ -47,12 +47,11 @@ def _check_autocast(model, dtype):
 
 def _check_scaling(init_scale, growth_factor, backoff_factor, growth_interval):
     "Refuse options with which the scale cannot adapt"
-    for name, value, good, rule in (
-            ('init_scale', init_scale, init_scale > 0, 'above 0'),
-            ('growth_factor', growth_factor, growth_factor > 1, 'above 1'),
-            ('backoff_factor', backoff_factor, 0 < backoff_factor < 1, 'between 0 and 1'),
-            ('growth_interval', growth_interval, growth_interval >= 1, '1 or more')):
-        if not good: raise ValueError(f'MixedPrecision: {name}={value!r} must be {rule}')
+    check_number('MixedPrecision: init_scale', init_scale, above=0)
+    check_number('MixedPrecision: growth_factor', growth_factor, above=1)
+    check_number('MixedPrecision: growth_interval', growth_interval, 1, whole=True)
+    if not 0 < check_number('MixedPrecision: backoff_factor', backoff_factor) < 1:
+        raise ValueError(f'MixedPrecision: {backoff_factor=} must be between 0 and 1')
 
 # %% ../../nbs/47_callback.precision.ipynb #89f1fb6b
 class _StandIn:

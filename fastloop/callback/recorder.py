@@ -15,8 +15,7 @@ import torch
 
 # %% ../../nbs/21_callback.recorder.ipynb #e2a63ad1
 from .core import Callback
-from ..core import axes_for, show_figure
-from ..core import listify
+from ..core import axes_for, listify, show_figure
 from ..metrics import WeightedMean, _to_floats, as_metric
 from ..torch_core import find_bs
 

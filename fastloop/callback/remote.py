@@ -100,7 +100,7 @@ def post(url: object,  # From `split_address`
          body: bytes,  # What to send
          headers: dict,  # Names and values
          timeout: float,  # Seconds to wait for the server in each step
-         connected: object = lambda socket: None,  # Called with the socket, and with `None` after it
+         connected: object = lambda socket: None,  # Called with the socket, then with `None`
          ):
     """Send one request and wait for the answer
 

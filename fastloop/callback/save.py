@@ -8,21 +8,14 @@ __all__ = ['SaveModelCallback']
 # %% ../../nbs/41_callback.save.ipynb #6adc04c1
 import math
 import warnings
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 
 # %% ../../nbs/41_callback.save.ipynb #ebbc3552
 from .tracker import TrackerCallback
-from ..core import check_word, safe_path
+from ..core import check_number, check_word, safe_path
 
 # %% ../../nbs/41_callback.save.ipynb #2f12feb9
-def _check_number(argument, value, least=0, whole=False):
-    "Refuse what is no number of at least `least`"
-    kind = Integral if whole else Real
-    if isinstance(value, kind) and not isinstance(value, bool) and value >= least: return value
-    raise ValueError(f'{argument}={value!r} must be a {"whole " if whole else ""}number, '
-                     f'{least} or more')
-
 def _one_time(every, every_epoch, n_batches):
     "What was asked for, in one word"
     words = [every != 'improvement', bool(every_epoch), n_batches is not None]
@@ -43,9 +36,9 @@ def saving_time(every: object = 'improvement',  # Or `epoch`, or a number of epo
     time = _one_time(every, every_epoch, n_batches)
     if at_end and time != 'improvement':
         raise ValueError(f'at_end={at_end!r}: the last weights are saved anyway, every {time}')
-    if n_batches is not None: _check_number('n_batches', n_batches, 1, True)
+    if n_batches is not None: check_number('n_batches', n_batches, 1, whole=True)
     elif isinstance(time, Integral) and not isinstance(time, bool):
-        return int(_check_number('every', time, 1, True))
+        return check_number('every', time, 1, whole=True)
     else: check_word('every', time, ('improvement', 'epoch'))
     return time
 
@@ -95,9 +88,9 @@ class SaveModelCallback(TrackerCallback):
         super().__init__(learn, monitor, mode, min_delta, **kwargs)
         self.fname = check_file_name(name if fname is None else fname)
         self.every = saving_time(every, every_epoch, at_end, n_batches)
-        self.keep = None if keep is None else _check_number('keep', keep, 1, True)
+        self.keep = None if keep is None else check_number('keep', keep, 1, whole=True)
         self.n_batches, self.needs_value = n_batches, self.every == 'improvement'
-        if baseline is not None: self.first_best = _check_number('baseline', baseline, -math.inf)
+        if baseline is not None: self.first_best = check_number('baseline', baseline)
         self.with_opt, self.load_at_end, self.at_end = with_opt, load_at_end, at_end
         if n_batches is not None: self.after_batch = self.tick
         self.forget()

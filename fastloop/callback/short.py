@@ -7,7 +7,7 @@ __all__ = ['ShortEpoch', 'StopAfterNBatches']
 
 # %% ../../nbs/48_callback.short.ipynb #7be712e2
 from .core import Callback
-from .training import check_count, check_number
+from ..core import check_number
 
 # %% ../../nbs/48_callback.short.ipynb #d603b34a
 def _check_length(cls, dl):
@@ -30,7 +30,7 @@ class ShortEpoch(Callback):
                  short_valid: bool = True,  # Cut the validation short as well
                  ):
         super().__init__(learn)
-        check_number('ShortEpoch', 'pct', pct, 0, 1)
+        check_number('ShortEpoch: pct', pct, 0, 1)
         self.pct, self.short_valid = pct, short_valid
 
     def begin_fit(self):
@@ -58,7 +58,7 @@ class StopAfterNBatches(Callback):
                  n_batches: int = 2,  # How many batches to train
                  ):
         super().__init__(learn)
-        check_count('StopAfterNBatches', 'n_batches', n_batches)
+        check_number('StopAfterNBatches: n_batches', n_batches, 1, whole=True)
         self.n_batches = n_batches
 
     @property

@@ -7,7 +7,6 @@ __all__ = ['TerminateOnNaNCallback']
 
 # %% ../../nbs/48_callback.terminate.ipynb #ef3e66bd
 import math
-from numbers import Integral
 
 # %% ../../nbs/48_callback.terminate.ipynb #d7e92ef5
 import torch
@@ -15,6 +14,7 @@ import torch
 # %% ../../nbs/48_callback.terminate.ipynb #31fae7ad
 from .core import Callback, CancelFitException
 from .tracker import say_line
+from ..core import check_number
 from ..metrics import _to_floats
 
 # %% ../../nbs/48_callback.terminate.ipynb #15c12a5a
@@ -37,9 +37,8 @@ class TerminateOnNaNCallback(Callback):
                  verbose: bool = True,  # Print a line when it stops
                  ):
         super().__init__(learn)
-        if isinstance(n_batches, bool) or not isinstance(n_batches, Integral) or n_batches < 1:
-            raise ValueError(f'n_batches={n_batches!r} must be a whole number, 1 or more')
-        self.n_batches, self.raise_error, self.verbose = n_batches, raise_error, verbose
+        self.n_batches = check_number('n_batches', n_batches, 1, whole=True)
+        self.raise_error, self.verbose = raise_error, verbose
         self.forget()
 
     def forget(self):

@@ -8,7 +8,6 @@ __all__ = ['TrackerCallback', 'EarlyStoppingCallback', 'ReduceLROnPlateauCallbac
 # %% ../../nbs/40_callback.tracker.ipynb #ec94e98b
 import math
 import operator
-from numbers import Integral, Real
 
 # %% ../../nbs/40_callback.tracker.ipynb #bcdc4d74
 import torch
@@ -17,7 +16,8 @@ import torch
 from .core import Callback, CancelFitException
 from .progress import ProgressCallback
 from .recorder import find_recorder
-from ..core import check_word, listify
+from ..core import check_number, check_word, listify
+from ..optimizer import as_wrapper
 
 # %% ../../nbs/40_callback.tracker.ipynb #788228bb
 _small_is_good = ('mse', 'mae', 'msle', 'rmse', 'rmsle', 'mape', 'rmspe', 'exp_rmspe', 'perplexity')
@@ -67,13 +67,6 @@ def column_of(monitor: str,  # Name of the number that is watched
                      "data has no validation loader; monitor='train_loss' needs none")
 
 # %% ../../nbs/40_callback.tracker.ipynb #9b78bfb4
-def _check_number(argument, value, least=0, whole=False):
-    "Refuse what is no number of at least `least`"
-    kind = Integral if whole else Real
-    if isinstance(value, kind) and not isinstance(value, bool) and value >= least: return value
-    raise ValueError(f'{argument}={value!r} must be a {"whole " if whole else ""}number, '
-                     f'{least} or more')
-
 def say_line(run: object,  # Has `cbs`
              line: str,  # What has happened
              ):
@@ -101,7 +94,7 @@ class TrackerCallback(Callback):
         super().__init__(learn)
         if not isinstance(monitor, str): raise TypeError(f'monitor={monitor!r} must be a name')
         self.monitor, self.mode = monitor, better_way(monitor, mode, comp)
-        self.min_delta = _check_number('min_delta', min_delta)
+        self.min_delta = check_number('min_delta', min_delta, 0)
         self.reset_on_fit, self.verbose, self.first_best = reset_on_fit, verbose, None
         self.comp = operator.lt if self.mode == 'min' else operator.gt
         self.forget()
@@ -149,7 +142,7 @@ class TrackerCallback(Callback):
 
     def start(self):
         "Make sure that the number will be there, then begin or go on"
-        self.column = self.find_column()
+        self.column = self.idx = self.find_column()  # `idx` is fastai v2's word
         if not self.loaded and not self.run.first_epoch:
             if self.reset_on_fit: self.forget()
             self.recount()
@@ -205,9 +198,9 @@ class EarlyStoppingCallback(TrackerCallback):
                  **kwargs,  # `comp`, `reset_on_fit` and `verbose`, as for `TrackerCallback`
                  ):
         super().__init__(learn, monitor, mode, min_delta, **kwargs)
-        self.patience = _check_number('patience', patience, whole=True)
-        self.start_epoch = _check_number('start_epoch', start_epoch, whole=True)
-        if baseline is not None: _check_number('baseline', baseline, -math.inf)
+        self.patience = check_number('patience', patience, 0, whole=True)
+        self.start_epoch = check_number('start_epoch', start_epoch, 0, whole=True)
+        if baseline is not None: check_number('baseline', baseline)
         self.baseline, self.restore_best = baseline, restore_best
 
     def forget(self):
@@ -268,21 +261,6 @@ class EarlyStoppingCallback(TrackerCallback):
         if trained and self.restore_best and self.best_weights is not None: self.restore_weights()
 
 # %% ../../nbs/40_callback.tracker.ipynb #54a9a538
-def read_rates(opt: object,  # An `OptimWrapper`, or an optimizer of torch
-               ) -> list:  # One for each layer group
-    "The learning rates"
-    if hasattr(opt, 'read_val'): return [float(o) for o in opt.read_val('lr')]
-    return [float(group['lr']) for group in opt.param_groups]
-
-def write_rates(opt: object,  # An `OptimWrapper`, or an optimizer of torch
-                rates: list,  # One for each layer group
-                ):
-    "Set the learning rates"
-    if hasattr(opt, 'set_val'): return opt.set_val('lr', rates)
-    for group, rate in zip(opt.param_groups, rates):
-        if isinstance(group['lr'], torch.Tensor): group['lr'].fill_(rate)
-        else: group['lr'] = rate
-
 def lower_rates(rates: list,  # One for each layer group
                 factor: float,  # What each is multiplied by
                 min_lr: object = 0,  # The smallest rate, or one for each layer group
@@ -310,10 +288,10 @@ class ReduceLROnPlateauCallback(TrackerCallback):
                  **kwargs,  # `comp`, `reset_on_fit` and `verbose`, as for `TrackerCallback`
                  ):
         super().__init__(learn, monitor, mode, min_delta, **kwargs)
-        self.patience = _check_number('patience', patience, whole=True)
-        self.cooldown = _check_number('cooldown', cooldown, whole=True)
-        for o in listify(min_lr): _check_number('min_lr', o)
-        if not 0 < _check_number('factor', factor) < 1:
+        self.patience = check_number('patience', patience, 0, whole=True)
+        self.cooldown = check_number('cooldown', cooldown, 0, whole=True)
+        for o in listify(min_lr): check_number('min_lr', o, 0)
+        if not 0 < check_number('factor', factor, 0) < 1:
             hint = f'; to divide by {factor}, use factor={1/factor:.4g}' if factor > 1 else ''
             raise ValueError(f'factor={factor!r} is multiplied, so it is between 0 and 1{hint}')
         self.min_lr, self.factor = min_lr, factor
@@ -324,12 +302,12 @@ class ReduceLROnPlateauCallback(TrackerCallback):
 
     def read_rates(self) -> list:  # One for each layer group
         "The learning rates"
-        return read_rates(self.learn.opt)
+        return [float(o) for o in as_wrapper(self.learn.opt).read_val('lr')]
 
     def write_rates(self, rates: list,  # One for each layer group
                     ):
         "Set the learning rates"
-        write_rates(self.learn.opt, rates)
+        as_wrapper(self.learn.opt).set_val('lr', rates)
 
     def start(self):
         "Refuse a second master of the learning rate, then begin or go on"

@@ -5,47 +5,14 @@
 # %% auto #0
 __all__ = ['GradientClipping', 'GradientAccumulation', 'BnFreeze']
 
-# %% ../../nbs/45_callback.training.ipynb #902d37e5
-import math
-from numbers import Integral, Real
-
 # %% ../../nbs/45_callback.training.ipynb #9a6e2d04
 import torch
 from torch import nn
 
 # %% ../../nbs/45_callback.training.ipynb #e22f8132
-from fastloop.callback.core import (
-    Callback,
-    CancelStepException,
-)
-from ..core import check_word
+from .core import Callback, CancelStepException
+from ..core import check_number, check_word
 from ..torch_core import batch_norm_types, find_bs
-
-# %% ../../nbs/45_callback.training.ipynb #29958f43
-def check_number(cls: str,  # Who asks
-                 name: str,  # Name of the argument
-                 value: object,  # What the caller gave
-                 low: float,  # The least that is allowed
-                 high: float = math.inf,  # The most that is allowed
-                 ):
-    """Refuse what is no number from `low` to `high`
-
-    Raises: ValueError that names the argument and its value.
-    """
-    if not isinstance(value, Real) or isinstance(value, bool) or not low <= value <= high:
-        limit = f'from {low} to {high}' if high < math.inf else f'of {low} or more'
-        raise ValueError(f'{cls}: {name}={value!r} must be a number {limit}')
-
-def check_count(cls: str,  # Who asks
-                name: str,  # Name of the argument
-                value: object,  # What the caller gave
-                ):
-    """Refuse what is no whole number above zero
-
-    Raises: ValueError that names the argument and its value.
-    """
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f'{cls}: {name}={value!r} must be a whole number of 1 or more')
 
 # %% ../../nbs/45_callback.training.ipynb #a8a95b54
 def trained(opt: object,  # An optimizer
@@ -73,8 +40,8 @@ class GradientClipping(Callback):
                  norm_type: float = 2.,  # Which norm; 2 is the ordinary length
                  ):
         super().__init__(learn)
-        if clip is not None: check_number('GradientClipping', 'clip', clip, 0)
-        check_number('GradientClipping', 'norm_type', norm_type, 0)
+        if clip is not None: check_number('GradientClipping: clip', clip, 0)
+        check_number('GradientClipping: norm_type', norm_type, 0)
         self.clip, self.norm_type, self.norm = clip, norm_type, None
         self.by = check_word('by', by, ('norm', 'value'))
 
@@ -97,9 +64,9 @@ def _to_unit(opt, before, after):
 
 def _check_window(name, n_acc, n_batches):
     "A window is counted in samples or in batches, and holds at least one"
-    check_count(name, 'n_acc', n_acc)
+    check_number(f'{name}: n_acc', n_acc, 1, whole=True)
     if n_batches is None: return
-    check_count(name, 'n_batches', n_batches)
+    check_number(f'{name}: n_batches', n_batches, 1, whole=True)
     if n_acc != 32: raise ValueError(f'{name}: n_acc={n_acc} counts samples and n_batches='
                                      f'{n_batches} counts batches: give one of them')
 

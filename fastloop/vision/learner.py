@@ -15,17 +15,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 # %% ../../nbs/64_vision.learner.ipynb #8ddac278
+import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, SequentialSampler, default_collate
 
 # %% ../../nbs/64_vision.learner.ipynb #a5bb51a8
 import fastloop.train  # noqa: F401 (it gives the learner its verbs)
-from ..core import axes_for
-from ..core import listify
-from ..learner import Learner, PrintedText, evaluating, probabilities
+from ..core import axes_for, check_number, listify
+from ..learner import Learner
 from ..metrics import accuracy
-from ..torch_core import batch_norm_types, to_device
-from .data import _plain, imagenet_stats
+from ..predictions import probabilities
+from ..summary import PrintedText
+from ..torch_core import batch_norm_types, evaluating, to_device
+from .data import imagenet_stats
+from .image import draw_images, short_name
 from .models import InputConv2d
 
 # %% ../../nbs/64_vision.learner.ipynb #b2feece2
@@ -65,18 +69,14 @@ def _find_cut(model, cut):
     return cut
 
 # %% ../../nbs/64_vision.learner.ipynb #b835e578
-def _version(pretrained):
-    "The same in torchvision's words"
-    return 'DEFAULT' if pretrained is True else pretrained or None
-
-
 def _asks_for(arch, pretrained, channels):
     "The keywords with which to call `arch`"
     known = inspect.signature(arch).parameters
     loose = any(o.kind is o.VAR_KEYWORD for o in known.values())
     how = {}
     if 'pretrained' in known: how['pretrained'] = pretrained
-    elif 'weights' in known: how['weights'] = _version(pretrained)
+    elif 'weights' in known:
+        how['weights'] = 'DEFAULT' if pretrained is True else pretrained or None
     elif pretrained and loose: how['pretrained'] = pretrained
     elif pretrained:
         raise ValueError(f'pretrained={pretrained!r}: {arch!r} has no argument for it; give '
@@ -257,7 +257,7 @@ def _prepared(data, x):
     raise TypeError(f'predict({str(x)!r}): these data do not come from image files, so nobody '
                     'knows how to prepare one; give a tensor like those in data.train_ds')
 
-# %% ../../nbs/64_vision.learner.ipynb #6160828a
+
 def _pictures(data, xb):
     "Images as matplotlib takes them, from 0 to 1"
     xb = xb.detach().float().cpu()
@@ -266,35 +266,7 @@ def _pictures(data, xb):
     if xb.shape[1] not in (1, 3): xb = xb.mean(1, keepdim=True)
     return xb.permute(0, 2, 3, 1).numpy()
 
-
-def _draw_grid(images, titles, colours, columns, size):
-    "A figure with a picture in each field"
-    import matplotlib.pyplot as plt
-    rows = -(-len(images)//columns)
-    fig, axes = plt.subplots(rows, columns, figsize=(size[0]*columns, size[1]*rows), squeeze=False,
-                             layout='constrained')
-    plt.close(fig)
-    for ax in axes.flat: ax.axis('off')
-    for ax, image, title, colour in zip(axes.flat, images, titles, colours):
-        ax.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap='gray', vmin=0, vmax=1)
-        ax.set_title(title, fontsize=9, color=colour)
-    return fig
-
-# %% ../../nbs/64_vision.learner.ipynb #c9d0d3af
-def _names(data, count):
-    "Names of the classes, as short texts"
-    names = getattr(data, 'classes', None) or range(count)
-    return [_plain(o) for o in names]
-
-
-def _check_classes(preds, targets):
-    "Refuse answers that are not about classes"
-    if preds is None or preds.ndim != 2 or preds.shape[1] < 2 or targets.ndim != 1 or \
-            targets.is_floating_point():
-        raise ValueError('this is for one class per picture: targets must be class numbers, and '
-                         'the loss one for classes, such as cross entropy')
-
-# %% ../../nbs/64_vision.learner.ipynb #c86dd9f3
+# %% ../../nbs/64_vision.learner.ipynb #6160828a
 def _spread(data, count):
     "Pairs from all over the validation set, as a batch; `None` if they can't be had one by one"
     ds = getattr(data, 'valid_ds', None)
@@ -304,62 +276,78 @@ def _spread(data, count):
     if not all(isinstance(o, (tuple, list)) and len(o) == 2 for o in items): return None
     return to_device(torch.utils.data.default_collate(items), getattr(data, 'device', 'cpu'))
 
+
+def _some_pictures(data, dl, count):
+    "A batch to look at: the first of `dl`, or pictures of the validation set"
+    batch, dl = (_spread(data, count), data.valid_dl) if dl is None else (None, dl)
+    if dl is None: raise ValueError('the data has no validation loader: give a loader, dl=…')
+    if batch is None: batch = dl.peek() if hasattr(dl, 'peek') else next(iter(dl))
+    xb, yb = batch
+    return xb[:count], yb[:count]
+
+# %% ../../nbs/64_vision.learner.ipynb #c9d0d3af
+def _class_names(data, count):
+    "Names of the classes, as short texts"
+    return [short_name(o) for o in getattr(data, 'classes', None) or range(count)]
+
+
+def _colours(actual, chosen): return ['black' if a == b else 'red' for a, b in zip(actual, chosen)]
+
+
+def _check_classes(preds, targets):
+    "Refuse answers that are not about classes"
+    if preds is None or preds.ndim != 2 or preds.shape[1] < 2 or targets.ndim != 1 or \
+            targets.is_floating_point():
+        raise ValueError('this is for one class per picture: targets must be class numbers, and '
+                         'the loss one for classes, such as cross entropy')
+
 # %% ../../nbs/64_vision.learner.ipynb #bf7a53f0
-class _ShowsResults(Learner):
-    "Draws what it says"
+def _count_pairs(targets, chosen, n):
+    "How many pictures of each class are taken for each class"
+    return torch.bincount(targets*n + chosen, minlength=n*n).reshape(n, n)
 
-    def predict(
-        self,
-        x: object,  # name of an image file, or an open one; or a tensor like those in training
-    ) -> tuple:  # class (by name, if known), its number, and the probabilities
-        """What the model says of one picture.
 
-        Raises: ValueError naming the file if it cannot be read.
-        """
-        return super().predict(_prepared(self.data, x))
+def _report(counts, names):
+    "Precision, recall, their harmonic mean f1, and the number of pictures of each class"
+    counts = counts.double()
+    hits, called, support = counts.diagonal(), counts.sum(0), counts.sum(1)
+    table = torch.stack([hits/called.clamp(min=1), hits/support.clamp(min=1),
+                         2*hits/(called+support).clamp(min=1)], 1)
+    width = max(8, *(len(o) for o in names))
+    lines = [f'{"":<{width}}  precision  recall     f1  pictures']
+    for name, row, n in zip(names, table.tolist(), support.tolist()):
+        lines.append(f'{name:<{width}}  {row[0]:9.2f}  {row[1]:6.2f}  {row[2]:5.2f}  {n:8.0f}')
+    lines.append(f'{"accuracy":<{width}}  {"":9}  {"":6}  {float(hits.sum()/support.sum()):5.2f}  '
+                 f'{float(support.sum()):8.0f}')
+    return '\n'.join(lines)
 
-    def show_results(
-        self,
-        rows: int = 3,  # pictures in each row and column
-        dl: object = None,  # a loader, whose first pictures are drawn; `None`: validation pictures
-    ) -> object:  # the figure
-        """Draw pictures with their class, and below it the class that the model chooses.
-
-        Those of the validation set are spread over it, since they often lie class by class.
-
-        Raises: ValueError if there is no loader, or the targets are no class numbers.
-        """
-        if rows < 1: raise ValueError(f'rows={rows!r} must be 1 or more')
-        batch, dl = _spread(self.data, rows*rows) if dl is None else None, self._loader(dl)
-        if batch is None: batch = dl.peek() if hasattr(dl, 'peek') else next(iter(dl))
-        xb, yb = (o[:rows*rows] for o in batch)
-        preds, _ = self.get_preds([(xb, yb)])
-        _check_classes(preds, yb)
-        chosen, names = preds.argmax(-1).tolist(), _names(self.data, preds.shape[1])
-        pairs = list(zip(yb.tolist(), chosen))
-        return _draw_grid(_pictures(self.data, xb), [f'{names[a]}\n{names[b]}' for a, b in pairs],
-                          ['black' if a == b else 'red' for a, b in pairs], rows, (1.5, 1.8))
+# %% ../../nbs/64_vision.learner.ipynb #e137580e
+def _draw_matrix(counts, names, normalize, ax):
+    "A confusion matrix as a picture, in numbers or in shares of each row"
+    n = len(names)
+    if normalize: counts = counts/counts.sum(1, keepdim=True).clamp(min=1)
+    fig, ax = axes_for(ax, (1.8+.42*n, 1.6+.38*n))
+    ax.imshow(counts.numpy(), cmap='Blues')
+    for a, b in np.ndindex(n, n):
+        text = f'{counts[a, b]:.2f}' if normalize else f'{counts[a, b]}'
+        ax.text(b, a, text, ha='center', va='center', fontsize=8,
+                color='white' if counts[a, b] > counts.max()/2 else 'black')
+    ax.set_xticks(range(n), names, rotation=45, ha='right', fontsize=8)
+    ax.set_yticks(range(n), names, fontsize=8)
+    ax.set(xlabel='predicted', ylabel='actual')
+    return fig
 
 # %% ../../nbs/64_vision.learner.ipynb #fd737bbd
-class _InOrder:
-    "The batches of a data set, one item after the other"
-    def __init__(self, ds, bs, device): self.ds, self.bs, self.device = ds, bs, device
-
-    def __len__(self): return -(-len(self.ds)//self.bs)
-
-    def __iter__(self):
-        for batch in torch.utils.data.DataLoader(self.ds, self.bs):
-            yield to_device(batch, self.device)
-
-
 def _in_order(dl, data):
-    "A loader like `dl` that does not shuffle"
+    "A loader of the same pictures that does not shuffle"
     sampler = getattr(dl, 'sampler', None)
-    plain = sampler is None or isinstance(sampler, torch.utils.data.SequentialSampler)
+    plain = sampler is None or isinstance(sampler, SequentialSampler)
     if plain and not getattr(dl, 'shuffle', False): return dl
-    return _InOrder(dl.dataset, getattr(data, 'bs', None) or 64, getattr(data, 'device', None))
 
-# %% ../../nbs/64_vision.learner.ipynb #b3cf3646
+    def collate(items): return to_device(default_collate(items), getattr(data, 'device', None))
+    return DataLoader(dl.dataset, getattr(data, 'bs', None) or 64, collate_fn=collate)
+
+# %% ../../nbs/64_vision.learner.ipynb #ffbf4e4e
 class ClassificationInterpretation:
     """What a learner gets wrong.
 
@@ -381,7 +369,7 @@ class ClassificationInterpretation:
                              'must be of the same pictures')
         self.learn, self.preds, self.targets, self.losses = learn, preds, targets, losses
         self.ds = getattr(learn.data, 'valid_ds', None) if ds is None else ds
-        self.pred_class, self.classes = preds.argmax(-1), _names(learn.data, preds.shape[1])
+        self.pred_class, self.classes = preds.argmax(-1), _class_names(learn.data, preds.shape[1])
 
     @classmethod
     def from_learner(
@@ -393,15 +381,14 @@ class ClassificationInterpretation:
 
         Raises: ValueError if there is no loader, or the model does not choose between classes.
         """
-        dl = _in_order(learn._loader(dl), learn.data)
+        dl = _in_order(learn.data.valid_dl if dl is None else dl, learn.data)
         preds, targets, losses = learn.get_preds(dl, with_loss=True)
-        ds = getattr(dl, 'dataset', getattr(dl, 'ds', None))
-        return cls(learn, probabilities(preds, learn.loss_func), targets, losses, ds)
+        return cls(learn, probabilities(preds, learn.loss_func), targets, losses,
+                   getattr(dl, 'dataset', None))
 
     def confusion_matrix(self) -> torch.Tensor:  # whole numbers, [actual, predicted]
         "How many pictures of each class are taken for each class."
-        n = len(self.classes)
-        return torch.bincount(self.targets*n + self.pred_class, minlength=n*n).reshape(n, n)
+        return _count_pairs(self.targets, self.pred_class, len(self.classes))
 
     def most_confused(
         self,
@@ -419,33 +406,11 @@ class ClassificationInterpretation:
         ax: object = None,  # a matplotlib axis to draw on, `None`: a new figure
     ) -> object:  # the figure
         "Draw the confusion matrix."
-        counts, n = self.confusion_matrix(), len(self.classes)
-        if normalize: counts = counts/counts.sum(1, keepdim=True).clamp(min=1)
-        fig, ax = axes_for(ax, (1.8+.42*n, 1.6+.38*n))
-        ax.imshow(counts.numpy(), cmap='Blues')
-        for a, b in torch.cartesian_prod(torch.arange(n), torch.arange(n)).tolist():
-            text = f'{counts[a, b]:.2f}' if normalize else f'{counts[a, b]}'
-            ax.text(b, a, text, ha='center', va='center', fontsize=8,
-                    color='white' if counts[a, b] > counts.max()/2 else 'black')
-        ax.set_xticks(range(n), self.classes, rotation=45, ha='right', fontsize=8)
-        ax.set_yticks(range(n), self.classes, fontsize=8)
-        ax.set(xlabel='predicted', ylabel='actual')
-        return fig
+        return _draw_matrix(self.confusion_matrix(), self.classes, normalize, ax)
 
     def classification_report(self) -> PrintedText:  # a table
         "Precision, recall, their harmonic mean f1, and the number of pictures of each class."
-        counts = self.confusion_matrix().double()
-        hits, called, support = counts.diagonal(), counts.sum(0), counts.sum(1)
-        table = torch.stack([hits/called.clamp(min=1), hits/support.clamp(min=1),
-                             2*hits/(called+support).clamp(min=1)], 1)
-        width = max(8, *(len(o) for o in self.classes))
-        lines = [f'{"":<{width}}  precision  recall     f1  pictures']
-        for name, row, n in zip(self.classes, table.tolist(), support.tolist()):
-            lines.append(f'{name:<{width}}  {row[0]:9.2f}  {row[1]:6.2f}  {row[2]:5.2f}  {n:8.0f}')
-        accuracy = float(hits.sum()/support.sum())
-        lines.append(f'{"accuracy":<{width}}  {"":9}  {"":6}  {accuracy:5.2f}  '
-                     f'{float(support.sum()):8.0f}')
-        return PrintedText('\n'.join(lines))
+        return PrintedText(_report(self.confusion_matrix(), self.classes))
 
     def print_classification_report(self):
         "Print the report (fastai v2's name)."
@@ -469,17 +434,63 @@ class ClassificationInterpretation:
 
         Raises: ValueError if the loader did not say where its pictures come from.
         """
-        if k < 1: raise ValueError(f'k={k!r} must be 1 or more')
+        check_number('k', k, 1, whole=True)
         if self.ds is None: raise ValueError('the loader has no data set to take pictures from')
-        titles, colours, at = [], [], self.top_losses(k, largest)[1].tolist()
-        for i in at:
-            a, b = int(self.targets[i]), int(self.pred_class[i])
+        at, titles = self.top_losses(k, largest)[1].tolist(), []
+        actual, chosen = self.targets[at].tolist(), self.pred_class[at].tolist()
+        for i, a, b in zip(at, actual, chosen):
             titles.append(f'{self.classes[a]}\n{self.classes[b]}\nloss {self.losses[i]:.2f}, '
                           f'p {self.preds[i, a]:.2f}')
-            colours.append('black' if a == b else 'red')
         images = torch.stack([torch.as_tensor(self.ds[i][0]) for i in at])
-        return _draw_grid(_pictures(self.learn.data, images), titles, colours,
-                          math.ceil(len(at)**.5), (1.6, 2.1))
+        return draw_images(_pictures(self.learn.data, images), titles, math.ceil(len(at)**.5),
+                           (1.6, 2.1), _colours(actual, chosen))
+
+# %% ../../nbs/64_vision.learner.ipynb #a700e1a9
+class VisionLearner(Learner):
+    """A learner whose data are pictures.
+
+    Raises: TypeError if the model is no torch module.
+    """
+    def predict(
+        self,
+        x: object,  # name of an image file, or an open one; or a tensor like those in training
+    ) -> tuple:  # class (by name, if known), its number, and the probabilities
+        """What the model says of one picture.
+
+        Raises: ValueError naming the file if it cannot be read.
+        """
+        return super().predict(_prepared(self.data, x))
+
+    def show_results(
+        self,
+        rows: int = 3,  # pictures in each row and column
+        dl: object = None,  # a loader, whose first pictures are drawn; `None`: validation pictures
+    ) -> object:  # the figure
+        """Draw pictures with their class, and below it the class that the model chooses.
+
+        Those of the validation set are spread over it, since they often lie class by class.
+
+        Raises: ValueError if there is no loader, or the targets are no class numbers.
+        """
+        check_number('rows', rows, 1, whole=True)
+        xb, yb = _some_pictures(self.data, dl, rows*rows)
+        preds, _ = self.get_preds([(xb, yb)])
+        _check_classes(preds, yb)
+        actual, chosen = yb.tolist(), preds.argmax(-1).tolist()
+        names = _class_names(self.data, preds.shape[1])
+        titles = [f'{names[a]}\n{names[b]}' for a, b in zip(actual, chosen)]
+        return draw_images(_pictures(self.data, xb), titles, rows, (1.5, 1.8),
+                           _colours(actual, chosen))
+
+    def interpret(
+        self,
+        dl: object = None,  # a loader, `None`: the validation loader
+    ) -> ClassificationInterpretation:
+        """Predict all pictures of a loader, to look at the mistakes.
+
+        Raises: ValueError if there is no loader, or the model does not choose between classes.
+        """
+        return ClassificationInterpretation.from_learner(self, dl)
 
 # %% ../../nbs/64_vision.learner.ipynb #785c1dd0
 def _image_shape(data):
@@ -505,22 +516,6 @@ def _normalize(data, channels):
     if getattr(data, 'stats', 0) is not None: return
     mean, std = imagenet_stats
     data.normalize((mean, std) if channels == 3 else ([sum(mean)/3], [sum(std)/3]))
-
-# %% ../../nbs/64_vision.learner.ipynb #2fab15a0
-class VisionLearner(_ShowsResults):
-    """A learner whose data are pictures.
-
-    Raises: TypeError if the model is no torch module.
-    """
-    def interpret(
-        self,
-        dl: object = None,  # a loader, `None`: the validation loader
-    ) -> ClassificationInterpretation:
-        """Predict all pictures of a loader, to look at the mistakes.
-
-        Raises: ValueError if there is no loader, or the model does not choose between classes.
-        """
-        return ClassificationInterpretation.from_learner(self, dl)
 
 # %% ../../nbs/64_vision.learner.ipynb #c4a0ae44
 def cnn_learner(
