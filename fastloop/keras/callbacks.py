@@ -123,8 +123,8 @@ class MonitorCallback(Callback):
         "No value has been seen yet"
         self.best, self.best_epoch = self.first_best, None
 
-    def value_in(self, logs: dict,  # Numbers by name
-                 ) -> float | None:  # `None` after a warning
+    def get_monitor_value(self, logs: dict,  # Numbers by name
+                          ) -> float | None:  # `None` after a warning
         """The watched number
 
         Raises: ValueError if nobody knows which way it is better.
@@ -208,7 +208,7 @@ class EarlyStopping(MonitorCallback):
 
     def on_epoch_end(self, epoch, logs=None):
         "Count the epochs without improvement"
-        value = self.value_in(as_logs(logs))
+        value = self.get_monitor_value(as_logs(logs))
         if value is None or epoch < self.start_from_epoch: return
         self.wait += 1
         if self.is_better(value, self.best):
@@ -285,7 +285,7 @@ class ReduceLROnPlateau(MonitorCallback):
     def on_epoch_end(self, epoch, logs=None):
         "Count the epochs without improvement, and lower the rate if there were enough"
         if logs is not None: logs['learning_rate'] = read_rate(self.model)
-        value = self.value_in(as_logs(logs))
+        value = self.get_monitor_value(as_logs(logs))
         if value is None: return
         if self.cooldown_counter: self.cooldown_counter, self.wait = self.cooldown_counter-1, 0
         if self.is_better(value, self.best):
@@ -372,7 +372,7 @@ class ModelCheckpoint(MonitorCallback):
                  ):
         "Save if it is wanted, and say so"
         logs, only = as_logs(logs), self.save_best_only
-        value = self.value_in(logs) if only else logs.get(self.monitor)
+        value = self.get_monitor_value(logs) if only else logs.get(self.monitor)
         if only and value is None: return
         before, better = self.best, value is not None and self.is_better(value, self.best)
         path = fill_name(self.filepath, logs, self.epoch, batch)
