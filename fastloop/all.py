@@ -127,6 +127,7 @@ from fastloop.metrics import (
 from .optimizer import SGD, Adam, AdamW, OptimWrapper, RMSprop
 
 # %% ../nbs/90_all.ipynb #4906647b
+from .adapters.fastai1 import CallbackHandler, LearnerCallback
 from fastloop.callback.core import (
     Callback,
     CancelBackwardException,
@@ -141,39 +142,38 @@ from fastloop.callback.core import (
     TraceCallback,
     UnknownEvent,
 )
-from .adapters.fastai1 import CallbackHandler, LearnerCallback
 
 # %% ../nbs/90_all.ipynb #5b76f7d5
 from .callback.progress import ProgressCallback
 from .callback.recorder import Recorder, SmoothenValue, find_recorder
 from .callback.stats import AvgStatsCallback
 from .learner import BasicLearner, Learner
-from .summary import model_summary
 from .runner import Runner, TrainEvalCallback
+from .summary import model_summary
 
 # %% ../nbs/90_all.ipynb #0801bc70
-from .callback.logger import CSVLogger, History, LambdaCallback
-from .callback.remote import RemoteMonitor
-from .callback.lr_finder import LRFinder, SuggestedLRs
 from .callback.cutmix import CutMix, LabelSmoothingCrossEntropy
+from .callback.logger import CSVLogger, History, LambdaCallback
+from .callback.lr_finder import LRFinder, SuggestedLRs
 from .callback.mixup import MixUpCallback, MixUpLoss
-from .callback.precision import MixedPrecision
 from .callback.phases import GeneralScheduler, TrainingPhase
 from .callback.playground import SchedulePlayground, plot_sched
+from .callback.precision import MixedPrecision
+from .callback.remote import RemoteMonitor
 from .callback.schedule import OneCycleScheduler, ParamScheduler
-from .callback.torch_scheduler import TorchScheduler
 from .callback.tensorboard import TensorBoardCallback
+from .callback.torch_scheduler import TorchScheduler
 
 # %% ../nbs/90_all.ipynb #7fc7c9c4
+from .callback.averages import EMACallback
 from .callback.save import SaveModelCallback
+from .callback.short import ShortEpoch, StopAfterNBatches
 from .callback.terminate import TerminateOnNaNCallback
 from fastloop.callback.tracker import (
     EarlyStoppingCallback,
     ReduceLROnPlateauCallback,
     TrackerCallback,
 )
-from .callback.averages import EMACallback
-from .callback.short import ShortEpoch, StopAfterNBatches
 from .callback.training import BnFreeze, GradientAccumulation, GradientClipping
 from fastloop.train import (
     clip_grad,
@@ -189,16 +189,8 @@ from fastloop.train import (
 )
 
 # %% ../nbs/90_all.ipynb #78d26dc2
-from fastloop.vision.data import (
-    ImageDataBunch,
-    RandomErase,
-    RandomFlip,
-    RandomRotate,
-    RandomShift,
-    default_tfms,
-    get_image_files,
-    imagenet_stats,
-)
+from .vision.data import ImageDataBunch, imagenet_stats
+from .vision.image import get_image_files
 from fastloop.vision.learner import (
     ClassificationInterpretation,
     VisionLearner,
@@ -206,6 +198,13 @@ from fastloop.vision.learner import (
     vision_learner,
 )
 from .vision.models import ResNet, resnet18, resnet34, resnet50, simple_cnn
+from fastloop.vision.transform import (
+    RandomErase,
+    RandomFlip,
+    RandomRotate,
+    RandomShift,
+    default_tfms,
+)
 
 # %% ../nbs/90_all.ipynb #0cabb71b
 _all_ = [

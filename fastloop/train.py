@@ -10,11 +10,11 @@ __all__ = ['fit_one_cycle', 'fit_flat_cos', 'fit_sgdr', 'fine_tune', 'lr_find', 
 import torch
 
 # %% ../nbs/50_train.ipynb #59f42075
+from .anneal import flat_cos_sched, sgdr_sched
 from .callback.lr_finder import SuggestedLRs, find_lr
 from .callback.mixup import MixUpCallback
-from .callback.precision import MixedPrecision
-from .anneal import flat_cos_sched, sgdr_sched
 from .callback.playground import plot_sched
+from .callback.precision import MixedPrecision
 from .callback.schedule import OneCycleScheduler, ParamScheduler
 from .callback.training import GradientClipping
 from .core import listify

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fastloop.callback.averages import EMACallback
 from fastloop.callback.core import Callback
 from fastloop.callback.mixup import MixUpCallback
 from fastloop.callback.precision import MixedPrecision
 from fastloop.callback.schedule import OneCycleScheduler
-from fastloop.callback.training import EMACallback, GradientAccumulation, GradientClipping
+from fastloop.callback.training import GradientAccumulation, GradientClipping
 from fastloop.learner import Learner
 from fastloop.metrics import accuracy
 from fastloop.optimizer import SGD

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fastloop.callback.core import Callback, TraceCallback, UnknownEvent, written_for
 from fastloop.adapters.fastai1 import (
     CallbackHandler,
     LearnerCallback,
@@ -16,6 +15,7 @@ from fastloop.adapters.fastai1 import (
     initial_state,
     moments,
 )
+from fastloop.callback.core import Callback, TraceCallback, UnknownEvent, written_for
 from fastloop.callback.recorder import Recorder
 from fastloop.data.bunch import DataBunch
 from fastloop.learner import BasicLearner, Learner

@@ -219,8 +219,8 @@ def test_nothing_is_called_for_a_batch():
     for event in ('begin_batch', 'after_pred', 'after_step', 'begin_train'):
         assert not any(cb is progress for cb, _ in progress.run.handlers[event])
     progress.asked = 'terminal'
-    progress.set_runner(progress.run)
-    progress.run._bind()
+    progress.run.remove_cbs(progress)
+    progress.run.add_cbs(progress)
     assert [cb for cb, _ in progress.run.handlers['after_batch']] == [progress]
     twin = copy.deepcopy(progress)
     assert vars(twin)['after_batch'].__self__ is twin

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from fastloop.callback.core import Callback, CancelEpochException, CancelFitException
-from fastloop.core import show_figure
 from fastloop.callback.recorder import LossHistory, Recorder, SmoothenValue, find_recorder
+from fastloop.core import show_figure
 from fastloop.metrics import accuracy
 from fastloop.optimizer import SGD, Adam, OptimWrapper
 from fastloop.runner import Runner

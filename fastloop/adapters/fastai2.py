@@ -492,7 +492,7 @@ def shared_handlers(cb: object,  # A callback that wants a view
                     run: object,  # The runner
                     ) -> list:  # Triples; empty for all but one of the callbacks
     "What has to be done once for all views of a run, given with one of their callbacks"
-    notes, first, last = notes_of(run), float('-inf'), float('inf')
+    notes, first, last = notes_of(run), float('-inf'), 1e9  # others may come at `inf`
     if not any(o is notes.carrier for o in run.cbs): notes.carrier = cb
     if notes.carrier is not cb: return []
     return [('begin_train', first, partial(_set_loader, run, 'train_dl')),
