@@ -320,9 +320,12 @@ def test_no_event_for_what_nobody_hears():
     learn = make(cbs=kc.History())
     learn.fit(1)
     def heard_by(cb):
-        return {event for event, found in learn.run.handlers.items() if any(o is cb for o, _ in found)}
+        return {event for event, found in learn.run.handlers.items()
+                if any(o is cb for o, _ in found)}
     heard = heard_by(history := learn.history)
-    assert not heard & {'begin_batch', 'after_step', 'after_loss', 'after_pred', 'begin_backward'}
+    assert not heard & {'begin_batch', 'after_step', 'after_pred', 'begin_backward'}
+    summing = [handler for o, handler in learn.run.handlers['after_loss'] if o is history]
+    assert [type(o.__self__) for o in summing] == [LogsOfRun]  # whose means the history keeps
     assert overrides(Foreign(), 'on_batch_end') and not overrides(kc.History(), 'on_batch_end')
     learn.run.remove_cbs(history)
     assert not heard_by(history)
@@ -660,7 +663,7 @@ def test_states_can_be_saved_and_loaded(make_cb, tmp_path):
     other.model.opt = torch.optim.SGD([torch.zeros(1)], lr=1.)
     other.on_train_begin()
     assert str(other.state_dict()) == str(a)  # the fit that follows goes on
-    if hasattr(other, '_run_over'): other._run_over()
+    if hasattr(other, 'run_over'): other.run_over()
     other.on_train_begin()
     if not isinstance(one, kc.ModelCheckpoint): assert str(other.state_dict()) != str(a)
 
@@ -859,7 +862,7 @@ def test_with_the_verbs_of_the_learner(tmp_path):
 def test_an_error_at_the_end_of_one_does_not_keep_the_others_from_tidying_up(tmp_path):
     pytest.importorskip('tensorboard')
     class Fails(kc.Callback):
-        def _run_over(self): raise ValueError('broken')
+        def run_over(self): raise ValueError('broken')
     with pytest.raises(ValueError, match='broken'):
         make(cbs=[Fails(), board := kc.TensorBoard(tmp_path)]).fit(1)
     assert board.files is None

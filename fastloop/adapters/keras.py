@@ -9,7 +9,7 @@ __all__ = []
 import warnings
 
 # %% ../../nbs/83_adapters.keras.ipynb #680d6e97
-from .keras_model import HookList, Hooks, LearnerView, Logs, overrides
+from .keras_model import HookList, LearnerView, Logs, overrides
 from ..callback.core import event_handlers, order_of
 from ..callback.recorder import find_recorder
 from ..core import listify
@@ -98,10 +98,11 @@ class KerasBridge:
     events = ('begin_fit', 'begin_epoch', 'begin_validate', 'begin_batch', 'after_batch',
               'after_cancel_step', 'after_step', 'after_validate', 'after_epoch', 'after_fit')
 
+    testing = False  # whoever runs a validation alone says so here
+
     def __init__(self, run: object,  # The runner
-                 testing: bool = False,  # Whether this is a validation alone
                  ):
-        self.run, self.testing, self.carrier = run, testing, None
+        self.run, self.carrier = run, None
         self.list, self.numbers, self.standin = HookList(), LogsOfRun(run), None
         self.begun, self.last, self.valid = False, Logs(), Logs()
 
@@ -232,15 +233,20 @@ def bridge_of(run: object,  # A runner
     if '_keras_bridge' not in vars(run): run._keras_bridge = KerasBridge(run)
     return run._keras_bridge
 
+def own_handlers(cb: object,  # A callback written for Keras
+                 run: object,  # The runner that will announce events
+                 ) -> list:  # Triples of an event's name, an order, and a function
+    "What a callback of this library answers itself, without a hook of Keras"
+    names = getattr(type(cb), 'native_events', ())
+    if not names: return []
+    cb.set_runner(run)
+    return [(o, order_of(cb), handler) for o, handler in event_handlers(cb) if o in names]
+
 def adapt(cb: object,  # A callback of Keras
           run: object,  # The runner that will announce events
           ) -> list:  # Triples of an event's name, an order, and a function without arguments
     "Who answers which event, and when"
-    bridge, own = bridge_of(run), []
-    if isinstance(cb, Hooks) and cb.native_events:
-        cb.set_runner(run)
-        own = [(event, order_of(cb), handler) for event, handler in event_handlers(cb)
-               if event in cb.native_events]
+    bridge, own = bridge_of(run), own_handlers(cb, run)
     if bridge.begun and not any(o is cb for o in bridge.list.callbacks):  # in the middle of a fit
         cb.set_params(bridge.list.params)
         cb.set_model(bridge.standin)

@@ -18,7 +18,8 @@ import torch
 # %% ../../nbs/82_adapters.keras_model.ipynb #71b1c611
 from ..callback.core import CancelException, foreign_names
 from ..callback.recorder import find_recorder
-from ..core import add_note, atomic_write, listify
+from ..core import add_note, atomic_write, check_number, listify
+from ..optimizer import OptimWrapper, as_wrapper
 from fastloop.torch_core import (
     call_model,
     check_weights,
@@ -67,44 +68,14 @@ def as_logs(values: dict | None,  # Numbers by name
     return Logs({name: plain_number(value) for name, value in (values or {}).items()})
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #89b2de13
-def _default(hook):
-    hook._is_default = True  # Keras' own mark
-    return hook
-
-@_default
-def _nothing(self, number=None, logs=None): pass
-
 keras_hooks = sorted(o for o in foreign_names if re.fullmatch(
     'on_((train_|test_|predict_)?batch|epoch|train|test|predict)_(begin|end)', o))
 
-class Hooks:
-    "Every hook of Keras, doing nothing"
-    order, in_lr_find = 0, False  # in the order in which they were attached
-    native_events = ()  # those events of this library that one of its own answers by itself
-    params = model = None
-
-    def set_params(self, params: dict,  # Such as `epochs` and `steps`
-                   ):
-        "Remember how the training is done"
-        self.params = params
-
-    def set_model(self, model: object,  # What is trained, a `ModelView`
-                  ):
-        "Remember what is trained"
-        self.model = model
-
-    @_default
-    def on_train_batch_begin(self, batch, logs=None):
-        "A batch of training begins; the older name is called"
-        self.on_batch_begin(batch, logs)
-
-    @_default
-    def on_train_batch_end(self, batch, logs=None):
-        "A batch of training ends; the older name is called"
-        self.on_batch_end(batch, logs)
-
-for _hook in keras_hooks:
-    if not hasattr(Hooks, _hook): setattr(Hooks, _hook, _nothing)
+def as_default(hook: object,  # A function that is a hook of a base class
+               ) -> object:  # The same
+    "Mark a hook as one that does nothing of its own"
+    hook._is_default = True  # Keras' own mark
+    return hook
 
 def overrides(cb: object,  # A callback written for Keras, of any origin
               *names: str,  # Names of hooks
@@ -114,13 +85,13 @@ def overrides(cb: object,  # A callback written for Keras, of any origin
     return any(o is not None and not getattr(o, '_is_default', False) for o in hooks)
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #a626922d
-class HookList(Hooks):
+class HookList:
     "Several callbacks of Keras as one: each hook calls that of every callback"
     def __init__(self, callbacks: object = None,  # Callbacks written for Keras
                  model: object = None,  # What is trained
                  **params: object,  # What callbacks find in `self.params`
                  ):
-        self.callbacks = list(listify(callbacks))
+        self.callbacks, self.params, self.model = list(listify(callbacks)), None, None
         if model is not None: self.set_model(model)
         if params: self.set_params(params)
 
@@ -158,7 +129,7 @@ class HookList(Hooks):
         "The run is over, in whatever way; an error of one does not keep others from cleaning up"
         errors = []
         for cb in self.callbacks:
-            try: getattr(type(cb), '_run_over', id)(cb)
+            try: getattr(type(cb), 'run_over', id)(cb)
             except Exception as e: errors.append(add_note(e, f'in the end of {type(cb).__name__}'))
         if errors: raise errors[0]
 
@@ -224,29 +195,28 @@ class OptimizerView:
 
     def __init__(self, model: object,  # The stand-in of the model
                  ):
-        self._model = model
+        self._model, self._seen, self._wrapper = model, None, None
 
     @property
-    def _rates(self):
-        opt = self._model.opt
-        if hasattr(opt, 'read_val'): return [float(o) for o in opt.read_val('lr')]
-        return [float(group['lr']) for group in opt.param_groups]
+    def wrapper(self) -> OptimWrapper:  # Around torch's, unless it is one already
+        "The optimizer under this library's names"
+        if self._seen is not self._model.opt:
+            self._seen = self._model.opt
+            self._wrapper = as_wrapper(self._seen)
+        return self._wrapper
 
     @property
     def learning_rate(self) -> Rate:  # That of the last layer group
         "The learning rate; setting it keeps the proportions between layer groups"
-        return Rate(self._rates[-1], self._write)
+        return Rate(self.wrapper.read_val('lr')[-1], self._write)
 
     @learning_rate.setter
     def learning_rate(self, value): self._write(value)
 
     def _write(self, value):
-        value, opt, rates = float(plain_number(value)), self._model.opt, self._rates
+        value, rates = float(plain_number(value)), self.wrapper.read_val('lr')
         new = [value*o/rates[-1] if rates[-1] else value for o in rates[:-1]] + [value]
-        if hasattr(opt, 'set_val'): return opt.set_val('lr', new)
-        for group, rate in zip(opt.param_groups, new):
-            if isinstance(group['lr'], torch.Tensor): group['lr'].fill_(rate)
-            else: group['lr'] = rate
+        self.wrapper.set_val('lr', [float(o) for o in new])
 
     lr = learning_rate  # the name in older Keras
 
@@ -290,8 +260,7 @@ class OptimizerView:
     @property
     def name(self) -> str:  # In lower case
         "The name of the optimizer"
-        opt = self._model.opt
-        return type(getattr(opt, 'opt', opt)).__name__.lower()
+        return type(self.wrapper.opt).__name__.lower()
 
     def build(self, variables: list,  # Not needed: torch's optimizers are ready
               ):
@@ -337,11 +306,8 @@ def check_batch_size(batch_size: int,  # What was asked for
 
     Raises: ValueError.
     """
-    whole = isinstance(batch_size, (int, np.integer)) and not isinstance(batch_size, bool)
-    if whole and batch_size >= 1: return int(batch_size)
-    raise ValueError(f'batch_size={batch_size!r} must be a whole number, 1 or more')
+    return check_number('batch_size', batch_size, 1, whole=True)
 
-# %% ../../nbs/82_adapters.keras_model.ipynb #00da5a59
 def as_inputs(x: object,  # An array, a tensor, or numbers in lists
               name: str = 'x',  # What to call it in messages
               ) -> torch.Tensor:  # NumPy's float64 as float32, other numbers as they are
