@@ -66,13 +66,8 @@ from fastloop.torch_core import (
 
 # %% ../nbs/90_all.ipynb #291c7e21
 from .data.bunch import DataBunch
-from fastloop.data.external import (
-    ArchiveError,
-    DownloadError,
-    URLs,
-    image_folder_tensors,
-    untar_data,
-)
+from .data.archive import ArchiveError
+from .data.external import DownloadError, URLs, image_folder_tensors, untar_data
 from .data.load import TensorLoader
 
 # %% ../nbs/90_all.ipynb #3e0daafa
@@ -96,15 +91,9 @@ from fastloop.anneal import (
 )
 
 # %% ../nbs/90_all.ipynb #cde4c7b5
-from fastloop.metrics import (
-    AverageMetric,
-    AvgStats,
-    EpochMetric,
-    Metric,
-    WeightedMean,
-    accuracy,
+from .callback.stats import AvgStats
+from fastloop.metric_functions import (
     accuracy_thresh,
-    as_metric,
     dice,
     error_rate,
     exp_rmspe,
@@ -114,13 +103,21 @@ from fastloop.metrics import (
     mean_absolute_error,
     mean_squared_error,
     mean_squared_logarithmic_error,
-    metric_name,
     mse,
     msle,
     r2_score,
     rmse,
     root_mean_squared_error,
     top_k_accuracy,
+)
+from fastloop.metrics import (
+    AverageMetric,
+    EpochMetric,
+    Metric,
+    WeightedMean,
+    accuracy,
+    as_metric,
+    metric_name,
 )
 
 # %% ../nbs/90_all.ipynb #3450775f

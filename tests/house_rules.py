@@ -452,8 +452,11 @@ def classes_are_no_staircase(rooms):
 
 @rule
 def classes_stand_near_their_base(rooms):
-    "Between a public class and the base it is a kind of stands at most one class, with other users"
-    known, heirs, used = {}, {}, uses(rooms)
+    """Between a public class and the base it is a kind of stands at most one class
+
+    A private one has more than one heir; a public one has users of its own.
+    """
+    known, heirs = {}, {}
     for cell, node in classes(rooms):
         known.setdefault((namespace(cell.room), node.name), node)
         for o in bases(node): heirs.setdefault(o, set()).add(node.name)
@@ -470,7 +473,7 @@ def classes_stand_near_their_base(rooms):
         if node.name.startswith('_'): continue
         inner = between(namespace(cell.room), node, node.name)[:-1]
         if len(inner) > 1: yield f'{cell.where}: `{node.name}` stands on {", ".join(inner)}'
-        elif inner and len(heirs[inner[0]]) == 1 and not used.get(inner[0]):
+        elif inner and inner[0].startswith('_') and len(heirs[inner[0]]) == 1:
             yield f'{cell.where}: `{inner[0]}` has no other heir than `{node.name}`'
 
 
