@@ -65,8 +65,8 @@ from fastloop.torch_core import (
 )
 
 # %% ../nbs/90_all.ipynb #291c7e21
-from .data.bunch import DataBunch
 from .data.archive import ArchiveError
+from .data.bunch import DataBunch
 from .data.external import DownloadError, URLs, image_folder_tensors, untar_data
 from .data.load import TensorLoader
 
