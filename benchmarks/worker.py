@@ -90,8 +90,8 @@ def extra_callbacks(steps, rounds):
 def adapter_costs(steps, rounds):
     """Microseconds per step of `Linear(1, 1)` that callbacks written for other libraries cost
 
-    In turn: native callbacks before any adapter is imported (what all others are compared with), the
-    same with all adapters imported, and one callback of each other library.
+    In turn: native callbacks before any adapter is imported (what all others are compared with),
+    the same with all adapters imported, and one callback of each other library.
     """
     from importlib import import_module
 

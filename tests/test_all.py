@@ -63,7 +63,8 @@ def test_every_public_name_is_there_or_left_out_on_purpose():
         names |= set(importlib.import_module(f'fastloop.{name}').__all__)
     extra = {'torch', 'nn', 'F', 'np', 'partial', 'Path'}
     assert len(names) > 90
-    assert set(fastloop.all.__all__) == (names - LEFT_OUT) | extra
+    kept = {'WeightedMean'}  # no longer offered by its module, but programs import it from here
+    assert set(fastloop.all.__all__) == (names - LEFT_OUT) | extra | kept
 
 
 def test_what_was_there_is_there():
