@@ -222,7 +222,7 @@ class HandlerInRun:
     def __init__(self, handler: CallbackHandler,  # Keeps the state, and asks
                  run: object,  # The runner
                  ):
-        self.handler, self.run, self.carrier, self.guests = handler, run, None, []
+        self.handler, self.run, self.carrier, self.others = handler, run, None, []
         self.valid, self.validated, self.skipped, self.rows_before = WeightedMean(), False, False, 0
 
     def around(self) -> list:  # Triples of an event's name, an order, and a function
@@ -288,7 +288,7 @@ class HandlerInRun:
         "Begin at a later epoch, if a callback says so"
         if epoch := self.handler.state_dict['epoch']:
             self.run.first_epoch = epoch
-            _jump([*self.handler.callbacks, *self.guests], epoch)
+            _jump([*self.handler.callbacks, *self.others], epoch)
 
     def open_begin_epoch(self):
         "Count the epoch"
@@ -403,7 +403,7 @@ def adapt(cb: object,  # A callback of fastai v1, or a handler
                 *shared.around()]
     attached = any(o is shared.handler for o in run.cbs)
     if not any(o is shared.carrier for o in run.cbs): shared.carrier = cb
-    shared.guests = [o for o in run.cbs if knows(o) and not isinstance(o, CallbackHandler)]
+    shared.others = [o for o in run.cbs if knows(o) and not isinstance(o, CallbackHandler)]
     native = event_handlers(cb) if isinstance(cb, Callback) else []
     return [*((event, order, handler) for event, handler in native),
             *((event_of[o], order, partial(shared.answer, o, cb)) for o in moments

@@ -24,6 +24,7 @@ from fastloop.callback.core import (
     cancels,
     event_handlers,
     event_names,
+    events,
     find_callback,
     foreign_names,
     order_of,

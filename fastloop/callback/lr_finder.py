@@ -22,6 +22,7 @@ from .recorder import SmoothenValue, find_recorder
 from .schedule import count_groups
 from .snapshot import TrainingSnapshot
 from ..core import axes_for, check_number, listify, show_figure
+from ..optimizer import as_wrapper
 from ..torch_core import count_batches
 
 # %% ../../nbs/36_callback.lr_finder.ipynb #738e7888
@@ -143,12 +144,6 @@ def _check_groups(n, **rates):
         if isinstance(o, (list, tuple)) and len(o) not in (1, n):
             raise ValueError(f'{name}={o!r} has {len(o)} rates for {n} layer groups')
 
-def _set_rates(opt, rates):
-    "Give each layer group its rate; the optimizer may be a plain one"
-    if hasattr(opt, 'set_val'): opt.lr = rates
-    else:
-        for group, rate in zip(opt.param_groups, rates): group['lr'] = rate
-
 # %% ../../nbs/36_callback.lr_finder.ipynb #2c40303c
 def _takes_part(cb):
     "Has a callback any business in a search?"
@@ -201,7 +196,8 @@ class LRFinder(Callback):
 
     def begin_fit(self):
         "Begin a new curve"
-        _check_groups(count_groups(self.learn.opt), start_lr=self.start_lr, end_lr=self.end_lr)
+        self.wrapper = as_wrapper(self.learn.opt)
+        _check_groups(count_groups(self.wrapper), start_lr=self.start_lr, end_lr=self.end_lr)
         self._forget()
 
     def begin_batch(self):
@@ -209,11 +205,10 @@ class LRFinder(Callback):
         if self.others is None:
             raise RuntimeError('LRFinder has to be there when the fit begins, to put things back')
         if not self.run.in_train: return
-        opt, pct = self.learn.opt, self.batches/self.num_it
-        n = count_groups(opt)
+        n, pct = count_groups(self.wrapper), self.batches/self.num_it
         pairs = zip(listify(self.start_lr, n), listify(self.end_lr, n))
         rates = [annealing_exp(a, b, pct) for a, b in pairs]
-        _set_rates(opt, rates)
+        self.wrapper.lr = rates
         self.rate = rates[-1]
 
     def after_loss(self):

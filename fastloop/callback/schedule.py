@@ -35,8 +35,8 @@ def hyper_names(names: list,  # Names in any library's words, `betas` included
 
 def count_groups(opt: object,  # An optimizer
                  ) -> int:  # 1 or more
-    "Number of layer groups of an optimizer, wrapped or not"
-    return len(opt.read_val('lr') if hasattr(opt, 'read_val') else opt.param_groups)
+    "Number of layer groups of an optimizer"
+    return len(as_wrapper(opt).read_val('lr'))
 
 # %% ../../nbs/31_callback.schedule.ipynb #20d9c186
 def try_out(opt: OptimWrapper,  # The optimizer

@@ -8,13 +8,14 @@ __all__ = ['ShortEpoch', 'StopAfterNBatches']
 # %% ../../nbs/48_callback.short.ipynb #7be712e2
 from .core import Callback
 from ..core import check_number
+from ..torch_core import count_batches
 
 # %% ../../nbs/48_callback.short.ipynb #d603b34a
 def _check_length(cls, dl):
     "Refuse a loader that does not know its length"
-    try: len(dl)
-    except TypeError: raise ValueError(f'{cls}: a part of an epoch cannot be told, because the '
-                                       f'loader {type(dl).__name__} has no length') from None
+    if count_batches(dl) is None:
+        raise ValueError(f'{cls}: a part of an epoch cannot be told, because the loader '
+                         f'{type(dl).__name__} has no length')
 
 class ShortEpoch(Callback):
     """Runs a part of each epoch

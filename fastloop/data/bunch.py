@@ -16,16 +16,17 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from ..core import check_number
 from .load import TensorLoader, as_tensor, check_tensors
-from ..torch_core import default_device, find_bs, rng_state, set_rng_state, to_device
+from fastloop.torch_core import (
+    count_batches,
+    default_device,
+    find_bs,
+    rng_state,
+    set_rng_state,
+    to_device,
+)
 
 # %% ../../nbs/12_data.bunch.ipynb #616cb353
 _arrays = (torch.Tensor, np.ndarray)
-
-
-def _length(dl):
-    "How many batches `dl` has, `None` for a stream that cannot tell"
-    try: return len(dl)
-    except TypeError: return None
 
 
 def _check_loader(name, dl):
@@ -41,7 +42,7 @@ def _check_loader(name, dl):
     if dl is None or isinstance(dl, (str, bytes, dict, set)) or not hasattr(dl, '__iter__'):
         hint = ': for data sets use DataBunch.create' if hasattr(dl, '__getitem__') else ''
         raise TypeError(f'{name} must be a loader of batches (xb, yb), got a {kind}{hint}')
-    if _length(dl) == 0:
+    if count_batches(dl) == 0:
         raise ValueError(f'{name} is empty, it has 0 batches: give it at least one item, and with '
                          'drop_last a batch size no larger than the data set')
 
@@ -139,7 +140,7 @@ def _batch_size(dl):
 def _told(dl):
     "How many batches `dl` has, in words"
     if dl is None: return 'none'
-    return 'batches' if _length(dl) is None else f'{len(dl)} batches'
+    return 'batches' if count_batches(dl) is None else f'{len(dl)} batches'
 
 # %% ../../nbs/12_data.bunch.ipynb #b41ff3ba
 def _ready_pair(names, x, y):
