@@ -24,7 +24,6 @@ from fastloop.callback.core import (
     cancels,
     event_handlers,
     event_names,
-    events,
     find_callback,
     foreign_names,
     order_of,
