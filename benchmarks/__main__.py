@@ -158,12 +158,12 @@ def call_rows(args):
               f'{ours:.0f} − {theirs:.0f} = {ours-theirs:+.0f}', '+ 60', ours - theirs <= 60)
 
 
-def dialect_rows(args):
-    "What callbacks of other makes add to a step"
+def adapter_rows(args):
+    "What callbacks written for other libraries add to a step"
     with Worker('fastloop_tiny') as worker:
-        found = worker.ask(kind='dialects', steps=8000, rounds=args.rounds)
-    against = 'native callbacks, no other dialect known'
-    yield row('native callbacks while all dialects are known, µs a step', against,
+        found = worker.ask(kind='adapters', steps=8000, rounds=args.rounds)
+    against = 'native callbacks, no adapter imported'
+    yield row('native callbacks with all adapters imported, µs a step', against,
               f"{found['known']:+.2f}", '+ 0', found['known'] < 0.5)
     for name, what in [('v1', 'fastai v1'), ('v2', 'fastai v2'), ('miniai', 'miniai')]:
         yield row(f'one callback of {what} with one per-batch handler, µs a step', against,
@@ -204,7 +204,7 @@ def memory_rows(args):
                   ours/theirs <= 1.05)
 
 
-PARTS = {'training': training_rows, 'tiny': tiny_rows, 'dialects': dialect_rows, 'calls': call_rows,
+PARTS = {'training': training_rows, 'tiny': tiny_rows, 'adapters': adapter_rows, 'calls': call_rows,
          'import': import_rows, 'memory': memory_rows}
 
 

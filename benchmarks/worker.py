@@ -87,28 +87,34 @@ def extra_callbacks(steps, rounds):
     return [statistics.median(b-a for a, b in zip(took[0], o)) for o in took[1:]]
 
 
-def dialect_costs(steps, rounds):
-    """Microseconds per step of `Linear(1, 1)` that dialects cost
+def adapter_costs(steps, rounds):
+    """Microseconds per step of `Linear(1, 1)` that callbacks written for other libraries cost
 
-    In turn: native callbacks while only the native dialect is known (what all others are compared
-    with), the same while all are known, and one callback of each other make.
+    In turn: native callbacks before any adapter is imported (what all others are compared with),
+    the same with all adapters imported, and one callback of each other library.
     """
+    from importlib import import_module
+
     from benchmarks.by_fastloop import OneMiniaiEvent, OneV1Event, OneV2Event, line_learner
-    from fastloop.callback import core
-    known, took = list(core.dialects), {}
-    kinds = dict(native=None, known=None, v1=OneV1Event, v2=OneV2Event, miniai=OneMiniaiEvent)
-    names = list(kinds)
+    from fastloop.callback.core import adapters
+
+    def fit(cbs=()):
+        x = torch.randn(steps, 1)
+        learn = line_learner((x, 3*x), list(cbs))
+        start = time.process_time()
+        learn.fit(1)
+        return (time.process_time()-start)*1e6/steps
+    alone = [fit() for _ in range(rounds + 1)][1:]
+    for name in adapters: import_module(name)
+    kinds = dict(native=[], v1=[OneV1Event], v2=[OneV2Event], miniai=[OneMiniaiEvent])
+    names, took = list(kinds), {}
     for round_ in range(rounds + 1):
         for name in names[round_ % len(names):] + names[:round_ % len(names)]:
-            core.dialects[:] = known[:1] if name == 'native' else known
-            x = torch.randn(steps, 1)
-            learn = line_learner((x, 3*x), [kinds[name]()] if kinds[name] else [])
-            start = time.process_time()
-            learn.fit(1)
-            if round_: took.setdefault(name, []).append((time.process_time()-start)*1e6/steps)
-    core.dialects[:] = known
-    return {name: statistics.median(b-a for a, b in zip(took['native'], took[name]))
-            for name in names[1:]}
+            found = fit(o() for o in kinds[name])
+            if round_: took.setdefault(name, []).append(found)
+    return {'known': statistics.median(took['native']) - statistics.median(alone),
+            **{name: statistics.median(b-a for a, b in zip(took['native'], took[name]))
+               for name in names[1:]}}
 
 
 def answer(name, request, state):
@@ -116,7 +122,7 @@ def answer(name, request, state):
     kind = request.pop('kind')
     if kind == 'calls': return calls_per_step(name, **request)
     if kind == 'callbacks': return extra_callbacks(**request)
-    if kind == 'dialects': return dialect_costs(**request)
+    if kind == 'adapters': return adapter_costs(**request)
     work, make = contender(name)
     if request['n'] not in state: state[request['n']] = make(request['n'])
     found = timed(work, state[request['n']], request['epochs'])

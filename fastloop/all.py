@@ -65,14 +65,9 @@ from fastloop.torch_core import (
 )
 
 # %% ../nbs/90_all.ipynb #291c7e21
+from .data.archive import ArchiveError
 from .data.bunch import DataBunch
-from fastloop.data.external import (
-    ArchiveError,
-    DownloadError,
-    URLs,
-    image_folder_tensors,
-    untar_data,
-)
+from .data.external import DownloadError, URLs, image_folder_tensors, untar_data
 from .data.load import TensorLoader
 
 # %% ../nbs/90_all.ipynb #3e0daafa
@@ -96,15 +91,9 @@ from fastloop.anneal import (
 )
 
 # %% ../nbs/90_all.ipynb #cde4c7b5
-from fastloop.metrics import (
-    AverageMetric,
-    AvgStats,
-    EpochMetric,
-    Metric,
-    WeightedMean,
-    accuracy,
+from .callback.stats import AvgStats
+from fastloop.metric_functions import (
     accuracy_thresh,
-    as_metric,
     dice,
     error_rate,
     exp_rmspe,
@@ -114,7 +103,6 @@ from fastloop.metrics import (
     mean_absolute_error,
     mean_squared_error,
     mean_squared_logarithmic_error,
-    metric_name,
     mse,
     msle,
     r2_score,
@@ -122,11 +110,21 @@ from fastloop.metrics import (
     root_mean_squared_error,
     top_k_accuracy,
 )
+from fastloop.metrics import (
+    AverageMetric,
+    EpochMetric,
+    Metric,
+    WeightedMean,
+    accuracy,
+    as_metric,
+    metric_name,
+)
 
 # %% ../nbs/90_all.ipynb #3450775f
 from .optimizer import SGD, Adam, AdamW, OptimWrapper, RMSprop
 
 # %% ../nbs/90_all.ipynb #4906647b
+from .adapters.fastai1 import CallbackHandler, LearnerCallback
 from fastloop.callback.core import (
     Callback,
     CancelBackwardException,
@@ -141,52 +139,39 @@ from fastloop.callback.core import (
     TraceCallback,
     UnknownEvent,
 )
-from .callback.handler import CallbackHandler, LearnerCallback
 
 # %% ../nbs/90_all.ipynb #5b76f7d5
 from .callback.progress import ProgressCallback
 from .callback.recorder import Recorder, SmoothenValue, find_recorder
 from .callback.stats import AvgStatsCallback
-from .learner import BasicLearner, Learner, model_summary
+from .learner import BasicLearner, Learner
 from .runner import Runner, TrainEvalCallback
+from .summary import model_summary
 
 # %% ../nbs/90_all.ipynb #0801bc70
-from .callback.logger import CSVLogger, History, LambdaCallback, RemoteMonitor
+from .callback.cutmix import CutMix, LabelSmoothingCrossEntropy
+from .callback.logger import CSVLogger, History, LambdaCallback
 from .callback.lr_finder import LRFinder, SuggestedLRs
-from fastloop.callback.mixup import (
-    CutMix,
-    LabelSmoothingCrossEntropy,
-    MixUpCallback,
-    MixUpLoss,
-)
+from .callback.mixup import MixUpCallback, MixUpLoss
+from .callback.phases import GeneralScheduler, TrainingPhase
+from .callback.playground import SchedulePlayground, plot_sched
 from .callback.precision import MixedPrecision
-from fastloop.callback.schedule import (
-    GeneralScheduler,
-    OneCycleScheduler,
-    ParamScheduler,
-    SchedulePlayground,
-    TorchScheduler,
-    TrainingPhase,
-    plot_sched,
-)
+from .callback.remote import RemoteMonitor
+from .callback.schedule import OneCycleScheduler, ParamScheduler
 from .callback.tensorboard import TensorBoardCallback
+from .callback.torch_scheduler import TorchScheduler
 
 # %% ../nbs/90_all.ipynb #7fc7c9c4
+from .callback.averages import EMACallback
+from .callback.save import SaveModelCallback
+from .callback.short import ShortEpoch, StopAfterNBatches
+from .callback.terminate import TerminateOnNaNCallback
 from fastloop.callback.tracker import (
     EarlyStoppingCallback,
     ReduceLROnPlateauCallback,
-    SaveModelCallback,
-    TerminateOnNaNCallback,
     TrackerCallback,
 )
-from fastloop.callback.training import (
-    BnFreeze,
-    EMACallback,
-    GradientAccumulation,
-    GradientClipping,
-    ShortEpoch,
-    StopAfterNBatches,
-)
+from .callback.training import BnFreeze, GradientAccumulation, GradientClipping
 from fastloop.train import (
     clip_grad,
     fine_tune,
@@ -201,16 +186,8 @@ from fastloop.train import (
 )
 
 # %% ../nbs/90_all.ipynb #78d26dc2
-from fastloop.vision.data import (
-    ImageDataBunch,
-    RandomErase,
-    RandomFlip,
-    RandomRotate,
-    RandomShift,
-    default_tfms,
-    get_image_files,
-    imagenet_stats,
-)
+from .vision.data import ImageDataBunch, imagenet_stats
+from .vision.image import get_image_files
 from fastloop.vision.learner import (
     ClassificationInterpretation,
     VisionLearner,
@@ -218,6 +195,13 @@ from fastloop.vision.learner import (
     vision_learner,
 )
 from .vision.models import ResNet, resnet18, resnet34, resnet50, simple_cnn
+from fastloop.vision.transform import (
+    RandomErase,
+    RandomFlip,
+    RandomRotate,
+    RandomShift,
+    default_tfms,
+)
 
 # %% ../nbs/90_all.ipynb #0cabb71b
 _all_ = [

@@ -17,8 +17,9 @@ from .callback.logger import CSVLogger
 from .core import atomic_write
 from .data.external import URLs, untar_data
 from .torch_core import set_seed
-from .vision.data import ImageDataBunch, RandomFlip
+from .vision.data import ImageDataBunch
 from .vision.learner import VisionLearner, cnn_learner
+from .vision.transform import RandomFlip
 
 # %% ../nbs/91_demo.ipynb #6b1db5b3
 def demo_data(seed: int = 42,  # Decides the order of the training images

@@ -1,13 +1,12 @@
 "The events, the names of callbacks, and what is refused"
 import copy
 import pickle
+import sys
 from dataclasses import dataclass
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from fastloop.callback import core
@@ -18,7 +17,6 @@ from fastloop.callback.core import (
     UnknownEvent,
     as_callback,
     cancel_for,
-    edit_distance,
     event_handlers,
     events,
     meant_event,
@@ -57,23 +55,6 @@ def test_other_names_are_nobodys_business(name):
 
 def test_there_are_enough_examples():
     assert len(set(MISSPELT)) >= 30 and len(set(INNOCENT)) >= 20
-
-
-words = st.text('abco_', max_size=7)
-
-
-@given(words, words, words)
-def test_edit_distance_is_a_distance(a, b, c):
-    assert edit_distance(a, a) == 0 and edit_distance(a, b) == edit_distance(b, a)
-    assert edit_distance(a, b) <= max(len(a), len(b))
-    assert edit_distance(a + c, b + c) <= edit_distance(a, b)
-    if a != b: assert edit_distance(a, b) > 0
-
-
-@given(words, st.integers(0, 6))
-def test_a_swap_of_neighbours_is_one_edit(a, i):
-    if i + 1 < len(a) and a[i] != a[i+1]:
-        assert edit_distance(a, a[:i] + a[i+1] + a[i] + a[i+2:]) == 1
 
 
 def test_each_event_is_inside_the_phases_that_its_name_says():
@@ -193,34 +174,65 @@ def test_handlers_set_on_the_object_count_and_none_switches_off():
     assert [e for e, _ in event_handlers(cb)] == ['begin_fit', 'after_loss']
 
 
-def test_a_dialect_can_be_taught():
+@pytest.fixture
+def bells(monkeypatch):
+    "An adapter of a third party, appended to the list by its module's name"
     class Foreign:
         def ring(self): return 'rung'
-    class Bells(core.Dialect):
-        name = 'bells'
-        def knows(self, cb): return isinstance(cb, Foreign)
-        def attach(self, cb, run): cb.belfry = run
-        def handlers(self, cb, run): return [('after_fit', cb.ring)]
-    with pytest.raises(TypeError, match='no callback'): as_callback(Foreign())
-    core.dialects.append(Bells())
-    try:
-        cb = as_callback(Foreign)
-        assert isinstance(cb, Foreign) and core.dialect_of(cb).name == 'bells'
-        assert core.callback_name(cb) == 'foreign' and core.find_callback([cb], 'foreign') is cb
-        assert core.dialect_of(TraceCallback()).name == 'native'
-    finally: core.dialects.pop()
+    adapter = ModuleType('bells')
+    adapter.library, adapter.Foreign = 'bells', Foreign
+    adapter.knows = lambda cb: isinstance(cb, Foreign)
+    adapter.adapt = lambda cb, run: [('after_fit', 3, cb.ring)]
+    monkeypatch.setitem(sys.modules, 'bells', adapter)
+    monkeypatch.setattr(core, 'adapters', [*core.adapters, 'bells'])
+    return adapter
 
 
-def test_misspelt_events_of_foreign_objects_are_refused_when_attached():
-    class Foreign:
+def test_a_third_party_appends_its_adapter(bells):
+    cb = as_callback(bells.Foreign)
+    assert isinstance(cb, bells.Foreign) and core.written_for(cb) == 'bells'
+    assert core.callback_name(cb) == 'foreign' and core.find_callback([cb], 'foreign') is cb
+    (event, order, handler), = core.handlers_of(cb, None, core.adapter_of(cb))
+    assert (event, order, handler()) == ('after_fit', 3, 'rung')
+
+
+def test_native_callbacks_ask_no_adapter(monkeypatch):
+    monkeypatch.setattr(core, 'adapters', ['no_such_module'])
+    assert core.adapter_of(TraceCallback()) is None
+    assert core.written_for(TraceCallback()) == 'fastloop'
+    with pytest.raises(ModuleNotFoundError): core.adapter_of(object())
+
+
+def test_what_nobody_knows_is_refused():
+    for o in (3, object(), 'Recorder', {}):
+        with pytest.raises(TypeError, match='no callback'): as_callback(o)
+
+
+def test_any_object_with_methods_named_after_events_takes_part():
+    class Plain:
+        order = 5
+        def after_loss(self): return self.run.loss
+    run = make_run()
+    core.introduce(cb := as_callback(Plain), run)
+    assert cb.learn is run.learn
+    (event, order, handler), = core.handlers_of(cb, run)
+    assert (event, order) == ('after_loss', 5) and handler() is run.loss
+
+
+def test_single_handlers_have_an_order_of_their_own():
+    class Last(Callback):
+        order, orders = -15, {'begin_backward': float('inf')}
+        def begin_fit(self): pass
+        def begin_backward(self): pass
+    assert [o[:2] for o in core.handlers_of(Last(), None)] == [
+        ('begin_fit', -15), ('begin_backward', float('inf'))]
+
+
+def test_misspelt_events_of_foreign_objects_are_refused_when_attached(bells):
+    class Misspelt(bells.Foreign):
         def after_fit(self): pass
         def after_epcoh(self): pass
-    class Any(core.Dialect):
-        def knows(self, cb): return True
-    core.dialects.append(Any())
-    try:
-        with pytest.raises(UnknownEvent, match='Foreign.after_epcoh'): as_callback(Foreign())
-    finally: core.dialects.pop()
+    with pytest.raises(UnknownEvent, match='Misspelt.after_epcoh'): as_callback(Misspelt())
 
 
 def test_callbacks_can_be_copied_and_pickled():

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fastloop.callback.averages import EMACallback
 from fastloop.callback.core import Callback
 from fastloop.callback.mixup import MixUpCallback
 from fastloop.callback.precision import MixedPrecision
 from fastloop.callback.schedule import OneCycleScheduler
-from fastloop.callback.training import EMACallback, GradientAccumulation, GradientClipping
+from fastloop.callback.training import GradientAccumulation, GradientClipping
 from fastloop.learner import Learner
 from fastloop.metrics import accuracy
 from fastloop.optimizer import SGD
@@ -171,3 +172,31 @@ def test_everything_is_put_back(error, event):
         o.opt = None
         o.fit(1, .1, cbs=cbs if o is learn else make(names))
     assert distance(learn, again) < 2e-3  # as a fresh set does
+
+
+# ---- who takes part ------------------------------------------------------------------------------
+class V1:
+    def on_batch_begin(self, **kwargs): pass
+
+
+class V2(Callback):
+    def before_batch(self): pass
+
+
+class Miniai:
+    def after_batch(self, learn): pass
+
+
+class Keras:
+    def set_model(self, model): pass
+    def on_epoch_end(self, epoch, logs=None): pass
+
+
+@pytest.mark.parametrize('make_cb', [
+    V1, V2, Miniai, Keras, MixUpCallback, lambda: MixedPrecision(dtype='bf16'),
+    lambda: GradientAccumulation(n_acc=16), EMACallback], ids=lambda o: getattr(o, '__name__', ''))
+def test_nobody_is_put_among_the_callbacks_of_a_run(make_cb):
+    cb, learn = make_cb(), learner(dtype=torch.float32)
+    learn.fit(1, cbs=cb)
+    assert [o for o in learn.run.cbs if o not in learn.cbs] == [cb]
+    assert len(learn.run.cbs) == len(learn.cbs) + 1

@@ -24,14 +24,9 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fastloop.data import external
-from fastloop.data.external import (
-    ArchiveError,
-    DownloadError,
-    URLs,
-    image_folder_tensors,
-    untar_data,
-)
+from fastloop.data import archive, external
+from fastloop.data.archive import ArchiveError
+from fastloop.data.external import DownloadError, URLs, image_folder_tensors, untar_data
 
 root = Path(__file__).resolve().parent.parent
 
@@ -211,8 +206,8 @@ def test_part_that_was_complete_already(serve, home):
 def test_server_that_answers_with_another_range(serve, monkeypatch):
     server = serve()
     server.plans = [1000]
-    real = external._resume_headers
-    monkeypatch.setattr(external, '_resume_headers', lambda part, tag: {
+    real = external.resume_headers
+    monkeypatch.setattr(external, 'resume_headers', lambda part, tag: {
         k: v.replace('1000', '500') for k, v in real(part, tag).items()})
     assert is_whole(untar_data(server.url()))
 
@@ -251,7 +246,7 @@ def test_no_network():
 
 def test_wrong_checksum_deletes_the_file(serve, home, monkeypatch):
     server = serve()
-    monkeypatch.setitem(external._sums, server.url(), hashlib.sha256(toy).hexdigest())
+    monkeypatch.setitem(external.checksums, server.url(), hashlib.sha256(toy).hexdigest())
     server.files['toy.tgz'] = tar_bytes(('toy/a.txt', 'not what was meant'))
     with pytest.raises(ArchiveError, match='wrong checksum'): untar_data(server.url())
     assert in_cache(home) == [] and not list((home/'archive').glob('*.tgz'))
@@ -285,9 +280,9 @@ def test_several_files_make_one_set(serve, monkeypatch, home):
     parts = {'one.gz': gzip.compress(b'1'), 'two.gz': gzip.compress(b'2')}
     server = serve({f'set/{k}': v for k, v in parts.items()})
     url = server.url('set/')
-    monkeypatch.setitem(external._sets, url, ('pair', list(parts)))
+    monkeypatch.setitem(external.file_sets, url, ('pair', list(parts)))
     for name, data in parts.items():
-        monkeypatch.setitem(external._sums, url + name, hashlib.sha256(data).hexdigest())
+        monkeypatch.setitem(external.checksums, url + name, hashlib.sha256(data).hexdigest())
     path = untar_data(url)
     assert path.name == 'pair' and {o.name: o.read_text() for o in path.iterdir()} == {
         'one': '1', 'two': '2'}
@@ -327,7 +322,7 @@ def test_disk_that_fills_up_while_unpacking(serve, home, monkeypatch):
     'https:', 'http://127.0.0.1.example.com/toy.tgz', 'http://localhost@example.com/toy.tgz',
     'file://host/toy.tgz', 'embedded:nothing', 'data:text/plain,x', 'https:///toy.tgz'])
 def test_refused_addresses(url, monkeypatch, home):
-    monkeypatch.setattr(external, '_open_url', lambda *a: pytest.fail('asked the network'))
+    monkeypatch.setattr(external, 'open_url', lambda *a: pytest.fail('asked the network'))
     with pytest.raises(ValueError, match='refused'): untar_data(url)
     assert not home.exists()
 
@@ -335,7 +330,7 @@ def test_refused_addresses(url, monkeypatch, home):
 @pytest.mark.parametrize('url', ['https://host/', 'https://host/%2e%2e', 'https://host/.tgz',
                                  'https://host/a%5C..%5Cb.tgz'])
 def test_addresses_without_a_name(url, monkeypatch):
-    monkeypatch.setattr(external, '_open_url', lambda *a: pytest.fail('asked the network'))
+    monkeypatch.setattr(external, 'open_url', lambda *a: pytest.fail('asked the network'))
     with pytest.raises(ValueError, match='no file name'): untar_data(url)
 
 
@@ -350,7 +345,7 @@ def test_refused_redirects(serve, home, to):
 
 def test_redirects_of_https():
     "From https only to https: not even to this machine"
-    redirect = external._SafeRedirect().redirect_request
+    redirect = external.SafeRedirect().redirect_request
     request = external.Request('https://example.com/toy.tgz')
     with pytest.raises(DownloadError, match='not https'):
         redirect(request, None, 302, '', {}, 'http://127.0.0.1/toy.tgz')
@@ -380,9 +375,9 @@ def test_known_addresses_are_https_and_have_a_checksum():
     urls = {v for k, v in vars(URLs).items() if k.isupper() and k not in ('S3', 'GITHUB')}
     for url in urls - {URLs.FASHION_SAMPLE}: assert url.startswith('https://')
     for url in urls:
-        pieces = [url + o for o in external._sets[url][1]] if url in external._sets else [url]
-        assert all(len(external._sums[o]) == 64 for o in pieces)
-    assert len({external._name(o) for o in urls}) == len(urls)
+        pieces = [url + o for o in external.file_sets.get(url, ('', ['']))[1]]
+        assert all(len(external.checksums[o]) == 64 for o in pieces)
+    assert len({external.data_name(o) for o in urls}) == len(urls)
 
 
 # --- archives ---------------------------------------------------------------------------------
@@ -506,15 +501,15 @@ entry = st.tuples(steps.map('/'.join), kinds, hops.map('/'.join))
 @given(st.sampled_from(['', 'top/']), st.lists(entry, min_size=1, max_size=5))
 def test_whatever_passes_stays_inside(prefix, entries):
     "Every accepted path, with links followed by the file system itself, resolves to the inside"
-    members = [external._Member(prefix + n, k, t, 0, None) for n, k, t in entries]
-    try: depth = external._check_members(members)
+    members = [archive.Member(prefix + n, k, t, 0, None) for n, k, t in entries]
+    try: depth = archive.check_members(members)
     except ArchiveError: return
     event('accepted, links: ' + str(sum(o.kind == 'symlink' for o in members)))
     with tempfile.TemporaryDirectory() as where:
         top = Path(where).resolve()/'above'/'set'
         top.mkdir(parents=True)
         for m in members:
-            out = top.joinpath(*external._steps(m.name)[depth:])
+            out = top.joinpath(*archive.member_path(m.name)[depth:])
             (out if m.kind == 'folder' else out.parent).mkdir(parents=True, exist_ok=True)
             if m.kind == 'file': out.write_text('x')
             if m.kind == 'symlink' and m.target: os.symlink(m.target, out)
@@ -654,7 +649,7 @@ def test_sample_is_what_the_script_makes(tool):
 
 
 def test_sample_damaged_package(home, monkeypatch):
-    monkeypatch.setitem(external._sums, URLs.FASHION_SAMPLE, '0'*64)
+    monkeypatch.setitem(external.checksums, URLs.FASHION_SAMPLE, '0'*64)
     with pytest.raises(ArchiveError, match='install fastloop again'):
         untar_data(URLs.FASHION_SAMPLE)
     assert everything(home) == []

@@ -14,10 +14,10 @@ import torch
 from torch import nn, optim
 from torch.nn import functional as F
 
+from fastloop.adapters.fastai1 import CallbackHandler, initial_state
 from fastloop.anneal import Stepper, annealing_cos, combined_cos
 from fastloop.callback import core
 from fastloop.callback.core import Callback, TraceCallback
-from fastloop.callback.handler import CallbackHandler, initial_state
 from fastloop.data.bunch import DataBunch
 from fastloop.learner import Learner
 from fastloop.optimizer import OptimWrapper

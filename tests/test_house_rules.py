@@ -98,9 +98,9 @@ def defines(source, name='other'):
 LONG = '\n'.join(f'x{i} = {i}' for i in range(41))
 BASES = """class A: x = 1
 class B(A): x = 2
-class C({}): x = 3
-class D({}): x = 4
-"""  # D stands on C, B and A, or on a B that nobody else stands on
+class _C({}): x = 3
+class D(_C): x = 4
+"""  # D stands on _C and B, or on a _C that nobody else stands on
 
 
 def indented(lines, by=4): return '\n'.join(' '*by + f'x{i} = {i}' for i in range(lines))
@@ -126,9 +126,9 @@ BAD = {
         {'00_core.ipynb': good(code('@patch\ndef triple(self: Doubler): return 3'))},
         {'00_core.ipynb': good(code('@patch(as_prop=True)\ndef triple(self: Doubler): return 3'))}],
     'imports_point_down': [
-        {'00_core.ipynb': good(code('from fastloop.data.load import double')), **LOADER},
-        {'00_core.ipynb': good(code('import fastloop.data.load')), **LOADER},
-        {'00_core.ipynb': good(code('from fastloop import data')), **LOADER},
+        {'00_core.ipynb': good(code('#| export\nfrom fastloop.data.load import double')), **LOADER},
+        {'00_core.ipynb': good(code('#| exporti\nimport fastloop.data.load')), **LOADER},
+        {'00_core.ipynb': good(code('#| export\nfrom fastloop import data')), **LOADER},
         {'00_core.ipynb': good(code('from fastloop.unknown import x'))},
         {'00_core.ipynb': good(code('from .data import double'))},
         {'00_core.ipynb': good(code('#| export\nfrom fastloop.core import double'))},
@@ -165,8 +165,8 @@ BAD = {
          '11_data.load.ipynb': good(*defines('class Top(_Step): y = 1', 'Top'),
                                     module='data.load')}],
     'classes_stand_near_their_base': [
-        {'00_core.ipynb': good(*defines(BASES.format('B', 'C'), 'D'))},
-        {'00_core.ipynb': good(*defines(BASES.format('A', 'C'), 'D'))}],
+        {'00_core.ipynb': good(*defines(BASES.format('B'), 'D'))},
+        {'00_core.ipynb': good(*defines(BASES.format('A'), 'D'))}],
     'modules_keep_their_secrets': [
         {'00_core.ipynb': good(), '11_data.load.ipynb': good(code(f'#| export\n{o}'),
                                                             module='data.load')}
@@ -220,6 +220,10 @@ BAD = {
             'def f0(): "Nothing."', 'def f1(): "Nothing."', how, 'def f3(): "Nothing."')],
                                code('assert f0\nf0', SHOWN))}
         for how in ('def f2(): "Nothing."', 'class _Private: "Nothing."')],
+    'rooms_are_called_by_their_titles': [
+        {'00_core.ipynb': good(text('As room 32 says.'))},
+        {'00_core.ipynb': good(code('x = 3  # see Room 4'))},
+        {'00_core.ipynb': good(text('See [The runner](32_runner.ipynb).'))}],
     'exports_have_docstrings': [
         {'00_core.ipynb': good(*defines(o))}
         for o in ('def other(): return 1', 'class other: x = 1',

@@ -20,20 +20,8 @@ from torch.nn import functional as F
 
 import fastloop.train  # noqa: F401  hangs its verbs on Learner
 from fastloop import keras
-from fastloop.callback.core import (
-    Callback,
-    TraceCallback,
-    UnknownEvent,
-    as_callback,
-    dialect_of,
-    dialects,
-)
-from fastloop.callback.progress import ProgressCallback
-from fastloop.callback.schedule import OneCycleScheduler
-from fastloop.callback.training import GradientAccumulation
-from fastloop.data.bunch import DataBunch
-from fastloop.keras.callbacks import (
-    KerasBridge,
+from fastloop.adapters.keras import LogsOfRun
+from fastloop.adapters.keras_model import (
     LearnerView,
     Logs,
     ModelView,
@@ -43,6 +31,18 @@ from fastloop.keras.callbacks import (
     metric_direction,
     overrides,
 )
+from fastloop.callback.core import (
+    Callback,
+    TraceCallback,
+    UnknownEvent,
+    adapter_of,
+    as_callback,
+    written_for,
+)
+from fastloop.callback.progress import ProgressCallback
+from fastloop.callback.schedule import OneCycleScheduler
+from fastloop.callback.training import GradientAccumulation
+from fastloop.data.bunch import DataBunch
 from fastloop.learner import BasicLearner, Learner
 from fastloop.metrics import accuracy
 from fastloop.optimizer import SGD
@@ -82,7 +82,7 @@ for _hook in [o for o in dir(kc.Callback) if o.startswith('on_') and 'train_batc
     setattr(Records, _hook, _note)
 
 
-# ---- the dialect ---------------------------------------------------------------------------------
+# ---- the adapter ---------------------------------------------------------------------------------
 class Foreign:
     "Written for Keras, extends nothing, has the older names only"
     def __init__(self): self.seen = []
@@ -92,29 +92,25 @@ class Foreign:
 
 
 def test_what_has_set_model_is_keras():
-    assert dialect_of(Foreign()).name == dialect_of(kc.History()).name == 'keras'
-    assert dialect_of(kc.EarlyStopping()).name == 'keras'  # and not native
-    assert dialect_of(KerasBridge()).name == 'keras'
-    assert dialect_of(TraceCallback()).name == 'native'
-    assert sum(o.name == 'keras' for o in dialects) == 1
-    with pytest.raises(TypeError, match='no callback'): dialect_of(object())
+    assert written_for(Foreign()) == written_for(kc.History()) == 'keras'
+    assert written_for(kc.EarlyStopping()) == 'keras'  # and not native
+    assert written_for(TraceCallback()) == 'fastloop'
+    with pytest.raises(TypeError, match='no callback'): adapter_of(object())
 
 
-def test_the_dialect_is_loaded_when_somebody_needs_it():
+def test_the_adapter_is_imported_when_somebody_needs_it():
     program = '''
 import sys
 from fastloop.learner import Learner
-from fastloop.callback.core import dialect_of
-assert not any(o.startswith('fastloop.keras') for o in sys.modules)
-try: dialect_of(3)
-except TypeError: pass
-assert not any(o.startswith('fastloop.keras') for o in sys.modules)
+from fastloop.callback.core import TraceCallback, written_for
+assert written_for(TraceCallback()) == 'fastloop'
+assert not any(o.startswith(('fastloop.keras', 'fastloop.adapters')) for o in sys.modules)
 class Foreign:
     def set_model(self, model): pass
-print(dialect_of(Foreign()).name, 'keras' in sys.modules)
+print(written_for(Foreign()), 'keras' in sys.modules, 'fastloop.keras' in sys.modules)
 '''
     out = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
-    assert out.stdout.split() == ['keras', 'False'], out.stderr
+    assert out.stdout.split() == ['keras', 'False', 'False'], out.stderr
 
 
 def test_a_foreign_object_takes_part():
@@ -304,11 +300,11 @@ def test_faults(make_cb, recwarn):
 # ---- what it costs -------------------------------------------------------------------------------
 def test_batches_are_read_only_if_somebody_asks(monkeypatch):
     calls = []
-    real = KerasBridge().numbers.of_batch.__func__
+    real = LogsOfRun.of_batch
     def counted(self):
         calls.append(1)
         return real(self)
-    monkeypatch.setattr('fastloop.keras.callbacks._Reads.of_batch', counted)
+    monkeypatch.setattr(LogsOfRun, 'of_batch', counted)
     class OnlyBegins(kc.Callback):
         def on_batch_begin(self, batch, logs=None): pass
     quiet = [kc.EarlyStopping(), kc.ReduceLROnPlateau(), kc.History(), kc.TerminateOnNaN(),
@@ -323,13 +319,16 @@ def test_batches_are_read_only_if_somebody_asks(monkeypatch):
 def test_no_event_for_what_nobody_hears():
     learn = make(cbs=kc.History())
     learn.fit(1)
-    bridge = learn.keras_bridge
-    heard = {event for event, found in learn.run.handlers.items()
-             if any(cb is bridge for cb, _ in found)}
-    assert not heard & {'begin_batch', 'after_step', 'after_loss', 'after_pred', 'begin_backward'}
+    def heard_by(cb):
+        return {event for event, found in learn.run.handlers.items()
+                if any(o is cb for o, _ in found)}
+    heard = heard_by(history := learn.history)
+    assert not heard & {'begin_batch', 'after_step', 'after_pred', 'begin_backward'}
+    summing = [handler for o, handler in learn.run.handlers['after_loss'] if o is history]
+    assert [type(o.__self__) for o in summing] == [LogsOfRun]  # whose means the history keeps
     assert overrides(Foreign(), 'on_batch_end') and not overrides(kc.History(), 'on_batch_end')
-    learn.run.remove_cbs(learn.history)
-    assert not any(cb is bridge for found in learn.run.handlers.values() for cb, _ in found)
+    learn.run.remove_cbs(history)
+    assert not heard_by(history)
 
 
 def test_training_is_the_same_with_and_without(tmp_path):
@@ -664,7 +663,7 @@ def test_states_can_be_saved_and_loaded(make_cb, tmp_path):
     other.model.opt = torch.optim.SGD([torch.zeros(1)], lr=1.)
     other.on_train_begin()
     assert str(other.state_dict()) == str(a)  # the fit that follows goes on
-    if hasattr(other, '_run_over'): other._run_over()
+    if hasattr(other, 'run_over'): other.run_over()
     other.on_train_begin()
     if not isinstance(one, kc.ModelCheckpoint): assert str(other.state_dict()) != str(a)
 
@@ -863,7 +862,7 @@ def test_with_the_verbs_of_the_learner(tmp_path):
 def test_an_error_at_the_end_of_one_does_not_keep_the_others_from_tidying_up(tmp_path):
     pytest.importorskip('tensorboard')
     class Fails(kc.Callback):
-        def _run_over(self): raise ValueError('broken')
+        def run_over(self): raise ValueError('broken')
     with pytest.raises(ValueError, match='broken'):
         make(cbs=[Fails(), board := kc.TensorBoard(tmp_path)]).fit(1)
     assert board.files is None

@@ -12,10 +12,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from fastloop import keras
+from fastloop.adapters.keras_model import UnreadableWeights
 from fastloop.callback.core import Callback, TraceCallback
-from fastloop.callback.tracker import SaveModelCallback
+from fastloop.callback.save import SaveModelCallback
 from fastloop.data.load import TensorLoader
-from fastloop.keras.callbacks import History, LambdaCallback, UnreadableWeights
+from fastloop.keras.callbacks import History, LambdaCallback
 from fastloop.keras.layers import Activation, Dense, activations, first_weights
 from fastloop.keras.models import (
     KerasLoss,

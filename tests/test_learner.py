@@ -17,10 +17,14 @@ from fastloop.callback.core import Callback, TraceCallback
 from fastloop.callback.progress import ProgressCallback
 from fastloop.callback.recorder import Recorder
 from fastloop.data.bunch import DataBunch
-from fastloop.learner import BasicLearner, Learner, evaluating, unreduced
-from fastloop.metrics import accuracy, error_rate
+from fastloop.learner import BasicLearner, Learner
+from fastloop.metric_functions import error_rate
+from fastloop.metrics import accuracy
 from fastloop.optimizer import SGD, AdamW
+from fastloop.predictions import unreduced
 from fastloop.runner import Runner, TrainEvalCallback
+from fastloop.torch_core import evaluating
+from fastloop.train import fit_one_cycle  # noqa: F401  its room hangs the verbs on the learner
 
 
 def make_data(n=50, n_valid=23, bs=8, path='.'):
@@ -408,11 +412,65 @@ def test_the_learner_explains_its_loop(verb):
     with redirect_stdout(io.StringIO()) as out: assert getattr(learn, verb)() is None
     lines = [' '.join(line.split()) for line in out.getvalue().splitlines()]
     at = [i for i, line in enumerate(lines) if 'Scale.after_loss' in line and 'order 3' in line]
-    assert at and 'native' in lines[at[0]]
+    assert at and 'fastloop' in lines[at[0]]
     assert any('Recorder.after_loss' in line and 'order -10' in line for line in lines[:at[0]])
     assert any('Old.on_backward_begin' in line and 'fastai v1' in line for line in lines)
-    shared = lines[lines.index('Written by more than one'):]
-    assert any(line.startswith('loss') and 'Scale' in line and 'Old' in line for line in shared)
+
+
+# ---- a loop of one's own -------------------------------------------------------------------------
+class TwoSteps(Runner):
+    "Two optimizer steps on every batch"
+    def backward_and_step(self):
+        super().backward_and_step()
+        self.pred = self.model(self.xb)
+        self.loss = self.compute_loss()
+        super().backward_and_step()
+
+
+def test_the_runner_of_a_learner_is_its_loop():
+    learn, by_hand = make(runner=TwoSteps, opt_func=SGD, wd=0.), make(opt_func=SGD, wd=0.)
+    learn.fit(1, lr=.1, cbs=[trace := TraceCallback()])
+    assert type(learn.run) is TwoSteps and make().runner is Runner
+    assert trace.events.count('after_step') == 2*len(learn.data.train_dl)
+    opt = torch.optim.SGD(by_hand.model.parameters(), lr=.1)
+    for xb, yb in [o for o in by_hand.data.train_dl for _ in range(2)]:
+        by_hand.loss_func(by_hand.model(xb), yb).backward()
+        opt.step()
+        opt.zero_grad()
+    for a, b in zip(learn.model.parameters(), by_hand.model.parameters()):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_every_verb_uses_the_runner():
+    seen = []
+    class Notes(Runner):
+        def all_batches(self, dl):
+            seen.append(self.in_train)
+            super().all_batches(dl)
+    learn = make(runner=Notes)
+    for work, passes in ((learn.validate, 1), (learn.get_preds, 1), (lambda: learn.fit(1), 2),
+                         (lambda: learn.fit_one_cycle(1), 2), (lambda: learn.lr_find(num_it=6), 1)):
+        before = len(seen)
+        work()
+        assert len(seen) - before >= passes
+
+
+@pytest.mark.parametrize('runner', [None, Runner(), Learner, 'Runner', lambda cbs: Runner(cbs)],
+                         ids=str)
+def test_what_is_no_runner_is_refused(runner):
+    with pytest.raises(TypeError, match='runner is a subclass of Runner'): make(runner=runner)
+
+
+@pytest.mark.parametrize('verb', ['validate', 'get_preds'])
+def test_the_first_batch_alone_is_checked(verb, monkeypatch):
+    calls, learn = [], make()
+    import fastloop.runner as module
+    real = module.first_loss
+    monkeypatch.setattr(module, 'first_loss', lambda *args: calls.append(1) or real(*args))
+    getattr(learn, verb)(learn.data.train_dl)
+    assert len(learn.data.train_dl) > 1 and len(calls) == 1
+    learn.fit(2)
+    assert len(calls) == 2
 
 
 def test_summary():

@@ -1,67 +1,36 @@
-"Loggers: files that survive, lists, functions of the user, and servers of every temper"
+"Loggers: files that survive, lists, and functions of the user"
 import csv
-import json
-import math
 import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import warnings
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
-from urllib.parse import parse_qs
 
 import pytest
 import torch
 from faults import check_faults
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import nn
-from torch.nn import functional as F
+from logged import HalfDisk, brief, make, open_files
 
-from fastloop.callback import logger
+from fastloop import rows
 from fastloop.callback.core import Callback, CancelFitException, UnknownEvent, event_names, events
 from fastloop.callback.logger import (
     CSVLogger,
     History,
     LambdaCallback,
     LoggedTable,
-    RemoteMonitor,
-    RowFile,
-    RowSender,
     accepts,
     check_functions,
-    check_headers,
-    csv_line,
-    json_value,
-    parse_cell,
-    plain_value,
     read_table,
-    row_ends,
-    shown_address,
-    split_address,
 )
 from fastloop.callback.recorder import Recorder
-from fastloop.learner import Learner
-from fastloop.metrics import accuracy
-from fastloop.optimizer import SGD
+from fastloop.callback.remote import (
+    RemoteMonitor,
+)
+from fastloop.rows import row_ends
 from fastloop.runner import Runner
 
 pandas = pytest.importorskip('pandas')
-
-
-def make(path, metrics=(accuracy,), valid=True, **kwargs):
-    g = torch.Generator().manual_seed(0)
-    def batch(n): return torch.randn(n, 2, generator=g), torch.randint(0, 3, (n,), generator=g)
-    torch.manual_seed(0)
-    valid_dl = [batch(5)] if valid else None
-    data = SimpleNamespace(train_dl=[batch(8), batch(3)], valid_dl=valid_dl)
-    return Learner(data, nn.Linear(2, 3), F.cross_entropy, opt_func=SGD, metrics=list(metrics),
-                   path=path, silent=True, **kwargs)
 
 
 class AddsColumn(Callback):
@@ -76,54 +45,7 @@ class AddsColumn(Callback):
 def cells(path): return list(csv.reader(open(path, newline='')))
 
 
-# ---- cells and rows ------------------------------------------------------------------------------
-texts = st.text(st.characters(exclude_categories=('Cs',), exclude_characters='\0'), max_size=8)
-numbers = st.one_of(st.none(), st.floats(), st.integers(), st.booleans())
-
-
-def same(a, b):
-    return a is b or a == b or (isinstance(a, float) and math.isnan(a) and math.isnan(b))
-
-
-@settings(max_examples=60, deadline=None)
-@given(names=st.lists(texts, min_size=1, max_size=5, unique=True), data=st.data(),
-       separator=st.sampled_from(',;\t|^] -.e'))
-def test_names_and_numbers_come_back_exactly(tmp_path_factory, names, data, separator):
-    rows = data.draw(st.lists(st.lists(numbers, min_size=len(names), max_size=len(names)),
-                              max_size=4))
-    file = RowFile(tmp_path_factory.mktemp('rows')/'a.csv', separator)
-    file.begin(names)
-    for row in rows: file.write(names, row)
-    table = read_table(file.path, separator)
-    assert table.columns == names and len(table) == len(rows) == file.rows
-    for got, want in zip(table.rows, rows):
-        assert all(same(a, b) and type(a) is type(b) for a, b in zip(got, want)), (got, want)
-    # an independent reader sees the same cells
-    with open(file.path, newline='', encoding='utf-8') as f:
-        assert next(csv.reader(f, delimiter=separator)) == names
-    assert len(row_ends(file.path.read_bytes())) == len(rows)+1
-
-
-@pytest.mark.parametrize('value, text', [
-    (None, '#na#'), (float('nan'), 'nan'), (float('-inf'), '-inf'), (1e300, '1e+300'),
-    (1/3, '0.3333333333333333'),
-    (torch.tensor(.5), '0.5'), (torch.tensor(3), '3'), (True, 'True'), ('00:01', '00:01'),
-    ([1, 2], '"[1, 2]"'), ('', '""'), (' a', '" a"')])
-def test_cells_as_text(value, text): assert csv_line([value]) == text+'\n'
-
-
-@pytest.mark.parametrize('text, value', [
-    ('#na#', None), ('7', 7), ('-7', -7), ('1_000', '1_000'), ('1e5', 1e5), ('inf', math.inf),
-    ('00:01', '00:01'), ('', ''), ('١', 1.)])
-def test_texts_as_values(text, value): assert parse_cell(text) == value
-
-
-def test_numpy_values_are_plain():
-    numpy = pytest.importorskip('numpy')
-    assert type(plain_value(numpy.float32(.5))) is float
-    assert plain_value(numpy.arange(2)) == [0, 1]
-
-
+# ---- tables that were read -----------------------------------------------------------------------
 @pytest.mark.parametrize('separator', ['', ', ', '"', '\n', '\0', None, 1])
 def test_bad_separator(separator):
     with pytest.raises(ValueError, match='separator='): CSVLogger(separator=separator)
@@ -139,133 +61,6 @@ def test_table_without_pandas():
 def test_empty_file_is_no_table(tmp_path):
     (tmp_path/'a.csv').touch()
     with pytest.raises(ValueError, match='a.csv is empty'): read_table(tmp_path/'a.csv')
-
-
-# ---- the file ------------------------------------------------------------------------------------
-def begun(path, rows=3, header=('epoch', 'a')):
-    file = RowFile(path)
-    file.begin(list(header))
-    for i in range(rows): file.write(list(header), [i, i/4])
-    return file
-
-
-def test_append_goes_on_without_a_second_header(tmp_path):
-    begun(tmp_path/'a.csv', 2)
-    file = RowFile(tmp_path/'a.csv')
-    file.begin(['epoch', 'a'], append=True)
-    file.write(['epoch', 'a'], [0, 9.])
-    assert file.rows == 3 and read_table(file.path).rows == [[0, 0.], [1, .25], [0, 9.]]
-
-
-def test_append_to_other_columns_is_refused_and_changes_nothing(tmp_path):
-    before = begun(tmp_path/'a.csv').path.read_bytes()
-    with pytest.raises(ValueError, match='columns epoch, a, this run has epoch, b'):
-        RowFile(tmp_path/'a.csv').begin(['epoch', 'b'], append=True)
-    assert (tmp_path/'a.csv').read_bytes() == before
-
-
-@pytest.mark.parametrize('content', [b'', b'\n\n', None])
-def test_append_to_nothing_writes_the_header(tmp_path, content):
-    if content is not None: (tmp_path/'a.csv').write_bytes(content)
-    file = RowFile(tmp_path/'a.csv')
-    file.begin(['epoch', 'a'], append=True)
-    assert file.path.read_text() == 'epoch,a\n'
-
-
-@pytest.mark.parametrize('cut', range(1, 6))
-def test_an_unfinished_line_is_cut_with_a_warning(tmp_path, cut):
-    path = begun(tmp_path/'a.csv').path
-    os.truncate(path, path.stat().st_size-cut)
-    file = RowFile(path)
-    with pytest.warns(UserWarning, match='not finished and is cut off'):
-        file.begin(['epoch', 'a'], append=True)
-    file.write(['epoch', 'a'], [7, 1.])
-    assert read_table(path)['epoch'] == [0, 1, 7]
-
-
-def test_a_header_without_line_break_is_completed(tmp_path):
-    (tmp_path/'a.csv').write_text('epoch,a')
-    file = RowFile(tmp_path/'a.csv')
-    file.begin(['epoch', 'a'], append=True)
-    file.write(['epoch', 'a'], [0, 1.])
-    assert file.path.read_text() == 'epoch,a\n0,1.0\n'
-
-
-def test_a_file_from_a_spreadsheet_can_be_appended_to(tmp_path):
-    (tmp_path/'a.csv').write_bytes('\ufeffepoch,a\r\n0,1.5\r\n'.encode())
-    file = RowFile(tmp_path/'a.csv')
-    file.begin(['epoch', 'a'], append=True)
-    file.write(['epoch', 'a'], [1, 2.5])
-    assert read_table(file.path).rows == [[0, 1.5], [1, 2.5]]
-
-
-@given(rows=st.integers(0, 5), weird=st.booleans())
-@settings(max_examples=12, deadline=None)
-def test_cut_back_to_any_row(tmp_path_factory, rows, weird):
-    header = ['epoch', 'a\n"b"' if weird else 'a']
-    path = begun(tmp_path_factory.mktemp('cut')/'a.csv', 5, header).path
-    file = RowFile(path)
-    file.begin(header, rows=rows)
-    assert file.rows == rows
-    file.write(header, [99, 1.])
-    assert read_table(path)['epoch'] == [*range(rows), 99]
-
-
-def test_cut_back_says_what_is_missing(tmp_path):
-    path = begun(tmp_path/'a.csv', 2).path
-    header = ['epoch', 'a']
-    with pytest.warns(UserWarning, match='2 rows where 5'): RowFile(path).begin(header, rows=5)
-    path.unlink()
-    with pytest.warns(UserWarning, match='gone or empty'): RowFile(path).begin(header, rows=2)
-    assert path.read_text() == 'epoch,a\n'
-
-
-def test_new_columns_make_the_file_wider(tmp_path):
-    file = begun(tmp_path/'a.csv', 2, ['epoch', 'a', 'time'])
-    file.write(['epoch', 'a', 'b,c', 'time'], [2, 1., 2., '00:01'])
-    file.write(['epoch', 'a', 'time'], [3, 1., '00:02'])  # the column has gone again
-    table = read_table(file.path)
-    assert table.columns == ['epoch', 'a', 'b,c', 'time']
-    assert table['b,c'] == [None, None, 2., None] and table['time'][2:] == ['00:01', '00:02']
-
-
-def test_a_file_deleted_in_between_is_made_again(tmp_path):
-    file = begun(tmp_path/'a.csv', 2)
-    file.path.unlink()
-    file.write(['epoch', 'a'], [2, 1.])
-    assert read_table(file.path).rows == [[2, 1.]]
-
-
-def test_a_line_edited_by_hand_is_not_glued_to_the_next(tmp_path):
-    file = begun(tmp_path/'a.csv', 1)
-    file.path.write_text('epoch,a\n0,5')
-    file.write(['epoch', 'a'], [1, 1.])
-    assert read_table(file.path).rows == [[0, 5], [1, 1.]]
-
-
-class HalfDisk:
-    "Lets `os.fsync` fail, after part of the row was written"
-    def __init__(self, monkeypatch, error=None):
-        self.full, self.real, self.error = False, os.fsync, error or OSError(28, 'No space left')
-        self.torn = False
-        monkeypatch.setattr(logger.os, 'fsync', self)
-
-    def __call__(self, fd):
-        if not self.full: return self.real(fd)
-        if not self.torn: os.ftruncate(fd, os.fstat(fd).st_size-3)
-        self.torn = True
-        raise self.error
-
-
-def test_a_row_written_in_part_is_cut_and_tried_again(tmp_path, monkeypatch):
-    file, disk = begun(tmp_path/'a.csv', 1), HalfDisk(monkeypatch)
-    disk.full = True
-    for i in (1, 2):
-        with pytest.raises(OSError, match='No space'): file.write(['epoch', 'a'], [i, i/4])
-        assert file.rows == 1 and file.doubtful
-    disk.full = False
-    file.write(['epoch', 'a'], [3, .75])
-    assert read_table(file.path).rows == [[i, i/4] for i in range(4)]
 
 
 # ---- CSVLogger -----------------------------------------------------------------------------------
@@ -405,7 +200,7 @@ def test_the_last_row_of_a_cancelled_fit_is_written(tmp_path):
 
 def test_a_disk_that_is_full_at_the_beginning_ends_the_fit(tmp_path, monkeypatch):
     def fail(*args, **kwargs): raise OSError(28, 'No space left')
-    monkeypatch.setattr(logger, 'atomic_write', fail)
+    monkeypatch.setattr(rows, 'atomic_write', fail)
     learn = make(tmp_path)
     with pytest.raises(OSError, match='No space'): learn.fit(1, cbs=CSVLogger())
     assert learn.run.n_iter == 0
@@ -488,7 +283,7 @@ def test_a_resumed_run_with_fewer_columns_keeps_the_wide_file(tmp_path):
 killed = '''
 import os, signal, sys
 sys.path.insert(0, 'tests')
-from test_logger import make, CSVLogger, Callback
+from test_logger import Callback, CSVLogger, make
 class Killed(Callback):
     order = 200
     def begin_epoch(self):
@@ -615,7 +410,7 @@ def test_bad_functions():
     with pytest.raises(TypeError, match='learner'): LambdaCallback('after_epoch')
 
 
-def test_the_check_serves_other_dialects():
+def test_the_check_serves_other_libraries():
     known = {'on_epoch_end': 'epoch', 'on_batch_end': 'batch', 'on_train_batch_end': 'batch'}
     assert check_functions(dict(on_epoch_end=print, on_batch_end=None), known) == {'epoch': print}
     with pytest.raises(UnknownEvent, match="did you mean 'on_epoch_end'"):
@@ -624,326 +419,12 @@ def test_the_check_serves_other_dialects():
     assert set(event_names) >= set(events)
 
 
-# ---- RemoteMonitor: what is sent -----------------------------------------------------------------
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers['Content-Length']))
-        self.server.began.set()
-        self.server.answer(self, body)
-
-    def do_GET(self): self.server.got.append(('GET', self.path, {}, b''))
-
-    def keep(self, body, status=200, **headers):
-        self.server.got.append(('POST', self.path, dict(self.headers), body))
-        self.send_response(status)
-        for k, v in headers.items(): self.send_header(k, v)
-        self.end_headers()
-
-    def log_message(self, *args): pass
-
-
-class Quiet(ThreadingHTTPServer):
-    daemon_threads = True
-    def handle_error(self, request, client_address): pass
-
-
-@contextmanager
-def serving(answer=Handler.keep):
-    server = Quiet(('127.0.0.1', 0), Handler)
-    server.got, server.answer = [], answer
-    server.began, server.go = threading.Event(), threading.Event()
-    server.root = f'http://127.0.0.1:{server.server_port}'
-    thread = threading.Thread(target=server.serve_forever, kwargs=dict(poll_interval=.01))
-    thread.start()
-    try: yield server
-    finally:
-        server.go.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def rows_of(server): return [json.loads(parse_qs(o[3].decode())['data'][0]) for o in server.got]
-
-
-def sender_threads(): return [o for o in threading.enumerate() if o.name == 'RowSender']
-
-
-@contextmanager
-def one_warning(match):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter('always')
-        yield caught
-    found = [str(o.message) for o in caught]
-    assert len(found) == 1 and match in found[0], found
-
-
-@pytest.mark.parametrize('as_json', [False, True])
-@pytest.mark.parametrize('headers', [None, {'X-Key': 'k', 'content-type': 'text/x'}])
-def test_the_request_is_the_one_that_requests_makes(tmp_path, as_json, headers):
-    requests = pytest.importorskip('requests')
-    row = dict(epoch=0, train_loss=.5, valid_loss=None, **{'ä &=+"': 1e-9})
-    with serving() as server:
-        sender = RowSender(server.root, '/p/ü?k=1', 'my field', headers, as_json)
-        sender.put(row)
-        assert sender.close()
-    kind = dict(json=row) if as_json else dict(data={'my field': json.dumps(row)})
-    want = requests.Request('POST', server.root + '/p/ü?k=1', headers=headers, **kind).prepare()
-    _, path, got, body = server.got[0]
-    want_body = want.body if isinstance(want.body, bytes) else want.body.encode()
-    assert path == want.path_url
-    assert json.loads(body) == json.loads(want_body) if as_json else body == want_body
-    lower = {k.lower(): v for k, v in got.items()}
-    for name in ('content-type', 'content-length', 'x-key'):
-        assert lower.get(name) == want.headers.get(name), name
-
-
-def test_rows_of_a_fit(tmp_path):
-    class Odd(Callback):
-        def begin_fit(self): self.recorder.add_metric_names(['nan', 'inf', 'tensor', 'none'])
-        def after_epoch(self):
-            self.recorder.values[-1][-4:] = [math.nan, -math.inf, torch.tensor([1., 2.]), None]
-    learn = make(tmp_path)
-    with serving() as server:
-        learn.fit(3, cbs=[RemoteMonitor(root=server.root), Odd()])
-        assert learn.remote_monitor.flush()
-    assert [o[1] for o in server.got] == ['/publish/epoch/end/']*3
-    for i, (got, row) in enumerate(zip(rows_of(server), learn.recorder.values)):
-        assert got == dict(epoch=i, train_loss=row[0], valid_loss=row[1], accuracy=row[2],
-                           nan=None, inf=None, tensor=[1., 2.], none=None)
-    assert not sender_threads()
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
-                    lambda o: st.lists(o) | st.dictionaries(st.text(), o), max_leaves=8))
-def test_json_is_always_valid(value):
-    def refuse(name): raise AssertionError(name)
-    text = json.dumps(json_value({'a': value}), allow_nan=False)
-    json.loads(text, parse_constant=refuse)
-
-
-def test_a_name_and_a_password_become_a_header():
-    with serving() as server:
-        sender = RowSender(server.root.replace('//', '//me:p%40ss@'))
-        sender.put({})
-        assert sender.close()
-    assert server.got[0][2]['Authorization'] == 'Basic bWU6cEBzcw=='
-    assert 'p%40ss' not in sender.shown and '@' not in sender.shown
-
-
-@pytest.mark.parametrize('root', [
-    'file:///etc/passwd', 'ftp://host', 'localhost:9000', 'host', '', 'http://', 'http:///x',
-    'http://host:port', 'http://host:99999', 'http://host:0', 'http://a..b', 'http://ho st',
-    'http://h\r\nX: y', 'http://me:secret@host:port', 'me:secret@host', 'http://me:sec/ret@host',
-    'http://[::1'])
-def test_bad_addresses(root):
-    with pytest.raises(ValueError, match='root=') as caught: RemoteMonitor(root=root)
-    assert 'secret' not in str(caught.value) and 'ret@' not in str(caught.value)
-    assert 'secret' not in str(caught.value.__cause__)
-
-
-@pytest.mark.parametrize('kwargs, match', [
-    (dict(root=9000), 'root'), (dict(path=None), 'path'), (dict(path='/a b'), 'path='),
-    (dict(field=3), 'field'), (dict(timeout=0), 'timeout=0'), (dict(timeout=None), 'timeout'),
-    (dict(timeout=math.nan), 'timeout'), (dict(timeout=math.inf), 'timeout'),
-    (dict(timeout=True), 'timeout'),
-    (dict(headers=['a']), 'headers'), (dict(headers={'a b': 'c'}), 'headers'),
-    (dict(headers={'a': 1}), "'a'"), (dict(headers={'X-Key': 'geheim\n'}), "'X-Key'"),
-    (dict(headers={'X-Key': 'geheim\u20ac'}), "'X-Key'")])
-def test_bad_arguments_of_the_monitor(kwargs, match):
-    with pytest.raises((TypeError, ValueError), match=match) as caught: RemoteMonitor(**kwargs)
-    assert 'geheim' not in str(caught.value)
-
-
-def test_addresses():
-    assert split_address('http://[::1]:9/a').hostname == '::1'
-    assert split_address('HTTPS://h', 'x').geturl() == 'https://h/x'
-    assert split_address('http://h/', '/x').path == '/x' and split_address('http://h').path == ''
-    assert shown_address('http://a@b:c@h/x') == 'http://h/x'
-    check_headers({'X-Key': 'ü and more\t'})
-
-
-# ---- RemoteMonitor: servers that do not behave ---------------------------------------------------
-def refuses(handler, body): handler.keep(body, 500)
-def redirects(handler, body): handler.keep(body, 302, Location=handler.path)
-def elsewhere(handler, body): handler.keep(body, 307, Location='file:///etc/passwd')
-def closes(handler, body): handler.server.got.append(body)
-def garbage(handler, body): handler.wfile.write(b'\0\xff nonsense X-Key: geheim\r\n\r\n')
-def resets(handler, body):
-    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b'\1\0\0\0\0\0\0\0')
-    handler.connection.close()
-def long_header(handler, body):
-    handler.wfile.write(b'HTTP/1.1 200 OK\r\nX: ' + b'x'*100_000 + b'\r\n\r\n')
-
-
-@pytest.mark.parametrize('answer, match', [
-    (refuses, '500'), (redirects, 'a redirect'), (elsewhere, 'a redirect'), (closes, 'closed'),
-    (garbage, 'not HTTP'), (resets, ''), (long_header, 'not HTTP')])
-def test_a_wrong_server_costs_one_warning(tmp_path, answer, match):
-    headers = {'X-Key': 'geheim'}
-    with serving(answer) as server, one_warning(match) as caught:
-        learn = make(tmp_path, cbs=RemoteMonitor(root=server.root, headers=headers))
-        learn.fit(3)
-        learn.fit(1)
-        assert learn.remote_monitor.close() and not sender_threads()
-    assert 'geheim' not in str(caught[0].message) and server.root in str(caught[0].message)
-    assert not [o for o in server.got if o[0] == 'GET'] and len(learn.recorder.values) == 1
-
-
-def test_an_answer_that_breaks_off_after_its_status_counts(tmp_path):
-    def breaks(handler, body):
-        handler.keep(body, 200, **{'Content-Length': '100'})
-        handler.wfile.write(b'abc')
-    with serving(breaks) as server, warnings.catch_warnings():
-        warnings.simplefilter('error')
-        sender = RowSender(server.root)
-        for i in range(3): sender.put({'epoch': i})
-        assert sender.close() and len(server.got) == 3
-
-
-@pytest.mark.parametrize('root, match', [
-    ('http://127.0.0.1:{port}', 'refused'), ('https://127.0.0.1:{open}', 'did not take'),
-    ('http://no-such-host.invalid:{port}', 'did not take')])
-def test_a_server_that_is_not_there(tmp_path, root, match):
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
-    with serving() as server, one_warning(match):
-        cb = RemoteMonitor(root=root.format(port=port, open=server.server_port), timeout=30)
-        make(tmp_path).fit(3, cbs=cb)
-        cb.close()
-    assert not sender_threads()
-
-
-def test_later_epochs_are_tried_again(tmp_path):
-    def sometimes(handler, body):
-        handler.keep(body, 503 if len(handler.server.got) in (0, 2) else 200)
-    with serving(sometimes) as server, one_warning('503'):
-        cb = RemoteMonitor(root=server.root)
-        make(tmp_path).fit(4, cbs=cb)
-        assert cb.flush() and cb.sender.sent == 2
-    assert [o['epoch'] for o in rows_of(server)] == [0, 1, 2, 3]
-
-
-def test_fit_does_not_wait_for_a_server_that_hangs(tmp_path):
-    def hangs(handler, body):
-        handler.server.go.wait()
-        handler.keep(body)
-    with serving(hangs) as server:
-        learn = make(tmp_path, cbs=RemoteMonitor(root=server.root, timeout=100))
-        learn.fit(3)  # returns, although the server has not answered
-        assert server.began.wait(60) and not server.got
-        assert not learn.remote_monitor.flush(timeout=0) and len(sender_threads()) == 1
-        learn.fit(2)
-        server.go.set()
-        assert learn.remote_monitor.flush()
-        assert [o['epoch'] for o in rows_of(server)] == [0, 1, 2, 0, 1]
-    assert not sender_threads()
-
-
-def test_close_ends_the_thread_even_if_the_server_hangs(tmp_path):
-    def hangs(handler, body): handler.server.go.wait()
-    with serving(hangs) as server, one_warning('not everything was sent'):
-        cb = RemoteMonitor(root=server.root, timeout=100)
-        make(tmp_path).fit(3, cbs=cb)
-        assert server.began.wait(60)
-        assert not cb.close(timeout=0)
-        assert not sender_threads() and not cb.sender.waiting
-    with serving() as server:  # and it can be used again
-        sender = cb.sender
-        sender.__init__(server.root)
-        sender.put({})
-        assert sender.close() and len(server.got) == 1
-
-
-def test_a_server_that_hangs_times_out_and_later_rows_arrive(tmp_path):
-    def hangs_once(handler, body):
-        if b'1' in body: handler.keep(body)
-        else: handler.server.go.wait()
-    with serving(hangs_once) as server, one_warning('no answer in 0.2 s'):
-        sender = RowSender(server.root, timeout=.2, send_as_json=True)
-        sender.put({'epoch': 0})
-        assert sender.flush()
-        sender.timeout = 60.
-        sender.put({'epoch': 1})
-        assert sender.close()
-        assert [o[3] for o in server.got] == [b'{"epoch": 1}']
-
-
-def test_a_server_that_answers_by_drops_is_hung_up_on(monkeypatch):
-    now = [0.]
-    monkeypatch.setattr(logger, 'monotonic', lambda: now[0])
-    def drops(handler, body):
-        if handler.server.go.is_set(): return handler.keep(body)
-        while not handler.server.go.wait(.01): handler.wfile.write(b'H')
-    with serving(drops) as server:
-        sender = RowSender(server.root, timeout=50)
-        sender.quiet = True
-        sender.put({'epoch': 0})
-        assert server.began.wait(60)
-        while sender.socket is None: pass
-        now[0] = 1000.  # by the clock it has taken too long
-        server.go.set()
-        with pytest.warns(UserWarning, match='did not take'):
-            sender.put({'epoch': 1})
-            assert sender.flush()
-        assert rows_of(server)[-1] == {'epoch': 1}
-
-
-def test_rows_do_not_pile_up_without_end():
-    def hangs(handler, body): handler.server.go.wait()
-    with serving(hangs) as server, one_warning('too many'):
-        sender = RowSender(server.root, timeout=100)
-        sender.most = 3
-        for i in range(10): sender.put({'epoch': i})
-        assert len(sender.waiting) == 3
-        sender.close(timeout=0)
-
-
-def test_many_rows_arrive_once_and_in_order():
-    with serving() as server:
-        sender = RowSender(server.root)
-        for i in range(100): sender.put({'epoch': i})
-        assert sender.close() and [o['epoch'] for o in rows_of(server)] == list(range(100))
-        assert len({id(o) for o in sender_threads()}) == 0
-
-
-def test_without_threads_there_is_a_warning(monkeypatch):
-    def fail(self): raise RuntimeError("can't start new thread")
-    sender = RowSender('http://127.0.0.1:9')
-    monkeypatch.setattr(threading.Thread, 'start', fail)
-    with pytest.warns(UserWarning, match='no thread'): sender.put({})
-    assert sender.flush()
-
-
-script = '''
-import sys
-from fastloop.callback.logger import RemoteMonitor
-cb = RemoteMonitor(root=sys.argv[1], timeout=30)
-for i in range(5): cb.sender.put({'epoch': i})
-'''
-
-
-def test_a_script_that_ends_waits_for_a_server_that_answers():
-    with serving() as server:
-        done = subprocess.run([sys.executable, '-c', script, server.root], capture_output=True,
-                              cwd=Path(__file__).parent.parent)
-        assert done.returncode == 0 and not done.stderr, done.stderr
-        assert [o['epoch'] for o in rows_of(server)] == list(range(5))
-
-
 # ---- all of them ---------------------------------------------------------------------------------
 def test_they_stay_out_of_the_search_for_a_rate():
     assert not any(cls.in_lr_find for cls in (CSVLogger, History, RemoteMonitor))
     assert not hasattr(LambdaCallback, 'in_lr_find')
 
 
-def open_files():
-    return len(os.listdir('/proc/self/fd')) if os.path.isdir('/proc/self/fd') else 0
-
-
-brief = ['begin_fit', 'begin_epoch', 'after_epoch', 'after_fit']
 
 
 def test_faults_of_the_csv_logger(tmp_path):
@@ -968,17 +449,6 @@ def test_faults_of_the_lambda_callback(tmp_path):
     def f(): pass
     def make_cb(learn): return LambdaCallback(learn, begin_fit=f, after_fit=f)
     check_faults(lambda: make(tmp_path), make_cb, names=brief[2:])
-
-
-def test_faults_of_the_monitor(tmp_path):
-    with serving() as server:
-        def check(learn, cb):
-            assert not cb.sender.quiet and cb.close()
-            assert [o['epoch'] for o in rows_of(server)] in ([], [0], [0, 1])
-            server.got.clear()
-        check_faults(lambda: make(tmp_path), lambda learn: RemoteMonitor(learn, root=server.root),
-                     names=brief[2:], check=check)
-        assert not sender_threads()
 
 
 def test_no_file_stays_open(tmp_path):

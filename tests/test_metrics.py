@@ -12,21 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fastloop import metrics as m
+from fastloop import metric_functions as m
+from fastloop.callback.stats import AvgStats
+from fastloop.metric_functions import mae, mse, r2_score, rmse, top_k_accuracy
 from fastloop.metrics import (
     AverageMetric,
-    AvgStats,
     EpochMetric,
     Metric,
     WeightedMean,
     accuracy,
     as_metric,
-    mae,
     metric_name,
-    mse,
-    r2_score,
-    rmse,
-    top_k_accuracy,
 )
 
 REGRESSION = [mse, mae, m.msle, rmse, m.exp_rmspe, r2_score, m.explained_variance]
@@ -318,10 +314,10 @@ def test_names(metric, name): assert metric_name(metric) == name
 
 @pytest.mark.parametrize('metric', [AverageMetric(mae), as_metric(rmse), EpochMetric(r2_score)])
 def test_pickle_and_state(metric):
-    metric = metric._fresh()
+    metric = metric.fresh()
     pred, yb = numbers(9)
     metric.update(pred[:4], yb[:4])
-    other = metric._fresh()
+    other = metric.fresh()
     other.load_state_dict(copy.deepcopy(metric.state_dict()))
     again = pickle.loads(pickle.dumps(metric))
     for o in (metric, other, again): o.update(pred[4:], yb[4:])
@@ -388,7 +384,7 @@ def test_foreign_objects(kind, name, wanted, as_class):
         metric.reset()
         for yb in (torch.tensor([1., 2.]), torch.tensor([3., 4.])): metric.update(yb, yb)
         assert float(metric) == wanted and float(metric.compute()) == wanted
-    other = metric._fresh()
+    other = metric.fresh()
     other.update(torch.ones(1), torch.ones(1))
     assert float(other) == 1 and float(metric) == wanted
 

@@ -20,13 +20,8 @@ from fastloop.callback.core import (
     CancelFitException,
     CancelTrainException,
 )
-from fastloop.callback.mixup import (
-    CutMix,
-    LabelSmoothingCrossEntropy,
-    MixUpCallback,
-    MixUpLoss,
-    draw_beta,
-)
+from fastloop.callback.cutmix import CutMix, LabelSmoothingCrossEntropy
+from fastloop.callback.mixup import MixUpCallback, MixUpLoss, draw_beta
 from fastloop.callback.stats import AvgStatsCallback
 from fastloop.data.bunch import DataBunch
 from fastloop.learner import Learner
@@ -830,10 +825,8 @@ def test_no_number_is_read_from_the_batch(cb):
     x, y = torch.rand(8, 1, 6, 6, device='meta'), torch.zeros(8, dtype=torch.long, device='meta')
     crit = nn.CrossEntropyLoss(torch.ones(3, device='meta'))
     learn = SimpleNamespace(loss_func=crit, model=None, data=None)
-    run = SimpleNamespace(learn=learn, in_train=True, xb=x, yb=y, cbs=[])
-    run.add_cbs = run.cbs.append
+    run = SimpleNamespace(learn=learn, in_train=True, xb=x, yb=y, cbs=[cb])
     cb.set_runner(run)
-    cb.puts_back.set_runner(run)
     cb.begin_batch()
     pred = torch.rand(8, 3, device='meta', requires_grad=True)
     if not cb.stack_y: assert run.yb.shape == (8,) and learn.loss_func is crit
@@ -841,7 +834,7 @@ def test_no_number_is_read_from_the_batch(cb):
         learn.loss_func.checked = True  # the first batch alone is looked at
         assert run.yb.shape == (8, 3) and run.yb.device.type == 'meta'
         learn.loss_func(pred, run.yb).backward()
-    cb.puts_back.after_loss()
+    cb.after_loss()
     assert run.yb is y
 
 

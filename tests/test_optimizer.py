@@ -17,7 +17,9 @@ from torch.optim import lr_scheduler
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from fastloop import optimizer as module
-from fastloop.optimizer import SGD, Adam, AdamW, OptimWrapper, RMSprop, split_no_wd_params
+from fastloop.fused import FusedStep
+from fastloop.optimizer import SGD, Adam, AdamW, OptimWrapper, RMSprop, as_wrapper
+from fastloop.param_groups import split_no_wd_params
 
 optim = torch.optim
 
@@ -89,7 +91,7 @@ def test_equals_fused_to_the_last_bit(cls, dtype):
     true_wd = cls is optim.AdamW
     opt = OptimWrapper.create(cls, 0.01, [model], wd=0.1, true_wd=true_wd)
     assert_same(train(model, opt, dtype=dtype), train(plain_model, plain, dtype=dtype), **exact)
-    assert opt._fused.runs is not None and len(opt._fused.runs) == 1
+    assert opt.fused_step.runs is not None and len(opt.fused_step.runs) == 1
 
 
 def test_values_per_layer_group():
@@ -262,6 +264,20 @@ def test_wrapping_leaves_the_optimizer_as_it_is():
     assert OptimWrapper(plain, true_wd=True).wd == 0.2
 
 
+def test_one_set_of_names_for_any_optimizer():
+    model = make_model()
+    plain = optim.Adam(model.parameters(), lr=0.3)
+    before = {**plain.param_groups[0]}
+    opt = as_wrapper(plain)
+    assert as_wrapper(opt) is opt and opt.opt is plain
+    assert all(plain.param_groups[0][k] is v for k, v in before.items())
+    assert (opt.lr, opt.mom, opt.beta, opt.wd) == (0.3, 0.9, 0.999, 0)
+    opt.set_val('mom', 0.8)
+    assert plain.param_groups[0]['betas'] == (0.8, 0.999)
+    with pytest.raises(TypeError, match='a torch optimizer is needed, not Sequential'):
+        as_wrapper(model)
+
+
 # hyper-parameters
 
 numbers = st.floats(0, 1, allow_nan=False)
@@ -291,8 +307,12 @@ def test_values_become_plain_numbers(make):
     assert opt.read_val('lr') == [0.25, 0.5] and {type(o) for o in opt.read_val('lr')} == {float}
     opt.mom = np.float64(0.5)
     assert type(opt.mom) is float
-    opt.lr = torch.tensor(0.5)
-    assert isinstance(opt.lr, torch.Tensor)
+    opt.lr = rate = torch.tensor(0.5)
+    assert opt.lr is rate
+    opt.lr = 0.25  # that tensor still, for whoever reads it at each step
+    assert opt.lr is rate and opt.read_val('lr') == [0.25, 0.25]
+    opt.lr = [0.5, 0.75]
+    assert opt.read_val('lr') == [0.5, 0.75]
 
 
 def test_what_the_optimizer_lacks():
@@ -423,7 +443,9 @@ def test_loading_keeps_our_kind_of_decay(cls, saved_kind):
     ours = OptimWrapper.create(cls, 0.1, [model], 0.1, true_wd=not saved_kind, bn_wd=False)
     ours.load_state_dict(theirs.state_dict())
     assert ours.wd == 0.3 and ours.true_wd is not saved_kind
-    assert ours.read_val('wd') == [0.3] and ours.param_groups[1][ours._places['wd'][0]] == 0.
+    assert ours.read_val('wd') == [0.3]
+    spared = ours.param_groups[1]
+    assert spared['weight_decay'] == 0. == spared.get('true_weight_decay', 0.)
     fresh = make_model()
     ours = OptimWrapper.create(cls, 0.01, [fresh], 0.1, true_wd=not saved_kind)
     state = OptimWrapper.create(cls, 0.01, [fresh], 0.3, true_wd=saved_kind).state_dict()
@@ -566,59 +588,99 @@ def test_added_groups():
 
 # the fused step must notice what changes, and step aside where it does not fit
 
+@pytest.mark.parametrize('cls, taken', [(optim.SGD, True), (optim.RMSprop, False)])
+def test_fused_step_of_a_plain_optimizer(cls, taken):
+    p = nn.Parameter(torch.ones(2))
+    p.grad = torch.ones(2)
+    assert FusedStep(cls([p], lr=0.5))() is taken
+    assert torch.equal(p, torch.full((2,), 0.5 if taken else 1.))
+
+
 fused_kinds = pytest.mark.parametrize('cls', [partial(optim.SGD, momentum=0.9), optim.Adam])
 
 
-@fused_kinds
-def test_gradients_that_come_and_go(cls):
-    params = [nn.Parameter(torch.full((3, 2), float(i))) for i in range(4)]
-    plain_params = [nn.Parameter(p.detach().clone()) for p in params]
-    opt, plain = OptimWrapper.create(cls, 0.1, [params]), cls(plain_params, lr=0.1)
-    for who in ([], [0, 1], [0, 1], [2], [0, 3], [1, 2, 3], [], [0, 1, 2, 3]):
-        for i in who:
-            params[i].grad = torch.full((3, 2), i + 1.)
-            plain_params[i].grad = torch.full((3, 2), i + 1.)
-        for o in (opt, plain):
-            o.step()
-            o.zero_grad()
-        assert_same([params], [plain_params])
-    assert opt._fused.runs is not None
+def come_and_go(who):
+    "Only the parameters with these numbers have a gradient from now on"
+    def act(opt, params):
+        for i in who: params[i].grad = torch.full((2, 3), i + 1.)
+    return act
 
 
-@fused_kinds
-def test_gradients_in_another_layout(cls):
-    "A fused kernel would take the numbers in the order of memory"
-    start = torch.arange(6.).view(2, 3)
-    for layout in ('gradient', 'parameter', 'later'):
-        p, q = (nn.Parameter(start.t().clone().t() if layout == 'parameter' else start.clone())
-                for _ in range(2))
-        opt, plain = OptimWrapper.create(cls, 0.1, [[p]]), cls([q], lr=0.1)
-        for step in range(3):
-            for o in (p, q):
-                o.grad = start**2 if layout == 'later' and not step else (start**2).t().clone().t()
-            opt.step(), plain.step()
-            assert_same([[p]], [[q]])
+def by_columns(*names):
+    "The numbers of parameter or gradient lie by columns; a kernel would take them as they lie"
+    def lay(o, name):
+        res = o.t().contiguous().t() if name in names else o.contiguous()
+        assert res.is_contiguous() == (name not in names)
+        return res
+    def act(opt, params):
+        params[0].data = lay(params[0].data, 'parameter')
+        params[0].grad = lay(torch.arange(6.).view(2, 3)**2, 'gradient')
+    return act
 
 
-@fused_kinds
-def test_state_that_is_replaced(cls):
-    "Whatever is done to the optimizer's state between steps counts"
-    p, q = (nn.Parameter(torch.ones(2, 3)) for _ in range(2))
-    opt, plain = OptimWrapper.create(cls, 0.1, [[p]]), cls([q], lr=0.1)
-    key = 'momentum_buffer' if cls is not optim.Adam else 'exp_avg'
-    def replace(o, x): o.state[x][key] = torch.full((2, 3), 0.5)
-    def whole(o, x): o.state[x] = {k: v.clone() + 1 for k, v in o.state[x].items()}
-    def clear(o, x): o.state.clear()
-    def drop(o, x): o.state.pop(x)
-    def change(o, x): o.state[x][key].mul_(2)
-    for act in (None, None, replace, whole, change, clear, drop, None):
-        for o, x in ((opt, p), (plain, q)):
-            if act:
-                act(o, x)
-            x.grad = torch.ones(2, 3)
-            o.step()
-        assert_same([[p]], [[q]])
-    assert opt._fused.runs is not None
+def with_state(change):
+    "All have a gradient, and the state of the first parameter is changed"
+    def act(opt, params):
+        for p in params: p.grad = torch.ones(2, 3)
+        state = opt.state.get(params[0], {})
+        for key in state.keys() & {'momentum_buffer', 'exp_avg'}: change(opt.state, params[0], key)
+    return act
+
+
+def keep(state, p, key): pass
+def swap(state, p, key): state[p][key] = torch.full((2, 3), 0.5)
+def whole(state, p, key): state[p] = {k: v.clone() + 1 for k, v in state[p].items()}
+def clear(state, p, key): state.clear()
+def drop(state, p, key): state.pop(p)
+def double(state, p, key): state[p][key].mul_(2)
+
+
+def momentum(value):
+    "All have a gradient, and the groups another momentum"
+    def act(opt, params):
+        for p in params: p.grad = torch.ones(2, 3)
+        for group in opt.param_groups:
+            if 'betas' in group: group['betas'] = (value, group['betas'][1])
+            else: group['momentum'] = value
+    return act
+
+
+def replaced(opt, params):
+    "Another parameter stands in the place of the first one"
+    params[0] = opt.param_groups[0]['params'][0] = nn.Parameter(torch.full((2, 3), 7.))
+    for p in params: p.grad = torch.ones(2, 3)
+
+
+stories = {
+    'gradients come and go': (
+        [come_and_go(o) for o in ([], [0, 1], [0, 1], [2], [0, 3], [1, 2, 3], [], [0, 1, 2, 3])],
+        True),
+    'gradient by columns': ([by_columns('gradient')]*3, False),
+    'both by columns': ([by_columns('parameter', 'gradient')]*3, False),
+    'parameter by columns': ([by_columns('parameter')]*3, False),
+    'gradient by columns later': ([by_columns(), *[by_columns('gradient')]*2], False),
+    'state replaced': ([with_state(o) for o in (keep, keep, swap, whole, double, clear, keep, drop,
+                                                keep)], True),
+    'momentum switched': ([momentum(o) for o in (0., 0., 0.9, 0.9, 0.5, 0., 0., 0.9)], True),
+    'parameter replaced': ([with_state(keep), replaced, with_state(keep)], True)}
+
+
+@pytest.mark.parametrize('story', stories)
+@pytest.mark.parametrize('cls', [partial(optim.SGD, momentum=0.9), optim.SGD, optim.Adam])
+def test_whatever_changes_between_steps_counts(cls, story):
+    "Step by step what torch computes, and in the end the kernel is used if it fits"
+    def start(make):
+        params = [nn.Parameter(torch.arange(6.).view(2, 3) + i) for i in range(4)]
+        return make(params), params
+    both = start(lambda o: OptimWrapper.create(cls, 0.1, [o])), start(partial(cls, lr=0.1))
+    acts, fits = stories[story]
+    for act in acts:
+        for opt, params in both:
+            act(opt, params)
+            opt.step()
+            opt.zero_grad()
+        assert_same([both[0][1]], [both[1][1]])
+    assert (both[0][0].fused_step.runs is not None) == fits
 
 
 def make_conv():
@@ -665,7 +727,7 @@ def test_channels_last(cls, change):
     assert_same(train_conv(model, opt, 5, change), train_conv(plain_model, plain, 5, change),
                 rtol=1e-4, atol=1e-6)
     if change is None:
-        assert opt._fused.runs is not None
+        assert opt.fused_step.runs is not None
         strides = [p.stride() for p in model.parameters()]
         assert strides == [p.stride() for p in make_conv().parameters()]
 
@@ -681,26 +743,6 @@ def test_state_of_a_wrong_shape_is_never_given_to_the_kernel(cls):
     p.grad = torch.ones(400, 3)
     with pytest.raises(RuntimeError, match='size'):
         opt.step()
-
-
-def test_parameters_that_are_replaced():
-    p, q = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))
-    opt = OptimWrapper.create(partial(SGD, momentum=0.9), 0.1, [[p]])
-    p.grad = torch.ones(2, 2)
-    opt.step()
-    opt.param_groups[0]['params'][0] = q
-    q.grad = torch.ones(2, 2)
-    opt.step()
-    assert torch.equal(p, q)
-
-
-def test_momentum_switched_on_and_off():
-    model, other = make_model(), make_model()
-    opt, plain = OptimWrapper.create(SGD, 0.1, [model]), optim.SGD(other.parameters(), lr=0.1)
-    for mom in (0., 0.9, 0.5, 0., 0.9):
-        opt.mom = mom
-        plain.param_groups[0]['momentum'] = mom
-        assert_same(train(model, opt, 2), train(other, plain, 2))
 
 
 def test_sparse_gradients_mixed_types_and_tensor_rates():
@@ -787,5 +829,4 @@ for method in ('add_param_group', 'state_dict', 'load_state_dict'):
 
 
 def test_exports():
-    assert set(module.__all__) == {'OptimWrapper', 'SGD', 'Adam', 'AdamW', 'RMSprop',
-                                   'split_no_wd_params', 'no_wd_types'}
+    assert set(module.__all__) == {'OptimWrapper', 'SGD', 'Adam', 'AdamW', 'RMSprop'}

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from torch import nn
 from tqdm import tqdm
 
+from fastloop.bar import PhaseBar
 from fastloop.callback import progress as p
 from fastloop.callback.core import (
     Callback,
@@ -30,7 +31,7 @@ from fastloop.callback.core import (
     CancelFitException,
     CancelTrainException,
 )
-from fastloop.callback.progress import EpochTable, PhaseBar, ProgressCallback, cell_text
+from fastloop.callback.progress import EpochTable, ProgressCallback, cell_text
 from fastloop.callback.recorder import Recorder
 from fastloop.metrics import accuracy
 from fastloop.runner import Runner
@@ -218,8 +219,8 @@ def test_nothing_is_called_for_a_batch():
     for event in ('begin_batch', 'after_pred', 'after_step', 'begin_train'):
         assert not any(cb is progress for cb, _ in progress.run.handlers[event])
     progress.asked = 'terminal'
-    progress.set_runner(progress.run)
-    progress.run._bind()
+    progress.run.remove_cbs(progress)
+    progress.run.add_cbs(progress)
     assert [cb for cb, _ in progress.run.handlers['after_batch']] == [progress]
     twin = copy.deepcopy(progress)
     assert vars(twin)['after_batch'].__self__ is twin

@@ -9,13 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from fastloop.callback.core import (
-    Callback,
-    CancelEpochException,
-    CancelFitException,
-    show_figure,
-)
+from fastloop.callback.core import Callback, CancelEpochException, CancelFitException
 from fastloop.callback.recorder import LossHistory, Recorder, SmoothenValue, find_recorder
+from fastloop.core import show_figure
 from fastloop.metrics import accuracy
 from fastloop.optimizer import SGD, Adam, OptimWrapper
 from fastloop.runner import Runner

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 
 from fastloop.callback import core
 from fastloop.callback.core import Callback, TraceCallback, events, phases
-from fastloop.runner import Runner, TrainEvalCallback, first_loss
+from fastloop.first_batch import first_loss
+from fastloop.runner import Runner, TrainEvalCallback
 
 TRAIN = ('begin_batch after_pred after_loss begin_backward after_backward begin_step after_step '
          'after_batch').split()

@@ -17,10 +17,11 @@ import torch
 import fastloop.train  # noqa: F401 (it gives the learner its verbs)
 from fastloop.callback.core import Callback
 from fastloop.callback.logger import CSVLogger
-from fastloop.callback.tracker import SaveModelCallback
+from fastloop.callback.save import SaveModelCallback
 from fastloop.data.external import URLs, untar_data
 from fastloop.learner import Learner
-from fastloop.metrics import accuracy, error_rate
+from fastloop.metric_functions import error_rate
+from fastloop.metrics import accuracy
 from fastloop.torch_core import set_seed
 from fastloop.vision import models
 from fastloop.vision.data import ImageDataBunch
@@ -124,7 +125,7 @@ def weights(site, tmp_path, monkeypatch):
     torch.save(resnet34().state_dict(), buffer)
     (site[0]/'resnet34-b627a593.pth').write_bytes(buffer.getvalue())
     digest = hashlib.sha256(buffer.getvalue()).hexdigest()
-    monkeypatch.setitem(models._published, 'resnet34', ('resnet34-b627a593.pth', digest))
+    monkeypatch.setitem(models.published_weights, 'resnet34', ('resnet34-b627a593.pth', digest))
     monkeypatch.setenv('FASTLOOP_WEIGHTS', site[1])
     return torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
 

@@ -105,7 +105,7 @@ def test_cancelled_batches_are_not_counted():
         def begin_batch(self):
             if self.iter == 1: raise CancelBatchException
     stats = AvgStatsCallback([accuracy], silent=True)
-    with patch('fastloop.metrics.AvgStats.accumulate') as accumulate:
+    with patch('fastloop.callback.stats.AvgStats.accumulate') as accumulate:
         Runner([stats, Skip]).fit(1, learner())
     assert accumulate.call_count == 4  # of six batches
     Runner([stats, Skip]).fit(1, learner())

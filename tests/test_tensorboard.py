@@ -27,7 +27,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from torch.utils.tensorboard import SummaryWriter
 
-from fastloop.callback import tensorboard as tb
+from fastloop import event_files
 from fastloop.callback.core import (
     Callback,
     CancelEpochException,
@@ -36,20 +36,23 @@ from fastloop.callback.core import (
     CancelTrainException,
 )
 from fastloop.callback.recorder import Recorder
-from fastloop.callback.tensorboard import (
-    TensorBoardCallback,
-    add_model_graph,
-    copy_to_trace,
-    read_labels,
-    read_scalars,
-    tile_images,
-    weight_image,
-)
+from fastloop.callback.tensorboard import TensorBoardCallback
 from fastloop.data.bunch import DataBunch
+from fastloop.event_files import EventFiles, read_scalars
 from fastloop.learner import Learner
 from fastloop.metrics import accuracy
 from fastloop.optimizer import SGD
 from fastloop.runner import Runner
+from fastloop.summaries import (
+    add_model_graph,
+    answer_table,
+    bare_model,
+    copy_to_trace,
+    picture_grid,
+    read_labels,
+    tile_images,
+    weight_image,
+)
 
 EVERYTHING = dict(histogram_freq=1, write_grads=True, write_images=True, embeddings_freq=1,
                   log_preds=True)
@@ -64,7 +67,7 @@ def quick(monkeypatch):
     def new_second(folder):
         clock[0] += 1
     real = time.time
-    monkeypatch.setattr(tb, '_new_second', new_second)
+    monkeypatch.setattr(event_files, 'new_second', new_second)
     from tensorboard.summary.writer import event_file_writer
     fake = SimpleNamespace(**{k: getattr(time, k) for k in ('sleep', 'monotonic')},
                            time=lambda: max(real(), clock[0] + .5))
@@ -402,7 +405,7 @@ def test_parallel_and_compiled_models_are_unwrapped():
     model = Net()
     compiled = nn.Module()
     compiled._orig_mod = nn.DataParallel(model)
-    assert tb._bare(compiled) is model and tb._bare(model) is model
+    assert bare_model(compiled) is model and bare_model(model) is model
 
 
 # ---- images --------------------------------------------------------------------------------------
@@ -465,16 +468,16 @@ def test_what_the_model_says(tmp_path):
 
 def test_tables_are_about_classes_only():
     pred, targets = torch.eye(3), torch.tensor([0, 2, 1])
-    table = tb._as_table(pred, targets, ['a|b', 'c\nd', 'e'])
+    table = answer_table(pred, targets, ['a|b', 'c\nd', 'e'])
     assert table.splitlines()[2:] == [r'| a\|b | a\|b |', '| e | c d |', '| c d | e |']
-    assert tb._as_table(pred[:, 0], targets, None) is None
-    assert tb._as_table(pred, targets.float(), None) is None
-    assert tb._as_table(None, targets, None) is None
-    ignored = tb._as_table(pred, torch.tensor([-100, 0, 1]), ['a', 'b', 'c'])
+    assert answer_table(pred[:, 0], targets, None) is None
+    assert answer_table(pred, targets.float(), None) is None
+    assert answer_table(None, targets, None) is None
+    ignored = answer_table(pred, torch.tensor([-100, 0, 1]), ['a', 'b', 'c'])
     assert ignored.splitlines()[2] == '| -100 | a |'
-    assert tb._as_pictures(torch.rand(4, 7)) is None
-    assert tb._as_pictures(torch.rand(4, 2, 3, 3)) is None
-    assert tb._as_pictures(torch.randint(255, (4, 3, 5, 5))).shape == (3, 11, 11)
+    assert picture_grid(torch.rand(4, 7)) is None
+    assert picture_grid(torch.rand(4, 2, 3, 3)) is None
+    assert picture_grid(torch.randint(255, (4, 3, 5, 5))).shape == (3, 11, 11)
 
 
 # ---- embeddings ----------------------------------------------------------------------------------
@@ -536,11 +539,11 @@ def test_a_model_without_embeddings_has_none_to_write(tmp_path):
 # ---- arguments -----------------------------------------------------------------------------------
 @pytest.mark.parametrize('given, error, text', [
     (dict(write_grads=True), ValueError, 'write_grads=True needs histogram_freq above 0'),
-    (dict(histogram_freq=-1), ValueError, 'histogram_freq is 0 or more, not -1'),
-    (dict(embeddings_freq=-2), ValueError, 'embeddings_freq is 0 or more, not -2'),
-    (dict(every=-1), ValueError, 'every is 0 or more'),
-    (dict(every=.5), TypeError, 'every is a whole number, not 0.5'),
-    (dict(n_preds=True), TypeError, 'n_preds'),
+    (dict(histogram_freq=-1), ValueError, 'histogram_freq=-1 must be .* of 0 or more'),
+    (dict(embeddings_freq=-2), ValueError, 'embeddings_freq=-2 must be .* of 0 or more'),
+    (dict(every=-1), ValueError, 'every=-1 must be .* of 0 or more'),
+    (dict(every=.5), ValueError, 'every=0.5 must be a whole number'),
+    (dict(n_preds=True), ValueError, 'n_preds'),
     (dict(learn='./logs'), TypeError, "log_dir='./logs'")])
 def test_bad_arguments(given, error, text):
     with pytest.raises(error, match=text): TensorBoardCallback(**given)
@@ -718,7 +721,8 @@ def test_faults(tmp_path):
         return make(tmp_path/str(count[0]), n=2, n_valid=1)
 
     def check(learn, cb):
-        assert writer_threads() == [] and cb.files is None and cb.hooks == [] and cb.waiting == []
+        assert writer_threads() == [] and cb.files is None
+        assert cb.watch.hooks == [] and cb.numbers.waiting == []
     check_faults(fresh, lambda learn: TensorBoardCallback(write_graph=False, **EVERYTHING),
                  check=check, nth=(1,))
 
@@ -810,6 +814,28 @@ def test_what_was_written_by_the_end_of_an_epoch_survives_a_kill(tmp_path):
     losses = scalars(tmp_path/'logs'/'batches', 'batch/loss')
     assert [o[0] for o in losses][:10] == list(range(10))
     assert len(read(tmp_path/'logs').Histograms('gradients/conv.weight')) == 2
+
+
+def test_a_board_that_is_attached_while_a_fit_runs(tmp_path):
+    class Attach(Callback):
+        def after_train(self):
+            if self.run.epoch == 0: self.learn.add_cb(board)
+    learn, board = make(tmp_path), TensorBoardCallback(histogram_freq=1, write_grads=True)
+    for _ in range(2):
+        learn.fit(3, .1, cbs=Attach())
+        learn.remove_cb(board)
+    found = read_scalars(tmp_path/'logs')
+    assert writer_threads() == [] and found['batch/loss'][0][-1] > 10
+
+
+def test_both_files_are_open_or_none(tmp_path, monkeypatch):
+    (tmp_path/'logs').mkdir()
+    (tmp_path/'logs'/'batches').write_text('a file')
+    files = EventFiles(tmp_path/'logs')
+    with pytest.raises(OSError): files.open()
+    assert not files.is_open and not files.writers and writer_threads() == []
+    files.close()
+    files.end()
 
 
 def test_files_of_one_second_do_not_share_it(tmp_path, monkeypatch):

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fastloop.adapters.fastai2 import Hypers, LearnView, OptView, translated, view_wanted
+from fastloop.adapters.miniai import MiniaiView
 from fastloop.callback.core import (
     Callback,
     CancelBatchException,
@@ -20,20 +22,7 @@ from fastloop.callback.core import (
     TraceCallback,
     UnknownEvent,
     as_callback,
-    dialect_of,
-    foreign_names,
-)
-from fastloop.callback.views import (
-    FastaiV2,
-    Hypers,
-    LearnView,
-    MiniaiView,
-    OptView,
-    View,
-    names_table,
-    translated,
-    view_kind,
-    view_names,
+    written_for,
 )
 from fastloop.data.bunch import DataBunch
 from fastloop.learner import BasicLearner, Learner
@@ -149,17 +138,17 @@ class Real(FastaiBase):
 
 
 @pytest.mark.parametrize('cls, name', [
-    (V2Style, 'fastai v2'), (Marked, 'fastai v2'), (Native, 'native'), (MiniOurs, 'miniai'),
+    (V2Style, 'fastai v2'), (Marked, 'fastai v2'), (Native, 'fastloop'), (MiniOurs, 'miniai'),
     (Mini, 'miniai'), (MiniCleanup, 'miniai'), (MiniAfterPredict, 'miniai'), (Real, 'fastai v2'),
-    (PlainV2, 'fastai v2'), (PlainNative, 'native')])
-def test_the_dialect_of(cls, name):
-    assert dialect_of(cls()).name == name
+    (PlainV2, 'fastai v2'), (PlainNative, 'fastloop')])
+def test_which_library_a_callback_was_taken_for(cls, name):
+    assert written_for(cls()) == name
     assert as_callback(cls).__class__ is cls
 
 
 @pytest.mark.parametrize('o', [KerasLike(), V1Like(), 3, 'text', object(), nn.Linear(1, 1), Native])
-def test_not_ours_to_speak_for(o):
-    assert view_kind(o) is None
+def test_what_wants_no_view(o):
+    assert view_wanted(o) is None
 
 
 def test_fastai_is_not_imported():
@@ -204,8 +193,12 @@ def seen(make, event, func, epochs=1, order=0, **kwargs):
     return cb.res
 
 
+fields = {name: o.fset is not None for name, o in vars(LearnView).items()
+          if isinstance(o, property)}
+
+
 def test_every_name_can_be_read(make):
-    def read(cb): return {name: getattr(cb.learn, name) for name, _, _ in view_names()}
+    def read(cb): return {name: getattr(cb.learn, name) for name in fields}
     res = seen(make, 'after_batch', read)[3]
     assert (res['epoch'], res['n_epoch'], res['iter'], res['n_iter']) == (0, 1, 3, 5)
     assert (res['train_iter'], res['pct_train'], res['training']) == (4, .8, True)
@@ -217,7 +210,7 @@ def test_every_name_can_be_read(make):
     assert res['loss'].data_ptr() != res['loss_grad'].data_ptr()
     assert len(res['dl']) == 5 and len(res['dls'].train) == 5 and len(res['dls'].valid) == 2
     assert isinstance(res['opt'], OptView) and isinstance(res['model'], nn.Sequential)
-    assert isinstance(res['smooth_loss'], torch.Tensor) and res['create_mbar'] is True
+    assert isinstance(res['smooth_loss'], torch.Tensor)
 
 
 def write(cb):
@@ -226,10 +219,10 @@ def write(cb):
     values = dict(
         pred=torch.ones(1), xb=(torch.ones(3),), yb=(torch.zeros(3), torch.ones(3)), epoch=7,
         n_epoch=9, iter=4, n_iter=11, training=False, train_iter=5, pct_train=.5, dl=[1, 2],
-        logger=print, create_mbar=False, smooth_loss=torch.tensor(3.), final_record=[1],
+        logger=print, smooth_loss=torch.tensor(3.), final_record=[1],
         loss=torch.tensor(2.), loss_grad=torch.tensor(4.), loss_func=F.l1_loss)
-    for name, use, _ in view_names():
-        if 'write' in use:
+    for name, written in fields.items():
+        if written:
             kept[name] = getattr(learn, name)
             setattr(learn, name, values.get(name, kept[name]))
             found[name] = getattr(learn, name)
@@ -613,7 +606,6 @@ def test_what_was_replaced_is_put_back(make, error):
     class Replace(FastaiBase):
         def before_fit(self):
             self.learn.loss_func, self.learn.logger = F.l1_loss, rows.append
-            self.learn.create_mbar = False
 
         def after_epoch(self):
             if error: raise error('stop')
@@ -621,7 +613,7 @@ def test_what_was_replaced_is_put_back(make, error):
     loss = learn.loss_func
     with pytest.raises(error) if error else nullcontext(): learn.fit(2, cbs=[cb])
     assert learn.loss_func is loss
-    assert cb.learn.logger is not rows.append and cb.learn.create_mbar is True
+    assert cb.learn.logger is not rows.append
     assert len(rows) == (0 if error else 2)
     learn.fit(1)
 
@@ -661,7 +653,7 @@ def test_loss_is_the_clean_one_after_a_failing_backward(make):
 def test_native_runs_have_no_views(make):
     learn = make()
     learn.fit(1, cbs=[Native()])
-    assert not hasattr(learn.run, 'view_notes')
+    assert '_view_notes' not in vars(learn.run)
     assert len(learn.run.cbs) == len(learn.cbs) + 1
 
 
@@ -676,7 +668,7 @@ def test_views_work_with_a_bare_runner():
     run = Runner([Half(), Mini()])
     for _ in range(2): run.fit(1, learn)
     assert learn.opt.param_groups[0]['lr'] == .05 and run.n_iter == 5
-    assert sum(type(o).__name__ == '_Errand' for o in run.cbs) == 3
+    assert [type(o).__name__ for o in run.cbs] == ['TrainEvalCallback', 'Half', 'Mini']
 
 
 # ---- fastai's callbacks, by what they touch ------------------------------------------------------
@@ -918,7 +910,6 @@ def test_methods_of_the_learner(make):
         found['detached'] = learn.to_detach((learn.pred,), gather=False)[0].requires_grad
         found['cbs'] = [type(o).__name__ for o in learn.cbs.sorted('order')][:2]
         assert learn.dls[0] is learn.dls.train and learn.dls.n_inp == 1
-        with learn.no_logging(), learn.no_mbar(): pass
         with learn.no_bar(): pass
     seen(make, 'after_epoch', use)
     assert found['n'] == (16, 40, 'there.pth') and not found['detached']
@@ -1138,7 +1129,7 @@ def test_a_callback_of_ours_in_miniais_way(make):
 
 
 # ---- mixtures ------------------------------------------------------------------------------------
-def test_all_makes_on_one_run(make):
+def test_callbacks_of_all_libraries_on_one_run(make):
     heard = []
 
     class Nat(Callback):
@@ -1190,11 +1181,3 @@ def test_our_cancels_work_in_v2_spelling(make, cancel):
     trace = TraceCallback()
     make().fit(1, cbs=[Cancels(), trace])
     assert f'after_cancel_{cancel.phase}' in trace.events
-
-
-def test_tables_come_from_the_code():
-    table = names_table()
-    assert '| train_iter | read, write |' in table and '| x | read |' in table
-    assert {o[0] for o in view_names(MiniaiView)} >= {'batch', 'preds', 'epochs', 'dls', 'opt'}
-    assert issubclass(LearnView, View) and FastaiV2.name == 'fastai v2'
-    assert {'cleanup_fit', 'after_predict', 'after_create'} <= foreign_names

@@ -22,19 +22,17 @@ from torch.nn import functional as F
 from fastloop.learner import Learner
 from fastloop.torch_core import end_workers, set_seed
 from fastloop.vision import data as vision_data
-from fastloop.vision.data import (
+from fastloop.vision.data import ImageDataBunch, imagenet_stats
+from fastloop.vision.image import get_image_files, in_threads, split_items
+from fastloop.vision.models import simple_cnn
+from fastloop.vision.transform import (
     BatchTransform,
-    ImageDataBunch,
     RandomErase,
     RandomFlip,
     RandomRotate,
     RandomShift,
-    _split,
     default_tfms,
-    get_image_files,
-    imagenet_stats,
 )
-from fastloop.vision.models import simple_cnn
 
 CPU = dict(device='cpu', seed=1, num_workers=0)
 
@@ -168,15 +166,15 @@ def test_files_that_take_long_are_read_by_threads():
         seen.add(threading.get_ident())
         time.sleep(.002)
         return name.upper()
-    assert vision_data._in_threads(slow, names, 4) == [o.upper() for o in names]
+    assert in_threads(slow, names, 4) == [o.upper() for o in names]
     assert len(seen) > 2 and threading.get_ident() in seen
-    assert vision_data._in_threads(str.upper, names, 4) == [o.upper() for o in names]
-    assert vision_data._in_threads(str.upper, [], 4) == []
+    assert in_threads(str.upper, names, 4) == [o.upper() for o in names]
+    assert in_threads(str.upper, [], 4) == []
 
     def breaks(name):
         time.sleep(.002)
         if name == '150.png': raise ValueError(name)
-    with pytest.raises(ValueError, match='150.png'): vision_data._in_threads(breaks, names, 4)
+    with pytest.raises(ValueError, match='150.png'): in_threads(breaks, names, 4)
 
 
 def test_some_classes(path):
@@ -232,12 +230,12 @@ def test_bad_names_of_settings(path):
        st.floats(0, 0.99), st.integers(-5, 2**64), st.randoms())
 def test_splits(names, pct, seed, random):
     items = [(name, i % 3) for i, name in enumerate(sorted(names))]
-    train, valid = _split(items, pct, seed)
+    train, valid = split_items(items, pct, seed)
     assert not set(train) & set(valid) and sorted(train+valid) == sorted(items) and train
     assert len(valid) == min(max(int(pct*len(items)), pct > 0), len(items)-1)
     mixed = items[:]
     random.shuffle(mixed)
-    assert _split(mixed, pct, seed) == (train, valid)
+    assert split_items(mixed, pct, seed) == (train, valid)
 
 
 def test_valid_pct(path, tmp_path_factory):

@@ -14,10 +14,11 @@ from torch.nn import functional as F
 
 from fastloop.data.bunch import DataBunch
 from fastloop.learner import Learner
-from fastloop.metrics import accuracy, error_rate
+from fastloop.metric_functions import error_rate
+from fastloop.metrics import accuracy
 from fastloop.torch_core import set_seed
 from fastloop.vision import learner as vision_learner_module
-from fastloop.vision.data import ImageDataBunch, RandomFlip, imagenet_stats
+from fastloop.vision.data import ImageDataBunch, imagenet_stats
 from fastloop.vision.learner import (
     AdaptiveConcatPool2d,
     ClassificationInterpretation,
@@ -30,6 +31,7 @@ from fastloop.vision.learner import (
     vision_learner,
 )
 from fastloop.vision.models import BasicBlock, PoolFlatten, ResNet, resnet18, resnet50, simple_cnn
+from fastloop.vision.transform import RandomFlip
 
 CLASSES = ['dark', 'light', 'mixed']
 

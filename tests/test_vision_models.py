@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from fastloop.data import external
-from fastloop.data.external import ArchiveError, DownloadError
+from fastloop.data.archive import ArchiveError
+from fastloop.data.external import DownloadError
 from fastloop.vision import models
 from fastloop.vision.models import (
     BasicBlock,
@@ -319,7 +320,7 @@ def test_published_names_from_another_site(server, donor, data, home, monkeypatc
     monkeypatch.setenv('FASTLOOP_WEIGHTS', server.url+'/mirror/')
     with pytest.raises(ArchiveError, match='should begin with f37072fd47e89c5e'): resnet18(True)
     assert server.asked == ['/mirror/resnet18-f37072fd.pth'] and files(home) == []
-    monkeypatch.setitem(models._published, 'resnet18', ('resnet18-f37072fd.pth', digest))
+    monkeypatch.setitem(models.published_weights, 'resnet18', ('resnet18-f37072fd.pth', digest))
     assert torch.equal(resnet18(pretrained=True).fc.bias, donor.fc.bias)
     monkeypatch.setenv('FASTLOOP_WEIGHTS', 'http://example.com')
     with pytest.raises(ValueError, match='refused'): resnet18(pretrained=True)
@@ -327,9 +328,9 @@ def test_published_names_from_another_site(server, donor, data, home, monkeypatc
 
 
 def test_published_table():
-    for arch, (name, digest) in models._published.items():
+    for arch, (name, digest) in models.published_weights.items():
         assert name == f'{arch}-{digest[:8]}.pth' and len(digest) in (8, 64)
-    assert models._site.startswith('https://')
+    assert models.weights_site.startswith('https://')
 
 
 def test_other_classes_and_grey_images(server, donor, data):

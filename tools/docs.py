@@ -327,7 +327,7 @@ def page(nb_path, cfg, entries):
     nb.cells = [o for o in nb.cells if o.source.strip() or o.get('outputs')]
     if room.module:
         where = f'{cfg.git_url}/blob/{cfg.branch}/nbs/{nb_path.name}'
-        nb.cells.insert(0, mk_cell(f'::: {{.room}}\nRoom {room.number} · module '
+        nb.cells.insert(0, mk_cell(f'::: {{.room}}\n{room.section} · module '
                                    f'`{room.module}` · [notebook]({where})\n:::', 'markdown'))
         nb.cells.append(mk_cell(reference(room.module), 'markdown'))
     for cell in nb.cells:
@@ -347,7 +347,7 @@ def site_config(cfg):
 
 
 def sidebar():
-    "The navigation: the rooms in order, in the sections of their numbers"
+    "The navigation: the rooms in order, in the parts of the course"
     contents = [{'text': 'Home', 'href': 'index.ipynb'}]
     for room in rooms():
         if contents[-1].get('section') != room.section:

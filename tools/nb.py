@@ -8,6 +8,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
@@ -55,7 +56,7 @@ def export(nb):
     from nbdev.export import add_init, nb_export
     os.environ.pop('IN_TEST', None)  # it turns exporting off
     os.chdir(root)
-    with open(root/'.git'/'export.lock', 'w') as lock:
+    with open(Path(tempfile.gettempdir())/'fastloop-export.lock', 'w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         nb_export(nb, get_config().lib_path)
         add_init(get_config().lib_path)

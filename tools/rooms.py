@@ -7,9 +7,10 @@ from pathlib import Path
 root = Path(__file__).resolve().parent.parent
 nbs = root/'nbs'
 
-# the first digit of a room's number names its layer
-sections = {'0': 'Core', '1': 'Data', '2': 'Building blocks', '3': 'The loop', '4': 'Callbacks',
-            '5': 'Training', '6': 'Vision', '7': 'Many devices', '8': 'Keras', '9': 'All together'}
+# the first digit of a room's number names the part of the course that it belongs to
+sections = {'0': 'Toolbox', '1': 'The loop', '2': 'The learner', '3': 'Schedules',
+            '4': 'Callbacks', '5': 'Using it', '6': 'Images', '7': 'Many processes',
+            '8': 'Other libraries', '9': 'All together'}
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Room:
 
     @property
     def section(self):
-        "The name of its layer"
+        "The part of the course that it belongs to"
         return sections[self.number[0]]
 
 

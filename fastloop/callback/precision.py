@@ -14,11 +14,9 @@ from torch.amp import GradScaler
 from torch.amp.autocast_mode import is_autocast_available
 
 # %% ../../nbs/47_callback.precision.ipynb #aa250b19
-from fastloop.callback.core import (
-    Callback,
-    CancelStepException,
-)
-from ..core import check_word
+from .core import Callback, CancelStepException
+from .training import gradients
+from ..core import check_number, check_word
 from ..torch_core import map_tensors, model_device
 
 # %% ../../nbs/47_callback.precision.ipynb #4d4e3050
@@ -35,41 +33,25 @@ def _to_single(tensor):
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 # %% ../../nbs/47_callback.precision.ipynb #e75c66ee
-class _Autocast(Callback):
-    "Computes predictions and losses in 16 bits"
-    order = -15
+def _check_autocast(model, dtype):
+    "Can the device of the model do it? The kind of the device"
+    kind = model_device(model).type
+    if not is_autocast_available(kind):
+        raise ValueError(f'MixedPrecision: PyTorch has no autocast for {kind!r}')
+    if kind == 'cuda' and dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported():
+        raise ValueError('MixedPrecision: this GPU has no bfloat16, use dtype=torch.float16')
+    if dtype == torch.float16 and any(p.dtype == dtype for p in model.parameters()):
+        raise ValueError('MixedPrecision: the weights are float16; leave them in float32, '
+                         'they are the master copy: model.float()')
+    return kind
 
-    def __init__(self, learn, dtype):
-        super().__init__(learn)
-        self.dtype, self.kind, self.context, self.inside = _read_dtype(dtype), None, None, False
-
-    def begin_fit(self):
-        "Look where the model is, and whether that device can do it"
-        self.kind = model_device(self.learn.model).type
-        if not is_autocast_available(self.kind):
-            raise ValueError(f'MixedPrecision: PyTorch has no autocast for {self.kind!r}')
-        if (self.kind == 'cuda' and self.dtype == torch.bfloat16
-                and not torch.cuda.is_bf16_supported()):
-            raise ValueError('MixedPrecision: this GPU has no bfloat16, use dtype=torch.float16')
-        self.context = torch.autocast(self.kind, self.dtype)
-
-    def begin_batch(self):
-        "From here on in 16 bits"
-        self.leave()
-        self.context.__enter__()
-        self.inside = True
-
-    def after_pred(self):
-        "Outputs in 32 bits"
-        self.run.pred = map_tensors(self.run.pred, _to_single)
-
-    def leave(self):
-        "From here on as usual"
-        if self.inside: self.context.__exit__(None, None, None)
-        self.inside = False
-
-    after_loss = after_cancel_batch = after_cancel_train = after_cancel_validate = leave
-    after_cancel_epoch = after_cancel_fit = after_fit = leave
+def _check_scaling(init_scale, growth_factor, backoff_factor, growth_interval):
+    "Refuse options with which the scale cannot adapt"
+    check_number('MixedPrecision: init_scale', init_scale, above=0)
+    check_number('MixedPrecision: growth_factor', growth_factor, above=1)
+    check_number('MixedPrecision: growth_interval', growth_interval, 1, whole=True)
+    if not 0 < check_number('MixedPrecision: backoff_factor', backoff_factor) < 1:
+        raise ValueError(f'MixedPrecision: {backoff_factor=} must be between 0 and 1')
 
 # %% ../../nbs/47_callback.precision.ipynb #89f1fb6b
 class _StandIn:
@@ -88,68 +70,54 @@ class _StandIn:
         "The scaler found no overflow"
         self.finite = True
 
-class _Last(Callback):
-    "Does one job at the end of `begin_backward`, behind all other callbacks"
-    order = float('inf')
-
-    def __init__(self, job):
-        super().__init__()
-        self.begin_backward = job
+def _scale(scaler, grads, undo=False):
+    "Multiply gradients by the scale of the moment, or divide them by it"
+    if not grads: return
+    factor = scaler.scale(torch.ones((), device=grads[0].device))
+    torch._foreach_mul_(grads, factor.reciprocal() if undo else factor)
 
 # %% ../../nbs/47_callback.precision.ipynb #01c91719
-class _Scaling(_Autocast):
-    "Scales the loss, and keeps that from everybody"
-    scaling_events = 'after_backward', 'begin_step'
+class MixedPrecision(Callback):
+    """Trains in 16 bits, with weights in 32 and, for float16, a scaled loss
 
-    def __init__(self, learn, dtype, **options):
-        super().__init__(learn, dtype)
-        self.options, self.scaler, self.pending, self.last = options, None, None, None
+    Raises: ValueError if the type is not known, or an option is out of range; when the fit begins,
+    if the device has no autocast for it, or the weights are float16 themselves.
+    Source: Micikevicius et al. (2018); the names are PyTorch's and fastai v2's.
+    """
+    order = -15  # before anybody looks at loss or gradients
+    orders = {'begin_backward': float('inf')}  # the scale, behind all who change the loss
+
+    def __init__(self, learn: object = None,  # The learner
+                 dtype: object = torch.float16,  # float16 or bfloat16; also `fp16`, `bf16`
+                 init_scale: float = 2.**16,  # First factor of the loss; float16 alone has one
+                 growth_factor: float = 2.,  # Multiplies the scale if all went well for a while
+                 backoff_factor: float = 0.5,  # Multiplies the scale at an overflow
+                 growth_interval: int = 2000,  # How many steps without overflow are a while
+                 amp_mode: object = None,  # fastai v2's word for `dtype`
+                 ):
+        super().__init__(learn)
+        _check_scaling(init_scale, growth_factor, backoff_factor, growth_interval)
+        self.dtype, self.kind, self.context = _read_dtype(amp_mode or dtype), None, None
+        self.options = dict(init_scale=init_scale, growth_factor=growth_factor,
+                            backoff_factor=backoff_factor, growth_interval=growth_interval)
+        self.scaler, self.pending, self.inside, self.fitting = None, None, False, False
         self.skipped = self.in_a_row = 0
-        if self.dtype == torch.bfloat16:  # no handlers then
-            for event in self.scaling_events: setattr(self, event, None)
+        if self.dtype == torch.bfloat16:  # there is nothing to scale, so there are no handlers
+            self.begin_backward = self.after_backward = self.begin_step = None
         self.forget()
 
     def forget(self):
         "Nothing is scaled, and nothing judged"
         self.clean, self.stand_in, self.shown, self.scaled = None, None, [], False
 
-    def scale_loss(self):
-        "Multiply the loss, and the gradients that are there already"
-        if kept := self.gradients():
-            torch._foreach_mul_(kept, self.scaler.scale(torch.ones((), device=kept[0].device)))
-        self.clean, self.scaled = self.run.loss, True
-        self.run.loss = self.scaler.scale(self.run.loss)
-
-    def gradients(self):
-        "The gradients that are there"
-        return [p.grad for group in self.learn.opt.param_groups for p in group['params']
-                if p.grad is not None]
-
-    def after_backward(self):
-        "From here on, loss and gradients are the true ones"
-        if not self.scaled: return
-        self.run.loss, self.clean, self.scaled = self.clean, None, False
-        self.stand_in = _StandIn(self.learn.opt) if self.gradients() else None
-        if self.stand_in is None: return
-        self.shown.append(self.stand_in)  # the scaler knows them by their address
-        self.scaler.unscale_(self.stand_in)
-
-# %% ../../nbs/47_callback.precision.ipynb #e7d81c5a
-class _Skipping(_Scaling):
-    "Skips steps that have overflowed, and adapts the scale"
     def begin_fit(self):
-        "Make the scaler, if one is needed"
-        before = self.kind
-        super().begin_fit()
+        "See whether it can work, and make the scaler if one is needed"
+        before, self.kind = self.kind, _check_autocast(self.learn.model, self.dtype)
+        self.context = torch.autocast(self.kind, self.dtype)
         self.forget()
         if self.dtype == torch.bfloat16: return
-        if any(p.dtype == torch.float16 for p in self.learn.model.parameters()):
-            raise ValueError('MixedPrecision: the weights are float16; leave them in float32, '
-                             'they are the master copy: model.float()')
-        self.in_a_row = 0
+        self.in_a_row, self.fitting = 0, True
         if self.scaler is None or self.pending or self.kind != before: self.make_scaler()
-        self.last = _Last(self.scale_loss)
-        self.run.add_cbs(self.last)
 
     def make_scaler(self):
         "A new scaler, in the state of an older one if there is such"
@@ -157,34 +125,74 @@ class _Skipping(_Scaling):
         self.scaler, self.pending = GradScaler(self.kind, **self.options), None
         if state: self.scaler.load_state_dict(state)
 
+    def begin_batch(self):
+        "From here on in 16 bits"
+        self.leave()
+        self.context.__enter__()
+        self.inside = True
+
+    def after_pred(self):
+        "Outputs in 32 bits"
+        self.run.pred = map_tensors(self.run.pred, _to_single)
+
+    def leave(self):
+        "From here on as usual"
+        if self.inside: self.context.__exit__(None, None, None)
+        self.inside = False
+        if self.scaled:  # the backward pass was cancelled behind us
+            _scale(self.scaler, gradients(self.learn.opt), undo=True)
+            self.run.loss, self.clean, self.scaled = self.clean, None, False
+
+    after_loss = after_cancel_batch = after_cancel_train = after_cancel_validate = leave
+    after_cancel_epoch = after_cancel_fit = leave
+
+    def begin_backward(self):
+        "Multiply the loss, and the gradients that are there already"
+        _scale(self.scaler, gradients(self.learn.opt))
+        self.clean, self.scaled = self.run.loss, True
+        self.run.loss = self.scaler.scale(self.run.loss)
+
+    def after_backward(self):
+        "From here on, loss and gradients are the true ones"
+        if not self.scaled: return
+        self.run.loss, self.clean, self.scaled = self.clean, None, False
+        self.stand_in = _StandIn(self.learn.opt) if gradients(self.learn.opt) else None
+        if self.stand_in is None: return
+        self.shown.append(self.stand_in)  # the scaler knows them by their address
+        self.scaler.unscale_(self.stand_in)
+
     def begin_step(self):
         "Drop gradients that are not finite, and cancel the step"
         if self.stand_in is None: return
         fine, known = self.stand_in.judge(self.scaler), not self.shown
         if not known: self.scaler.update()
         self.shown = []
-        if fine: self.in_a_row = 0
-        else:
-            self.learn.opt.zero_grad()
-            self.skipped, self.in_a_row = self.skipped+1, self.in_a_row+1
-            if self.in_a_row == 25:
-                warnings.warn('MixedPrecision: 25 steps in a row were skipped; the gradients are '
-                              'infinite or nan at any scale', stacklevel=2)
-            raise CancelStepException
+        if not fine: self.skip()
+        self.in_a_row = 0
 
-# %% ../../nbs/47_callback.precision.ipynb #6324ba76
-def _check_scaling(init_scale, growth_factor, backoff_factor, growth_interval):
-    "Refuse options with which the scale cannot adapt"
-    for name, value, good, rule in (
-            ('init_scale', init_scale, init_scale > 0, 'above 0'),
-            ('growth_factor', growth_factor, growth_factor > 1, 'above 1'),
-            ('backoff_factor', backoff_factor, 0 < backoff_factor < 1, 'between 0 and 1'),
-            ('growth_interval', growth_interval, growth_interval >= 1, '1 or more')):
-        if not good: raise ValueError(f'MixedPrecision: {name}={value!r} must be {rule}')
+    def skip(self):
+        """Cancel a step, and say so if that goes on and on
 
-# %% ../../nbs/47_callback.precision.ipynb #c62da79d
-class _Kept(_Skipping):
-    "Keeps its state for a checkpoint"
+        Raises: CancelStepException
+        """
+        self.learn.opt.zero_grad()
+        self.skipped, self.in_a_row = self.skipped+1, self.in_a_row+1
+        if self.in_a_row == 25:
+            warnings.warn('MixedPrecision: 25 steps in a row were skipped; the gradients are '
+                          'infinite or nan at any scale', stacklevel=3)
+        raise CancelStepException
+
+    def after_fit(self):
+        "Leave nothing behind but the scale that was found"
+        self.leave()
+        self.forget()
+        self.fitting = False
+
+    @property
+    def scale(self) -> float:  # 1 if nothing is scaled; reading it waits for the device
+        "The factor of the loss"
+        return 1. if self.scaler is None else self.scaler.get_scale()
+
     def state_dict(self) -> dict:  # Plain numbers
         "Everything needed to go on elsewhere"
         scaler = self.pending if self.scaler is None else self.scaler.state_dict()
@@ -195,39 +203,5 @@ class _Kept(_Skipping):
         "Go on from where `state` was taken"
         self.skipped, self.in_a_row = state['skipped'], state['in_a_row']
         self.pending = state['scaler']
-        running, self.scaler = self.scaler is not None and self.last is not None, None
+        running, self.scaler = self.scaler is not None and self.fitting, None
         if running: self.make_scaler()
-
-# %% ../../nbs/47_callback.precision.ipynb #1c42a657
-class MixedPrecision(_Kept):
-    """Trains in 16 bits, with weights in 32 and, for float16, a scaled loss
-
-    Raises: ValueError if the type is not known, or an option is out of range; when the fit begins,
-    if the device has no autocast for it, or the weights are float16 themselves.
-    Source: Micikevicius et al. (2018); the names are PyTorch's and fastai v2's.
-    """
-    def __init__(self, learn: object = None,  # The learner
-                 dtype: object = torch.float16,  # float16 or bfloat16; also `fp16`, `bf16`
-                 init_scale: float = 2.**16,  # First factor of the loss; float16 alone has one
-                 growth_factor: float = 2.,  # Multiplies the scale if all went well for a while
-                 backoff_factor: float = 0.5,  # Multiplies the scale at an overflow
-                 growth_interval: int = 2000,  # How many steps without overflow are a while
-                 amp_mode: object = None,  # fastai v2's word for `dtype`
-                 ):
-        _check_scaling(init_scale, growth_factor, backoff_factor, growth_interval)
-        super().__init__(learn, amp_mode or dtype, init_scale=init_scale,
-                         growth_factor=growth_factor, backoff_factor=backoff_factor,
-                         growth_interval=growth_interval)
-
-    @property
-    def scale(self) -> float:  # 1 if nothing is scaled; reading it waits for the device
-        "The factor of the loss"
-        return 1. if self.scaler is None else self.scaler.get_scale()
-
-    def after_fit(self):
-        "Leave nothing behind but the scale that was found"
-        self.leave()
-        if self.clean is not None: self.run.loss = self.clean
-        if self.last is not None: self.run.remove_cbs(self.last)
-        self.last = None
-        self.forget()

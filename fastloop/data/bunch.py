@@ -14,17 +14,19 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from .load import TensorLoader, _as_tensor, _check_int, _check_tensors
-from ..torch_core import default_device, find_bs, rng_state, set_rng_state, to_device
+from ..core import check_number
+from .load import TensorLoader, as_tensor, check_tensors
+from fastloop.torch_core import (
+    count_batches,
+    default_device,
+    find_bs,
+    rng_state,
+    set_rng_state,
+    to_device,
+)
 
 # %% ../../nbs/12_data.bunch.ipynb #616cb353
 _arrays = (torch.Tensor, np.ndarray)
-
-
-def _length(dl):
-    "How many batches `dl` has, `None` for a stream that cannot tell"
-    try: return len(dl)
-    except TypeError: return None
 
 
 def _check_loader(name, dl):
@@ -40,7 +42,7 @@ def _check_loader(name, dl):
     if dl is None or isinstance(dl, (str, bytes, dict, set)) or not hasattr(dl, '__iter__'):
         hint = ': for data sets use DataBunch.create' if hasattr(dl, '__getitem__') else ''
         raise TypeError(f'{name} must be a loader of batches (xb, yb), got a {kind}{hint}')
-    if _length(dl) == 0:
+    if count_batches(dl) == 0:
         raise ValueError(f'{name} is empty, it has 0 batches: give it at least one item, and with '
                          'drop_last a batch size no larger than the data set')
 
@@ -126,56 +128,54 @@ def _make_loader(name, ds, bs, shuffle, num_workers, device, seed):
                       generator=torch.Generator().manual_seed(seed % 2**63))
 
 # %% ../../nbs/12_data.bunch.ipynb #f40a3018
-class _Facts:
-    "What can be read off a `train_dl` and a `valid_dl`"
+def _batch_size(dl):
+    "How many items a batch of `dl` has, `None` where it cannot be told"
+    for owner in (dl, getattr(dl, 'batch_sampler', None)):
+        for name in ('bs', 'batch_size'):
+            size = getattr(owner, name, None)
+            if isinstance(size, numbers.Integral): return int(size)
+    return find_bs(dl[0]) if isinstance(dl, (list, tuple)) else None
 
-    @property
-    def train_ds(self):  # `None` where the loader does not say
-        "The data set that training batches come from."
-        return getattr(self.train_dl, 'dataset', None)
 
-    @property
-    def valid_ds(self):  # `None` where there is none
-        "The data set that validation batches come from."
-        return getattr(self.valid_dl, 'dataset', None)
-
-    @property
-    def classes(self):  # names, in the order of the labels; `None` where the data set has none
-        "The names of the classes."
-        return getattr(_owner(self.train_ds), 'classes', None)
-
-    @property
-    def bs(self) -> int | None:  # items; `None` where it cannot be told
-        "The size of a training batch."
-        dl = self.train_dl
-        for owner in (dl, getattr(dl, 'batch_sampler', None)):
-            for name in ('bs', 'batch_size'):
-                if isinstance(getattr(owner, name, None), numbers.Integral):
-                    return int(getattr(owner, name))
-        return find_bs(dl[0]) if isinstance(dl, (list, tuple)) else None
-
-    def __repr__(self):
-        def told(dl): return 'batches' if _length(dl) is None else f'{len(dl)} batches'
-        valid = 'none' if self.valid_dl is None else told(self.valid_dl)
-        return (f'{type(self).__name__}(train: {told(self.train_dl)} of {self.bs}, valid: {valid}, '
-                f'c={self.c}, device={self.device}, path={str(self.path)!r})')
+def _told(dl):
+    "How many batches `dl` has, in words"
+    if dl is None: return 'none'
+    return 'batches' if count_batches(dl) is None else f'{len(dl)} batches'
 
 # %% ../../nbs/12_data.bunch.ipynb #b41ff3ba
 def _ready_pair(names, x, y):
     "A data set of `x` and `y` in the types that training asks for"
     def ready(name, data):
-        t = _as_tensor(name, data)
+        t = as_tensor(name, data)
         is_double = t.dtype == torch.float64 and not isinstance(data, torch.Tensor)
         return t.float() if is_double else t
     pair = [ready(name, data) for name, data in zip(names, (x, y))]
-    _check_tensors(pair, names)
+    check_tensors(pair, names)
     y = pair[1]
     whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
     return TensorDataset(pair[0], y.long() if whole else y)
 
-# %% ../../nbs/12_data.bunch.ipynb #e7c70c67
-class _FromDataSets:
-    "Makes a bunch of two data sets"
+# %% ../../nbs/12_data.bunch.ipynb #5e0d4b2c
+class DataBunch:
+    """A training loader, a validation loader, and what a training loop has to know about them.
+
+    Raises: ValueError for a loader without batches, TypeError for something that is no loader.
+    Source: fastai v1 and the course's `DataBunch`.
+    """
+
+    def __init__(
+        self,
+        train_dl: Iterable,  # loader: goes through batches `(xb, yb)`, again and again
+        valid_dl: Iterable | None = None,  # the same for validation, `None` for no validation
+        c: int | None = None,  # outputs a model needs, `None`: asked from the data
+        device: torch.device | str | None = None,  # where batches go, `None`: `default_device()`
+        path: str | Path = '.',  # folder for what belongs to the data
+    ):
+        _check_loader('train_dl', train_dl)
+        if valid_dl is not None: _check_loader('valid_dl', valid_dl)
+        self.train_dl, self.valid_dl, self.path = train_dl, valid_dl, Path(path)
+        self.device = default_device() if device is None else torch.device(device)
+        self.c = _infer_c(self.train_ds) if c is None else c
 
     @classmethod
     def create(
@@ -194,19 +194,16 @@ class _FromDataSets:
 
         Raises: ValueError if a size is below 1 or a data set is empty, TypeError if it is none.
         """
-        bs = _check_int('bs', bs, 1)
-        valid_bs = 2*bs if valid_bs is None else _check_int('valid_bs', valid_bs, 1)
-        num_workers = _check_int('num_workers', num_workers, 0)
+        bs = check_number('bs', bs, 1, whole=True)
+        valid_bs = check_number('valid_bs', 2*bs if valid_bs is None else valid_bs, 1, whole=True)
+        num_workers = check_number('num_workers', num_workers, 0, whole=True)
         device = default_device() if device is None else torch.device(device)
-        seed = int(torch.randint(2**62, ())) if seed is None else _check_int('seed', seed)
+        if seed is None: seed = int(torch.randint(2**62, ()))
+        seed = check_number('seed', seed, whole=True)
         how = dict(num_workers=num_workers, device=device, seed=seed)
         train_dl = _make_loader('train_ds', train_ds, bs, True, **how)
         valid_dl = _make_loader('valid_ds', valid_ds, valid_bs, False, **how)
         return cls(train_dl, valid_dl, c, device, path)
-
-# %% ../../nbs/12_data.bunch.ipynb #5e0d4b2c
-class _FromTensors:
-    "Makes a bunch of four tensors; `create` is given by the other parent"
 
     @classmethod
     def from_tensors(
@@ -233,28 +230,6 @@ class _FromTensors:
         if x_valid is not None: valid_ds = _ready_pair(['x_valid', 'y_valid'], x_valid, y_valid)
         return cls.create(train_ds, valid_ds, bs, valid_bs, 0, device, seed, c, path)
 
-# %% ../../nbs/12_data.bunch.ipynb #4c0ea2d4
-class DataBunch(_Facts, _FromDataSets, _FromTensors):
-    """A training loader, a validation loader, and what a training loop has to know about them.
-
-    Raises: ValueError for a loader without batches, TypeError for something that is no loader.
-    Source: fastai v1 and the course's `DataBunch`.
-    """
-
-    def __init__(
-        self,
-        train_dl: Iterable,  # loader: goes through batches `(xb, yb)`, again and again
-        valid_dl: Iterable | None = None,  # the same for validation, `None` for no validation
-        c: int | None = None,  # outputs a model needs, `None`: asked from the data
-        device: torch.device | str | None = None,  # where batches go, `None`: `default_device()`
-        path: str | Path = '.',  # folder for what belongs to the data
-    ):
-        _check_loader('train_dl', train_dl)
-        if valid_dl is not None: _check_loader('valid_dl', valid_dl)
-        self.train_dl, self.valid_dl, self.path = train_dl, valid_dl, Path(path)
-        self.device = default_device() if device is None else torch.device(device)
-        self.c = _infer_c(self.train_ds) if c is None else c
-
     def one_batch(
         self,
         train: bool = True,  # from the training loader?
@@ -266,3 +241,28 @@ class DataBunch(_Facts, _FromDataSets, _FromTensors):
         dl = self.train_dl if train else self.valid_dl
         if dl is None: raise ValueError('valid_dl is None: there is no validation batch')
         return to_device(_look(dl), self.device)
+
+    @property
+    def train_ds(self) -> Dataset | None:  # `None` where the loader does not say
+        "The data set that training batches come from."
+        return getattr(self.train_dl, 'dataset', None)
+
+    @property
+    def valid_ds(self) -> Dataset | None:  # `None` where there is none
+        "The data set that validation batches come from."
+        return getattr(self.valid_dl, 'dataset', None)
+
+    @property
+    def classes(self) -> list | None:  # in the order of the labels; `None` where there are none
+        "The names of the classes."
+        return getattr(_owner(self.train_ds), 'classes', None)
+
+    @property
+    def bs(self) -> int | None:  # items; `None` where it cannot be told
+        "The size of a training batch."
+        return _batch_size(self.train_dl)
+
+    def __repr__(self):
+        return (f'{type(self).__name__}(train: {_told(self.train_dl)} of {self.bs}, '
+                f'valid: {_told(self.valid_dl)}, c={self.c}, device={self.device}, '
+                f'path={str(self.path)!r})')

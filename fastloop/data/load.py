@@ -7,13 +7,14 @@ __all__ = ['TensorLoader']
 
 # %% ../../nbs/11_data.load.ipynb #e4e0c6af
 import hashlib
-import numbers
 from copy import copy
 from itertools import chain
 
 import numpy as np
 import torch
 from torch.utils.data import TensorDataset
+
+from ..core import check_number
 
 # %% ../../nbs/11_data.load.ipynb #15746c64
 def _epoch_seed(seed, epoch):
@@ -22,7 +23,7 @@ def _epoch_seed(seed, epoch):
     return int.from_bytes(digest, 'little')
 
 
-def _epoch_order(n, seed, epoch):
+def epoch_order(n, seed, epoch):
     "The order of `n` items in `epoch`: a function of `seed` and `epoch` and of nothing else"
     return torch.randperm(n, generator=torch.Generator().manual_seed(_epoch_seed(seed, epoch)))
 
@@ -44,7 +45,7 @@ def _cut(tensors, order, bs, start, stop, most=2**19):
         yield from zip(*[part.unsafe_split(bs) for part in parts])
 
 # %% ../../nbs/11_data.load.ipynb #1090056b
-def _check_tensors(tensors, names):
+def check_tensors(tensors, names):
     "Refuse tensors that cannot be cut into batches together"
     if not tensors: raise ValueError('tensors is empty: give at least one tensor')
     for name, t in zip(names, tensors):
@@ -54,16 +55,8 @@ def _check_tensors(tensors, names):
         raise ValueError(f'tensors must have one length: {told} items')
     if len(tensors[0]) == 0: raise ValueError(f'{names[0]} is empty: give at least one item')
 
-
-def _check_int(name, value, least=None):
-    "`value` as an int of at least `least`"
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if whole and (least is None or value >= least): return int(value)
-    raise ValueError(f'{name} must be an integer{"" if least is None else f" of {least} or more"}, '
-                     f'got {value!r}')
-
 # %% ../../nbs/11_data.load.ipynb #4890e979
-def _as_tensor(name, data):
+def as_tensor(name, data):
     "`data` as a tensor without a graph, sharing its memory where that is safe"
     if isinstance(data, torch.Tensor): return data.detach() if data.requires_grad else data
     try:
@@ -79,8 +72,8 @@ def _as_tensor(name, data):
 def _ready(tensors, device):
     "`tensors` checked, and moved to `device` if there is one"
     names = [f'tensors[{i}]' for i in range(len(tensors))]
-    tensors = [_as_tensor(name, t) for name, t in zip(names, tensors)]
-    _check_tensors(tensors, names)
+    tensors = [as_tensor(name, t) for name, t in zip(names, tensors)]
+    check_tensors(tensors, names)
     return tuple(tensors if device is None else [t.to(device) for t in tensors])
 
 # %% ../../nbs/11_data.load.ipynb #8cca9618
@@ -93,8 +86,28 @@ class _Place:
     def next_epoch(self): self.epoch, self.position, self.begun = self.epoch + 1, 0, False
 
 # %% ../../nbs/11_data.load.ipynb #fa752bd1
-class _Placed:
-    "A loader that keeps the place of its newest pass; `_batches(place)` makes the batches"
+def _saved_place(state, loader):
+    "Seed, epoch and position that `state` asks `loader` to go on from"
+    missing = [key for key in ('seed', 'epoch', 'position') if key not in state]
+    if missing: raise ValueError(f'state lacks {missing}, it has {list(state)}')
+    epoch, position = [check_number(f'state[{key!r}]', state[key], 0, whole=True)
+                       for key in ('epoch', 'position')]
+    for key in ('shuffle', 'n', 'bs') if position else ('shuffle',):
+        mine, other = getattr(loader, key), state.get(key, getattr(loader, key))
+        if other != mine: raise ValueError(f'state has {key}={other}, the loader {key}={mine}')
+    if position > len(loader):
+        raise ValueError(f'state has position={position}, the loader {len(loader)} batches')
+    if not loader.shuffle: return loader.seed, epoch, position
+    return check_number("state['seed']", state['seed'], whole=True), epoch, position
+
+# %% ../../nbs/11_data.load.ipynb #99fd17c6
+class Resumable:
+    """A loader whose place can be saved; `_batches(place)` makes the batches.
+
+    It has `seed`, `shuffle`, `n` items, `bs` of them a batch, and a length.
+    """
+
+    def __init__(self): self._place = _Place()
 
     @property
     def epoch(self) -> int:  # 0-based
@@ -107,7 +120,7 @@ class _Placed:
         return self._place.position
 
     def __iter__(self):
-        if self._place.begun: self._place = _Place(self._place.epoch + 1)
+        self.end_epoch()
         self._place.begun = True
         return self._batches(self._place)
 
@@ -116,7 +129,7 @@ class _Placed:
         epoch: int,  # 0-based
     ):
         "Let the next pass be the whole of `epoch`."
-        self._place = _Place(_check_int('epoch', epoch, least=0))
+        self._place = _Place(check_number('epoch', epoch, 0, whole=True))
 
     def end_epoch(self):
         "Give up what is left of an epoch that was begun: the place is then the next one's start."
@@ -129,10 +142,6 @@ class _Placed:
             for batch in chain(self, self): return batch  # nothing left? then the next epoch's
             raise ValueError('the loader has no batch to look at')
         finally: self._place = kept
-
-# %% ../../nbs/11_data.load.ipynb #afb8a4a8
-class _Resumable(_Placed):
-    "A loader whose place can be saved; it has `seed`, `shuffle`, `n`, `bs` and a length"
 
     def state_dict(self) -> dict:  # plain values: seed, epoch, position, n, bs, shuffle
         "The place of the newest pass, to be stored."
@@ -147,20 +156,11 @@ class _Resumable(_Placed):
 
         Raises: ValueError if `state` does not belong to such a loader; then nothing is changed.
         """
-        missing = [key for key in ('seed', 'epoch', 'position') if key not in state]
-        if missing: raise ValueError(f'state lacks {missing}, it has {list(state)}')
-        epoch, position = [_check_int(f'state[{key!r}]', state[key], 0)
-                           for key in ('epoch', 'position')]
-        for key in ('shuffle', 'n', 'bs') if position else ('shuffle',):
-            mine, other = getattr(self, key), state.get(key, getattr(self, key))
-            if other != mine: raise ValueError(f'state has {key}={other}, the loader {key}={mine}')
-        if position > len(self):
-            raise ValueError(f'state has position={position}, the loader {len(self)} batches')
-        seed = _check_int("state['seed']", state['seed']) if self.shuffle else self.seed
-        self.seed, self._place = seed, _Place(epoch, position)
+        self.seed, epoch, position = _saved_place(state, self)
+        self._place = _Place(epoch, position)
 
 # %% ../../nbs/11_data.load.ipynb #bc637d4e
-class TensorLoader(_Resumable):
+class TensorLoader(Resumable):
     """Batches of tensors that are in memory, shuffled anew each epoch and cut by index.
 
     Raises: ValueError if `bs` is below 1, or the tensors are none, empty or of different lengths.
@@ -175,12 +175,14 @@ class TensorLoader(_Resumable):
         device: torch.device | str | None = None,  # the data is moved there, once; `None`: stays
         seed: int | None = None,  # decides every order; `None`: drawn once from torch's generator
     ):
-        self.bs, self.shuffle, self.drop_last = _check_int('bs', bs, 1), shuffle, drop_last
+        super().__init__()
+        self.bs, self.shuffle = check_number('bs', bs, 1, whole=True), shuffle
+        self.drop_last = drop_last
         self.tensors = _ready(tensors, device)
         self.n, self.device = len(self.tensors[0]), self.tensors[0].device
-        self.seed = None if seed is None else _check_int('seed', seed)
+        self.seed = None if seed is None else check_number('seed', seed, whole=True)
         if seed is None and shuffle: self.seed = int(torch.randint(2**62, ()))
-        self.dataset, self._place = TensorDataset(*self.tensors), _Place()
+        self.dataset = TensorDataset(*self.tensors)
 
     def __len__(self): return self.n//self.bs if self.drop_last else -(-self.n//self.bs)
 
@@ -188,7 +190,7 @@ class TensorLoader(_Resumable):
 
     def _batches(self, place):
         order = None
-        if self.shuffle: order = _epoch_order(self.n, self.seed, place.epoch).to(self.device)
+        if self.shuffle: order = epoch_order(self.n, self.seed, place.epoch).to(self.device)
         start, stop = place.position*self.bs, min(self.n, len(self)*self.bs)
         for batch in _cut(self.tensors, order, self.bs, start, stop):
             place.position += 1

@@ -448,7 +448,7 @@ def test_activations_have_the_values_of_keras():
         torch.testing.assert_close(function(t), theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_a_learner_finds_the_dialect_by_itself():
+def test_a_learner_finds_the_adapter_by_itself():
     program = '''
 import torch
 from torch import nn

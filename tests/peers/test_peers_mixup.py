@@ -11,7 +11,8 @@ from conftest import assert_same, fit_fastai, fit_fastloop
 from torch import nn
 from torch.nn import functional as F
 
-from fastloop.callback.mixup import CutMix, LabelSmoothingCrossEntropy, MixUpCallback, MixUpLoss
+from fastloop.callback.cutmix import CutMix, LabelSmoothingCrossEntropy
+from fastloop.callback.mixup import MixUpCallback, MixUpLoss
 
 theirs = pytest.importorskip('fastai.callback.mixup', reason='installed by `make test-peers`')
 losses = pytest.importorskip('fastai.losses', reason='installed by `make test-peers`')
