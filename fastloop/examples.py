@@ -35,6 +35,7 @@ def line(n_batches: int = 40,  # batches to train on
 # %% ../nbs/66_examples.ipynb #9d63506b
 def fashion(n: int = 5000,  # pictures to train on
             bs: int = 64,  # pictures a batch
+            valid_bs: int = None,  # pictures a batch of the validation set; `None`: twice `bs`
             hidden: int = 50,  # units between input and output
             seed: int = 0,  # of the choice, of the order, and of the first weights
             ) -> tuple:  # the `DataBunch`, and the network, an `nn.Sequential`
@@ -44,7 +45,7 @@ def fashion(n: int = 5000,  # pictures to train on
     x_valid, y_valid, _ = image_folder_tensors(path/'valid')
     chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n]
     data = DataBunch.from_tensors(x[chosen][:, None]/255, y[chosen], x_valid[:, None]/255, y_valid,
-                                  bs=bs, seed=seed, device='cpu')
+                                  bs=bs, valid_bs=valid_bs, seed=seed, device='cpu')
     data.train_ds.classes = classes
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, hidden), nn.ReLU(),

@@ -48,15 +48,23 @@ def site():
 
 
 def public_definitions(module):
-    "The public classes and functions of a module, its public methods too: name -> line"
+    "What a module offers: its classes and functions, and their public methods: name -> line"
     file, found = Path(import_module(module).__file__), {}
+    offered = import_module(module).__all__
     for node in ast.parse(file.read_text(encoding='utf-8')).body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith('_'):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name in offered:
             found[node.name] = node.lineno
             for o in node.body if isinstance(node, ast.ClassDef) else []:
                 if isinstance(o, ast.FunctionDef) and not o.name.startswith('_'):
                     found.setdefault(f'{node.name}.{o.name}', o.lineno)
     return file, found
+
+
+def test_the_reference_lists_the_methods_of_a_class():
+    learner = public_definitions('fastloop.learner')[1]
+    assert {'Learner.fit', 'Learner.get_preds', 'Learner.save', 'Learner.freeze'} <= set(learner)
+    data = public_definitions('fastloop.data.bunch')[1]
+    assert {'DataBunch.create', 'DataBunch.from_tensors', 'DataBunch.one_batch'} <= set(data)
 
 
 @pytest.mark.parametrize('room', [o for o in rooms.rooms() if o.module], ids=lambda o: o.module)
