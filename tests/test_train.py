@@ -357,3 +357,12 @@ def test_clipping_clips():
             norms.append(torch.stack([p.grad.norm() for p in self.model.parameters()]).norm())
     make().clip_grad(.05).fit(1, .01, cbs=Norm)
     assert max(norms) <= .05 + 1e-5 and len(norms) == 7
+
+
+@pytest.mark.parametrize('verb', ['fit_one_cycle', 'fit_flat_cos', 'fit_sgdr', 'fine_tune'])
+def test_verbs_show_what_they_pass_on_and_refuse_what_fit_does_not_know(verb):
+    names = inspect.signature(getattr(Learner, verb)).parameters
+    assert {'reset_opt', 'resume', 'callbacks'} <= set(names) and 'kwargs' not in names
+    kwargs = dict(n_cycles=1, cycle_len=1) if verb == 'fit_sgdr' else dict(epochs=1)
+    with pytest.raises(TypeError, match='reset_otp'):
+        getattr(make(groups=2), verb)(**kwargs, reset_otp=True)
