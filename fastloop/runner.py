@@ -113,7 +113,8 @@ class Callbacks:
     def _bind(self, new=()):
         "Introduce the new ones, then look up, once, who answers which event"
         known = self.__dict__.setdefault('_adapters', {})  # finding out takes time: once is enough
-        known.update((id(cb), (cb, adapter_of(cb))) for cb in new)
+        for cb in new:
+            if id(cb) not in known: known[id(cb)] = cb, adapter_of(cb)
         for cb in new:
             if known[id(cb)][1] is None: introduce(cb, self)
         self.cbs.sort(key=order_of)

@@ -17,8 +17,8 @@ from fastloop.callback.core import (
     Callback,
     callback_name,
     check_learner,
-    event_handlers,
     events,
+    handlers_of,
     introduce,
     order_of,
 )
@@ -404,8 +404,7 @@ def adapt(cb: object,  # A callback of fastai v1, or a handler
     attached = any(o is shared.handler for o in run.cbs)
     if not any(o is shared.carrier for o in run.cbs): shared.carrier = cb
     shared.others = [o for o in run.cbs if knows(o) and not isinstance(o, CallbackHandler)]
-    native = event_handlers(cb) if isinstance(cb, Callback) else []
-    return [*((event, order, handler) for event, handler in native),
+    return [*(handlers_of(cb, run) if isinstance(cb, Callback) else ()),
             *((event_of[o], order, partial(shared.answer, o, cb)) for o in moments
               if callable(_own(cb, f'on_{o}'))),
             *(shared.around() if shared.carrier is cb and not attached else ())]

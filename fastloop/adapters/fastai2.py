@@ -22,11 +22,12 @@ from fastloop.callback.core import (
     CancelTrainException,
     CancelValidateException,
     cancels,
-    event_handlers,
     event_names,
     find_callback,
     foreign_names,
+    handlers_of,
     order_of,
+    place_of,
     run_state,
 )
 from ..callback.recorder import find_recorder
@@ -579,11 +580,11 @@ def adapt(cb: object,  # A callback of fastai v2
     "Who answers which event, and when"
     if run.learn is None: return []  # its callbacks are told when the run starts
     _meet(cb, run)
-    switch, found, order = partial(_switched_on, cb, run), event_handlers(cb), order_of(cb)
     if is_fastai(cb):
         names = dict.fromkeys([*own_methods(cb, tuple(event_names)), 'after_fit'])
-        found, switch = [(event_names[o], partial(_call_fastai, cb, o)) for o in names], None
-    orders = getattr(type(cb), 'orders', {})
-    return [*((event, orders.get(event, order), _Handler(cb, run, event, handler, switch))
-              for event, handler in found),
-            ('after_fit', order, partial(_switch_on, cb)), *shared_handlers(cb, run)]
+        found, switch = [(event_names[o], place_of(cb, event_names[o]),
+                          partial(_call_fastai, cb, o)) for o in names], None
+    else: found, switch = handlers_of(cb, run), partial(_switched_on, cb, run)
+    return [*((event, order, _Handler(cb, run, event, handler, switch))
+              for event, order, handler in found),
+            ('after_fit', order_of(cb), partial(_switch_on, cb)), *shared_handlers(cb, run)]

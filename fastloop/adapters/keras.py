@@ -10,7 +10,7 @@ import warnings
 
 # %% ../../nbs/83_adapters.keras.ipynb #680d6e97
 from .keras_model import HookList, LearnerView, Logs, overrides
-from ..callback.core import event_handlers, order_of
+from ..callback.core import handlers_of
 from ..callback.recorder import find_recorder
 from ..core import listify
 from ..metrics import WeightedMean, as_metric
@@ -240,7 +240,7 @@ def own_handlers(cb: object,  # A callback written for Keras
     names = getattr(type(cb), 'native_events', ())
     if not names: return []
     cb.set_runner(run)
-    return [(o, order_of(cb), handler) for o, handler in event_handlers(cb) if o in names]
+    return [o for o in handlers_of(cb, run) if o[0] in names]
 
 def adapt(cb: object,  # A callback of Keras
           run: object,  # The runner that will announce events

@@ -6,7 +6,7 @@
 __all__ = ['phases', 'events', 'CancelValidException', 'event_names', 'foreign_names', 'adapters', 'CancelException',
            'CancelFitException', 'CancelEpochException', 'CancelTrainException', 'CancelValidateException',
            'CancelBatchException', 'CancelBackwardException', 'CancelStepException', 'UnknownEvent', 'meant_event',
-           'Callback', 'order_of', 'event_handlers', 'is_native', 'adapter_of', 'written_for', 'introduce',
+           'Callback', 'order_of', 'event_handlers', 'is_native', 'adapter_of', 'written_for', 'introduce', 'place_of',
            'handlers_of', 'TraceCallback']
 
 # %% ../../nbs/13_callback.core.ipynb #bfb53f72
@@ -269,15 +269,19 @@ def introduce(cb: object,  # A native callback, or any object with methods named
     cb.run = run
     if run.learn is not None: cb.learn = run.learn
 
+def place_of(cb: object,  # A callback
+             event: str,  # Name of an event
+             ) -> float:  # Lower runs earlier
+    "The order of one handler: its own in `orders`, or else that of the callback"
+    return getattr(type(cb), 'orders', {}).get(event, order_of(cb))
+
 def handlers_of(cb: object,  # A callback written for any library
                 run: object,  # The runner that will announce events
                 adapter: object = None,  # The module that translates it
                 ) -> list:  # Triples of an event's name, an order, and a function without arguments
     "Who answers which event, and when"
     if adapter is not None: return adapter.adapt(cb, run)
-    orders = getattr(type(cb), 'orders', {})
-    return [(event, orders.get(event, order_of(cb)), handler)
-            for event, handler in event_handlers(cb)]
+    return [(event, place_of(cb, event), handler) for event, handler in event_handlers(cb)]
 
 # %% ../../nbs/13_callback.core.ipynb #76420e69
 def as_callback(cb: object,  # A callback written for any library, or its class

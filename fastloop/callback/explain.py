@@ -15,6 +15,7 @@ from fastloop.callback.core import (
     events,
     foreign_names,
     order_of,
+    place_of,
     running_phases,
     written_for,
 )
@@ -83,8 +84,7 @@ def _rows(handlers):
         depth = len(running_phases(event)) - event.startswith('begin_')
         yield ('  '*depth + event,)
         for cb, handler in handlers[event]:
-            name, place = _plain(handler_name(handler, cb)), order_of(cb)
-            place = getattr(type(cb), 'orders', {}).get(event, place)
+            name, place = _plain(handler_name(handler, cb)), place_of(cb, event)
             own = hasattr(cb, name) or name in getattr(cb, '__dict__', ())  # not its adapter's
             yield ('  '*(depth+2) + f'{titles[id(cb)]}.{name}', _plain(_library(cb)),
                    f'order {place}' if own else '')
