@@ -81,7 +81,7 @@ class Passes:
     def end(self, dl: object,  # A loader
             batches: object,  # The iterator over its batches
             ):
-        "Let go of the batches; what was begun is not taken up again"
+        "Let go of the batches, and return nothing; what was begun is not taken up again"
         if not getattr(dl, 'persistent_workers', True): end_workers(batches)
         if hasattr(dl, 'end_epoch'): dl.end_epoch()
 

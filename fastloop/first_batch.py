@@ -77,7 +77,7 @@ def takes_apart(func: object,  # A loss or a metric
     if whole is False: return True  # neither: the error will tell
     out = first_tensor(pred)
     rows = None if out is None or not out.ndim else len(out)
-    return any(is_tensor(o) and o.ndim and len(o) == rows for o in yb)
+    return len(yb) != rows or any(is_tensor(o) and o.ndim and len(o) == rows for o in yb)
 
 # %% ../nbs/06_first_batch.ipynb #e839aab6
 class_losses = {'cross_entropy', 'CrossEntropyLoss', 'nll_loss', 'NLLLoss', 'NLLLoss2d',

@@ -44,8 +44,7 @@ def wider(a: object,  # A cancel exception, its class, or `None`
           b: object,  # Likewise
           ) -> object:  # The one that breaks off more
     "The exception of the wider phase"
-    if a is None or b is None: return a or b
-    return min(a, b, key=lambda o: phases.index(o.phase))
+    return min((o for o in (a, b) if o is not None), key=lambda o: phases.index(o.phase))
 
 def no_phase(e: CancelException,  # An exception that no phase has caught
              where: str,  # Who raised it
@@ -128,10 +127,11 @@ class Callbacks:
                 raise e
             e = no_phase(e, f'{cb!r} raised it in {event}')
         else: add_note(e, f'in {event} of {cb!r}')
-        if event != 'after_fit' or not isinstance(e, Exception): raise e
+        if event != 'after_fit': raise e
         if self.exception is None: self.exception = wish = e
         elif self.exception is not e:
             add_note(self.exception, f'then after_fit of {cb!r} failed: {e!r}')
+        if not isinstance(e, Exception): raise e
         return wish
 
     def _goodbye(self):
@@ -221,26 +221,27 @@ class Runner(Callbacks):
 
     def one_epoch(self):
         "Train, then validate"
-        self._phase('train', self.all_batches)
+        self._phase('train', lambda: self.all_batches(self.dl))
         if getattr(self.data, 'valid_dl', None) is not None: self.validate(self.data.valid_dl)
 
     def validate(self, dl: object,  # A loader
                  ):
         "Run the validation part of an epoch, without gradients"
         self.in_train, self.dl = False, dl
-        with torch.no_grad(): self._phase('validate', self.all_batches)
+        with torch.no_grad(): self._phase('validate', lambda: self.all_batches(self.dl))
 
-    def all_batches(self):
-        "Run every batch of `self.dl`"
-        self.iters, start, self.first_iter = count_batches(self.dl), self.first_iter, 0
-        self._apart, done, batches = None, start, self._passes.begin(self.dl, self.epoch)
+    def all_batches(self, dl: object,  # A loader
+                    ):
+        "Run every batch of `dl`"
+        self.dl, self.iters, start, self.first_iter = dl, count_batches(dl), self.first_iter, 0
+        self._apart, done, batches = None, start, self._passes.begin(dl, self.epoch)
         try:
             for self.iter, batch in enumerate(batches, start):
                 if self.device is not None: batch = to_device(batch, self.device, non_blocking=True)
                 self.one_batch(batch)
                 done = self.iter+1
             self._passes.check(self.in_train, self.epoch, done, self.iters)
-        finally: self._passes.end(self.dl, batches)
+        finally: batches = self._passes.end(dl, batches)  # an exception keeps this frame alive
 
     def one_batch(self, batch: tuple,  # The pair `(xb, yb)`
                   ):
