@@ -42,7 +42,7 @@ def check_fit(epochs: int,  # Number of epochs
     if count_batches(dl) == 0: raise ValueError('the training loader is empty: it has no batches')
 
 # %% ../nbs/06_first_batch.ipynb #3472fc8a
-def check_pair(batch: object,  # What a loader gave
+def check_batch(batch: object,  # What a loader gave
                ):
     """Refuse a batch that is no pair of inputs and targets
 
@@ -79,7 +79,7 @@ def takes_apart(func: object,  # A loss or a metric
     rows = None if out is None or not out.ndim else len(out)
     return len(yb) != rows or any(is_tensor(o) and o.ndim and len(o) == rows for o in yb)
 
-# %% ../nbs/06_first_batch.ipynb #e839aab6
+# %% ../nbs/06_first_batch.ipynb #a5209be5
 class_losses = {'cross_entropy', 'CrossEntropyLoss', 'nll_loss', 'NLLLoss', 'NLLLoss2d',
                 'multi_margin_loss', 'MultiMarginLoss'}
 
@@ -114,6 +114,7 @@ def check_labels(loss_func: object,  # A loss
     if len(bad): raise ValueError(f'label {bad[0].item()} has no output: the model has {n} outputs,'
                                   f' for labels 0 to {n-1}')
 
+# %% ../nbs/06_first_batch.ipynb #e839aab6
 class StretchedTargets(TorchFunctionMode):
     "Watches whether outputs `(n, 1)` and targets `(n,)` are stretched to `(n, n)`"
     def __init__(self, pred: torch.Tensor,  # The outputs
@@ -199,7 +200,7 @@ class FirstBatch:
              pred: object,  # What the model answered
              yb: object,  # The targets
              ) -> torch.Tensor:  # The loss
-        "The loss of the first batch, as `first_loss` gives it; from now on there is nothing to undo"
+        "The loss, as `first_loss` gives it; from now on there is nothing to undo"
         loss, self.undos = first_loss(loss_func, pred, yb), []
         return loss
 
