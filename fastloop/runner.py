@@ -149,14 +149,15 @@ class Callbacks:
 # %% ../nbs/14_runner.ipynb #995aed5e
 class TrainEvalCallback(Callback):
     "Puts the model into training mode to train and into evaluation mode to validate"
-    order, modes = -20, ()
+    order, in_validate, modes = -20, False, ()
 
     def begin_fit(self):
         "Remember the mode of each module"
         self.modes = [(module, module.training) for module in self.learn.model.modules()]
 
     def begin_train(self):
-        "Training mode"
+        "Training mode, with an optimizer that knows what is trained"
+        if hasattr(self.learn, 'follow_model'): self.learn.follow_model()
         self.learn.model.train()
 
     def begin_validate(self):
@@ -181,7 +182,7 @@ class Runner(Callbacks):
     Source: the fast.ai course, lesson 9 (2019); the phases are fastai v2's.
     """
     epochs, epoch, n_epochs, first_epoch, pct_train = 0, 0, 0., 0, 0.
-    iters, iter, n_iter, first_iter = None, 0, 0, 0
+    iters, iter, n_iter, first_iter, refused = None, 0, 0, 0, False
     dl = xb = yb = pred = loss = device = _apart = None
     model, opt, loss_func, data = map(_of_learner, learner_state)
 
@@ -240,7 +241,7 @@ class Runner(Callbacks):
                 if self.device is not None: batch = to_device(batch, self.device, non_blocking=True)
                 self.one_batch(batch)
                 done = self.iter+1
-            self._passes.check(self.in_train, self.epoch, done, self.iters)
+            self._passes.check(dl, self.in_train, self.epoch, done)
         finally: batches = self._passes.end(dl, batches)  # an exception keeps this frame alive
 
     def one_batch(self, batch: tuple,  # The pair `(xb, yb)`
@@ -308,7 +309,7 @@ class Runner(Callbacks):
         self.epoch = self.n_iter = self.iter = self.first_epoch = self.first_iter = 0
         self.n_epochs, self.pct_train, self.in_train = 0., 0., False
         self.pred = self.loss = self.exception = self._left = self._late = None
-        self._passes, self._stepped = Passes(), False
+        self._passes, self._stepped, self.refused = Passes(), False, False
         for cb in self.cbs: check_hiding(cb, self, learn)
         self._bind(self.cbs)
         self._first = FirstBatch(learn)
@@ -316,7 +317,7 @@ class Runner(Callbacks):
     def _run(self, epochs, learn, work, *args):
         "Do `work` between `begin_fit` and `after_fit`, which comes whatever happens"
         self._start(epochs, learn)
-        undos = [partial(torch.set_grad_enabled, torch.is_grad_enabled()), self._refuse,
+        undos = [partial(torch.set_grad_enabled, torch.is_grad_enabled()), partial(self._first.refuse, self),
                  self._goodbye, self._passes.close, self._let_go]
         try:
             try:
@@ -329,10 +330,6 @@ class Runner(Callbacks):
         finally:
             try: put_back(undos)
             finally: put_back(undos)  # nothing is left, unless an interrupt came at once
-
-    def _refuse(self):
-        "If it was the first batch that failed, nothing has happened"
-        if self.exception is not None and not self.n_iter: self._first.refuse()
 
     def _let_go(self):
         "Keep no graph and no traceback"
