@@ -29,7 +29,7 @@ from .runner import Runner, TrainEvalCallback, check_hiding
 from .summary import PrintedText, model_summary
 from .torch_core import check_weights, load_tensors, model_device, to_device
 from fastloop.trained import (
-    check_trainable,
+    check_settings,
     follow_model,
     groups_of,
     make_opt,
@@ -175,7 +175,7 @@ class Learner(SeesRun):
                  layer_groups: list = None,  # The layer groups, instead of a splitter
                  ):
         check_learning(data, model, loss_func, runner)
-        check_trainable(model, opt_func, lr, wd)
+        check_settings(opt_func, wd)
         self.data, self.opt_func, self.lr, self.opt, self.runner = data, opt_func, lr, None, runner
         self.model = model if getattr(data, 'device', None) is None else model.to(data.device)
         self.loss_func = default_loss(data) if loss_func is None else loss_func
@@ -184,6 +184,7 @@ class Learner(SeesRun):
         self.model_dir = model_dir
         self.wd, self.true_wd, self.bn_wd, self.train_bn = wd, true_wd, bn_wd, train_bn
         self.split(splitter if layer_groups is None else layer_groups)
+        self.lr_range(lr)
         self.cbs = []
         self.add_cbs([TrainEvalCallback(), Recorder(), *([] if silent else [ProgressCallback()])])
         self.add_cbs([make(self) for make in listify(callback_fns)] + listify(cbs))
@@ -204,7 +205,7 @@ class Learner(SeesRun):
         with only_fit(self):
             read_groups(self)
             lr, wd = self.lr_range(self.lr if lr is None else lr), self.wd if wd is None else wd
-            check_trainable(self.model, self.opt_func, lr, wd)
+            check_settings(self.opt_func, wd)
             cbs = [*self.cbs, *(as_callback(cb) for cb in [*listify(cbs), *listify(callbacks)])]
             if resume and not any(getattr(cb, 'can_resume', False) for cb in cbs):
                 raise ValueError('resume=True needs a callback that keeps checkpoints')

@@ -79,8 +79,12 @@ def takes_part(cb: object,  # A callback written for any library
 def helpers_of(learn: object,  # A learner
                ):
     "The callbacks of `learn` that take part when it is asked, inside a `with` block"
-    cbs = [cb for cb in learn.cbs if takes_part(cb)]
-    if learn.running: yield [copy(cb) for cb in cbs]
+    mine, cbs = vars(learn), [cb for cb in learn.cbs if takes_part(cb)]
+    if mine.get('asking'): yield []  # asked by one of them
+    elif learn.running:
+        mine['asking'] = True
+        try: yield [copy(cb) for cb in cbs]
+        finally: mine['asking'] = False
     else:
         places = [(o, {k: o[k] for k in ('run', 'learn') if k in o}) for o in map(vars, cbs)]
         try: yield cbs

@@ -205,7 +205,7 @@ class Runner(Callbacks):
         check_fit(epochs, learn)
         if hasattr(learn, '__dict__'): learn.run = self  # not on a named tuple
         learn.opt.zero_grad()
-        self._run(epochs, learn, self.all_epochs)
+        with torch.enable_grad(): self._run(epochs, learn, self.all_epochs)
 
     def evaluate(self, dl: object,  # A loader
                  learn: object,  # Anything with `model`, `opt`, `loss_func` and `data`

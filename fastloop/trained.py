@@ -38,12 +38,10 @@ def left_out(model: torch.nn.Module,  # What is trained
     return [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in known]
 
 # %% ../nbs/27_trained.ipynb #841b92b6
-def check_trainable(model: torch.nn.Module,  # What is to be trained
-                    opt_func: object,  # Makes the optimizer
-                    lr: object = 1e-3,  # Its rate, as `Learner` takes it
-                    wd: object = 0.,  # Its weight decay
-                    ):
-    """Refuse a model, an optimizer or numbers with which no training can begin
+def check_settings(opt_func: object,  # Makes the optimizer
+                   wd: object = 0.,  # Its weight decay
+                   ):
+    """Refuse what makes no optimizer, and numbers with which none can work
 
     Raises: TypeError or ValueError that names the argument and its value.
     """
@@ -54,6 +52,13 @@ def check_trainable(model: torch.nn.Module,  # What is to be trained
         if isinstance(o, bool) or not hasattr(o, '__float__'):
             raise TypeError(f'wd={wd!r}: weight decay is a number')
         if not 0 <= float(o) < math.inf: raise ValueError(f'wd={wd!r}: give 0 or more, finite')
+
+def check_shapes(model: torch.nn.Module,  # What is to be trained
+                 ):
+    """Refuse a model with lazy layers that have seen no batch
+
+    Raises: ValueError that names the parameter.
+    """
     for name, p in model.named_parameters():
         if torch.nn.parameter.is_lazy(p): raise ValueError(
             f'model: {name} has no shape yet; show it a batch first, model(xb)')
@@ -92,6 +97,7 @@ def make_opt(learn: object,  # A learner
              wd: object,  # Weight decay
              ):
     "Make a new optimizer over the parameters that need gradients"
+    check_shapes(learn.model)
     opt = OptimWrapper.create(learn.opt_func, lr, learn.layer_groups, wd=wd,
                               true_wd=learn.true_wd, bn_wd=learn.bn_wd)
     vars(learn).update(opt=opt, made=(opt, learn.opt_func, opt.mom))  # all or nothing
