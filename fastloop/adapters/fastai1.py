@@ -19,6 +19,7 @@ from fastloop.callback.core import (
     check_learner,
     events,
     handlers_of,
+    has_own,
     introduce,
     order_of,
 )
@@ -73,11 +74,7 @@ def as_changes(moment: str,  # One of `moments`
 def has_moments(o: object,  # Any object
                 ) -> bool:  # Whether it has an `on_*` method of fastai v1
     "Was `o` written for fastai v1?"
-    return any(callable(_own(o, f'on_{moment}')) for moment in moments)
-
-def _own(o, name):
-    "An attribute of `o` or its class, without looking anywhere else"
-    return getattr(o, '__dict__', {}).get(name, getattr(type(o), name, None))
+    return any(has_own(o, f'on_{moment}') for moment in moments)
 
 def _jump(cbs, epoch):
     "Tell callbacks that the fit does not begin at the first epoch"
@@ -406,5 +403,5 @@ def adapt(cb: object,  # A callback of fastai v1, or a handler
     shared.others = [o for o in run.cbs if knows(o) and not isinstance(o, CallbackHandler)]
     return [*(handlers_of(cb, run) if isinstance(cb, Callback) else ()),
             *((event_of[o], order, partial(shared.answer, o, cb)) for o in moments
-              if callable(_own(cb, f'on_{o}'))),
+              if has_own(cb, f'on_{o}')),
             *(shared.around() if shared.carrier is cb and not attached else ())]
