@@ -90,6 +90,15 @@ def check_word(
     known = ', '.join(repr(o) for o in words)
     raise ValueError(f'{argument}={value!r} is not known, use one of {known}{hint}')
 
+# %% ../nbs/00_core.ipynb #n0tyet02
+def not_yet(
+    new: list,  # Objects that are to be added
+    there: list,  # Objects that are there already
+) -> list:  # Those of `new` that are not there, each once
+    "Leave out objects that are there already."
+    known = {id(o) for o in there}
+    return [o for o in new if not (id(o) in known or known.add(id(o)))]
+
 # %% ../nbs/00_core.ipynb #e0fb100d
 def check_number(
     argument: str,  # Name of the argument, for the message
