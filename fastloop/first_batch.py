@@ -132,6 +132,27 @@ class StretchedTargets(TorchFunctionMode):
             self.seen.append((out, found.pop()))  # made of one of them
         return out
 
+# %% ../nbs/06_first_batch.ipynb #96670d37
+def _is_column(pred, yb=None, *others):
+    "Is this an output `(n, 1)` with targets `(n,)`, that torch would stretch?"
+    return (is_tensor(pred) and is_tensor(yb) and len(pred.shape) == 2 and len(pred) > 1
+            and pred.shape == (*yb.shape, 1))
+
+def _misfit(loss_func, pred, targets):
+    "Words for outputs and targets that do not fit, and what to write instead"
+    parts = pred, *targets
+    shapes = ' and '.join(str(tuple(o.shape)) if is_tensor(o) else type(o).__name__ for o in parts)
+    name = getattr(loss_func, '__name__', type(loss_func).__name__)
+    hint = ' (write the targets as y[:, None])' if _is_column(*parts) else ''
+    return f'the output and the targets, of shapes {shapes}, do not fit {name}{hint}'
+
+def _watched_loss(loss_func, pred, targets, text):
+    "Call the loss, and see whether it stretches a column of outputs"
+    if not _is_column(pred, *targets): return loss_func(pred, *targets)
+    with StretchedTargets(pred, targets[0]) as watch: loss = loss_func(pred, *targets)
+    if watch.found: raise ValueError(f'{text}: they are stretched to {(watch.n, watch.n)}')
+    return loss
+
 # %% ../nbs/06_first_batch.ipynb #e23f6f9e
 def first_loss(loss_func: object,  # Takes the prediction and the targets
                pred: object,  # What the model made of the first batch
@@ -157,26 +178,6 @@ def first_loss(loss_func: object,  # Takes the prediction and the targets
             raise ValueError(f'{text}: {e}') from e
         add_note(e, text)
         raise
-
-def _misfit(loss_func, pred, targets):
-    "Words for outputs and targets that do not fit, and what to write instead"
-    parts = pred, *targets
-    shapes = ' and '.join(str(tuple(o.shape)) if is_tensor(o) else type(o).__name__ for o in parts)
-    name = getattr(loss_func, '__name__', type(loss_func).__name__)
-    hint = ' (write the targets as y[:, None])' if _is_column(*parts) else ''
-    return f'the output and the targets, of shapes {shapes}, do not fit {name}{hint}'
-
-def _is_column(pred, yb=None, *others):
-    "Is this an output `(n, 1)` with targets `(n,)`, that torch would stretch?"
-    return (is_tensor(pred) and is_tensor(yb) and len(pred.shape) == 2 and len(pred) > 1
-            and pred.shape == (*yb.shape, 1))
-
-def _watched_loss(loss_func, pred, targets, text):
-    "Call the loss, and see whether it stretches a column of outputs"
-    if not _is_column(pred, *targets): return loss_func(pred, *targets)
-    with StretchedTargets(pred, targets[0]) as watch: loss = loss_func(pred, *targets)
-    if watch.found: raise ValueError(f'{text}: they are stretched to {(watch.n, watch.n)}')
-    return loss
 
 # %% ../nbs/06_first_batch.ipynb #112b939d
 def _write_buffers(buffers):

@@ -17,6 +17,7 @@ from fastloop.param_groups import (
     copy_values,
     find_places,
     read_values,
+    regrouped,
     split_no_wd_params,
     spread,
     spread_numbers,
@@ -175,6 +176,17 @@ class OptimWrapper(torch.optim.Optimizer):
         copy_values(*old, *new)
         return res
 
+    def regroup(self, layer_groups: nn.Module | Iterable,  # As for `create`
+                ) -> list:  # The parameters that are new
+        "Update what `layer_groups` hold now; those that stay keep their state, new ones have none"
+        groups, new = regrouped(self.opt.param_groups, self.groups_per_layer, layer_groups)
+        if not new and len(groups) == len(self.opt.param_groups): return []
+        kept = {id(p) for group in groups for p in group['params']}
+        for p in [p for p in self.opt.state if id(p) not in kept]: del self.opt.state[p]
+        self.opt.param_groups[:] = groups
+        self._settle()
+        return new
+
     def _settle(self):
         "Put the decay in its place, and remember all places"
         _place_decay(self.opt.param_groups, self.groups_per_layer, self._true_wd, self._by_hand,
@@ -231,6 +243,18 @@ class OptimWrapper(torch.optim.Optimizer):
             vals = one_each(key, val, len(groups)//width)
             write_values(groups, (key, None), vals, width, bn_groups)
         return self.read_val(key)
+
+    def get_stat(self, name: str,  # As for `read_val`
+                 ) -> float | None:  # The last layer group's value; `None` if there is none
+        "Read one hyper-parameter (fastai v1)"
+        values = self.read_val(name)
+        return values[-1] if isinstance(values, list) else values
+
+    def set_stat(self, name: str,  # As for `set_val`
+                 value: float | list | tuple,  # One, or one per layer group
+                 ):
+        "Write one hyper-parameter (fastai v1)"
+        self.set_val(name, value)
 
     def step(self, closure: Callable | None = None,  # Computes the loss anew; LBFGS needs it
              ) -> object:  # What `closure` returned, or None
