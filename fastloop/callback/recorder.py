@@ -163,8 +163,17 @@ class Recorder(Callback):
         asked = getattr(self.learn, 'metrics', None) if self.asked is None else self.asked
         self.metrics = [as_metric(o) for o in listify(asked)]
         self.metrics_names = [o.name for o in self.metrics]
+        self._tell_metrics('begin_fit', self.run)
         has_names = hasattr(self.learn.opt, 'lr') and hasattr(self.learn.opt, 'mom')
         self._hypers, self.begun = attrgetter('lr', 'mom') if has_names else _read_group, False
+
+    def after_fit(self):
+        "Those metrics that want to know hear that it is over"
+        self._tell_metrics('after_fit')
+
+    def _tell_metrics(self, event, *args):
+        for o in self.metrics:
+            if hasattr(o, event): getattr(o, event)(*args)
 
     def begin_epoch(self):
         "Start the clock; nothing is known of this epoch yet"
