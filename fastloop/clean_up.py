@@ -12,7 +12,7 @@ from multiprocessing import active_children
 
 # %% ../nbs/05_clean_up.ipynb #33fc4bb5
 from .core import add_note
-from .torch_core import count_batches, end_workers
+from .torch_core import count_batches, end_workers, set_epoch
 
 # %% ../nbs/05_clean_up.ipynb #ee5d1c47
 def put_back(undos: list,  # Functions without arguments; each is taken off when it is done
@@ -57,6 +57,7 @@ class Passes:
               ) -> object:  # An iterator over its batches
         "Begin a pass"
         self.loaders[id(dl)] = dl
+        set_epoch(dl, epoch)
         return begin_batches(dl)
 
     def check(self, dl: object,  # A loader

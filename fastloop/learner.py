@@ -19,7 +19,8 @@ from .callback.core import Callback, as_callback, find_callback, order_of, run_s
 from .callback.explain import explain_handlers
 from .callback.progress import ProgressCallback
 from .callback.recorder import Recorder
-from .core import atomic_write, listify, not_yet, safe_path
+from .core import atomic_write, check_property, listify, not_yet, safe_path
+from .data.load import in_order
 from .first_batch import check_fit
 from .layer_groups import freeze_before, spread_rates
 from .metrics import joined
@@ -46,6 +47,7 @@ class SeesRun:
 
     def __getattr__(self, name):
         if not name.startswith('__'):
+            check_property(self, name)
             for place in (self, self.run):
                 cb = find_callback(getattr(place, 'cbs', ()), name)
                 if cb is not None: return cb
@@ -137,7 +139,7 @@ def check_learning(data: object,  # What to train on
 
 def valid_loader(data: object,  # Has `valid_dl`
                  dl: object = None,  # A loader that is given instead
-                 ) -> object:  # A loader
+                 ) -> object:  # A loader; that of the training in the order of its data set
     """The loader to validate with
 
     Raises: ValueError if there is none.
@@ -145,7 +147,7 @@ def valid_loader(data: object,  # Has `valid_dl`
     if dl is None and (dl := data.valid_dl) is None:
         raise ValueError('the data has no validation loader: give a loader, dl=…')
     if isinstance(dl, (list, tuple)) and not dl: raise ValueError(f'dl={dl!r} has no batches')
-    return dl
+    return in_order(dl) if dl is getattr(data, 'train_dl', None) else dl
 
 # %% ../nbs/29_learner.ipynb #f64e494a
 class Learner(SeesRun):
@@ -330,7 +332,6 @@ class Learner(SeesRun):
     def load(self, name: str,  # Name of the file, without suffix
              strict: bool = True,  # Whether the names of the weights must be the same
              with_opt: bool = True,  # Load the state of the optimizer too, if it is there and fits
-             purge: bool = None,  # Ignored: a word of fastai v1, which emptied its learner first
              ) -> object:  # The learner
         """Read weights that `save` wrote, or any file of weights by name
 

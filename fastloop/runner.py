@@ -35,7 +35,7 @@ from fastloop.callback.core import (
     running_phases,
 )
 from .clean_up import Passes, put_back
-from .core import add_note, listify, not_yet, without_traceback
+from .core import add_note, check_property, listify, not_yet, without_traceback
 from .first_batch import FirstBatch, check_fit, check_batch, takes_apart
 from .torch_core import batch_device, call_model, count_batches, to_detach, to_device
 
@@ -106,6 +106,7 @@ class Callbacks:
                          for event, found in table.items()}
 
     def __getattr__(self, name):
+        check_property(self, name)
         if (cb := find_callback(self.__dict__.get('cbs', ()), name)) is not None: return cb
         raise AttributeError(f'the run has no attribute and no callback {name!r}')
 
