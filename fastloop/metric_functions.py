@@ -15,17 +15,16 @@ import torch
 from fastloop.metrics import (
     AverageMetric,
     EpochMetric,
-    check_tensors,
+    check_both,
     class_numbers,
-    count_right,
     right_ones,
 )
 
 # %% ../nbs/17_metric_functions.ipynb #e6f3ef8a
 def _count_wrong(pred, yb, dim=-1, ignore_index=-100):
     "How many predictions are wrong, and the labels of which they are a part"
-    hits, right = count_right(pred, yb, dim, ignore_index)
-    return (right != ignore_index).sum() - hits, right
+    hits, right = right_ones('error_rate', pred, yb, dim, ignore_index)
+    return (right != ignore_index).sum() - hits.sum(), right
 
 
 def error_rate(
@@ -74,7 +73,7 @@ top_k_accuracy.counts = _count_top
 # %% ../nbs/17_metric_functions.ipynb #24f70eac
 def same_shape(metric, pred, yb):
     "`pred` and `yb` with the same shape; (n, 1) and (n,) are taken for the same"
-    check_tensors(metric, pred, yb)
+    check_both(metric, pred, yb)
     if pred.shape == yb.shape: return pred, yb
     if [o for o in pred.shape if o != 1] != [o for o in yb.shape if o != 1]:
         raise ValueError(f'{metric}: pred has shape {tuple(pred.shape)} and yb has shape '

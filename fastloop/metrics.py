@@ -22,7 +22,7 @@ from .mean_loss import WeightedMean, label_rules, stack_numbers
 from .torch_core import batch_size, to_detach
 
 # %% ../nbs/15_metrics.ipynb #5298e999
-def check_tensors(metric, pred, yb):
+def check_both(metric, pred, yb):
     "Refuse predictions and targets that are no tensors"
     for argument, o in (('pred', pred), ('yb', yb)):
         if not isinstance(o, torch.Tensor):
@@ -31,7 +31,7 @@ def check_tensors(metric, pred, yb):
 
 def class_numbers(metric, pred, yb, dim):
     "The predicted and the right class of each sample, after a look at the shapes"
-    check_tensors(metric, pred, yb)
+    check_both(metric, pred, yb)
     if pred.ndim < 2 or pred.shape[dim] < 2:
         raise ValueError(f'{metric}: pred has shape {tuple(pred.shape)}, and should have an output '
                          f'for each class in dimension {dim}; for a single yes-or-no output there '
