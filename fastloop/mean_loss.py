@@ -6,7 +6,6 @@
 __all__ = []
 
 # %% ../nbs/07_mean_loss.ipynb #bc5da0d9
-from functools import partial
 from inspect import signature
 
 import torch
@@ -167,22 +166,26 @@ class WeightedMean:
 
     def add_up(self):
         "Bring what was kept together, on its device."
-        if not self.values: return
-        values, weights = stack_numbers(self.values), self.weights.known()
-        if isinstance(weights, list): self.weight += sum(weights)
-        else: self.weight += weights.sum().to(values.device)
-        weights = torch.as_tensor(weights, dtype=values.dtype)
-        weights = weights.to(values.device, non_blocking=values.is_cuda)  # without waiting
-        part = (values if self.summed else values*weights).where(weights != 0, 0).sum()
-        self.total = part if self.total is None else self.total.to(part.device) + part
+        self.total, self.weight = self.sums()
         self.values = []
         self.weights.reset()
 
+    def sums(self) -> tuple:  # None and 0 without any
+        "Give the weighted sum of all values so far, and all weights together."
+        if not self.values: return self.total, self.weight
+        values, weights = stack_numbers(self.values), self.weights.known()
+        if isinstance(weights, list): weight = self.weight + sum(weights)
+        else: weight = self.weight + weights.sum().to(values.device)
+        weights = torch.as_tensor(weights, dtype=values.dtype)
+        weights = weights.to(values.device, non_blocking=values.is_cuda)  # without waiting
+        part = (values if self.summed else values*weights).where(weights != 0, 0).sum()
+        return part if self.total is None else self.total.to(part.device) + part, weight
+
     def compute(self) -> torch.Tensor:  # on the device of the values; None without any
         "Give the mean of all values so far."
-        self.add_up()
-        unknown = isinstance(self.weight, torch.Tensor)  # looking at it would be waiting
-        return self.total/self.weight if unknown or self.weight else None
+        total, weight = self.sums()
+        unknown = isinstance(weight, torch.Tensor)  # looking at it would be waiting
+        return total/weight if unknown or weight else None
 
     def state_dict(self) -> dict:  # tensors and numbers, to be saved with a checkpoint
         "Give everything needed to go on elsewhere."

@@ -380,12 +380,11 @@ def distinct(
     return found[len(taken):]
 
 
-def metrics_for(
-    asked: object,  # a metric, or several
-    loss_func: object,  # the loss whose ignored label is to be left out; None for none
-) -> list:  # of `Metric`
-    "The metrics of a run, which know what its loss ignores."
-    metrics = [as_metric(o) for o in listify(asked)]
+def leave_out(
+    metrics: list,  # of `Metric`
+    loss_func: object,  # a loss
+) -> list:  # the same
+    "Let metrics know which label the loss of their run ignores."
     rules = label_rules(loss_func)
     for o in metrics: o.ignored = label_to_ignore(loss_func) if rules is None else rules[1]
     return metrics
