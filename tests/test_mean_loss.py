@@ -166,7 +166,8 @@ def test_a_label_given_by_hand_is_not_overruled():
 
 
 def test_masks_and_one_hot_labels():
-    pred = torch.stack([torch.zeros(2, 2, 2), torch.tensor([[[1., 1], [-1, 1]], [[-1, 1], [1, 1]]])], 1)
+    found = torch.tensor([[[1., 1], [-1, 1]], [[-1, 1], [1, 1]]])
+    pred = torch.stack([torch.zeros(2, 2, 2), found], 1)
     mask = torch.tensor([[[1, 1], [0, -100]], [[0, -100], [1, 0]]])
     assert dice(pred, mask).item() == pytest.approx((1 + 2/3)/2)
     assert accuracy(pred, mask, dim=1).item() == pytest.approx(5/6)
@@ -251,7 +252,8 @@ def test_batches_are_joined_by_their_kind():
     assert [len(o['box']) for o in joined(boxes)] == [2, 1, 3]
     assert [o.shape for o in joined([[torch.zeros(2), torch.zeros(2, 3)]]*2)] == [(4,), (4, 3)]
     assert joined([None, None]) is None and joined([torch.ones(()), torch.ones(())]).shape == (2,)
-    assert [len(o) for o in joined([[torch.zeros(1), torch.zeros(5)], [torch.zeros(2)]])] == [1, 5, 2]
+    ragged = joined([[torch.zeros(1), torch.zeros(5)], [torch.zeros(2)]])
+    assert [len(o) for o in ragged] == [1, 5, 2]
 
 
 # ---- one name for two ----------------------------------------------------------------------------

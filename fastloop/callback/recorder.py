@@ -207,9 +207,8 @@ class Recorder(Callback):
     def after_epoch(self):
         "Complete the row of this epoch"
         if not self.begun: self.begin_epoch()  # broken off before it began for the recorder
-        sizes, losses = self.sizes, self.raw_losses
-        n = len(sizes)
-        row = [_mean_of(losses[len(losses)-n:], sizes, self.rule.summed), *self.valid_row]
+        n, losses = len(self.weights), self.raw_losses
+        row = [_mean_of(losses[len(losses)-n:], self.sizes, self.rule.summed), *self.valid_row]
         self.values.append(row + [None]*(len(self.names)-len(row)))
         self.nb_batches.append(n)
         self.times.append(time.perf_counter()-self.started)
