@@ -35,8 +35,8 @@ from fastloop.callback.core import (
     running_phases,
 )
 from .clean_up import Passes, put_back
-from .core import add_note, listify, not_yet, without_traceback
-from .first_batch import FirstBatch, check_fit, check_pair, takes_apart
+from .core import add_note, check_property, listify, not_yet, without_traceback
+from .first_batch import FirstBatch, check_fit, check_batch, takes_apart
 from .torch_core import batch_device, call_model, count_batches, to_detach, to_device
 
 # %% ../nbs/14_runner.ipynb #3f5c0c3f
@@ -44,8 +44,7 @@ def wider(a: object,  # A cancel exception, its class, or `None`
           b: object,  # Likewise
           ) -> object:  # The one that breaks off more
     "The exception of the wider phase"
-    if a is None or b is None: return a or b
-    return min(a, b, key=lambda o: phases.index(o.phase))
+    return min(filter(None, (a, b)), key=lambda o: phases.index(o.phase), default=None)
 
 def no_phase(e: CancelException,  # An exception that no phase has caught
              where: str,  # Who raised it
@@ -107,6 +106,7 @@ class Callbacks:
                          for event, found in table.items()}
 
     def __getattr__(self, name):
+        check_property(self, name)
         if (cb := find_callback(self.__dict__.get('cbs', ()), name)) is not None: return cb
         raise AttributeError(f'the run has no attribute and no callback {name!r}')
 
@@ -128,10 +128,11 @@ class Callbacks:
                 raise e
             e = no_phase(e, f'{cb!r} raised it in {event}')
         else: add_note(e, f'in {event} of {cb!r}')
-        if event != 'after_fit' or not isinstance(e, Exception): raise e
+        if event != 'after_fit': raise e
         if self.exception is None: self.exception = wish = e
         elif self.exception is not e:
             add_note(self.exception, f'then after_fit of {cb!r} failed: {e!r}')
+        if not isinstance(e, Exception): raise e
         return wish
 
     def _goodbye(self):
@@ -149,14 +150,15 @@ class Callbacks:
 # %% ../nbs/14_runner.ipynb #995aed5e
 class TrainEvalCallback(Callback):
     "Puts the model into training mode to train and into evaluation mode to validate"
-    order, modes = -20, ()
+    order, in_validate, modes = -20, False, ()
 
     def begin_fit(self):
         "Remember the mode of each module"
         self.modes = [(module, module.training) for module in self.learn.model.modules()]
 
     def begin_train(self):
-        "Training mode"
+        "Training mode, with an optimizer that knows what is trained"
+        if hasattr(self.learn, 'follow_model'): self.learn.follow_model()
         self.learn.model.train()
 
     def begin_validate(self):
@@ -181,7 +183,7 @@ class Runner(Callbacks):
     Source: the fast.ai course, lesson 9 (2019); the phases are fastai v2's.
     """
     epochs, epoch, n_epochs, first_epoch, pct_train = 0, 0, 0., 0, 0.
-    iters, iter, n_iter, first_iter = None, 0, 0, 0
+    iters, iter, n_iter, first_iter, refused = None, 0, 0, 0, False
     dl = xb = yb = pred = loss = device = _apart = None
     model, opt, loss_func, data = map(_of_learner, learner_state)
 
@@ -204,7 +206,7 @@ class Runner(Callbacks):
         check_fit(epochs, learn)
         if hasattr(learn, '__dict__'): learn.run = self  # not on a named tuple
         learn.opt.zero_grad()
-        self._run(epochs, learn, self.all_epochs)
+        with torch.enable_grad(): self._run(epochs, learn, self.all_epochs)
 
     def evaluate(self, dl: object,  # A loader
                  learn: object,  # Anything with `model`, `opt`, `loss_func` and `data`
@@ -221,31 +223,32 @@ class Runner(Callbacks):
 
     def one_epoch(self):
         "Train, then validate"
-        self._phase('train', self.all_batches)
+        self._phase('train', lambda: self.all_batches(self.dl))
         if getattr(self.data, 'valid_dl', None) is not None: self.validate(self.data.valid_dl)
 
     def validate(self, dl: object,  # A loader
                  ):
         "Run the validation part of an epoch, without gradients"
         self.in_train, self.dl = False, dl
-        with torch.no_grad(): self._phase('validate', self.all_batches)
+        with torch.no_grad(): self._phase('validate', lambda: self.all_batches(self.dl))
 
-    def all_batches(self):
-        "Run every batch of `self.dl`"
-        self.iters, start, self.first_iter = count_batches(self.dl), self.first_iter, 0
-        self._apart, done, batches = None, start, self._passes.begin(self.dl, self.epoch)
+    def all_batches(self, dl: object,  # A loader
+                    ):
+        "Run every batch of `dl`"
+        self.dl, self.iters, start, self.first_iter = dl, count_batches(dl), self.first_iter, 0
+        self._apart, done, batches = None, start, self._passes.begin(dl, self.epoch)
         try:
             for self.iter, batch in enumerate(batches, start):
                 if self.device is not None: batch = to_device(batch, self.device, non_blocking=True)
                 self.one_batch(batch)
                 done = self.iter+1
-            self._passes.check(self.in_train, self.epoch, done, self.iters)
-        finally: self._passes.end(self.dl, batches)
+            self._passes.check(dl, self.in_train, self.epoch, done)
+        finally: batches = self._passes.end(dl, batches)  # an exception keeps this frame alive
 
     def one_batch(self, batch: tuple,  # The pair `(xb, yb)`
                   ):
         "Run one batch; backward pass and step belong to training alone"
-        if self._first.undos: check_pair(batch)
+        if self._first.undos: check_batch(batch)
         self.xb, self.yb = batch
         try:
             self('begin_batch')
@@ -307,7 +310,7 @@ class Runner(Callbacks):
         self.epoch = self.n_iter = self.iter = self.first_epoch = self.first_iter = 0
         self.n_epochs, self.pct_train, self.in_train = 0., 0., False
         self.pred = self.loss = self.exception = self._left = self._late = None
-        self._passes, self._stepped = Passes(), False
+        self._passes, self._stepped, self.refused = Passes(), False, False
         for cb in self.cbs: check_hiding(cb, self, learn)
         self._bind(self.cbs)
         self._first = FirstBatch(learn)
@@ -315,7 +318,7 @@ class Runner(Callbacks):
     def _run(self, epochs, learn, work, *args):
         "Do `work` between `begin_fit` and `after_fit`, which comes whatever happens"
         self._start(epochs, learn)
-        undos = [partial(torch.set_grad_enabled, torch.is_grad_enabled()), self._refuse,
+        undos = [partial(torch.set_grad_enabled, torch.is_grad_enabled()), partial(self._first.refuse, self),
                  self._goodbye, self._passes.close, self._let_go]
         try:
             try:
@@ -328,10 +331,6 @@ class Runner(Callbacks):
         finally:
             try: put_back(undos)
             finally: put_back(undos)  # nothing is left, unless an interrupt came at once
-
-    def _refuse(self):
-        "If it was the first batch that failed, nothing has happened"
-        if self.exception is not None and not self.n_iter: self._first.refuse()
 
     def _let_go(self):
         "Keep no graph and no traceback"

@@ -97,6 +97,11 @@ def _read_group(opt):
     group = opt.param_groups[-1]
     return group['lr'], group.get('momentum', group.get('betas', (None,))[0])
 
+def _reader(opt):
+    "Who reads learning rate and momentum of `opt`, once in a batch"
+    has_names = hasattr(opt, 'lr') and hasattr(opt, 'mom')
+    return attrgetter('lr', 'mom') if has_names else _read_group
+
 def _at_ends(rows, i, nb_batches, first, last):
     "Column `i` of `rows`, each with the batch at which its epoch ended, from `first` to `last`"
     ends = accumulate(nb_batches)
@@ -144,12 +149,22 @@ def _draw_on_the_right(ax, at, values, label):
 # %% ../../nbs/21_callback.recorder.ipynb #d2868fe6
 _lists = ('lrs', 'moms', 'values', 'times', 'nb_batches', 'metrics_names', 'valid_row')
 
+def _measured(learn, asked):
+    "The metrics asked for, or else those of the learner; they know which label is ignored"
+    asked = getattr(learn, 'metrics', None) if asked is None else asked
+    return leave_out([as_metric(o) for o in listify(asked)], learn.loss_func)
+
+def _tell(metrics, event, *args):
+    "Let those metrics that want to know hear of an event"
+    for o in metrics:
+        if hasattr(o, event): getattr(o, event)(*args)
+
 class Recorder(Callback):
     """Records the loss and the hyper-parameters of each batch and a row of numbers for each epoch
 
     Source: the names are those of fastai v1's `Recorder`.
     """
-    order = -10  # before anybody scales the loss, and before those who read the row
+    order, in_validate = -10, False  # before anybody scales the loss, and those who read the row
 
     def __init__(self, learn: object = None,  # The learner
                  metrics: object = None,  # What to measure; by default the learner's metrics
@@ -169,12 +184,14 @@ class Recorder(Callback):
     def begin_fit(self):
         "Start again, with the metrics of this learner"
         self.clear()
-        asked = getattr(self.learn, 'metrics', None) if self.asked is None else self.asked
-        self.metrics = leave_out([as_metric(o) for o in listify(asked)], self.learn.loss_func)
-        self.metrics_names = []
+        self.metrics = _measured(self.learn, self.asked)
         self.add_metric_names([o.name for o in self.metrics])
-        has_names = hasattr(self.learn.opt, 'lr') and hasattr(self.learn.opt, 'mom')
-        self._hypers, self.begun = attrgetter('lr', 'mom') if has_names else _read_group, False
+        self._hypers, self.begun = _reader(self.learn.opt), False
+        _tell(self.metrics, 'begin_fit', self.run)
+
+    def after_fit(self):
+        "Those metrics that want to know hear that it is over"
+        _tell(self.metrics, 'after_fit')
 
     def begin_epoch(self):
         "Start the clock; nothing is known of this epoch yet"
