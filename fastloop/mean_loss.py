@@ -199,6 +199,15 @@ class WeightedMean:
         self.weights.reset()
         for o in state['weights']: self.weights.add(o)
 
+# %% ../nbs/07_mean_loss.ipynb #6e102b4e
+def mean_of(losses: list,  # Numbers, one for each batch
+            weights: list,  # What each batch weighs
+            summed: bool = False,  # Whether the losses are sums already
+            ) -> float | None:  # `None` if nothing counted
+    "The mean over all rows of some batches, of numbers that are here already"
+    parts = [o if summed else o*n for o, n in zip(losses, weights) if n]
+    return sum(parts)/sum(weights) if parts else None
+
 # %% ../nbs/07_mean_loss.ipynb #5a6185de
 class LossRule:
     "What a batch weighs in the mean of one loss; the loss is looked at once"

@@ -17,7 +17,7 @@ import torch
 # %% ../../nbs/21_callback.recorder.ipynb #e2a63ad1
 from .core import Callback
 from ..core import axes_for, listify, show_figure
-from ..mean_loss import BatchWeights, LossRule, MeanLoss
+from ..mean_loss import BatchWeights, LossRule, MeanLoss, mean_of
 from ..metrics import as_metric, distinct, leave_out, to_floats
 
 # %% ../../nbs/21_callback.recorder.ipynb #561c87dd
@@ -87,11 +87,6 @@ class LossHistory:
         self.smooth = [self.smoothed(o) for o in self.raw]
 
 # %% ../../nbs/21_callback.recorder.ipynb #facfc03f
-def _mean_of(losses, sizes, summed=False):
-    "The mean over all samples of some batches; `None` if nothing counted"
-    parts = [o if summed else o*n for o, n in zip(losses, sizes) if n]
-    return sum(parts)/sum(sizes) if parts else None
-
 def _read_group(opt):
     "Learning rate and momentum of the last parameter group of a torch optimizer"
     group = opt.param_groups[-1]
@@ -225,7 +220,7 @@ class Recorder(Callback):
         "Complete the row of this epoch"
         if not self.begun: self.begin_epoch()  # broken off before it began for the recorder
         n, losses = len(self.weights), self.raw_losses
-        row = [_mean_of(losses[len(losses)-n:], self.sizes, self.rule.summed), *self.valid_row]
+        row = [mean_of(losses[len(losses)-n:], self.sizes, self.rule.summed), *self.valid_row]
         self.values.append(row + [None]*(len(self.names)-len(row)))
         self.nb_batches.append(n)
         self.times.append(time.perf_counter()-self.started)

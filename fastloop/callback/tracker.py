@@ -23,8 +23,8 @@ from ..optimizer import as_wrapper
 
 # %% ../../nbs/40_callback.tracker.ipynb #788228bb
 _small_is_good = 'loss error mse mae msle rmse rmsle mape rmspe perplexity'.split()
-_large_is_good = ('acc accuracy auc auroc roc f1 fbeta f dice iou jaccard precision recall kappa mcc r2 '
-                  'matthews psnr ssim bleu rouge variance specificity sensitivity').split()
+_large_is_good = ('acc accuracy auc auroc roc f1 fbeta dice iou jaccard precision recall kappa mcc '
+                  'r2 matthews psnr ssim bleu rouge variance specificity sensitivity').split()
 
 def way_of_name(monitor: str,  # Name of the number that is watched
                 ) -> str | None:  # `min`, `max`, or `None` if the name does not tell
@@ -135,7 +135,7 @@ class TrackerCallback(Callback):
         return column_of(self.monitor, recorder, validates or not self.needs_value)
 
     def choose_way(self):
-        "If nobody has said which values are better, ask the metric; say so if it cannot tell either"
+        "If nobody has said which values are better, ask the metric, then the name"
         recorder = find_recorder(self.run)
         if not self.guessing or self.column is None or recorder is None: return
         measured = dict(enumerate(recorder.metrics, 2))
