@@ -228,6 +228,15 @@ class LossRule:
         count = self.loss_func.counted if self.says else None
         weights.add(batch_size(xb, yb) if count is None else count)
 
+    def weight(self, xb: object,  # Inputs of a batch
+               yb: object,  # Targets of the batch
+               ) -> object:  # A number, or a tensor of one where the device would be waited for
+        "What a batch weighs by itself"
+        weights = BatchWeights()
+        self.weigh(weights, xb, yb)
+        known = weights.known()
+        return float(known[0]) if isinstance(known, list) or known.is_cpu else known[0].float()
+
 class MeanLoss:
     "The mean loss of all rows of many batches"
     def __init__(self): self.rule, self.mean, self.rows = LossRule(), WeightedMean(), 0
