@@ -244,17 +244,7 @@ class OptimWrapper(torch.optim.Optimizer):
             write_values(groups, (key, None), vals, width, bn_groups)
         return self.read_val(key)
 
-    def get_stat(self, name: str,  # As for `read_val`
-                 ) -> float | None:  # The last layer group's value; `None` if there is none
-        "Read one hyper-parameter (fastai v1)"
-        values = self.read_val(name)
-        return values[-1] if isinstance(values, list) else values
-
-    def set_stat(self, name: str,  # As for `set_val`
-                 value: float | list | tuple,  # One, or one per layer group
-                 ):
-        "Write one hyper-parameter (fastai v1)"
-        self.set_val(name, value)
+    get_stat, set_stat = _get, set_val  # fastai v1's words
 
     def step(self, closure: Callable | None = None,  # Computes the loss anew; LBFGS needs it
              ) -> object:  # What `closure` returned, or None
