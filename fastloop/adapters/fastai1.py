@@ -363,7 +363,7 @@ class HandlerInRun:
                  ):
         self.handler, self.run, self.carrier, self.others = handler, run, None, []
         self.valid, self.validated, self.skipped, self.rows_before = WeightedMean(), False, False, 0
-        self.view, self.lent, self.running = V1Learner(run), [], False
+        self.view, self.lent, self.running, self.kept = V1Learner(run), [], False, ()
 
     def around(self) -> list:  # Triples of an event's name, an order, and a function
         "What is done before anybody is asked, after the recorder, and when everybody was asked"
@@ -481,13 +481,15 @@ class HandlerInRun:
 
     def close_after_step(self):
         "Clear the gradients, or keep them?"
-        keep = bool(self.handler.state_dict['skip_zero'])
-        if self.skipped and not keep: self.run.learn.opt.zero_grad()
-        return keep and not self.skipped
+        keep, opt = self.handler.state_dict['skip_zero'], self.run.learn.opt
+        if self.skipped and not keep: opt.zero_grad()
+        if keep: self.kept = [(p, p.grad) for o in opt.param_groups for p in o['params']]
 
     def open_after_batch(self):
-        "Add up the loss of the validation"
+        "Give gradients back that were to be kept, and add up the loss of the validation"
         run = self.run
+        for p, grad in self.kept: p.grad = grad
+        self.kept = ()
         if not run.in_train and run.loss is not None: self.valid.add(run.loss, find_bs(run.yb))
 
     def close_after_batch(self):
