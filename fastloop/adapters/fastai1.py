@@ -9,6 +9,7 @@ __all__ = ['CallbackHandler', 'LearnerCallback']
 import math
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from types import SimpleNamespace
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #b881e6ec
@@ -439,7 +440,7 @@ class HandlerInRun:
             n_epochs=self.run.epochs, metrics=getattr(self.run.learn, 'metrics', None),
             pbar=self.view.pbar)
         if find_recorder(self.run) is not None: self.view.recorder.forget()
-        self.running = True
+        self.running, self.kept = True, ()
         for cb in (*self.handler.callbacks, *self.others): self.lend(cb)
 
     def settle_begin_fit(self):
@@ -611,3 +612,71 @@ def adapt(cb: object,  # A callback of fastai v1, or a handler
             *([('begin_fit', order, partial(make_ready, cb))]
               if isinstance(cb, TrackerCallback) else ()),
             *(shared.around() if shared.carrier is cb and not attached else ())]
+
+# %% ../../nbs/80_adapters.fastai1.ipynb #72562c40
+_brought = {  # where, and what; without a place it is a module
+    'fastloop.adapters.fastai1_names': (
+        'plt pd BoolOrTensor CallbackList Classes Floats FloatOrTensor IntOrTensor KWArgs '
+        'ListOrItem LossFunction MetricFunc MetricFuncList MetricsList ModuleList OptListOrItem '
+        'OptLossFunc OptMetrics OptOptimizer OptRange OptSplitFunc OptStrTuple PBar ParamList '
+        'PathOrStr Rank0Tensor SplitFunc SplitFuncOrIdxList StartOptEnd StrList TensorOrNumList '
+        'TensorOrNumber Tensors Weights ifnone is_listy is_tuple is_dict first_el range_of '
+        'even_mults noop add_metrics DatasetType defaults callbacks master_bar progress_bar Hook '
+        'Hooks HookCallback hook_output hook_outputs ActivationStats'
+    ),
+    'fastloop.all': (
+        'nn F np Learner DataBunch Recorder BasicLearner Callback CancelFitException OptimWrapper '
+        'SmoothenValue AverageMetric listify camel2snake flatten_model requires_grad '
+        'trainable_params one_param to_np to_device to_detach to_half to_float default_device '
+        'find_bs set_seed annealing_cos annealing_exp annealing_linear annealing_no '
+        'annealing_poly AdamW SGD Adam accuracy accuracy_thresh dice error_rate exp_rmspe '
+        'explained_variance fbeta mae mean_absolute_error mean_squared_error '
+        'mean_squared_logarithmic_error mse msle r2_score rmse root_mean_squared_error '
+        'top_k_accuracy TrackerCallback EarlyStoppingCallback ReduceLROnPlateauCallback '
+        'SaveModelCallback TerminateOnNaNCallback CSVLogger GeneralScheduler TrainingPhase '
+        'OneCycleScheduler LRFinder MixUpCallback MixUpLoss MixedPrecision BnFreeze '
+        'GradientClipping StopAfterNBatches LabelSmoothingCrossEntropy fit_one_cycle lr_find '
+        'mixup to_fp16 to_fp32 URLs untar_data ImageDataBunch imagenet_stats cnn_learner '
+        'ClassificationInterpretation'
+    ),
+}
+
+# %% ../../nbs/80_adapters.fastai1.ipynb #25f8637d
+_brought |= {
+    'fastloop.core': 'format_time',
+    'fastloop.torch_core': 'children',
+    'fastloop.anneal': 'Scheduler',
+    'torch': 'optim Tensor tensor',
+    'torch.utils.data': 'DataLoader Dataset TensorDataset Sampler',
+    'typing': (
+        'Any AnyStr Callable Collection Dict Hashable Iterable Iterator List Mapping NewType '
+        'Optional Sequence Tuple Type TypeVar Union'
+    ),
+    'dataclasses': 'dataclass field',
+    'copy': 'deepcopy',
+    'functools': 'reduce partial',
+    'warnings': 'warn',
+    'pathlib': 'Path',
+    'collections': 'OrderedDict defaultdict Counter namedtuple',
+    'enum': 'Enum IntEnum',
+    'abc': 'abstractmethod',
+    'contextlib': 'contextmanager',
+    'numbers': 'Number',
+    'types': 'SimpleNamespace',
+    'operator': 'attrgetter itemgetter',
+    '': (
+        'torch os sys re math json csv gc random shutil pickle time warnings inspect collections '
+        'functools itertools'
+    ),
+}
+_places = {name: place for place, names in _brought.items() for name in names.split()}
+
+# %% ../../nbs/80_adapters.fastai1.ipynb #0ddbf7ff
+__all__ = [*globals().get('__all__', ()), *_places]
+
+def __getattr__(name: str,  # One of the names that the star brings
+                ) -> object:  # What it stands for
+    "Find a name that files of fastai v1 live on"
+    if name not in _places: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    if not (place := _places[name]): return import_module(name)
+    return getattr(import_module(place), {'Scheduler': 'Stepper'}.get(name, name))
