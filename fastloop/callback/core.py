@@ -16,7 +16,13 @@ from functools import cache, partial
 from importlib import import_module
 
 # %% ../../nbs/13_callback.core.ipynb #2f37cf0e
-from ..core import axes_for, camel2snake, nearest_name, required_arguments
+from fastloop.core import (
+    axes_for,
+    camel2snake,
+    check_property,
+    nearest_name,
+    required_arguments,
+)
 
 # %% ../../nbs/13_callback.core.ipynb #4e15ef84
 phases = ('fit', 'epoch', 'train', 'validate', 'batch', 'backward', 'step')
@@ -168,6 +174,7 @@ def _moment(event):
 class Callback:
     "Answers events of a training run with methods named after them"
     order, orders = 0, {}  # place among the callbacks; places of single handlers, by event
+    in_validate = True  # takes part in `validate` and `get_preds` too, not only in a fit
     guarded = True  # a class written for another library may keep attributes of any name
     name = _Name()
     on_train_begin, on_train_end = _moment('begin_fit'), _moment('after_fit')
@@ -195,6 +202,7 @@ class Callback:
 
     def __getattr__(self, name):
         if not name.startswith('__'):
+            check_property(self, name)
             for place in ('run', 'learn'):
                 if (found := getattr(self.__dict__.get(place), name, _missing)) is not _missing:
                     return found
@@ -326,9 +334,8 @@ def find_callback(cbs: list,  # Callbacks
                   ) -> object:  # The newest one of this name, or `None`
     "The callback called `name`"
     for cb in reversed(cbs):
-        if name in (callback_name(cb), camel2snake(type(cb).__name__)): return cb
-        if name == callback_name(cb)+'_callback': return cb
-    return None
+        short = callback_name(cb)
+        if name in (short, short+'_callback', camel2snake(type(cb).__name__)): return cb
 
 # %% ../../nbs/13_callback.core.ipynb #f388d11b
 def plot_phases(names: list,  # Names of events, in the order in which they came
@@ -354,7 +361,7 @@ def plot_phases(names: list,  # Names of events, in the order in which they came
 # %% ../../nbs/13_callback.core.ipynb #d48b46af
 class TraceCallback(Callback):
     "Writes down every event of the run, for teaching and for tests"
-    order = -100
+    order, in_validate = -100, False
 
     def __init__(self, learn: object = None,  # The learner
                  ):
