@@ -357,6 +357,8 @@ event_of = dict(
     loss_begin='after_pred', backward_begin='begin_backward', backward_end='after_backward',
     step_end='after_step', batch_end='after_batch', epoch_end='after_epoch', train_end='after_fit')
 
+_fit_alone = 'train_begin', 'epoch_end', 'train_end'  # not in a validation by itself
+
 class HandlerInRun:
     "What a `CallbackHandler` does for callbacks of fastai v1 in a run"
     def __init__(self, handler: CallbackHandler,  # Keeps the state, and asks
@@ -393,6 +395,7 @@ class HandlerInRun:
                ):
         "Ask with what the run knows now, and let the run know what was changed"
         state, run, extra = self.handler.state_dict, self.run, {}
+        if not run.epochs and moment in _fit_alone: return
         for key, name in _run_name.items(): state[key] = getattr(run, name)
         if moment == 'batch_end' and state['last_loss'] is not None:
             state['last_loss'] = state['last_loss'].detach()
@@ -505,6 +508,8 @@ class HandlerInRun:
         "There is a validation"
         self.validated = True
         self.valid.reset()
+        for cb in () if self.run.epochs else self.others:
+            if has_own(cb, 'on_epoch_begin'): self.answer('epoch_begin', cb)
 
     def close_begin_validate(self):
         "Leave the validation out?"
