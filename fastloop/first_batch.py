@@ -187,8 +187,6 @@ def _write_buffers(buffers):
 
 class FirstBatch:
     "Looks at the first batch of a run, and undoes it if it is refused"
-    refused = False
-
     def __init__(self, learn: object,  # Has `model` and `data`
                  ):
         buffers = [(o, o.clone()) for o in learn.model.buffers() if not is_lazy(o)]
@@ -205,7 +203,9 @@ class FirstBatch:
         loss, self.undos = first_loss(loss_func, pred, yb), []
         return loss
 
-    def refuse(self):
-        "Undo everything, if there was no loss"
-        self.refused = bool(self.undos)
+    def refuse(self, run: object,  # Has failed, if it has an `exception`
+               ):
+        "Undo everything, if the run failed before there was a loss"
+        if run.exception is None or run.n_iter: return
+        run.refused = bool(self.undos)
         put_back(self.undos)

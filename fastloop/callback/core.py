@@ -346,7 +346,7 @@ def plot_phases(names: list,  # Names of events, in the order in which they came
 # %% ../../nbs/13_callback.core.ipynb #d48b46af
 class TraceCallback(Callback):
     "Writes down every event of the run, for teaching and for tests"
-    order = -100
+    order, in_validate = -100, False
 
     def __init__(self, learn: object = None,  # The learner
                  ):

@@ -141,7 +141,7 @@ class Recorder(Callback):
 
     Source: the names are those of fastai v1's `Recorder`.
     """
-    order = -10  # before anybody scales the loss, and before those who read the row
+    order, in_validate = -10, False  # before anybody scales the loss, and those who read the row
 
     def __init__(self, learn: object = None,  # The learner
                  metrics: object = None,  # What to measure; by default the learner's metrics
