@@ -88,6 +88,15 @@ def overrides(cb: object,  # A callback written for Keras, of any origin
     return any(o is not None and not getattr(o, '_is_default', False) for o in hooks)
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #a626922d
+def for_hook(hook: object,  # A hook of a callback
+             args: tuple,  # What it is to be told
+             ) -> tuple:  # The same, or with logs that an installed Keras does not misread
+    "What to tell a hook of a batch"
+    home = str(getattr(hook, '__module__', ''))
+    if not home.startswith('keras.src.') or home.endswith('.callback'): return args
+    *number, logs = args
+    return *number, Logs((k, v) for k, v in logs.items() if k not in ('batch', 'size'))
+
 class HookList:
     "Several callbacks of Keras as one: each hook calls that of every callback"
     def __init__(self, callbacks: object = None,  # Callbacks written for Keras
@@ -124,7 +133,7 @@ class HookList:
             if function is None:  # an object with nothing but the older names
                 function = getattr(cb, hook.replace('_train_', '_'), None)
             if function is None: continue
-            try: function(*args)
+            try: function(*(for_hook(function, args) if 'batch' in hook else args))
             except CancelException: raise
             except BaseException as e: raise add_note(e, f'in {hook} of {type(cb).__name__}')
 
@@ -165,7 +174,7 @@ class Variable:
 
     def __float__(self): return float(self.value)
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype=None, copy=None):  # always a copy
         return self.numpy() if dtype is None else self.numpy().astype(dtype)
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #4acdc635
@@ -357,6 +366,11 @@ class OptimizerView:
     def count(self) -> int:  # A plain number
         "How many batches this optimizer has been trained with"
         return self._before + getattr(self._model.run, 'n_iter', 0)
+
+    def begin_run(self, run: object,  # The run that begins
+                  ):
+        "Go on counting in another run"
+        if run is not self._model.run: self._before = self.count()
 
     def _recount(self, value):
         now = check_number('iterations', plain_number(value), 0)
