@@ -42,7 +42,7 @@ def check_fit(epochs: int,  # Number of epochs
     if count_batches(dl) == 0: raise ValueError('the training loader is empty: it has no batches')
 
 # %% ../nbs/06_first_batch.ipynb #3472fc8a
-def check_pair(batch: object,  # What a loader gave
+def check_batch(batch: object,  # What a loader gave
                ):
     """Refuse a batch that is no pair of inputs and targets
 
@@ -79,7 +79,7 @@ def takes_apart(func: object,  # A loss or a metric
     rows = None if out is None or not out.ndim else len(out)
     return len(yb) != rows or any(is_tensor(o) and o.ndim and len(o) == rows for o in yb)
 
-# %% ../nbs/06_first_batch.ipynb #e839aab6
+# %% ../nbs/06_first_batch.ipynb #a5209be5
 class_losses = {'cross_entropy', 'CrossEntropyLoss', 'nll_loss', 'NLLLoss', 'NLLLoss2d',
                 'multi_margin_loss', 'MultiMarginLoss'}
 
@@ -114,6 +114,7 @@ def check_labels(loss_func: object,  # A loss
     if len(bad): raise ValueError(f'label {bad[0].item()} has no output: the model has {n} outputs,'
                                   f' for labels 0 to {n-1}')
 
+# %% ../nbs/06_first_batch.ipynb #e839aab6
 class StretchedTargets(TorchFunctionMode):
     "Watches whether outputs `(n, 1)` and targets `(n,)` are stretched to `(n, n)`"
     def __init__(self, pred: torch.Tensor,  # The outputs
@@ -130,6 +131,27 @@ class StretchedTargets(TorchFunctionMode):
         elif len(found) == 1 and out.shape in ((self.n, 1), (self.n,)):
             self.seen.append((out, found.pop()))  # made of one of them
         return out
+
+# %% ../nbs/06_first_batch.ipynb #96670d37
+def _is_column(pred, yb=None, *others):
+    "Is this an output `(n, 1)` with targets `(n,)`, that torch would stretch?"
+    return (is_tensor(pred) and is_tensor(yb) and len(pred.shape) == 2 and len(pred) > 1
+            and pred.shape == (*yb.shape, 1))
+
+def _misfit(loss_func, pred, targets):
+    "Words for outputs and targets that do not fit, and what to write instead"
+    parts = pred, *targets
+    shapes = ' and '.join(str(tuple(o.shape)) if is_tensor(o) else type(o).__name__ for o in parts)
+    name = getattr(loss_func, '__name__', type(loss_func).__name__)
+    hint = ' (write the targets as y[:, None])' if _is_column(*parts) else ''
+    return f'the output and the targets, of shapes {shapes}, do not fit {name}{hint}'
+
+def _watched_loss(loss_func, pred, targets, text):
+    "Call the loss, and see whether it stretches a column of outputs"
+    if not _is_column(pred, *targets): return loss_func(pred, *targets)
+    with StretchedTargets(pred, targets[0]) as watch: loss = loss_func(pred, *targets)
+    if watch.found: raise ValueError(f'{text}: they are stretched to {(watch.n, watch.n)}')
+    return loss
 
 # %% ../nbs/06_first_batch.ipynb #e23f6f9e
 def first_loss(loss_func: object,  # Takes the prediction and the targets
@@ -157,26 +179,6 @@ def first_loss(loss_func: object,  # Takes the prediction and the targets
         add_note(e, text)
         raise
 
-def _misfit(loss_func, pred, targets):
-    "Words for outputs and targets that do not fit, and what to write instead"
-    parts = pred, *targets
-    shapes = ' and '.join(str(tuple(o.shape)) if is_tensor(o) else type(o).__name__ for o in parts)
-    name = getattr(loss_func, '__name__', type(loss_func).__name__)
-    hint = ' (write the targets as y[:, None])' if _is_column(*parts) else ''
-    return f'the output and the targets, of shapes {shapes}, do not fit {name}{hint}'
-
-def _is_column(pred, yb=None, *others):
-    "Is this an output `(n, 1)` with targets `(n,)`, that torch would stretch?"
-    return (is_tensor(pred) and is_tensor(yb) and len(pred.shape) == 2 and len(pred) > 1
-            and pred.shape == (*yb.shape, 1))
-
-def _watched_loss(loss_func, pred, targets, text):
-    "Call the loss, and see whether it stretches a column of outputs"
-    if not _is_column(pred, *targets): return loss_func(pred, *targets)
-    with StretchedTargets(pred, targets[0]) as watch: loss = loss_func(pred, *targets)
-    if watch.found: raise ValueError(f'{text}: they are stretched to {(watch.n, watch.n)}')
-    return loss
-
 # %% ../nbs/06_first_batch.ipynb #112b939d
 def _write_buffers(buffers):
     "Give each buffer its old value"
@@ -199,7 +201,7 @@ class FirstBatch:
              pred: object,  # What the model answered
              yb: object,  # The targets
              ) -> torch.Tensor:  # The loss
-        "The loss of the first batch, as `first_loss` gives it; from now on there is nothing to undo"
+        "The loss, as `first_loss` gives it; from now on there is nothing to undo"
         loss, self.undos = first_loss(loss_func, pred, yb), []
         return loss
 

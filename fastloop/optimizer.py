@@ -17,6 +17,7 @@ from fastloop.param_groups import (
     copy_values,
     find_places,
     read_values,
+    regrouped,
     split_no_wd_params,
     spread,
     spread_numbers,
@@ -174,6 +175,17 @@ class OptimWrapper(torch.optim.Optimizer):
         old, new = ((o.param_groups, o.groups_per_layer) for o in (self, res))
         copy_values(*old, *new)
         return res
+
+    def regroup(self, layer_groups: nn.Module | Iterable,  # As for `create`
+                ) -> list:  # The parameters that are new
+        "Update what `layer_groups` hold now; those that stay keep their state, new ones have none"
+        groups, new = regrouped(self.opt.param_groups, self.groups_per_layer, layer_groups)
+        if not new and len(groups) == len(self.opt.param_groups): return []
+        kept = {id(p) for group in groups for p in group['params']}
+        for p in [p for p in self.opt.state if id(p) not in kept]: del self.opt.state[p]
+        self.opt.param_groups[:] = groups
+        self._settle()
+        return new
 
     def _settle(self):
         "Put the decay in its place, and remember all places"

@@ -36,7 +36,7 @@ from fastloop.callback.core import (
 )
 from .clean_up import Passes, put_back
 from .core import add_note, listify, not_yet, without_traceback
-from .first_batch import FirstBatch, check_fit, check_pair, takes_apart
+from .first_batch import FirstBatch, check_fit, check_batch, takes_apart
 from .torch_core import batch_device, call_model, count_batches, to_detach, to_device
 
 # %% ../nbs/14_runner.ipynb #3f5c0c3f
@@ -44,7 +44,7 @@ def wider(a: object,  # A cancel exception, its class, or `None`
           b: object,  # Likewise
           ) -> object:  # The one that breaks off more
     "The exception of the wider phase"
-    return min((o for o in (a, b) if o is not None), key=lambda o: phases.index(o.phase))
+    return min(filter(None, (a, b)), key=lambda o: phases.index(o.phase), default=None)
 
 def no_phase(e: CancelException,  # An exception that no phase has caught
              where: str,  # Who raised it
@@ -246,7 +246,7 @@ class Runner(Callbacks):
     def one_batch(self, batch: tuple,  # The pair `(xb, yb)`
                   ):
         "Run one batch; backward pass and step belong to training alone"
-        if self._first.undos: check_pair(batch)
+        if self._first.undos: check_batch(batch)
         self.xb, self.yb = batch
         try:
             self('begin_batch')
