@@ -242,6 +242,8 @@ class NotInOptimizer(AttributeError, ValueError):
 _torch_words = {'learning_rate': 'lr', 'lr': 'lr', 'momentum': 'momentum', 'beta_1': 'mom',
                 'beta_2': 'beta', 'rho': 'rho', 'epsilon': 'eps', 'weight_decay': 'wd'}
 
+hyper_words = tuple(_torch_words)
+
 def torch_word(word: str,  # A number of an optimizer, as Keras calls it
                wrapper: OptimWrapper,  # An optimizer
                ) -> str:  # What `wrapper` calls it
@@ -259,8 +261,9 @@ def torch_word(word: str,  # A number of an optimizer, as Keras calls it
                          f'{", ".join(filter(find, _torch_words))}')
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #ad5ef4ca
-def _number(word):
-    "A property for a number of the optimizer, by Keras' word"
+def number_of(word: str,  # Keras' word for a number
+              ) -> property:  # For a class with `read(word)` and `write(word, value)`
+    "A property for a number of an optimizer"
     def read(self): return self.read(word)
     return property(
         lambda self: Rate(read(self), lambda value: self.write(word, value), lambda: read(self)),
@@ -271,8 +274,7 @@ class OptimizerView:
     "An optimizer of torch as Keras sees it"
     built, use_ema, ema_momentum = True, False, .99
     learning_rate, lr, momentum, beta_1, beta_2, rho, epsilon, weight_decay = map(
-        _number, ('learning_rate', 'lr', 'momentum', 'beta_1', 'beta_2', 'rho', 'epsilon',
-                  'weight_decay'))
+        number_of, hyper_words)
 
     def __init__(self, model: object,  # The stand-in of the model
                  ):
@@ -318,6 +320,15 @@ class OptimizerView:
             rates = [float(o) for o in self.wrapper.read_val('lr')]
             value = [value*o/rates[-1] if rates[-1] else value for o in rates[:-1]] + [value]
         self.wrapper.set_val(name, value)
+
+    def made_by(self, plan: object,  # Makes optimizers
+                ) -> bool:  # Whether the optimizer is there, and comes from `plan`
+        "Is this the optimizer that `plan` has made?"
+        return self._model.make_opt is plan and self._model.opt is not None
+
+    def plan(self) -> object:  # Makes the optimizer
+        "What to compile a model with that goes on with this optimizer"
+        return self._model.make_opt or type(self.wrapper.opt)
 
     def get_config(self) -> dict:  # Plain numbers by Keras' words
         "The numbers of the optimizer"
