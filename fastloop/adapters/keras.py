@@ -177,8 +177,9 @@ class KerasBridge:
         run, data = self.run, self.run.learn.data
         names, steps = ['loss', *self.numbers.names], count_batches(data.train_dl)
         bs, dataset = getattr(data.train_dl, 'bs', None), getattr(data.train_dl, 'dataset', None)
-        found = dict(verbose=1, epochs=run.epochs, steps=steps, batch_size=bs,
-                     samples=len(dataset) if hasattr(dataset, '__len__') else None,
+        samples = bs*steps if bs and steps else None
+        if hasattr(dataset, '__len__'): samples = len(dataset)
+        found = dict(verbose=1, epochs=run.epochs, steps=steps, batch_size=bs, samples=samples,
                      do_validation=getattr(data, 'valid_dl', None) is not None,
                      metrics=[*names, *(f'val_{o}' for o in names)])
         return found | getattr(self.standin, 'params', {})
@@ -192,6 +193,7 @@ class KerasBridge:
         self.late()
         self.valid = Logs()
         self.tell('on_epoch_begin', self.run.epoch, Logs())
+        self.standin.renew()  # a layer may have been frozen, or unfrozen
 
     def begin_validate(self):
         "Tell of a validation"

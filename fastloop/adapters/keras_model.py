@@ -542,6 +542,28 @@ def predict_arrays(view: object,  # A `ModelView`
     return joined_arrays(answers)
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #605baabc
+def apply_trainable(module: torch.nn.Module,  # Whose layers may have been given `trainable`
+                    ):
+    "Freeze and unfreeze the parameters of layers that say whether they are trained"
+    for layer in module.modules():  # outer ones first, so that inner ones have the last word
+        if 'trainable' in vars(layer): layer.requires_grad_(bool(layer.trainable))
+
+def unknown_to(opt: object,  # An optimizer
+               module: torch.nn.Module,  # What is trained
+               ) -> list:  # Names of parameters
+    "The parameters that want a gradient, and that an optimizer does not hold"
+    known = {id(p) for group in opt.param_groups for p in group['params']}
+    return [k for k, p in module.named_parameters() if p.requires_grad and id(p) not in known]
+
+def join_new(opt: object,  # An optimizer
+             module: torch.nn.Module,  # What is trained
+             groups: list = None,  # The layer groups; by default the module is the only one
+             ) -> list:  # Names of the parameters that have joined
+    "Let the parameters that want a gradient, and are new, join an optimizer"
+    if new := unknown_to(opt, module): as_wrapper(opt).regroup(groups or [module])
+    return new
+
+# %% ../../nbs/82_adapters.keras_model.ipynb #f0ab272c
 class ModelView:
     "A torch module as Keras sees a model; what it stands for is in `module` and `opt`"
     module, stop_training, history, run, opt, make_opt, _initial_epoch, built = (
@@ -620,6 +642,10 @@ class ModelView:
         except (ValueError, KeyError) as e:
             warnings.warn(f'the optimizer starts anew: {e}', stacklevel=2)
 
+    def renew(self):
+        "See which layers are to be trained from now on"
+        apply_trainable(self.module)
+
     def __call__(self, *args, **kwargs): return self.module(*args, **kwargs)
 
     @property
@@ -668,7 +694,7 @@ class ModelView:
         keras = sys.modules.get('keras.src.trainers.compile_utils')
         return views if keras is None else [keras.MetricsList(views)]
 
-# %% ../../nbs/82_adapters.keras_model.ipynb #3b731bd7
+# %% ../../nbs/82_adapters.keras_model.ipynb #6f50f428
 class LearnerView(ModelView):
     "A learner as Keras sees a model"
     def __init__(self, learn: object,  # Has `model` and `opt`
@@ -684,3 +710,9 @@ class LearnerView(ModelView):
     def opt(self) -> object:  # The same object
         "The optimizer of the learner"
         return self.learn.opt
+
+    def renew(self):
+        "See which layers are to be trained from now on"
+        super().renew()
+        groups = getattr(self.learn, 'layer_groups', None)  # without them, `opt` is the user's own
+        if groups: join_new(self.opt, self.module, groups)

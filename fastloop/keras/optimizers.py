@@ -60,12 +60,14 @@ def _checked_config(name, config):
     for k in _clip_words:
         if k in config: raise ValueError(
             f'{k}: gradients are clipped by a callback here, GradientClipping(clip=…)')
-    for k in config: check_word(f'a word for {name}', k, defaults | _ema_words | {'weight_decay': 0})
+    words = defaults | _ema_words | {'weight_decay': 0}
+    for k in config: check_word(f'a word for {name}', k, words)
     for k, v in config.items():
         if k in hyper_words:
             if callable(v): raise ValueError(f'{k}={v!r}: a schedule is a callback here, such as '
                                              'LearningRateScheduler')
-            config[k] = check_number(k, plain_number(v), 0)
+            config[k] = check_number(k, plain_number(v))
+            if config[k] < 0: raise ValueError(f'{k}={v!r} is below 0')
     return config
 
 # %% ../../nbs/85_keras.optimizers.ipynb #515603d5
