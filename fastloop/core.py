@@ -90,6 +90,15 @@ def check_word(
     known = ', '.join(repr(o) for o in words)
     raise ValueError(f'{argument}={value!r} is not known, use one of {known}{hint}')
 
+# %% ../nbs/00_core.ipynb #n0tyet02
+def not_yet(
+    new: list,  # Objects that are to be added
+    there: list,  # Objects that are there already
+) -> list:  # Those of `new` that are not there, each once
+    "Leave out objects that are there already."
+    known = {id(o) for o in there}
+    return [o for o in new if not (id(o) in known or known.add(id(o)))]
+
 # %% ../nbs/00_core.ipynb #e0fb100d
 def check_number(
     argument: str,  # Name of the argument, for the message
@@ -224,6 +233,19 @@ def without_traceback(
         bare.__dict__.update(vars(e))
     except Exception: bare = RuntimeError(repr(e))
     return bare
+
+# %% ../nbs/00_core.ipynb #49fab5df
+def check_property(
+    o: object,  # An object whose `__getattr__` was asked
+    name: str,  # Name of the attribute that was not found
+):
+    """Raise what the property called `name` raised, if the class of `o` has one.
+
+    Raises: AttributeError, the property's own.
+    """
+    found = inspect.getattr_static(type(o), name, None) if hasattr(type(o), name) else None
+    if hasattr(type(found), '__get__') and not inspect.ismemberdescriptor(found):
+        found.__get__(o, type(o))
 
 # %% ../nbs/00_core.ipynb #c9c48f37
 def axes_for(

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
+from .core import check_property
 from .fused import FusedStep, dynamo_left_alone
 from fastloop.param_groups import (
     copy_values,
     find_places,
     read_values,
+    regrouped,
     split_no_wd_params,
     spread,
     spread_numbers,
@@ -175,6 +177,17 @@ class OptimWrapper(torch.optim.Optimizer):
         copy_values(*old, *new)
         return res
 
+    def regroup(self, layer_groups: nn.Module | Iterable,  # As for `create`
+                ) -> list:  # The parameters that are new
+        "Update what `layer_groups` hold now; those that stay keep their state, new ones have none"
+        groups, new = regrouped(self.opt.param_groups, self.groups_per_layer, layer_groups)
+        if not new and len(groups) == len(self.opt.param_groups): return []
+        kept = {id(p) for group in groups for p in group['params']}
+        for p in [p for p in self.opt.state if id(p) not in kept]: del self.opt.state[p]
+        self.opt.param_groups[:] = groups
+        self._settle()
+        return new
+
     def _settle(self):
         "Put the decay in its place, and remember all places"
         _place_decay(self.opt.param_groups, self.groups_per_layer, self._true_wd, self._by_hand,
@@ -184,6 +197,7 @@ class OptimWrapper(torch.optim.Optimizer):
     def __getattr__(self, name):
         if name == 'opt' or name.startswith('__'):  # not there yet while a copy is being made
             raise AttributeError(name)
+        check_property(self, name)
         return getattr(self.opt, name)
 
     def _get(self, name):

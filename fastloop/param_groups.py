@@ -45,10 +45,12 @@ def _as_groups(layer_groups):
     return [groups] if groups and all(isinstance(o, torch.Tensor) for o in groups) else groups
 
 def split_no_wd_params(layer_groups: nn.Module | Iterable,  # Modules, lists of them or of tensors
+                       also: set = frozenset(),  # `id` of frozen parameters that are taken too
                        ) -> list:  # Two lists per layer group: weights; biases and normalizations
     """Split each layer group into the parameters weight decay is meant for and the others
 
-    Only parameters that require a gradient are taken, each once, in the order of the modules.
+    Only parameters that require a gradient are taken, each once, in the order of the modules; and
+    those that are asked for.
     Raises: TypeError if a layer group is neither modules nor parameters.
     Source: fastai v1, `split_no_wd_params`.
     """
@@ -56,7 +58,7 @@ def split_no_wd_params(layer_groups: nn.Module | Iterable,  # Modules, lists of 
     for group in _as_groups(layer_groups):
         pair = [], []
         for module, name, p in _owned(group):
-            if p.requires_grad and id(p) not in seen:
+            if (p.requires_grad or id(p) in also) and id(p) not in seen:
                 seen.add(id(p))
                 pair[0 if _decays(module, name, p) else 1].append(p)
         split += pair
@@ -149,3 +151,16 @@ def copy_values(olds: list,  # `param_groups` to read
         layer = i//new_width if same else len(olds)//old_width - 1
         old = olds[layer*old_width + min(i % new_width, old_width-1)]
         group.update({k: v for k, v in old.items() if k in group and k != 'params'})
+
+# %% ../nbs/04_param_groups.ipynb #0942a37e
+def regrouped(olds: list,  # `param_groups` of an optimizer
+              width: int,  # How many of them make one layer group
+              layer_groups: nn.Module | Iterable,  # What is to be trained
+              ) -> tuple:  # `param_groups` with the values of the old ones; the new parameters
+    "The parameter groups for `layer_groups`, with the values that were set"
+    known = {id(p) for group in olds for p in group['params']}
+    split = split_no_wd_params(layer_groups, also=known)
+    if width == 1: split = [a+b for a, b in zip(split[::2], split[1::2])]
+    news = [{**olds[-width + i % width], 'params': params} for i, params in enumerate(split)]
+    copy_values(olds, width, news, width)
+    return news, [p for params in split for p in params if id(p) not in known]

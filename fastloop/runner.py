@@ -6,7 +6,7 @@
 __all__ = ['Callbacks', 'TrainEvalCallback', 'Runner']
 
 # %% ../nbs/14_runner.ipynb #ec298c9c
-from numbers import Integral
+from functools import partial
 from operator import itemgetter
 
 # %% ../nbs/14_runner.ipynb #1584f0eb
@@ -34,37 +34,17 @@ from fastloop.callback.core import (
     phases,
     running_phases,
 )
-from .core import add_note, listify, without_traceback
-from .first_batch import first_loss, no_pair
-from .torch_core import batch_device, call_model, count_batches, end_workers, to_device
+from .clean_up import Passes, put_back
+from .core import add_note, check_property, listify, not_yet, without_traceback
+from .first_batch import FirstBatch, check_fit, check_batch, takes_apart
+from .torch_core import batch_device, call_model, count_batches, to_detach, to_device
 
 # %% ../nbs/14_runner.ipynb #3f5c0c3f
-def check_fit(epochs: int,  # Number of epochs
-              learn: object,  # Has `model`, `opt`, `loss_func` and `data`
-              needs_opt: bool = True,  # Whether the optimizer must be there already
-              ):
-    """Refuse a fit that cannot work
-
-    Raises: TypeError or ValueError that names the argument and its value.
-    """
-    if not isinstance(epochs, Integral) or isinstance(epochs, bool):
-        raise TypeError(f'epochs is a whole number, not {epochs!r}')
-    if epochs < 0: raise ValueError(f'epochs is 0 or more, not {epochs}')
-    if missing := [o for o in learner_state if not hasattr(learn, o)]:
-        raise TypeError(f'{type(learn).__name__} is no learner: it has no {", ".join(missing)}')
-    if learn.loss_func is None: raise ValueError('the learner has no loss function')
-    if needs_opt and learn.opt is None: raise ValueError('the learner has no optimizer')
-    dl = getattr(learn.data, 'train_dl', None)
-    if dl is None: raise ValueError('data has no training loader (train_dl)')
-    if count_batches(dl) == 0: raise ValueError('the training loader is empty: it has no batches')
-
-# %% ../nbs/14_runner.ipynb #4070ce81
 def wider(a: object,  # A cancel exception, its class, or `None`
           b: object,  # Likewise
           ) -> object:  # The one that breaks off more
     "The exception of the wider phase"
-    if a is None or b is None: return a or b
-    return min(a, b, key=lambda o: phases.index(o.phase))
+    return min(filter(None, (a, b)), key=lambda o: phases.index(o.phase), default=None)
 
 def no_phase(e: CancelException,  # An exception that no phase has caught
              where: str,  # Who raised it
@@ -99,7 +79,7 @@ class Callbacks:
 
         Raises: ValueError if a name would hide an attribute of the runner or the learner.
         """
-        new = [as_callback(cb) for cb in listify(cbs)]
+        new = not_yet([as_callback(cb) for cb in listify(cbs)], self.cbs)
         for cb in new: check_hiding(cb, self, self.learn)
         self.cbs = [*self.cbs, *new]
         self._bind(new)
@@ -113,7 +93,7 @@ class Callbacks:
     def _bind(self, new=()):
         "Introduce the new ones, then look up, once, who answers which event"
         known = self.__dict__.setdefault('_adapters', {})  # finding out takes time: once is enough
-        for cb in new:
+        for cb in self.cbs:
             if id(cb) not in known: known[id(cb)] = cb, adapter_of(cb)
         for cb in new:
             if known[id(cb)][1] is None: introduce(cb, self)
@@ -126,6 +106,7 @@ class Callbacks:
                          for event, found in table.items()}
 
     def __getattr__(self, name):
+        check_property(self, name)
         if (cb := find_callback(self.__dict__.get('cbs', ()), name)) is not None: return cb
         raise AttributeError(f'the run has no attribute and no callback {name!r}')
 
@@ -149,20 +130,35 @@ class Callbacks:
         else: add_note(e, f'in {event} of {cb!r}')
         if event != 'after_fit': raise e
         if self.exception is None: self.exception = wish = e
-        else: add_note(self.exception, f'then after_fit of {cb!r} failed: {e!r}')
+        elif self.exception is not e:
+            add_note(self.exception, f'then after_fit of {cb!r} failed: {e!r}')
+        if not isinstance(e, Exception): raise e
         return wish
+
+    def _goodbye(self):
+        "Announce `after_fit` to all, whatever gets in the way; an interrupt waits until the end"
+        if self._left is None:
+            self._left = [partial(self._clean_up, *o) for o in self.handlers['after_fit']]
+        put_back(self._left)
+        if self._late is not None: raise self._late
+
+    def _clean_up(self, cb, handler):
+        "Let one callback clean up"
+        try: handler()
+        except BaseException as e: self._late = self._failed(cb, 'after_fit', e, self._late)
 
 # %% ../nbs/14_runner.ipynb #995aed5e
 class TrainEvalCallback(Callback):
     "Puts the model into training mode to train and into evaluation mode to validate"
-    order, modes = -20, ()
+    order, in_validate, modes = -20, False, ()
 
     def begin_fit(self):
         "Remember the mode of each module"
         self.modes = [(module, module.training) for module in self.learn.model.modules()]
 
     def begin_train(self):
-        "Training mode"
+        "Training mode, with an optimizer that knows what is trained"
+        if hasattr(self.learn, 'follow_model'): self.learn.follow_model()
         self.learn.model.train()
 
     def begin_validate(self):
@@ -187,8 +183,8 @@ class Runner(Callbacks):
     Source: the fast.ai course, lesson 9 (2019); the phases are fastai v2's.
     """
     epochs, epoch, n_epochs, first_epoch, pct_train = 0, 0, 0., 0, 0.
-    iters, iter, n_iter, first_iter = None, 0, 0, 0
-    dl = xb = yb = pred = loss = device = _batches = None
+    iters, iter, n_iter, first_iter, refused = None, 0, 0, 0, False
+    dl = xb = yb = pred = loss = device = _apart = None
     model, opt, loss_func, data = map(_of_learner, learner_state)
 
     def __init__(self, cbs: object = None,  # A callback or several
@@ -210,7 +206,7 @@ class Runner(Callbacks):
         check_fit(epochs, learn)
         if hasattr(learn, '__dict__'): learn.run = self  # not on a named tuple
         learn.opt.zero_grad()
-        self._run(epochs, learn, self.all_epochs)
+        with torch.enable_grad(): self._run(epochs, learn, self.all_epochs)
 
     def evaluate(self, dl: object,  # A loader
                  learn: object,  # Anything with `model`, `opt`, `loss_func` and `data`
@@ -221,38 +217,39 @@ class Runner(Callbacks):
     def all_epochs(self):
         "Run the epochs that are left"
         for self.epoch in range(self.first_epoch, self.epochs):
-            self.in_train, self.n_epochs = True, float(self.epoch)
+            self.in_train, self.n_epochs, self.dl = True, float(self.epoch), self.data.train_dl
             self.pct_train = self.epoch/self.epochs
             self._phase('epoch', self.one_epoch)
 
     def one_epoch(self):
         "Train, then validate"
-        self._phase('train', self.all_batches, self.data.train_dl)
+        self._phase('train', lambda: self.all_batches(self.dl))
         if getattr(self.data, 'valid_dl', None) is not None: self.validate(self.data.valid_dl)
 
     def validate(self, dl: object,  # A loader
                  ):
         "Run the validation part of an epoch, without gradients"
-        self.in_train = False
-        with torch.no_grad(): self._phase('validate', self.all_batches, dl)
+        self.in_train, self.dl = False, dl
+        with torch.no_grad(): self._phase('validate', lambda: self.all_batches(self.dl))
 
     def all_batches(self, dl: object,  # A loader
                     ):
         "Run every batch of `dl`"
-        self.dl, self.iters = dl, count_batches(dl)
-        start, self.first_iter = self.first_iter, 0
-        self._batches = iter(dl)
+        self.dl, self.iters, start, self.first_iter = dl, count_batches(dl), self.first_iter, 0
+        self._apart, done, batches = None, start, self._passes.begin(dl, self.epoch)
         try:
-            for self.iter, batch in enumerate(self._batches, start):
+            for self.iter, batch in enumerate(batches, start):
                 if self.device is not None: batch = to_device(batch, self.device, non_blocking=True)
                 self.one_batch(batch)
-        finally: self._end_pass(dl)
+                done = self.iter+1
+            self._passes.check(dl, self.in_train, self.epoch, done)
+        finally: batches = self._passes.end(dl, batches)  # an exception keeps this frame alive
 
     def one_batch(self, batch: tuple,  # The pair `(xb, yb)`
                   ):
         "Run one batch; backward pass and step belong to training alone"
-        try: self.xb, self.yb = batch
-        except (TypeError, ValueError): raise no_pair(batch) from None
+        if self._first.undos: check_batch(batch)
+        self.xb, self.yb = batch
         try:
             self('begin_batch')
             self.pred = call_model(self.learn.model, self.xb)
@@ -261,6 +258,9 @@ class Runner(Callbacks):
             self('after_loss')
             if self.in_train: self.backward_and_step()
         except CancelBatchException: self('after_cancel_batch')
+        except BaseException as e:
+            if self._stepped: self._count()  # what has happened counts
+            raise self._first.explain(e, self)
         if self.in_train: self._count()
         self('after_batch')
 
@@ -271,26 +271,23 @@ class Runner(Callbacks):
             self.loss.backward()
         except CancelBackwardException: self('after_cancel_backward')
         self('after_backward')
-        stepped = False
+        self._stepped = False
         try:
             self('begin_step')
             self.learn.opt.step()
-            stepped = True
+            self._stepped = True
         except CancelStepException: self('after_cancel_step')
-        self('after_step')
-        if stepped: self.learn.opt.zero_grad()
+        try: self('after_step')
+        finally:
+            if self._stepped: self.learn.opt.zero_grad()
 
     def compute_loss(self):
-        "The loss of this batch; the first one is checked, and undone if it does not fit"
-        targets = self.yb if isinstance(self.yb, tuple) else (self.yb,)
-        if self._buffers is None: return self.learn.loss_func(self.pred, *targets)
-        try: loss = first_loss(self.learn.loss_func, self.pred, targets)
-        except Exception:
-            with torch.no_grad():
-                for buffer, value in self._buffers: buffer.copy_(value)
-            raise
-        self._buffers = None  # checked once is enough
-        return loss
+        "The loss of this batch; the first one is checked"
+        pred, yb, loss_func = self.pred, self.yb, self.learn.loss_func
+        if self._first.undos: return self._first.loss(loss_func, pred, yb)
+        if not isinstance(yb, (tuple, list)): return loss_func(pred, yb)
+        if self._apart is None: self._apart = takes_apart(loss_func, pred, yb)
+        return loss_func(pred, *yb) if self._apart else loss_func(pred, yb)
 
     # ---- what makes it safe: to understand the loop, read no further -----------------------------
     def _phase(self, name, work, *args):
@@ -303,29 +300,26 @@ class Runner(Callbacks):
 
     def _count(self):
         "Note that one more training batch is done"
-        self.n_iter += 1
-        if self.iters: self.n_epochs = self.epoch + (self.iter+1)/self.iters
+        self.n_iter, self._stepped = self.n_iter+1, False
+        if self.iters: self.n_epochs = self.epoch + min(1., (self.iter+1)/self.iters)
         self.pct_train = self.n_epochs/self.epochs
-
-    def _end_pass(self, dl):
-        "Let go of the batches of `dl`; what was begun is not taken up again"
-        batches, self._batches, self._loaders[id(dl)] = self._batches, None, dl
-        if not getattr(dl, 'persistent_workers', True): end_workers(batches)
-        if hasattr(dl, 'end_epoch'): dl.end_epoch()
 
     def _start(self, epochs, learn):
         "Forget the run before, take up the learner, and bind the callbacks"
         self.epochs, self.learn, self.device = epochs, learn, batch_device(learn)
         self.epoch = self.n_iter = self.iter = self.first_epoch = self.first_iter = 0
         self.n_epochs, self.pct_train, self.in_train = 0., 0., False
-        self.pred = self.loss = self.exception = None
-        self._loaders, self._buffers = {}, [(o, o.clone()) for o in learn.model.buffers()]
+        self.pred = self.loss = self.exception = self._left = self._late = None
+        self._passes, self._stepped, self.refused = Passes(), False, False
         for cb in self.cbs: check_hiding(cb, self, learn)
         self._bind(self.cbs)
+        self._first = FirstBatch(learn)
 
     def _run(self, epochs, learn, work, *args):
         "Do `work` between `begin_fit` and `after_fit`, which comes whatever happens"
         self._start(epochs, learn)
+        undos = [partial(torch.set_grad_enabled, torch.is_grad_enabled()), partial(self._first.refuse, self),
+                 self._goodbye, self._passes.close, self._let_go]
         try:
             try:
                 self('begin_fit')
@@ -335,8 +329,15 @@ class Runner(Callbacks):
             self.exception = no_phase(e, 'no callback') if isinstance(e, CancelException) else e
             raise self.exception
         finally:
-            try: self('after_fit')
-            finally:
-                for dl in self._loaders.values(): end_workers(dl)  # those of this run alone
-                self._loaders, self._buffers = {}, None
-                self.exception = without_traceback(self.exception)
+            try: put_back(undos)
+            finally: put_back(undos)  # nothing is left, unless an interrupt came at once
+
+    def _let_go(self):
+        "Keep no graph and no traceback"
+        self.pred, self.loss = to_detach((self.pred, self.loss), cpu=False)
+        self.exception = without_traceback(self.exception)
+
+    def __getstate__(self):
+        gone = dict(handlers={}, _adapters={}, _left=None, _first=None, _passes=None)
+        pred, loss = to_detach((self.pred, self.loss), cpu=False)
+        return {**self.__dict__, **gone, 'pred': pred, 'loss': loss}

@@ -239,3 +239,24 @@ def test_callbacks_can_be_copied_and_pickled():
     cb = Callback()
     cb.alpha = 2
     assert copy.deepcopy(cb).alpha == pickle.loads(pickle.dumps(cb)).alpha == 2
+
+
+# ---- a property that fails -----------------------------------------------------------------------
+class FailingProperty(Callback):
+    "Its properties fail, one of them under a name that the run has too"
+    @property
+    def rate(self): return self.optimizer.lr
+
+    @property
+    def loss(self): return None.nothing
+
+    __slots__ = ('empty',)
+
+
+def test_what_a_property_raises_is_what_is_reported():
+    cb = FailingProperty()
+    cb.run = type('Run', (), dict(loss=1))()
+    with pytest.raises(AttributeError, match="'optimizer'"): cb.rate
+    with pytest.raises(AttributeError, match="'NoneType' object has no attribute 'nothing'"): cb.loss
+    with pytest.raises(AttributeError, match="FailingProperty has no attribute 'empty'"): cb.empty
+    assert not hasattr(cb, 'rate') and Callback.in_validate is True

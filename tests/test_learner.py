@@ -464,7 +464,7 @@ def test_what_is_no_runner_is_refused(runner):
 @pytest.mark.parametrize('verb', ['validate', 'get_preds'])
 def test_the_first_batch_alone_is_checked(verb, monkeypatch):
     calls, learn = [], make()
-    import fastloop.runner as module
+    import fastloop.first_batch as module
     real = module.first_loss
     monkeypatch.setattr(module, 'first_loss', lambda *args: calls.append(1) or real(*args))
     getattr(learn, verb)(learn.data.train_dl)

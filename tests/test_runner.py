@@ -300,14 +300,14 @@ def test_several_inputs_are_spread(make):
     assert run.n_iter == 3 and run.pred.shape == (8, 1)
 
 
-def test_a_tuple_of_targets_is_spread_over_the_loss_and_a_list_is_not():
+def test_a_tuple_or_list_of_targets_is_spread_over_the_loss():
     seen = []
     def loss_func(pred, *targets):
         seen.append(targets)
         return (pred**2).mean()
     learn = toy(n_valid=0, n=1)
     learn.loss_func, xb = loss_func, learn.data.train_dl[0][0]
-    for yb, n in [((xb, xb), 2), ([xb, xb], 1), (xb, 1)]:
+    for yb, n in [((xb, xb), 2), ([xb, xb], 2), (xb, 1)]:
         learn.data.train_dl = [(xb, yb)]
         Runner().fit(1, learn)
         assert len(seen[-1]) == n

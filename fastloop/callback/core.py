@@ -6,8 +6,8 @@
 __all__ = ['phases', 'events', 'CancelValidException', 'event_names', 'foreign_names', 'adapters', 'CancelException',
            'CancelFitException', 'CancelEpochException', 'CancelTrainException', 'CancelValidateException',
            'CancelBatchException', 'CancelBackwardException', 'CancelStepException', 'UnknownEvent', 'meant_event',
-           'Callback', 'order_of', 'event_handlers', 'is_native', 'adapter_of', 'written_for', 'introduce', 'place_of',
-           'handlers_of', 'TraceCallback']
+           'Callback', 'order_of', 'has_own', 'event_handlers', 'is_native', 'adapter_of', 'written_for', 'introduce',
+           'place_of', 'handlers_of', 'TraceCallback']
 
 # %% ../../nbs/13_callback.core.ipynb #bfb53f72
 import inspect
@@ -16,7 +16,13 @@ from functools import cache, partial
 from importlib import import_module
 
 # %% ../../nbs/13_callback.core.ipynb #2f37cf0e
-from ..core import axes_for, camel2snake, nearest_name, required_arguments
+from fastloop.core import (
+    axes_for,
+    camel2snake,
+    check_property,
+    nearest_name,
+    required_arguments,
+)
 
 # %% ../../nbs/13_callback.core.ipynb #4e15ef84
 phases = ('fit', 'epoch', 'train', 'validate', 'batch', 'backward', 'step')
@@ -159,11 +165,23 @@ class _Name:
 def _name_of(cls): return camel2snake(cls.__name__.removesuffix('Callback') or 'Callback')
 _shared, _missing = frozenset((*run_state, *learner_state)), object()
 
+def _moment(event):
+    "What `super().on_…(**kwargs)` reaches, as in fastai v1: the handler of `event`, or nothing"
+    def moment(self, *args, **kwargs):
+        return getattr(self, event)() if hasattr(type(self), event) else None
+    return moment
+
 class Callback:
     "Answers events of a training run with methods named after them"
     order, orders = 0, {}  # place among the callbacks; places of single handlers, by event
+    in_validate = True  # takes part in `validate` and `get_preds` too, not only in a fit
     guarded = True  # a class written for another library may keep attributes of any name
     name = _Name()
+    on_train_begin, on_train_end = _moment('begin_fit'), _moment('after_fit')
+    on_epoch_begin, on_epoch_end = _moment('begin_epoch'), _moment('after_epoch')
+    on_batch_begin, on_batch_end = _moment('begin_batch'), _moment('after_batch')
+    on_loss_begin, on_step_end = _moment('after_pred'), _moment('after_step')
+    on_backward_begin, on_backward_end = _moment('begin_backward'), _moment('after_backward')
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -184,6 +202,7 @@ class Callback:
 
     def __getattr__(self, name):
         if not name.startswith('__'):
+            check_property(self, name)
             for place in ('run', 'learn'):
                 if (found := getattr(self.__dict__.get(place), name, _missing)) is not _missing:
                     return found
@@ -210,6 +229,14 @@ def order_of(cb: object,  # A callback
             if name in getattr(place, '__dict__', ()): return place.__dict__[name]
     return 0
 
+def has_own(cb: object,  # A callback written for any library
+            name: str,  # Name of a method
+            ) -> bool:  # Not for what every `Callback` has, or what is found in the run
+    "Does `cb` bring a method called `name` along?"
+    found = getattr(type(cb), name, None)
+    return name in getattr(cb, '__dict__', ()) or not (
+        found is None or found is getattr(Callback, name, None))
+
 def event_handlers(cb: object,  # A callback
                    ) -> list:  # Pairs of an event's name and the bound method that answers it
     """The events that `cb` answers, in the order of `events`
@@ -218,8 +245,7 @@ def event_handlers(cb: object,  # A callback
     """
     found = []
     for name, event in event_names.items():
-        mine = name in getattr(cb, '__dict__', ()) or hasattr(type(cb), name)
-        handler = getattr(cb, name) if mine else None
+        handler = getattr(cb, name) if has_own(cb, name) else None
         if not callable(handler): continue
         if wants := required_arguments(handler):
             raise TypeError(f'{type(cb).__name__}.{name} wants arguments ({", ".join(wants)}), '
@@ -236,7 +262,7 @@ def is_native(cb: object,  # Any object
               ) -> bool:  # Whether it extends `Callback` and uses no other library's words
     "Does the loop understand `cb` as it is?"
     if not isinstance(cb, Callback): return False
-    names = {*dir(type(cb)), *vars(cb)} - set(dir(Callback))
+    names = {o for o in {*dir(type(cb)), *vars(cb)} if has_own(cb, o)}
     others = {*foreign_names, *_foreign_marks, *event_names} - set(events)
     if names & others: return False
     return not any(required_arguments(getattr(cb, o)) for o in names & set(events))
@@ -308,9 +334,8 @@ def find_callback(cbs: list,  # Callbacks
                   ) -> object:  # The newest one of this name, or `None`
     "The callback called `name`"
     for cb in reversed(cbs):
-        if name in (callback_name(cb), camel2snake(type(cb).__name__)): return cb
-        if name == callback_name(cb)+'_callback': return cb
-    return None
+        short = callback_name(cb)
+        if name in (short, short+'_callback', camel2snake(type(cb).__name__)): return cb
 
 # %% ../../nbs/13_callback.core.ipynb #f388d11b
 def plot_phases(names: list,  # Names of events, in the order in which they came
@@ -336,7 +361,7 @@ def plot_phases(names: list,  # Names of events, in the order in which they came
 # %% ../../nbs/13_callback.core.ipynb #d48b46af
 class TraceCallback(Callback):
     "Writes down every event of the run, for teaching and for tests"
-    order = -100
+    order, in_validate = -100, False
 
     def __init__(self, learn: object = None,  # The learner
                  ):

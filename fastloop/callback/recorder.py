@@ -141,7 +141,7 @@ class Recorder(Callback):
 
     Source: the names are those of fastai v1's `Recorder`.
     """
-    order = -10  # before anybody scales the loss, and before those who read the row
+    order, in_validate = -10, False  # before anybody scales the loss, and those who read the row
 
     def __init__(self, learn: object = None,  # The learner
                  metrics: object = None,  # What to measure; by default the learner's metrics
@@ -163,8 +163,17 @@ class Recorder(Callback):
         asked = getattr(self.learn, 'metrics', None) if self.asked is None else self.asked
         self.metrics = [as_metric(o) for o in listify(asked)]
         self.metrics_names = [o.name for o in self.metrics]
+        self._tell_metrics('begin_fit', self.run)
         has_names = hasattr(self.learn.opt, 'lr') and hasattr(self.learn.opt, 'mom')
         self._hypers, self.begun = attrgetter('lr', 'mom') if has_names else _read_group, False
+
+    def after_fit(self):
+        "Those metrics that want to know hear that it is over"
+        self._tell_metrics('after_fit')
+
+    def _tell_metrics(self, event, *args):
+        for o in self.metrics:
+            if hasattr(o, event): getattr(o, event)(*args)
 
     def begin_epoch(self):
         "Start the clock; nothing is known of this epoch yet"

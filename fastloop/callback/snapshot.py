@@ -22,20 +22,9 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 # %% ../../nbs/35_callback.snapshot.ipynb #bd35a315
+from ..clean_up import put_back
 from ..core import listify
 from ..torch_core import rng_state, set_rng_state
-
-# %% ../../nbs/35_callback.snapshot.ipynb #a43e62bb
-def put_back(undos: list,  # Functions without arguments
-             ):
-    "Call every function, whatever gets in the way"
-    error = None
-    for undo in undos:
-        try: undo()
-        except BaseException as e:
-            error = error or e
-            if not isinstance(e, Exception): undo()  # interrupted: once more
-    if error is not None: raise error
 
 # %% ../../nbs/35_callback.snapshot.ipynb #e4c73430
 def _place(t):
@@ -168,7 +157,7 @@ class TrainingSnapshot:
 
     def restore(self):
         "Put everything back, whatever gets in the way"
-        put_back(self.undos)
+        put_back(list(self.undos))
 
     def _is_ours(self, o):
         "May the attributes of `o` be put back?"

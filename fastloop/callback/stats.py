@@ -75,7 +75,7 @@ class AvgStatsCallback(Callback):
 
     Source: the fast.ai course, part 2 (2019), lesson 9.
     """
-    order = -9  # before anybody scales the loss
+    order, in_validate = -9, False  # before anybody scales the loss
 
     def __init__(self, metrics: object = None,  # A metric or several; the loss is averaged anyway
                  silent: bool = None,  # Print nothing; by default what the learner says, if it does

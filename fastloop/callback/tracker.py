@@ -10,6 +10,7 @@ import math
 import operator
 
 # %% ../../nbs/40_callback.tracker.ipynb #bcdc4d74
+import numpy as np
 import torch
 
 # %% ../../nbs/40_callback.tracker.ipynb #239f8ea7
@@ -99,6 +100,11 @@ class TrackerCallback(Callback):
         self.comp = operator.lt if self.mode == 'min' else operator.gt
         self.forget()
         self.recount()
+
+    @property
+    def operator(self) -> object:  # A function of two numbers
+        "What tells whether a value is better than another, `np.less` or `np.greater` (fastai v1)"
+        return np.less if self.mode == 'min' else np.greater
 
     def forget(self):
         "No value has been seen yet"
