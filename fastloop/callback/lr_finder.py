@@ -307,8 +307,8 @@ def find_lr(learn: object,  # A learner
     _check_groups(groups, start_lr=start_lr, end_lr=end_lr)
     inside = bool(getattr(learn, 'running', False))  # a run goes on, and its recorder is at work
     _search(learn, finder, inside)
-    recorder = None if inside else find_recorder(learn)
-    if recorder is not None: recorder.min_grad_lr = finder.min_grad_lr
+    if not inside and (recorder := find_recorder(learn)) is not None:
+        recorder.min_grad_lr = finder.min_grad_lr
     if show_plot and finder.lrs and 'IPython' in sys.modules: show_figure(finder.plot())
     return finder.suggestions
 
@@ -318,16 +318,15 @@ def _search(learn, finder, inside):
     taking = [cb for cb in learn.cbs if _takes_part(cb) and not isinstance(cb, idle)]
     left_out = [cb for cb in learn.cbs if not any(cb is o for o in taking)]
     if inside: taking = [copy(cb) for cb in taking]  # the originals are at work
-    run, batches = getattr(learn, 'run', None), count_batches(learn.data.train_dl) or 1
-    gathers = any(hasattr(cb, 'n_acc') for cb in taking)  # a step for several batches
-    epochs = finder.num_it if gathers else math.ceil(finder.num_it/batches)
+    gathers, run = any(hasattr(cb, 'n_acc') for cb in taking), getattr(learn, 'run', None)
+    batches = 1 if gathers else count_batches(learn.data.train_dl) or 1  # in a step; in an epoch
     snapshot = TrainingSnapshot(learn, taking, [find_recorder(learn), *left_out])
     finder.outside = True
     try:
         vars(learn).update(cbs=taking, silent=True, running=False)
         if inside: vars(learn).update(cbs=[*taking, Recorder()])
         vars(learn).pop('running')
-        learn.fit(epochs, cbs=finder)
+        learn.fit(math.ceil(finder.num_it/batches), cbs=finder)
     finally:
         finder.outside = False
         snapshot.restore()
