@@ -316,12 +316,11 @@ def _search(learn, finder, inside):
     "Fit with a finder, inside a snapshot of everything"
     idle = (ProgressCallback, Recorder) if inside else ProgressCallback
     taking = [cb for cb in learn.cbs if _takes_part(cb) and not isinstance(cb, idle)]
-    left_out = [cb for cb in learn.cbs if not any(cb is o for o in taking)]
+    spare = find_recorder(learn), *(cb for cb in learn.cbs if not any(cb is o for o in taking))
     if inside: taking = [copy(cb) for cb in taking]  # the originals are at work
     gathers, run = any(hasattr(cb, 'n_acc') for cb in taking), getattr(learn, 'run', None)
     batches = 1 if gathers else count_batches(learn.data.train_dl) or 1  # in a step; in an epoch
-    snapshot = TrainingSnapshot(learn, taking, [find_recorder(learn), *left_out])
-    finder.outside = True
+    snapshot, finder.outside = TrainingSnapshot(learn, taking, list(spare)), True
     try:
         vars(learn).update(cbs=taking, silent=True, running=False)
         if inside: vars(learn).update(cbs=[*taking, Recorder()])
