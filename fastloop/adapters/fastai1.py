@@ -7,6 +7,7 @@ __all__ = ['CallbackHandler', 'LearnerCallback']
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #60a5e40f
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -34,7 +35,9 @@ from ..callback.tracker import TrackerCallback
 from ..core import add_note, listify, nearest_name
 from ..metrics import AverageMetric, WeightedMean, as_metric
 from ..optimizer import as_wrapper
-from ..torch_core import find_bs
+from ..predictions import probabilities
+from ..runner import Callbacks
+from ..torch_core import find_bs, model_device, to_detach
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #756605f7
 def initial_state() -> dict:  # Every key that a callback may read or change
@@ -324,15 +327,16 @@ class V1Learner:
             self.__dict__['_wrapped'] = as_wrapper(opt)
         return self._wrapped
 
-    def save(self, file: str,  # Name of the file, without suffix
+    def save(self, file: object,  # Name of the file, without suffix; or a file that is open
              return_path: bool = False,  # Whether to return it
              with_opt: bool = True,  # Save the optimizer's state too
              ) -> object:  # The file, if it is asked for
         "Write the weights"
-        path = self._run.learn.save(file, with_opt=with_opt)
-        return path if return_path else None
+        if hasattr(file, 'write'): torch.save({'model': self.model.state_dict()}, file)
+        else: file = self._run.learn.save(file, with_opt=with_opt)
+        return file if return_path else None
 
-    def load(self, file: str,  # Name of the file, without suffix
+    def load(self, file: object,  # Name of the file, without suffix; or a file that is open
              device: object = None,  # Ignored: weights go to where the model is
              strict: bool = True,  # Whether the names of the weights must be the same
              with_opt: bool = None,  # Load the state of the optimizer too, if it is there
@@ -340,8 +344,34 @@ class V1Learner:
              remove_module: bool = False,  # Ignored: the prefix is understood anyway
              ) -> object:  # The learner
         "Read weights that `save` wrote"
-        self._run.learn.load(file, strict=strict, with_opt=with_opt is not False)
+        if hasattr(file, 'read'):
+            state = torch.load(file, map_location=model_device(self.model), weights_only=True)
+            self.model.load_state_dict(state.get('model', state), strict=strict)
+        else: self._run.learn.load(file, strict=strict, with_opt=with_opt is not False)
         return self
+
+    def get_preds(self, ds_type: object = None,  # `DatasetType.Valid`, or another
+                  activ: Callable = None,  # What makes of outputs what is wanted
+                  with_loss: bool = False,  # Return the loss of each item too
+                  **kwargs: object,  # fastai v1's other switches, which have to be off
+                  ) -> list:  # Predictions and targets, then losses
+        """What the model says of a loader: probabilities, where the loss tells how to make them
+
+        Raises: ValueError for a switch that is not offered.
+        """
+        if on := [o for o in kwargs if kwargs[o]]: raise ValueError(f'{on[0]}: not offered here')
+        name = getattr(ds_type, 'name', 'Valid').lower().replace('fix', 'train')
+        found = list(self._run.learn.get_preds(getattr(self.data, f'{name}_dl'), with_loss))
+        if activ is None: activ = partial(probabilities, loss_func=self.loss_func)
+        wanted = activ(found[0])
+        return found if wanted is None else [wanted, *found[1:]]
+
+    def validate(self, dl: object = None,  # A loader; the validation loader by default
+                 callbacks: object = None,  # Ignored
+                 metrics: object = None,  # Metrics; the learner's by default
+                 ) -> list:  # The mean loss, then the metrics
+        "Measure the loss and the metrics"
+        return self._run.learn.validate(dl, metrics)
 
     def __getattr__(self, name):
         if name.startswith('__') or '_run' not in self.__dict__: raise AttributeError(name)
@@ -535,7 +565,9 @@ class HandlerInRun:
         self.handler.state_dict['epoch'] = int(self.run.n_epochs)
 
     def close_after_fit(self):
-        "Nobody sees the view any more"
+        "Nobody sees the view any more, and no graph is kept"
+        state = self.handler.state_dict
+        state.update({key: to_detach(state[key], cpu=False) for key in _run_name})
         self.running = False
         self.take_back()
 
@@ -556,8 +588,16 @@ class LearnerCallback(Callback):
 
     def __post_init__(self): LearnerCallback.__init__(self, self.learn)
 
+    def set_runner(self, run: object,  # The runner that will announce events
+                   ):
+        "Know the run and its learner; an attribute `run` of one's own, such as a logger's, stays"
+        own = self.__dict__.get('run')
+        super().set_runner(run)
+        if not (own is None or isinstance(own, Callbacks)): self.run = own
+
     def __getattr__(self, name):
-        if name == 'recorder' and 'learn' in self.__dict__: return self.learn.recorder
+        learn = self.__dict__.get('learn')
+        if not name.startswith('__') and hasattr(learn, name): return getattr(learn, name)
         return super().__getattr__(name)
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #bbd853bc
