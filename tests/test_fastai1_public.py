@@ -73,7 +73,7 @@ def make(tmp_path='.', **kwargs):
 
 
 def plain(epochs, step=None, model=None, lr=.1):
-    "The loop by hand; `step(i, loss, model, opt)` may do it otherwise. Gives model and smooth losses"
+    "The loop by hand, or with `step(i, model, opt)`; gives the model and the smooth losses"
     x, y = numbers()
     model = model or net()
     opt, mean, smooth, i = torch.optim.SGD(model.parameters(), lr=lr), 0., [], 0
@@ -118,7 +118,8 @@ class NeptuneMonitor(LearnerCallback):
         super().__init__(learn)
         self.run, self.prefix = run, prefix
 
-    def on_epoch_end(self, epoch:int, smooth_loss:Tensor, last_metrics:MetricsList, **kwargs:Any)->None:
+    def on_epoch_end(self, epoch:int, smooth_loss:Tensor, last_metrics:MetricsList,
+                     **kwargs:Any)->None:
         metric_names = self.learn.recorder.names[:-1]
         for name, value in zip(metric_names, [epoch, smooth_loss] + last_metrics):
             self.run.append((self.prefix + name, float(value)))
@@ -159,10 +160,12 @@ class FileLogger(LearnerCallback):
         end = None if self.add_time else -1
         self.file.write(','.join(self.learn.recorder.names[:end]) + '\n')
 
-    def on_epoch_end(self, epoch:int, smooth_loss:Tensor, last_metrics:MetricsList, **kwargs:Any)->bool:
+    def on_epoch_end(self, epoch:int, smooth_loss:Tensor, last_metrics:MetricsList,
+                     **kwargs:Any)->bool:
         last_metrics = ifnone(last_metrics, [])
         stats = [str(stat) if isinstance(stat, int) else '#na#' if stat is None else f'{stat:.6f}'
-                 for name, stat in zip(self.learn.recorder.names, [epoch, smooth_loss] + last_metrics)]
+                 for name, stat in zip(self.learn.recorder.names,
+                                       [epoch, smooth_loss] + last_metrics)]
         if self.add_time: stats.append(format_time(0))
         self.file.write(','.join(stats) + '\n')
 
@@ -325,7 +328,8 @@ class OwnEarlyStopping(TrackerCallback):
 def test_early_stopping_written_out(monitor, capsys):
     learn = make(lr=1e-30)
     learn.fit(9, callbacks=[cb := OwnEarlyStopping(learn, monitor, patience=2)])
-    assert len(learn.recorder.values) == 4 and cb.best == learn.recorder.values[0][1+('acc' in monitor)]
+    assert len(learn.recorder.values) == 4
+    assert cb.best == learn.recorder.values[0][1+('acc' in monitor)]
     assert capsys.readouterr().out == 'Epoch 3: early stopping\n'
 
 
@@ -368,7 +372,8 @@ def test_a_subclass_of_save_model(tmp_path):
     values, best = [o[2] for o in learn.recorder.values], -1
     want = [(i, best := o) for i, o in enumerate(values) if o > best]
     assert cb.said == want
-    assert sorted(o.stem for o in (tmp_path/'models').iterdir()) == sorted(f'own_{i}' for i, _ in want)
+    files = sorted(o.stem for o in (tmp_path/'models').iterdir())
+    assert files == sorted(f'own_{i}' for i, _ in want)
 
 
 class ReduceAndReload(ReduceLROnPlateauCallback):
@@ -573,7 +578,8 @@ def test_mixed_batches_and_their_loss():
     opt = torch.optim.SGD(model.parameters(), lr=.1)
     for xb, yb in batches(x[:N], y[:N]):
         mixed = torch.cat([xb.flip(0)[:, :2], xb[:, 2:]], 1)
-        (F.cross_entropy(model(mixed), yb)/2 + F.cross_entropy(model(mixed), yb.flip(0))/2).backward()
+        losses = [F.cross_entropy(model(mixed), o)/2 for o in (yb, yb.flip(0))]
+        sum(losses).backward()
         opt.step()
         opt.zero_grad()
     same(learn.model, model)
@@ -658,9 +664,11 @@ def test_area_under_the_curve():
 # ---- schedules -----------------------------------------------------------------------------------
 class OwnOneCycle(LearnerCallback):
     "One cycle, as v1 wrote it"
-    def __init__(self, learn, lr_max:float, moms:Floats=(.95, .85), div_factor:float=25., pct_start:float=.3):
+    def __init__(self, learn, lr_max:float, moms:Floats=(.95, .85), div_factor:float=25.,
+                 pct_start:float=.3):
         super().__init__(learn)
-        self.lr_max, self.moms, self.div_factor, self.pct_start = lr_max, tuple(moms), div_factor, pct_start
+        self.lr_max, self.moms, self.div_factor = lr_max, tuple(moms), div_factor
+        self.pct_start = pct_start
 
     def steps(self, *steps_cfg):
         return [Scheduler(step, n_iter, func=func)
@@ -670,8 +678,8 @@ class OwnOneCycle(LearnerCallback):
         n = len(self.learn.data.train_dl)*n_epochs
         a1 = int(n*self.pct_start)
         self.phases = ((a1, annealing_cos), (n-a1, annealing_cos))
-        low_lr = self.lr_max/self.div_factor
-        self.lr_scheds = self.steps((low_lr, self.lr_max), (self.lr_max, self.lr_max/self.div_factor/1e4))
+        low_lr, end = self.lr_max/self.div_factor, self.lr_max/self.div_factor/1e4
+        self.lr_scheds = self.steps((low_lr, self.lr_max), (self.lr_max, end))
         self.mom_scheds = self.steps(self.moms, (self.moms[1], self.moms[0]))
         self.opt = self.learn.opt
         self.opt.lr, self.opt.mom = self.lr_scheds[0].start, self.mom_scheds[0].start
@@ -750,7 +758,8 @@ class Recall(CMScores):
 
 
 class Precision(CMScores):
-    def on_epoch_end(self, last_metrics, **kwargs): return add_metrics(last_metrics, self._precision())
+    def on_epoch_end(self, last_metrics, **kwargs):
+        return add_metrics(last_metrics, self._precision())
 
 
 @dataclass
@@ -884,12 +893,13 @@ class Looks(LearnerCallback):
 
 def test_what_the_recorder_keeps():
     learn = make()
-    learn.fit(2, callbacks=[cb := Looks(learn, )])
+    learn.fit(2, callbacks=[cb := Looks(learn)])
     seen, smooth = cb.seen, plain(2)[1]
-    assert isinstance(seen['losses'], Tensor) and cb.stacked.tolist() == pytest.approx(smooth, rel=1e-4)
+    assert isinstance(seen['losses'], Tensor)
+    assert cb.stacked.tolist() == pytest.approx(smooth, rel=1e-4)
     assert [o[0].item() for o in seen['metrics']] == [o[2] for o in learn.recorder.values]
     assert seen['own'][0] == 'epoch' and seen['own'][-1] == 'time' and seen['opt'] == seen['lrs']
-    assert cb.learn is learn and learn.recorder.names[0] == 'train_loss'  # ours again, after the fit
+    assert cb.learn is learn and learn.recorder.names[0] == 'train_loss'  # ours, after the fit
 
 
 def test_callbacks_are_lists_to_append_to():
@@ -921,9 +931,10 @@ def test_the_view_is_gone_when_a_fit_fails(tmp_path):
 def test_one_star_brings_what_such_files_live_on():
     lines = ['from fastloop.adapters.fastai1 import *',
              'class A(LearnerCallback):',
-             '    def f(self, a:Any, b:Tuple[int], c:MetricsList, d:Rank0Tensor, e:Floats)->PBar: pass',
+             '    def f(self, a:Any, b:Tuple[int], c:MetricsList, d:Rank0Tensor)->PBar: pass',
              'assert is_listy([1]) and is_tuple((1,)) and ifnone(None, 1) == 1',
-             'assert add_metrics([1], [2]) == {"last_metrics": [1, 2]} and format_time(61) == "01:01"',
+             'assert add_metrics([1], [2]) == {"last_metrics": [1, 2]}',
+             'assert format_time(61) == "01:01" and isinstance(1., Floats)',
              'assert callbacks.tracker.SaveModelCallback is SaveModelCallback',
              'names = Tensor, Scheduler, Learner, Callback, CallbackHandler, nn, F, np, partial, Path',
              'import sys',
