@@ -936,7 +936,7 @@ def test_one_star_brings_what_such_files_live_on():
              'assert add_metrics([1], [2]) == {"last_metrics": [1, 2]}',
              'assert format_time(61) == "01:01" and isinstance(1., Floats)',
              'assert callbacks.tracker.SaveModelCallback is SaveModelCallback',
-             'names = Tensor, Scheduler, Learner, Callback, CallbackHandler, nn, F, np, partial, Path',
+             'names = Tensor, Scheduler, Learner, Callback, CallbackHandler, nn, F, np, partial',
              'import sys',
              'print([o for o in ("matplotlib", "pandas") if o in sys.modules])']
     done = subprocess.run([sys.executable, '-c', '\n'.join(lines)], capture_output=True, text=True)
