@@ -125,12 +125,17 @@ class CallbackHandler(Callback):
 
     def smooth(self, loss: torch.Tensor,  # The loss of one batch
                ) -> torch.Tensor:  # The moving average, corrected for its start at zero
-        "Take one more loss into account; no device is waited for"
+        "Take one more loss into account, if it is a number; no device is waited for"
         loss = loss.detach().float()
-        before = torch.zeros_like(loss) if self.mean is None else self.mean
-        self.mean = torch.lerp(before, loss, 1-self.beta)
-        self.weight = self.beta*self.weight + 1-self.beta
-        return self.mean/self.weight
+        if self.mean is None: self.mean = torch.zeros_like(loss)
+        mean, weight = torch.lerp(self.mean, loss, 1-self.beta), self.beta*self.weight + 1-self.beta
+        if loss.device.type == 'cpu':
+            if math.isfinite(loss): self.mean, self.weight = mean, weight
+        else:
+            known = loss.isfinite()
+            self.mean = torch.where(known, mean, self.mean)
+            self.weight = torch.where(known, weight, self.weight)
+        return self.mean/self.weight if torch.is_tensor(self.weight) or self.weight else loss
 
     def ask(self, cb: object,  # A callback with `on_*` methods
             moment: str,  # One of `moments`
