@@ -34,6 +34,7 @@ from fastloop.adapters.fastai1 import (
     TrainingPhase,
     add_metrics,
     annealing_cos,
+    annealing_exp,
     annealing_linear,
     dataclass,
     format_time,
@@ -954,3 +955,176 @@ def test_weights_through_a_file_object():
     same(learn.model, net())
 
 
+
+
+# ---- the model's mode, two optimizers, a search --------------------------------------------------
+class FreezeBatchNorm(LearnerCallback):
+    "Keeps the statistics of batch norm as they are"
+    def on_epoch_begin(self, **kwargs:Any)->None:
+        for m in self.learn.model.modules():
+            if isinstance(m, nn.BatchNorm1d): m.eval()
+
+
+def test_batch_norm_stays_frozen_in_training():
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    learn = Learner(make().data, model, F.cross_entropy, lr=.1, silent=True,
+                    callback_fns=FreezeBatchNorm)
+    modes = []
+    class Modes(Callback):
+        def begin_batch(self): modes.append([m.training for m in self.model] + [self.in_train])
+    learn.fit(2, cbs=Modes)
+    assert model[1].running_mean.tolist() == [0.]*3
+    train = [o[:2] for o in modes if o[2]]
+    assert train == [[True, False]]*12  # and batch norm alone
+    assert [o[:2] for o in modes if not o[2]] == [[False, False]]*6
+    learn.remove_cbs(learn.freeze_batch_norm)
+    learn.fit(1)
+    assert model[1].running_mean.tolist() != [0.]*3
+
+
+class TwoOptimizers(LearnerCallback):
+    "Trains one half of the model, then the other, each with an optimizer of its own"
+    def on_train_begin(self, **kwargs):
+        self.opts = [self.learn.opt.new([m]) for m in (self.learn.model[0], self.learn.model[2])]
+        self.before = self.learn.opt
+
+    def on_batch_begin(self, iteration, train, **kwargs):
+        if train: self.learn.opt = self.opts[iteration % 2]
+
+    def on_backward_begin(self, last_loss, **kwargs): return {'last_loss': 2*last_loss}
+
+    def on_step_end(self, **kwargs): self.learn.model.zero_grad()
+
+    def on_train_end(self, **kwargs): self.learn.opt = self.before
+
+
+def test_two_optimizers_take_turns():
+    learn = make()
+    learn.fit(1, callbacks=[TwoOptimizers(learn)])
+    model = net()
+    opts, (x, y) = [torch.optim.SGD(m.parameters(), lr=.1) for m in (model[0], model[2])], numbers()
+    for i, (xb, yb) in enumerate(batches(x[:N], y[:N])):
+        (2*F.cross_entropy(model(xb), yb)).backward()
+        opts[i % 2].step()
+        model.zero_grad()
+    same(learn.model, model)
+
+
+class OwnLRFinder(LearnerCallback):
+    "A search for a rate that saves, stops early and loads again"
+    def __init__(self, learn, start_lr:float=1e-5, end_lr:float=10, num_it:int=8):
+        super().__init__(learn)
+        self.data, self.sched = learn.data, Scheduler((start_lr, end_lr), num_it, annealing_exp)
+
+    def on_train_begin(self, pbar, **kwargs:Any)->None:
+        pbar.clean_on_interrupt = True
+        self.learn.save('tmp', with_opt=False)
+        self.opt = self.learn.opt
+        self.opt.lr = self.sched.start
+        self.best_loss = 0.
+        return {'skip_validate': True}
+
+    def on_batch_end(self, iteration:int, smooth_loss:Tensor, train:bool, **kwargs:Any)->None:
+        if iteration == 0 or smooth_loss < self.best_loss: self.best_loss = smooth_loss
+        self.opt.lr = self.sched.step()
+        if self.sched.is_done or smooth_loss > 4*self.best_loss or torch.isnan(smooth_loss):
+            return {'stop_epoch': True, 'stop_training': True}
+
+    def on_train_end(self, **kwargs:Any)->None:
+        self.learn.load('tmp', with_opt=False, purge=False)
+        (self.learn.path/self.learn.model_dir/'tmp.pth').unlink()
+        for cb in self.callbacks:
+            if hasattr(cb, 'reset'): cb.reset()
+
+
+def test_a_search_for_a_rate(tmp_path):
+    learn = make(tmp_path)
+    learn.fit(3, callbacks=[OwnLRFinder(learn)])
+    assert learn.recorder.lrs == pytest.approx([1e-5*1e6**(i/8) for i in range(8)])
+    assert [o[1] for o in learn.recorder.values] == [None]*2
+    same(learn.model, net())
+    assert not list((tmp_path/'models').iterdir())
+
+
+class StopAfterBatches(LearnerCallback):
+    def __init__(self, learn, n_batches:int=2):
+        super().__init__(learn)
+        self.stop, self.n = False, n_batches-1
+
+    def on_batch_end(self, iteration, **kwargs):
+        if iteration == self.n:
+            return {'stop_epoch': True, 'stop_training': True, 'skip_validate': True}
+
+
+def test_a_few_batches_and_no_validation():
+    learn = make(callback_fns=partial(StopAfterBatches, n_batches=3))
+    learn.fit(2)
+    assert learn.n_iter == 3 and len(learn.recorder.values) == 1
+    assert learn.recorder.values[0][1] is None
+
+
+class OnlineHardExamples(LearnerCallback):
+    "Takes the gradient of the larger half of the losses"
+    def on_loss_begin(self, last_output, train, **kwargs): self.out = last_output
+
+    def on_backward_begin(self, last_loss, last_target, **kwargs):
+        losses = F.cross_entropy(self.out, last_target, reduction='none')
+        return {'last_loss': losses.topk(len(losses)//2)[0].mean()}
+
+
+def test_the_hardest_examples():
+    learn = make(callback_fns=OnlineHardExamples)
+    learn.fit(1)
+    model, (x, y) = net(), numbers()
+    opt = torch.optim.SGD(model.parameters(), lr=.1)
+    for xb, yb in batches(x[:N], y[:N]):
+        F.cross_entropy(model(xb), yb, reduction='none').topk(BS//2)[0].mean().backward()
+        opt.step()
+        opt.zero_grad()
+    same(learn.model, model)
+
+
+class GraphShower(LearnerCallback):
+    "Hands the curves to the bar"
+    def on_epoch_end(self, n_epochs:int, last_metrics:MetricsList, **kwargs)->None:
+        rec = self.learn.recorder
+        iters, val_iter = list(range(len(rec.losses))), np.array(rec.nb_batches).cumsum()
+        self.x_bounds = (0, (n_epochs - len(rec.nb_batches))*rec.nb_batches[-1] + len(rec.losses))
+        self.y_bounds = (0, max(max(Tensor(rec.losses)), max(Tensor(rec.val_losses))).item())
+        rec.pbar.update_graph([(iters, rec.losses), (val_iter, rec.val_losses)], self.x_bounds,
+                              self.y_bounds)
+
+
+def test_curves_for_the_bar():
+    learn = make(callback_fns=GraphShower)
+    learn.fit(2)
+    assert learn.graph_shower.x_bounds == (0, 12)
+    assert learn.graph_shower.y_bounds[1] == pytest.approx(max(
+        *learn.recorder.losses, *learn.recorder.val_losses), rel=1e-5)
+
+
+class MemoryLike(LearnerCallback):
+    "Several columns at once"
+    _order = -20
+    def on_train_begin(self, **kwargs): self.learn.recorder.add_metric_names(['cpu used', 'peak'])
+
+    def on_epoch_begin(self, **kwargs): self.peak = 0
+
+    def on_batch_end(self, num_batch, **kwargs): self.peak = max(self.peak, num_batch)
+
+    def on_epoch_end(self, last_metrics:MetricsList, epoch, **kwargs):
+        return add_metrics(last_metrics, [epoch, self.peak])
+
+
+class LateColumn(LearnerCallback):
+    "One more, behind all others"
+    _order = 99
+    def on_train_begin(self, **kwargs): self.learn.recorder.add_metric_names(['late'])
+    def on_epoch_end(self, last_metrics, **kwargs): return add_metrics(last_metrics, len(last_metrics))
+
+
+def test_columns_of_every_order():
+    learn = make(callback_fns=[LateColumn, MemoryLike])
+    for _ in range(2): learn.fit(2)
+    assert learn.recorder.names[2:] == ['accuracy', 'cpu used', 'peak', 'late']
+    assert [o[3:] for o in learn.recorder.values] == [[0, 6, 4], [1, 6, 4]]

@@ -36,7 +36,7 @@ from ..core import add_note, listify, nearest_name
 from ..metrics import AverageMetric, WeightedMean, as_metric
 from ..optimizer import as_wrapper
 from ..predictions import probabilities
-from ..runner import Callbacks
+from ..runner import Callbacks, TrainEvalCallback
 from ..torch_core import find_bs, model_device, to_detach
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #756605f7
@@ -313,7 +313,7 @@ class V1Learner:
     """
     def __init__(self, run: object,  # The runner
                  ):
-        self.__dict__.update(_run=run, _wrapped=None, _recorded=None, pbar=BarView(run))
+        self.__dict__.update(_run=run, _wrapped=None, _recorded=None, _lent=[], pbar=BarView(run))
 
     @property
     def recorder(self):
@@ -378,6 +378,20 @@ class V1Learner:
         "Measure the loss and the metrics"
         return self._run.learn.validate(dl, metrics)
 
+    def lend_to(self, cb: object,  # A callback of fastai v1
+                ):
+        "Let a callback that keeps the learner find this in its place, while the run lasts"
+        for name, value in getattr(cb, '__dict__', {}).items():
+            if value is not self._run.learn: continue
+            cb.__dict__[name] = self
+            self._lent.append((cb, name))
+
+    def take_back(self):
+        "Give callbacks their learner again"
+        for cb, name in self._lent:
+            if cb.__dict__.get(name) is self: cb.__dict__[name] = self._run.learn
+        self._lent.clear()
+
     def __getattr__(self, name):
         if name.startswith('__') or '_run' not in self.__dict__: raise AttributeError(name)
         return getattr(self._run.learn, name)
@@ -401,29 +415,17 @@ class HandlerInRun:
                  ):
         self.handler, self.run, self.carrier, self.others = handler, run, None, []
         self.valid, self.validated, self.skipped, self.rows_before = WeightedMean(), False, False, 0
-        self.view, self.lent, self.running, self.kept = V1Learner(run), [], False, ()
+        self.view, self.running = V1Learner(run), False
+        self.kept = self.frozen = ()
 
     def around(self) -> list:  # Triples of an event's name, an order, and a function
         "What is done before anybody is asked, after the recorder, and when everybody was asked"
         recorder = find_recorder(self.run)
         recorded = order_of(Recorder if recorder is None else recorder) + 1e-6
-        return [(event, order, getattr(self, f'{word}_{event}'))
+        ready = 'begin_train', TrainEvalCallback.order + 1e-6, self.put_back_modes
+        return [ready, *((event, order, getattr(self, f'{word}_{event}'))
                 for word, order in (('open', -1000), ('settle', recorded), ('close', 1000))
-                for event in events if hasattr(self, f'{word}_{event}')]
-
-    def lend(self, cb: object,  # A callback of fastai v1
-             ):
-        "Let a callback that keeps the learner find the view in its place, while the run lasts"
-        for name, value in getattr(cb, '__dict__', {}).items():
-            if value is not self.run.learn: continue
-            cb.__dict__[name] = self.view
-            self.lent.append((cb, name))
-
-    def take_back(self):
-        "Give callbacks their learner again"
-        for cb, name in self.lent:
-            if cb.__dict__.get(name) is self.view: cb.__dict__[name] = self.run.learn
-        self.lent = []
+                for event in events if hasattr(self, f'{word}_{event}'))]
 
     def answer(self, moment: str,  # One of `moments`
                cb: object = None,  # The callback to ask; the handler's own if left out
@@ -479,7 +481,7 @@ class HandlerInRun:
             pbar=self.view.pbar)
         if find_recorder(self.run) is not None: self.view.recorder.forget()
         self.running, self.kept = True, ()
-        for cb in (*self.handler.callbacks, *self.others): self.lend(cb)
+        for cb in (*self.handler.callbacks, *self.others): self.view.lend_to(cb)
 
     def settle_begin_fit(self):
         "The recorder has cleared its columns: add those that were asked for before"
@@ -492,10 +494,20 @@ class HandlerInRun:
             _jump([*self.handler.callbacks, *self.others], epoch)
 
     def open_begin_epoch(self):
-        "Count the epoch"
+        "Count the epoch; the model is in training mode, as in fastai v1"
         self.validated = False
+        if any(type(o) is TrainEvalCallback for o in self.run.cbs): self.run.learn.model.train()
         self.handler.state_dict.update(epoch=self.run.epoch, num_batch=0, stop_training=False,
                                        iteration=self.run.n_iter)
+
+    def close_begin_epoch(self):
+        "Note which modules callbacks have put into evaluation mode, to be frozen in this epoch"
+        known = any(type(o) is TrainEvalCallback for o in self.run.cbs)
+        self.frozen = [o for o in self.run.learn.model.modules() if known and not o.training]
+
+    def put_back_modes(self):
+        "The loop has put the whole model into training mode"
+        for o in self.frozen: o.training = False
 
     def open_begin_batch(self):
         "Count the batch; no flag is raised yet"
@@ -574,7 +586,7 @@ class HandlerInRun:
         state = self.handler.state_dict
         state.update({key: to_detach(state[key], cpu=False) for key in _run_name})
         self.running = False
-        self.take_back()
+        self.view.take_back()
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #e047bb65
 @dataclass(eq=False, repr=False)
@@ -654,7 +666,7 @@ def adapt(cb: object,  # A callback of fastai v1, or a handler
     attached = any(o is shared.handler for o in run.cbs)
     if not any(o is shared.carrier for o in run.cbs): shared.carrier = cb
     shared.others = [o for o in run.cbs if knows(o) and not isinstance(o, CallbackHandler)]
-    if shared.running: shared.lend(cb)
+    if shared.running: shared.view.lend_to(cb)
     native = handlers_of(cb, run) if isinstance(cb, Callback) else ()
     return [*(o for o in native if not is_replaced(cb, o[0])),
             *((event_of[o], place_of(cb, event_of[o]), partial(shared.answer, o, cb))
