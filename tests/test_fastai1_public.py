@@ -1120,7 +1120,9 @@ class LateColumn(LearnerCallback):
     "One more, behind all others"
     _order = 99
     def on_train_begin(self, **kwargs): self.learn.recorder.add_metric_names(['late'])
-    def on_epoch_end(self, last_metrics, **kwargs): return add_metrics(last_metrics, len(last_metrics))
+
+    def on_epoch_end(self, last_metrics, **kwargs):
+        return add_metrics(last_metrics, len(last_metrics))
 
 
 def test_columns_of_every_order():
