@@ -7,13 +7,16 @@ __all__ = ['Hypers', 'OptView', 'LearnView']
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #ac78a0e3
 from collections.abc import MutableMapping
+from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from itertools import accumulate
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #81c2d74c
 import torch
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #e6cc9c41
+from .fastai1 import BarView
 from fastloop.callback.core import (
     Callback,
     CancelEpochException,
@@ -31,10 +34,12 @@ from fastloop.callback.core import (
     place_of,
     run_state,
 )
+from ..callback.progress import ProgressCallback
 from ..callback.recorder import find_recorder
-from ..core import format_time, required_arguments
+from ..core import check_property, format_time, listify, not_yet, required_arguments
+from ..names import speaks_v2, whose_name
 from ..optimizer import OptimWrapper, as_wrapper
-from ..torch_core import count_batches, to_detach
+from ..torch_core import count_batches, model_device, to_detach, to_device
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #e4733cd2
 def run_field(name: str,  # A field of the run
@@ -60,6 +65,7 @@ _missing = object()
 class View:
     "A run under other names; holds nothing of its own"
     hidden = frozenset({'name'})  # names that a callback must not find here
+    speaks = 'fastai v2'  # whose names these are
 
     def __init__(self, run: object,  # The runner whose state is shown
                  notes: object,  # What the views of this run share, a `RunNotes`
@@ -68,19 +74,45 @@ class View:
 
     def __getattr__(self, name):
         known = '_run' in self.__dict__ and not name.startswith('__')
+        if known: check_property(self, name)
         if known and self._ours and name in ('run', 'learn'): return self
         if known and (self._ours and name != 'name' or name not in self.hidden):
             if (cb := find_callback(self._run.cbs, name)) is not None: return cb
             learn, ours = self._run.learn, [self._run] if self._ours else []
             for place in (learn, *ours, getattr(learn, 'model', None)):
                 if (found := getattr(place, name, _missing)) is not _missing: return found
-        raise AttributeError(f'the learner has no attribute {name!r}')
+        raise AttributeError(f'the learner has no attribute {name!r}'
+                             + ('' if self._ours else whose_name(name, self.speaks)))
 
     def __setattr__(self, name, value):
         mine = getattr(type(self), name, None)
         if not isinstance(mine, property): setattr(self._run.learn, name, value)
         elif mine.fset is None: raise AttributeError(f'learn.{name} can be read, but not written')
         else: object.__setattr__(self, name, value)
+
+    @contextmanager
+    def removed_cbs(self, cbs: object,  # A callback or several
+                    ) -> object:  # The view
+        "Leave callbacks out of the run and the learner inside a `with` block"
+        run, learn = self._run, self._run.learn
+        before = list(run.cbs), getattr(learn, 'cbs', None), listify(cbs)
+        run.remove_cbs(before[2])
+        if before[1] is not None: learn.cbs = not_yet(before[1], before[2])
+        try: yield self
+        finally:
+            if before[1] is not None: learn.cbs = before[1]
+            run.cbs = before[0]
+            run.add_cbs([])
+
+    @contextmanager
+    def added_cbs(self, cbs: object,  # A callback or several
+                  ) -> object:  # The view
+        "Let callbacks take part inside a `with` block"
+        with self._run.learn.added_cbs(cbs): yield self
+
+    def no_bar(self) -> object:  # The view
+        "Print no bar and no table inside a `with` block"
+        return self.removed_cbs([cb for cb in self._run.cbs if isinstance(cb, ProgressCallback)])
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #39f3c62a
 def as_tuple(b: object,  # Half of a batch, as our loop keeps it
@@ -98,7 +130,7 @@ class RunNotes:
     "What the views of one run share: the two losses of a batch, and what callbacks have replaced"
     def __init__(self, run: object,  # The runner
                  ):
-        self.run, self.carrier, self.created = run, None, {}
+        self.run, self.carrier, self.created, self.loader = run, None, {}, None
         self.loss, self.loss_grad, self.kept, self.clear, self.replaced = None, None, {}, False, {}
 
     def scaled(self) -> torch.Tensor:  # The one to call `backward` on
@@ -148,6 +180,7 @@ class RunNotes:
             if getattr(self.run.learn, name) is new: setattr(self.run.learn, name, old)
         self.give_back()
         self.loss, self.loss_grad, self.kept, self.clear, self.replaced = None, None, {}, False, {}
+        self.loader = None
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #5b6639f1
 _hyper_names = {'lr': 'lr', 'mom': 'mom', 'sqr_mom': 'beta', 'wd': 'wd', 'eps': 'eps'}
@@ -249,6 +282,18 @@ class LoadersView:
         if name.startswith('_'): raise AttributeError(name)
         return getattr(self._data, name)
 
+class ProgressView:
+    "Our progress under the names of fastai v2's: lines go above the bar, graphs nowhere"
+    def __init__(self, progress: ProgressCallback,  # Ours
+                 run: object,  # The run
+                 ):
+        self._progress, self.mbar = progress, BarView(run)
+        self.pbar = self.mbar.child
+
+    def __getattr__(self, name):
+        if name.startswith('__') or '_progress' not in self.__dict__: raise AttributeError(name)
+        return getattr(self._progress, name)
+
 def _measured(row):
     "A row without the gaps at its end"
     n = len(row)
@@ -262,7 +307,9 @@ class RecorderView:
                  ):
         self.__dict__.update(_recorder=recorder, _run=run)
 
+    add_time, train_metrics, valid_metrics, run_train, run_valid = True, False, True, True, True
     metric_names = property(lambda self: list(self._recorder.header))
+    losses = property(lambda self: list(torch.tensor(self._recorder.losses).unbind()))
     values = property(lambda self: [_measured(row) for row in self._recorder.values])
     iters = property(lambda self: list(accumulate(self._recorder.nb_batches)))
     log = property(lambda self: [self._run.epoch, *(self.values or [[]])[-1]])
@@ -281,6 +328,17 @@ def _smooth_loss(view):
     "The recorder's moving average, as a tensor"
     value = view.recorder.smooth_loss
     return torch.tensor(float('nan') if value is None else value)
+
+@contextmanager
+def replaced(o: object,  # Any object
+             name: str,  # Name of an attribute
+             value: object,  # What stands there inside the `with` block
+             ):
+    "Put something in the place of an attribute for a while"
+    before = getattr(o, name)
+    setattr(o, name, value)
+    try: yield
+    finally: setattr(o, name, before)
 
 class _Sortable(list):
     "Callbacks, with the one method of fastcore's list that callbacks of fastai call"
@@ -335,7 +393,16 @@ class LearnView(View):
     smooth_loss = kept_field('smooth_loss', _smooth_loss, 'the smoothed training loss, a tensor')
     final_record = kept_field('final_record', lambda self: (self.recorder.values or [[]])[-1],
                               'the latest row of the table')
+    create_mbar = kept_field('create_mbar', lambda self: True, 'whether a bar is to be made')
     cbs = property(lambda self: _Sortable(self._run.cbs), doc='the callbacks, in their order')
+
+    @property
+    def progress(self):
+        "the progress bar, with `mbar` and `pbar`"
+        found = find_callback(self._run.cbs, 'progress')
+        if isinstance(found, ProgressCallback): return ProgressView(found, self._run)
+        if found is None: raise AttributeError('this run has no progress bar')
+        return found
 
     @property
     def loss(self):
@@ -415,6 +482,23 @@ class LearnView(View):
             raise ValueError(f'get_preds: {on[0]} is not offered here')
         return self._run.learn.get_preds(self.dls[ds_idx] if dl is None else dl, with_loss)
 
+    def no_logging(self) -> object:  # A context manager
+        "Call no logger inside a `with` block"
+        return replaced(self, 'logger', _ignore)
+
+    def no_mbar(self) -> object:  # A context manager
+        "Say that no bar is to be made inside a `with` block"
+        return replaced(self, 'create_mbar', False)
+
+    def loss_not_reduced(self) -> object:  # A context manager
+        "Let the loss give a number for each item inside a `with` block"
+        loss = self.loss_func
+        if hasattr(loss, 'reduction'): return replaced(loss, 'reduction', 'none')
+        return replaced(self, 'loss_func', partial(loss, reduction='none'))
+
+    def _set_device(self, b):
+        return to_device(b, model_device(self._run.learn.model))
+
     def __call__(self, event: str,  # Name of an event in either spelling
                  ):
         "Announce an event"
@@ -446,8 +530,9 @@ def view_wanted(cb: object,  # A callback written for any library
     is_loop = not isinstance(cb, Callback) and len(own_methods(cb, loop_parts)) == len(loop_parts)
     takes_learner = any(len(required_arguments(o)) == 1 for o in found.values())
     if is_loop or takes_learner or any(o in found for o in _view_events[-4:]): return 'miniai'
-    marked = any(hasattr(type(cb), o) for o in ('run_train', 'run_valid'))
-    return 'fastai v2' if marked or any(o.startswith('before_') for o in found) else None
+    marked = any(has_own(cb, o) for o in ('run_train', 'run_valid'))
+    if marked or any(o.startswith('before_') for o in found): return 'fastai v2'
+    return 'fastai v2' if isinstance(cb, Callback) and found and speaks_v2(cb) else None
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #2506ac09
 _named_cancels = {o.__name__: o for o in (*cancels.values(), CancelEpochException)}
@@ -471,12 +556,14 @@ def notes_of(run: object,  # A runner
     "What the views of a run share"
     return run.__dict__.setdefault('_view_notes', RunNotes(run))
 
-def _set_loader(run, name):
-    "Tell callbacks which loader comes next, at the event before it is taken up"
-    run._view_notes.kept.pop('dl', None)
-    dl = getattr(run.learn.data, name, None)
-    if dl is not None: run.dl = dl
-    if dl is not None and run.in_train: run.iters = count_batches(dl)
+def _note_loader(run):
+    "Remember what this epoch will go through, unless somebody replaces it"
+    run._view_notes.loader = run.dl
+
+def _set_loader(run):
+    "Take up loaders that were replaced since the epoch began, and count what comes"
+    if run.dl is run._view_notes.loader: run.dl = run.learn.data.train_dl
+    run.iters = count_batches(run.dl)
 
 def _log_row(run):
     "Hand the row of the epoch to the logger that a callback has set"
@@ -496,8 +583,8 @@ def shared_handlers(cb: object,  # A callback that wants a view
     notes, first, last = notes_of(run), float('-inf'), 1e9  # others may come at `inf`
     if not any(o is notes.carrier for o in run.cbs): notes.carrier = cb
     if notes.carrier is not cb: return []
-    return [('begin_train', first, partial(_set_loader, run, 'train_dl')),
-            ('begin_validate', first, partial(_set_loader, run, 'valid_dl')),
+    return [('begin_epoch', first, partial(_note_loader, run)),
+            ('begin_train', first, partial(_set_loader, run)),
             *((event, first, notes.give_back) for event in (
                 'after_backward', 'after_cancel_backward', 'after_batch')),
             ('after_epoch', 50, partial(_log_row, run)), ('begin_backward', last, notes.lend),
@@ -575,6 +662,12 @@ def _meet(cb, run):
     cb.__dict__['_created_for'] = run.learn
     for handler in own_methods(cb, ('after_create',)).values(): handler()
 
+def _spelt(cb, found):
+    "A callback that is called with every event is told fastai's names of them"
+    if not isinstance(cb, Callback) or type(cb).__call__ is Callback.__call__: return found
+    names = {event: name for name, event in event_names.items()}  # the later one is fastai's
+    return [(event, order, partial(cb, names[event])) for event, order, _ in found]
+
 def adapt(cb: object,  # A callback of fastai v2
           run: object,  # The runner that will announce events
           ) -> list:  # Triples of an event's name, an order, and a function without arguments
@@ -585,7 +678,61 @@ def adapt(cb: object,  # A callback of fastai v2
         names = dict.fromkeys([*own_methods(cb, tuple(event_names)), 'after_fit'])
         found, switch = [(event_names[o], place_of(cb, event_names[o]),
                           partial(_call_fastai, cb, o)) for o in names], None
-    else: found, switch = handlers_of(cb, run), partial(_switched_on, cb, run)
+    else: found, switch = _spelt(cb, handlers_of(cb, run)), partial(_switched_on, cb, run)
     return [*((event, order, _Handler(cb, run, event, handler, switch))
               for event, order, handler in found),
             ('after_fit', order_of(cb), partial(_switch_on, cb)), *shared_handlers(cb, run)]
+
+# %% ../../nbs/81_adapters.fastai2.ipynb #06486429
+def places_of(brought: dict,  # Names in one text, by the module that has them; '' for modules
+              ) -> dict:  # Pairs of a module and the name in it, by the name that is brought
+    "Where each name is to be found"
+    found = {}
+    for module, names in brought.items():
+        for name, _, ours in (o.partition('=') for o in names.split()):
+            found[name] = (module, ours or name) if module else (ours or name, None)
+    return found
+
+def bring(places: dict,  # What `places_of` gave
+          name: str,  # One of the names
+          module: str,  # Name of the module that was asked
+          ) -> object:  # What it stands for
+    """Import what a name stands for
+
+    Raises: AttributeError if nothing is brought under this name.
+    """
+    if name not in places: raise AttributeError(f'module {module!r} has no attribute {name!r}')
+    place, name = places[name]
+    return import_module(place) if name is None else getattr(import_module(place), name)
+
+# %% ../../nbs/81_adapters.fastai2.ipynb #9e331abb
+_brought = {
+    'fastloop.all': (
+        'Callback Learner Recorder TrainEvalCallback ProgressCallback CSVLogger TrackerCallback '
+        'EarlyStoppingCallback SaveModelCallback TerminateOnNaNCallback GradientAccumulation '
+        'BnFreeze MixedPrecision ParamScheduler CutMix LRFinder CancelFitException '
+        'CancelEpochException CancelTrainException CancelValidException CancelBatchException '
+        'CancelBackwardException CancelStepException Metric accuracy error_rate rmse mse mae msle '
+        'exp_rmspe OptimWrapper SGD Adam RMSprop EMACallback combine_scheds combined_cos '
+        'untar_data URLs to_detach to_device default_device find_bs flatten_model trainable_params '
+        'GradientClip=GradientClipping ReduceLROnPlateau=ReduceLROnPlateauCallback '
+        'MixUp=MixUpCallback ShortEpochCallback=ShortEpoch SchedLin=sched_lin SchedCos=sched_cos '
+        'SchedExp=sched_exp SchedNo=sched_no DataLoaders=DataBunch AvgMetric=AverageMetric '
+        'LabelSmoothingCrossEntropy cnn_learner vision_learner ClassificationInterpretation'),
+    'fastcore.basics': ('store_attr patch patch_to noop ifnone range_of listify is_listy tuplify '
+                        'detuplify class2attr add_docs first num_cpus GetAttr'),
+    'fastcore.foundation': 'L docs', 'fastcore.meta': 'delegates',
+    'fastcore.xtras': 'ContextManagers', 'numpy': 'array', 'torch.nn': 'Module',
+    'torch': 'Tensor tensor optim nn', 'torch.utils.data': 'Dataset DataLoader',
+    'pathlib': 'Path', 'functools': 'partial reduce wraps', 'copy': 'copy deepcopy',
+    'collections': 'defaultdict namedtuple', 'contextlib': 'contextmanager', 'warnings': 'warn',
+    'typing': 'Any Callable Union Optional', 'collections.abc': 'Iterable MutableSequence',
+    '': ('torch os sys re math json gc random time types operator inspect itertools functools '
+         'np=numpy plt=matplotlib.pyplot F=torch.nn.functional')}
+_places = places_of(_brought)
+__all__ = [*globals().get('__all__', ()), *_places]
+
+def __getattr__(name: str,  # One of the names that the star brings
+                ) -> object:  # What it stands for
+    "Find a name that files of fastai v2 live on"
+    return bring(_places, name, __name__)
