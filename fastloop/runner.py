@@ -259,9 +259,9 @@ class Runner(Callbacks):
             self('after_loss')
             if self.in_train: self.backward_and_step()
         except CancelBatchException: self('after_cancel_batch')
-        except BaseException:
+        except BaseException as e:
             if self._stepped: self._count()  # what has happened counts
-            raise
+            raise self._first.explain(e, self)
         if self.in_train: self._count()
         self('after_batch')
 

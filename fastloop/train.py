@@ -13,7 +13,7 @@ import torch
 from fastcore.meta import delegates
 
 # %% ../nbs/50_train.ipynb #59f42075
-from .anneal import flat_cos_sched, sgdr_sched
+from .anneal import check_positive, flat_cos_sched, sgdr_sched
 from .callback.lr_finder import SuggestedLRs, find_lr
 from .callback.mixup import MixUpCallback
 from .callback.playground import plot_sched
@@ -23,9 +23,10 @@ from .callback.recorder import Recorder
 from .callback.schedule import OneCycleScheduler, ParamScheduler
 from .callback.training import GradientClipping
 from .core import listify
+from .first_batch import check_fit
 from .learner import Learner
 from .optimizer import OptimWrapper
-from .runner import TrainEvalCallback, check_fit
+from .runner import TrainEvalCallback
 
 # %% ../nbs/50_train.ipynb #6f9c71e8
 @delegates(Learner.fit)
@@ -112,8 +113,7 @@ def fine_tune(learn: Learner,  # The learner; its model has two layer groups or 
     Source: fastai v2, whose numbers these are.
     """
     for n in (epochs, freeze_epochs): check_fit(n, learn, needs_opt=False)
-    for name, o in (('base_lr', base_lr), ('lr_mult', lr_mult)):
-        if not o > 0: raise ValueError(f'{name}={o!r}: give a number above 0')
+    for name, o in (('base_lr', base_lr), ('lr_mult', lr_mult)): check_positive(name, o)
     OneCycleScheduler(lr_max=base_lr, pct_start=pct_start, div_factor=div_factor)
     learn.freeze()
     try: fit_one_cycle(learn, freeze_epochs, slice(base_lr), pct_start=0.99, **kwargs)
