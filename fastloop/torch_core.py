@@ -353,16 +353,34 @@ def call_model(model: object,  # A module or function
         return model(xb) if whole else model(*xb)
     return model(**xb) if isinstance(xb, Mapping) else model(xb)
 
+def _put_back_modes(modes, grad):
+    "Gradients as they were, then each module in its mode"
+    torch.set_grad_enabled(grad)
+    for module, mode in modes: module.training = mode
+
+def ask_model(model: nn.Module,  # Any model
+              xb: object,  # A batch of inputs, on the model's device
+              ) -> object:  # What the model answers
+    "The answer in evaluation mode, without gradients; an interrupt leaves neither behind"
+    modes, grad = [(o, o.training) for o in model.modules()], torch.is_grad_enabled()
+    try:
+        model.eval()
+        with torch.no_grad(): return call_model(model, xb)
+    finally:
+        try: _put_back_modes(modes, grad)
+        finally: _put_back_modes(modes, grad)  # an interrupt may have come in between
+
 @contextmanager
 def evaluating(model: nn.Module,  # Any model
                ):
     "Evaluation mode without gradients inside a `with` block; each module gets its mode back"
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    modes, grad = [(o, o.training) for o in model.modules()], torch.is_grad_enabled()
     try:
+        model.eval()
         with torch.no_grad(): yield model
     finally:
-        for module, mode in modes: module.training = mode
+        try: _put_back_modes(modes, grad)
+        finally: _put_back_modes(modes, grad)
 
 def count_batches(dl: object,  # A loader
                   ) -> int | None:  # Number of batches, `None` if the loader does not know
