@@ -8,7 +8,6 @@ __all__ = ['SeesRun', 'BasicLearner', 'Learner']
 # %% ../nbs/29_learner.ipynb #5e70912a
 import warnings
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 # %% ../nbs/29_learner.ipynb #8959be59
@@ -16,15 +15,7 @@ import torch
 from torch.nn import functional as F
 
 # %% ../nbs/29_learner.ipynb #3a2719f5
-from fastloop.callback.core import (
-    Callback,
-    CancelTrainException,
-    CancelValidateException,
-    as_callback,
-    find_callback,
-    order_of,
-    run_state,
-)
+from .callback.core import Callback, as_callback, find_callback, order_of, run_state
 from .callback.explain import explain_handlers
 from .callback.progress import ProgressCallback
 from .callback.recorder import Recorder
@@ -158,19 +149,6 @@ def valid_loader(data: object,  # Has `valid_dl`
     if isinstance(dl, (list, tuple)) and not dl: raise ValueError(f'dl={dl!r} has no batches')
     return in_order(dl) if dl is getattr(data, 'train_dl', None) else dl
 
-# %% ../nbs/29_learner.ipynb #7a8dcf7f
-def leave_out(train: bool,  # Whether epochs train
-              valid: bool,  # Whether epochs validate
-              ) -> list:  # A callback that breaks off what they shall not do; none if they do both
-    "What makes a fit leave out its training, or its validation"
-    def stop(error): raise error
-    cb, missing = Callback(), {'begin_train': (train, CancelTrainException),
-                               'begin_validate': (valid, CancelValidateException)}
-    cb.order, cb.name = float('-inf'), 'leave_out'
-    for event, (wanted, error) in missing.items():
-        if not wanted: setattr(cb, event, partial(stop, error))
-    return [] if train and valid else [cb]
-
 # %% ../nbs/29_learner.ipynb #f64e494a
 class Learner(SeesRun):
     """Holds what is trained, and trains it
@@ -222,8 +200,6 @@ class Learner(SeesRun):
             callbacks: object = None,  # fastai v1's word for `cbs`
             reset_opt: bool = False,  # Start with a new optimizer
             resume: bool = False,  # Go on from the newest checkpoint; `epochs` is then the total
-            train: bool = True,  # Whether to train
-            valid: bool = True,  # Whether to validate
             ):
         """Train the model
 
@@ -238,7 +214,6 @@ class Learner(SeesRun):
             if resume and not any(getattr(cb, 'can_resume', False) for cb in cbs):
                 raise ValueError('resume=True needs a callback that keeps checkpoints')
             self.resume = resume
-            cbs += leave_out(train, valid)
             with opt_unless_refused(self):
                 ready_opt(self, lr, wd, reset_opt)
                 self.runner(cbs).fit(epochs, self)

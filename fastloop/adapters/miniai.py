@@ -34,14 +34,16 @@ from fastloop.callback.core import (
     CancelBackwardException,
     CancelException,
     CancelStepException,
+    CancelTrainException,
+    CancelValidateException,
     cancels,
     event_names,
     order_of,
 )
-from ..core import required_arguments
+from ..core import listify, required_arguments
 from ..data.bunch import DataBunch
 from ..learner import Learner as LoopLearner
-from ..torch_core import to_detach
+from ..torch_core import takes_one, to_detach
 
 # %% ../../nbs/82_adapters.miniai.ipynb #de38773a
 def grouped(batch: object,  # What a loader gave
@@ -52,17 +54,22 @@ def grouped(batch: object,  # What a loader gave
             n_inp == 1 or isinstance(batch[0], (tuple, list))): return batch
     return from_tuple(tuple(batch[:n_inp])), from_tuple(tuple(batch[n_inp:]))
 
+def _is_flat(run):
+    "Has the batch more parts than inputs and targets?"
+    parted = getattr(run, '_parted', None)  # known where there is a `TrainCB`
+    return not takes_one(getattr(type(run.learn.model), 'forward', None)) if parted is None else parted
+
 def as_batch(run: object,  # A runner
              ) -> tuple:  # Of two parts, or of more if the loader gave more
-    "The batch as the loader gave it"
-    if not getattr(run, '_parted', False): return run.xb, run.yb
+    "The batch as the loader gave it, or without a `TrainCB` all its tensors"
+    if not _is_flat(run): return run.xb, run.yb
     return (*as_tuple(run.xb), *as_tuple(run.yb))
 
 def take_batch(run: object,  # A runner
                batch: tuple,  # Of as many parts as the loader gave
                ):
     "Let the loop go on with another batch"
-    if not getattr(run, '_parted', False): run.xb, run.yb = batch
+    if not _is_flat(run): run.xb, run.yb = batch
     else: run.xb, run.yb = grouped(batch, len(as_tuple(run.xb)))
 
 def set_epochs(run: object,  # A runner whose fit has begun, and no epoch yet
@@ -228,17 +235,18 @@ def exchange(run: object,  # A runner whose fit begins
     for name in calls.parts: parts.setdefault(name, []).append(partial(calls.call, name))
     if 'predict' in parts: own['ask'] = partial(_ask_model, run, parts)
     if 'get_loss' in parts: own['compute_loss'] = partial(_compute_loss, run, parts)
-    if parts.keys() & set(_defaults): own['backward_and_step'] = partial(_backward_and_step, run, parts)
+    if parts.keys() & set(_defaults):
+        own['backward_and_step'] = partial(_backward_and_step, run, parts)
     n_inp = getattr(type(calls.cb), 'n_inp', vars(calls.cb).get('n_inp'))
     if isinstance(n_inp, int): own['one_batch'] = partial(_one_batch, run, n_inp)
 
 def put_parts_back(run: object,  # A runner whose fit is over
                    ):
     "Let the run be its own again; the learner keeps the last batch, as in miniai"
-    for name in (*_exchanged, '_parts'): vars(run).pop(name, None)
     kept = getattr(run.learn, '__dict__', None)
     if kept is not None and run.xb is not None:
         kept.update(batch=as_batch(run), preds=to_detach(run.pred, cpu=False))
+    for name in (*_exchanged, '_parts', '_parted'): vars(run).pop(name, None)
 
 # %% ../../nbs/82_adapters.miniai.ipynb #853ef26c
 _levels = ('fit', 'epoch', 'batch')
@@ -345,6 +353,19 @@ def adapt(cb: object,  # A callback of miniai
             ('begin_fit', float('-inf'), partial(exchange, run, calls)),
             ('after_fit', float('inf'), partial(put_parts_back, run)), *shared_handlers(cb, run)]
 
+# %% ../../nbs/82_adapters.miniai.ipynb #3a190e92
+def leave_out(train: bool,  # Whether epochs train
+              valid: bool,  # Whether epochs validate
+              ) -> list:  # A callback that breaks off what they shall not do; none if they do both
+    "What makes a fit leave out its training, or its validation"
+    def stop(error): raise error
+    cb, missing = Callback(), {'begin_train': (train, CancelTrainException),
+                               'begin_validate': (valid, CancelValidateException)}
+    cb.order, cb.name = float('-inf'), 'leave_out'
+    for event, (wanted, error) in missing.items():
+        if not wanted: setattr(cb, event, partial(stop, error))
+    return [] if train and valid else [cb]
+
 # %% ../../nbs/82_adapters.miniai.ipynb #d4c1317b
 def data_loaders(*dls: object,  # The training loader, then the validation loader
                  ) -> LoadersView:  # With `train` and `valid`
@@ -376,7 +397,7 @@ class MiniaiLearner(LoopLearner):
             lr: float = None,  # Learning rate; the learner's by default
             ):
         "Train the model"
-        super().fit(n_epochs, lr, cbs=cbs, train=train, valid=valid)
+        super().fit(n_epochs, lr, cbs=[*listify(cbs), *leave_out(train, valid)])
 
 # %% ../../nbs/82_adapters.miniai.ipynb #ffa91d2c
 _places = places_of({
