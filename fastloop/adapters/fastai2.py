@@ -189,7 +189,7 @@ class OptView:
                  ):
         self.__dict__.update(_opt=opt, _wrapped=as_wrapper(opt))
 
-    hypers = property(lambda self: self._wrapped.hypers)
+    hypers = property(lambda self: [Hypers(self._wrapped, i) for i in range(self._count())])
     param_lists = property(lambda self: [o['params'] for o in self._opt.param_groups])
 
     def _count(self): return len(self._wrapped.read_val('lr'))

@@ -57,7 +57,8 @@ def grouped(batch: object,  # What a loader gave
 def _is_flat(run):
     "Has the batch more parts than inputs and targets?"
     parted = getattr(run, '_parted', None)  # known where there is a `TrainCB`
-    return not takes_one(getattr(type(run.learn.model), 'forward', None)) if parted is None else parted
+    if parted is not None: return parted
+    return not takes_one(getattr(type(run.learn.model), 'forward', None))
 
 def as_batch(run: object,  # A runner
              ) -> tuple:  # Of two parts, or of more if the loader gave more
