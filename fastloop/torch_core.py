@@ -8,6 +8,7 @@ __all__ = ['batch_norm_types', 'default_device', 'to_device', 'to_detach', 'to_h
            'requires_grad', 'trainable_params', 'ParameterModule', 'children', 'flatten_model']
 
 # %% ../nbs/01_torch_core.ipynb #3c1f49a6
+import inspect
 import operator
 import os
 import pickle
@@ -15,7 +16,9 @@ import random
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, ValuesView
 from contextlib import contextmanager
 from copy import copy
+from functools import lru_cache
 from pathlib import Path
+from types import FunctionType
 
 import numpy as np
 import torch
@@ -332,12 +335,22 @@ def flatten_model(
 batch_norm_types = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 # %% ../nbs/01_torch_core.ipynb #73db1cc3
+@lru_cache(maxsize=64)  # asked for every batch of several inputs
+def takes_one(forward: object,  # The `forward` of a class of modules, or `None`
+              ) -> bool:  # Then a pair is its one input
+    "Does a model take one input, and nothing else, by position?"
+    if not isinstance(forward, FunctionType): return False
+    kinds = [o.kind for o in inspect.signature(forward).parameters.values()][1:]
+    return kinds in ([inspect.Parameter.POSITIONAL_ONLY], [inspect.Parameter.POSITIONAL_OR_KEYWORD])
+
 def call_model(model: object,  # A module or function
                xb: object,  # A tensor, or a tuple, list or mapping of inputs
                ) -> object:  # What the model answers
     "Call `model` on a batch, spreading several inputs over its arguments"
     if isinstance(xb, (torch.Tensor, PackedSequence)): return model(xb)
-    if isinstance(xb, (tuple, list)): return model(*xb)
+    if isinstance(xb, (tuple, list)):
+        whole = len(xb) > 1 and takes_one(getattr(type(model), 'forward', None))
+        return model(xb) if whole else model(*xb)
     return model(**xb) if isinstance(xb, Mapping) else model(xb)
 
 def _put_back_modes(modes, grad):
