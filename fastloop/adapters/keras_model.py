@@ -472,6 +472,7 @@ def as_input_nest(x: object,  # One input, or a list, a tuple or a dictionary of
     if isinstance(x, (list, tuple)): return tuple(as_inputs(o, name) for o in x)
     return as_inputs(x, name)
 
+# %% ../../nbs/82_adapters.keras_model.ipynb #6664c1a9
 def is_loader(x: object,  # What was given as `x`
               ) -> bool:  # Whether it gives batches
     "Is this a loader, a generator or a `Sequence` of Keras, and no data itself?"
@@ -484,7 +485,7 @@ def batches_of(source: object,  # As `is_loader` knows it
     if hasattr(source, '__iter__'): return iter(source)
     return (source[i] for i in range(len(source)))
 
-# %% ../../nbs/82_adapters.keras_model.ipynb #6664c1a9
+
 def input_batches(x: object,  # An array, a tensor, a list or dictionary of them, or a loader
                   batch_size: int,  # Samples in a batch; a loader has its own
                   ) -> Iterator:  # Over inputs: tensors, tuples or dictionaries of them
@@ -503,6 +504,7 @@ def input_batches(x: object,  # An array, a tensor, a list or dictionary of them
         rows = slice(start, start+batch_size)
         yield map_tensors(x, lambda t: t[rows])  # noqa: B023
 
+# %% ../../nbs/82_adapters.keras_model.ipynb #501b3010
 def joined_arrays(answers: list,  # What a model answered to each batch
                   ) -> object:  # An array, or a list or dictionary of them
     "Answers one behind the other, as arrays"

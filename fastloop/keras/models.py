@@ -15,7 +15,6 @@ from functools import partial
 from itertools import chain, count
 
 # %% ../../nbs/86_keras.models.ipynb #c17e1c09
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
