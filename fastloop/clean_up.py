@@ -12,7 +12,7 @@ from multiprocessing import active_children
 
 # %% ../nbs/05_clean_up.ipynb #33fc4bb5
 from .core import add_note
-from .torch_core import end_workers
+from .torch_core import count_batches, end_workers, set_epoch
 
 # %% ../nbs/05_clean_up.ipynb #ee5d1c47
 def put_back(undos: list,  # Functions without arguments; each is taken off when it is done
@@ -57,12 +57,13 @@ class Passes:
               ) -> object:  # An iterator over its batches
         "Begin a pass"
         self.loaders[id(dl)] = dl
+        set_epoch(dl, epoch)
         return begin_batches(dl)
 
-    def check(self, in_train: bool,  # Whether this was training, not validation
+    def check(self, dl: object,  # A loader
+              in_train: bool,  # Whether this was training, not validation
               epoch: int,  # The number of the epoch, from 0
               done: int,  # Batches that came
-              said: int | None,  # Batches that were announced, if the loader knows
               ):
         """See whether a loader gave as many batches as it said, and any at all
 
@@ -72,7 +73,9 @@ class Passes:
         if not done and (in_train or self.before.get(part)):
             raise RuntimeError(f'the {part} loader gave no batch in epoch {epoch}: it is empty or '
                                'used up; a loader begins anew each time it is asked')
-        if said not in (None, done) and self.before.get(part) != 'told':
+        said = count_batches(dl)
+        resumed = hasattr(dl, 'load_state_dict')  # it may have begun in the middle
+        if said not in (None, done) and not resumed and self.before.get(part) != 'told':
             warnings.warn(f'the {part} loader says that it has {said} batches, and gave {done}: '
                           'schedules go by what it says', stacklevel=2)
             done = 'told'

@@ -234,6 +234,19 @@ def without_traceback(
     except Exception: bare = RuntimeError(repr(e))
     return bare
 
+# %% ../nbs/00_core.ipynb #49fab5df
+def check_property(
+    o: object,  # An object whose `__getattr__` was asked
+    name: str,  # Name of the attribute that was not found
+):
+    """Raise what the property called `name` raised, if the class of `o` has one.
+
+    Raises: AttributeError, the property's own.
+    """
+    found = inspect.getattr_static(type(o), name, None) if hasattr(type(o), name) else None
+    if hasattr(type(found), '__get__') and not inspect.ismemberdescriptor(found):
+        found.__get__(o, type(o))
+
 # %% ../nbs/00_core.ipynb #c9c48f37
 def axes_for(
     ax: object = None,  # The matplotlib axis to draw on; a new figure if there is none

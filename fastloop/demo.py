@@ -30,7 +30,7 @@ def demo_data(seed: int = 42,  # Decides the order of the training images
     "The embedded images of clothes, normalised"
     path = untar_data(URLs.FASHION_SAMPLE)
     data = ImageDataBunch.from_folder(path, tfms=RandomFlip(), seed=seed, device=device,
-                                      classes=classes)
+                                      channels=1, classes=classes)
     return data.normalize(stats)
 
 # %% ../nbs/91_demo.ipynb #d2b498b1

@@ -187,8 +187,6 @@ def _write_buffers(buffers):
 
 class FirstBatch:
     "Looks at the first batch of a run, and undoes it if it is refused"
-    refused = False
-
     def __init__(self, learn: object,  # Has `model` and `data`
                  ):
         buffers = [(o, o.clone()) for o in learn.model.buffers() if not is_lazy(o)]
@@ -205,7 +203,21 @@ class FirstBatch:
         loss, self.undos = first_loss(loss_func, pred, yb), []
         return loss
 
-    def refuse(self):
-        "Undo everything, if there was no loss"
-        self.refused = bool(self.undos)
+    def explain(self, e: Exception,  # What has ended a batch
+                run: object,  # Has `learn` and `xb`
+                ) -> Exception:  # What to raise
+        "The error for a first batch that the model cannot take; any other error as it is"
+        x, p = first_tensor(run.xb), next(run.learn.model.parameters(), None)
+        if not self.undos or not isinstance(e, RuntimeError) or x is None or p is None: return e
+        if not x.is_floating_point() or x.dtype == p.dtype or 'dtype' not in str(e): return e
+        error = ValueError(f'the inputs are {x.dtype} and the model is {p.dtype}: convert the data, '
+                           f'x.to({p.dtype}), or the model, model.to({x.dtype}) ({e})')
+        error.__cause__ = e
+        return error
+
+    def refuse(self, run: object,  # Has failed, if it has an `exception`
+               ):
+        "Undo everything, if the run failed before there was a loss"
+        if run.exception is None or run.n_iter: return
+        run.refused = bool(self.undos)
         put_back(self.undos)

@@ -6,7 +6,8 @@
 __all__ = []
 
 # %% ../nbs/24_layer_groups.ipynb #127512c6
-from numbers import Real
+import math
+from numbers import Integral, Real
 
 import torch
 
@@ -35,6 +36,8 @@ def freeze_before(groups: list,  # The layer groups, from the input to the outpu
     Raises: ValueError if there is no such group.
     """
     count = len(groups)
+    if not isinstance(n, Integral) or isinstance(n, bool):
+        raise TypeError(f'freeze_to({n!r}): give the number of a layer group, 0 to {count-1}')
     if not -count <= n < count:
         raise ValueError(f'freeze_to({n}): the model has {count} layer groups, 0 to {count-1}')
     for group in groups[:n % count]: set_trainable(group, False, spare_bn=train_bn)
@@ -62,5 +65,5 @@ def spread_rates(lr: object,  # A number, a list with one for each layer group, 
     for o in rates:
         if not isinstance(o, (Real, torch.Tensor)) or isinstance(o, bool):
             raise TypeError(f'lr={o!r} is no number')
-        if not o >= 0: raise ValueError(f'lr={o!r} is negative')
+        if not 0 <= o < math.inf: raise ValueError(f'lr={o!r}: a rate is 0 or more, and finite')
     return lr

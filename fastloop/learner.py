@@ -19,14 +19,26 @@ from .callback.core import Callback, as_callback, find_callback, order_of, run_s
 from .callback.explain import explain_handlers
 from .callback.progress import ProgressCallback
 from .callback.recorder import Recorder
-from .core import atomic_write, listify, safe_path
+from .core import atomic_write, check_property, listify, not_yet, safe_path
+from .data.load import in_order
+from .first_batch import check_fit
 from .layer_groups import freeze_before, spread_rates
 from .metrics import joined
-from .optimizer import AdamW, OptimWrapper
-from .predictions import GatherPreds, predict_item
-from .runner import Runner, TrainEvalCallback, check_fit, check_hiding
+from .optimizer import AdamW
+from .predictions import GatherPreds, as_answer, ask, batch_of_one
+from .runner import Runner, TrainEvalCallback, check_hiding
 from .summary import PrintedText, model_summary
 from .torch_core import check_weights, load_tensors, model_device, to_device
+from fastloop.trained import (
+    check_settings,
+    follow_model,
+    groups_of,
+    make_opt,
+    only_fit,
+    opt_unless_refused,
+    read_groups,
+    ready_opt,
+)
 
 # %% ../nbs/29_learner.ipynb #5ed82f72
 class SeesRun:
@@ -35,6 +47,7 @@ class SeesRun:
 
     def __getattr__(self, name):
         if not name.startswith('__'):
+            check_property(self, name)
             for place in (self, self.run):
                 cb = find_callback(getattr(place, 'cbs', ()), name)
                 if cb is not None: return cb
@@ -45,6 +58,8 @@ class SeesRun:
     def __setattr__(self, name, value):
         if name in run_state and self.run is not None: setattr(self.run, name, value)
         else: object.__setattr__(self, name, value)
+
+    def __getstate__(self): return {k: v for k, v in self.__dict__.items() if k != 'running'}
 
 class BasicLearner(SeesRun):
     """A learner of four fields, for use with a `Runner`
@@ -99,28 +114,40 @@ def default_loss(data: object,  # A `DataBunch`
     if isinstance(yb, torch.Tensor) and yb.dtype == torch.int64: return F.cross_entropy
     raise ValueError('loss_func: the targets do not tell which loss suits them, so give one')
 
-def check_learning(model: object,  # What is to be trained
+def check_learning(data: object,  # What to train on
+                   model: object,  # What is to be trained
+                   loss_func: object,  # The loss, or `None`
                    runner: object,  # The class of the loop
                    ):
     """Refuse what no learner can train, or train with
 
     Raises: TypeError that names the argument and its value.
     """
+    if isinstance(data, torch.nn.Module): raise TypeError(
+        'data: this is a module; Learner(data, model) makes its optimizer itself, the four fields '
+        'of the course are BasicLearner(model, opt, loss_func, data)')
+    if not hasattr(data, 'train_dl'): raise TypeError(
+        f'data has a train_dl and a valid_dl, as a DataBunch does, not a {type(data).__name__}: '
+        'write DataBunch(train_dl, valid_dl)')
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f'model is a torch module, not {model!r}')
+    if loss_func is not None and (isinstance(loss_func, (str, type)) or not callable(loss_func)):
+        raise TypeError(f'loss_func is a function or a module such as nn.MSELoss(), not '
+                        f'{loss_func!r}')
     if not (isinstance(runner, type) and issubclass(runner, Runner)):
         raise TypeError(f'runner is a subclass of Runner, not {runner!r}')
 
 def valid_loader(data: object,  # Has `valid_dl`
                  dl: object = None,  # A loader that is given instead
-                 ) -> object:  # A loader
+                 ) -> object:  # A loader; that of the training in the order of its data set
     """The loader to validate with
 
     Raises: ValueError if there is none.
     """
     if dl is None and (dl := data.valid_dl) is None:
         raise ValueError('the data has no validation loader: give a loader, dl=…')
-    return dl
+    if isinstance(dl, (list, tuple)) and not dl: raise ValueError(f'dl={dl!r} has no batches')
+    return in_order(dl) if dl is getattr(data, 'train_dl', None) else dl
 
 # %% ../nbs/29_learner.ipynb #f64e494a
 class Learner(SeesRun):
@@ -128,7 +155,7 @@ class Learner(SeesRun):
 
     Source: the names and defaults are those of fastai v1 and v2.
     """
-    running = False
+    running, made = False, (None, None, None)  # the optimizer made, by what, and its momentum
 
     def __init__(self, data: object,  # Loaders and what is known of them: a `DataBunch`
                  model: torch.nn.Module,  # What is trained; moved to the device of the data
@@ -149,7 +176,8 @@ class Learner(SeesRun):
                  runner: type = Runner,  # The loop, a subclass of `Runner`
                  layer_groups: list = None,  # The layer groups, instead of a splitter
                  ):
-        check_learning(model, runner)
+        check_learning(data, model, loss_func, runner)
+        check_settings(opt_func, wd)
         self.data, self.opt_func, self.lr, self.opt, self.runner = data, opt_func, lr, None, runner
         self.model = model if getattr(data, 'device', None) is None else model.to(data.device)
         self.loss_func = default_loss(data) if loss_func is None else loss_func
@@ -158,6 +186,7 @@ class Learner(SeesRun):
         self.model_dir = model_dir
         self.wd, self.true_wd, self.bn_wd, self.train_bn = wd, true_wd, bn_wd, train_bn
         self.split(splitter if layer_groups is None else layer_groups)
+        self.lr_range(lr)
         self.cbs = []
         self.add_cbs([TrainEvalCallback(), Recorder(), *([] if silent else [ProgressCallback()])])
         self.add_cbs([make(self) for make in listify(callback_fns)] + listify(cbs))
@@ -175,26 +204,30 @@ class Learner(SeesRun):
         Raises: ValueError or TypeError for bad input, before anything is changed.
         """
         check_fit(epochs, self, needs_opt=False)
-        lr, wd = self.lr_range(self.lr if lr is None else lr), self.wd if wd is None else wd
-        cbs = [*self.cbs, *(as_callback(cb) for cb in [*listify(cbs), *listify(callbacks)])]
-        if resume and not any(getattr(cb, 'can_resume', False) for cb in cbs):
-            raise ValueError('resume=True needs a callback that keeps checkpoints')
-        if reset_opt or self.opt is None: self.create_opt(lr, wd)
-        self.opt.lr, self.opt.wd = lr, wd
-        if self._mom is not None: self.opt.mom = self._mom
-        self.resume, before, self.running = resume, self.running, True
-        try: self.runner(cbs).fit(epochs, self)
-        finally: self.running = before
+        with only_fit(self):
+            read_groups(self)
+            lr, wd = self.lr_range(self.lr if lr is None else lr), self.wd if wd is None else wd
+            check_settings(self.opt_func, wd)
+            cbs = [*self.cbs, *(as_callback(cb) for cb in [*listify(cbs), *listify(callbacks)])]
+            if resume and not any(getattr(cb, 'can_resume', False) for cb in cbs):
+                raise ValueError('resume=True needs a callback that keeps checkpoints')
+            self.resume = resume
+            with opt_unless_refused(self):
+                ready_opt(self, lr, wd, reset_opt)
+                self.runner(cbs).fit(epochs, self)
 
     # ---- optimizer and layer groups --------------------------------------------------------------
     def create_opt(self, lr: object = None,  # Rate, or one for each group; else the learner's
                    wd: object = None,  # Weight decay; the learner's by default
                    ):
         "Make a new optimizer over the parameters that need gradients"
-        self.opt = OptimWrapper.create(
-            self.opt_func, self.lr_range(self.lr if lr is None else lr), self.layer_groups,
-            wd=self.wd if wd is None else wd, true_wd=self.true_wd, bn_wd=self.bn_wd)
-        self._mom = self.opt.mom
+        lr = self.lr_range(self.lr if lr is None else lr)
+        make_opt(self, lr, self.wd if wd is None else wd)
+
+    def follow_model(self):
+        "Let the optimizer take in what has become trainable since it was made"
+        read_groups(self)
+        follow_model(self)
 
     def lr_range(self, lr: object,  # A number, a list with one for each layer group, or a slice
                  ) -> object:  # A number, or a list with one for each layer group
@@ -207,8 +240,8 @@ class Learner(SeesRun):
     def split(self, splitter: object,  # Makes the groups from the model; or the groups, or `None`
               ):
         "Choose the layer groups; each is a module, or a list of modules or parameters"
-        groups = splitter(self.model) if callable(splitter) else splitter
-        self.layer_groups, self.opt = listify(groups) or [self.model], None
+        groups = groups_of(splitter, self.model)
+        vars(self).update(layer_groups=groups, origin=(splitter, self.model, groups, []), opt=None)
 
     def freeze_to(self, n: int,  # The first group that is trained; -1 is the last
                   ):
@@ -217,7 +250,8 @@ class Learner(SeesRun):
         Raises: ValueError if there is no such group.
         """
         freeze_before(self.layer_groups, n, self.train_bn)
-        self.opt = None
+        if self.running: self.follow_model()
+        else: self.opt = None
 
     def freeze(self):
         """Train the last layer group only
@@ -240,7 +274,7 @@ class Learner(SeesRun):
 
         Raises: ValueError if the name of one would hide an attribute of the learner.
         """
-        new = [as_callback(cb) for cb in listify(cbs)]
+        new = not_yet([as_callback(cb) for cb in listify(cbs)], self.cbs)
         for cb in new: check_hiding(cb, Runner, self)
         for cb in new:
             if isinstance(cb, Callback): cb.learn = self
@@ -262,7 +296,7 @@ class Learner(SeesRun):
     def added_cbs(self, cbs: object,  # A callback, a class of callbacks, or several
                   ):
         "Attach callbacks inside a `with` block"
-        new = [as_callback(cb) for cb in listify(cbs)]
+        new = not_yet([as_callback(cb) for cb in listify(cbs)], self.cbs)
         self.add_cbs(new)
         try: yield self
         finally: self.remove_cbs(new)
@@ -298,6 +332,7 @@ class Learner(SeesRun):
     def load(self, name: str,  # Name of the file, without suffix
              strict: bool = True,  # Whether the names of the weights must be the same
              with_opt: bool = True,  # Load the state of the optimizer too, if it is there and fits
+             purge: bool = None,  # Ignored: a word of fastai v1, which emptied its learner first
              ) -> object:  # The learner
         """Read weights that `save` wrote, or any file of weights by name
 
@@ -321,7 +356,7 @@ class Learner(SeesRun):
         Raises: ValueError if there is no loader.
         """
         recorder = Recorder(metrics=metrics)
-        self.runner(recorder).evaluate(valid_loader(self.data, dl), self)
+        ask(self, recorder, valid_loader(self.data, dl))
         return recorder.valid_row
 
     def get_preds(self, dl: object = None,  # A loader; the validation loader by default
@@ -332,7 +367,7 @@ class Learner(SeesRun):
         Raises: ValueError if there is no loader, it is empty, or the loss cannot be taken by item.
         """
         gather = GatherPreds(with_loss=with_loss)
-        self.runner(gather).evaluate(valid_loader(self.data, dl), self)
+        ask(self, gather, valid_loader(self.data, dl))
         if not gather.preds: raise ValueError('the loader has no batches to predict')
         found = gather.preds, gather.targets, *([gather.losses] if with_loss else [])
         return tuple(joined(o) for o in found)
@@ -340,7 +375,9 @@ class Learner(SeesRun):
     def predict(self, x: object,  # One item, without the dimension of the batch
                 ) -> tuple:  # Class (by name, if known), its number, and the probabilities
         "What the model says of one item; where there are no classes, the output three times"
-        return predict_item(self.model, x, self.loss_func, getattr(self.data, 'classes', None))
+        gather = GatherPreds(with_targets=False)
+        ask(self, gather, [(batch_of_one(x, self.model), None)])
+        return as_answer(gather.preds[0], self.loss_func, getattr(self.data, 'classes', None))
 
     def summary(self) -> PrintedText:  # A table
         "The layers of the model, with the shapes that one batch has after each"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
+from .core import check_property
 from .fused import FusedStep, dynamo_left_alone
 from fastloop.param_groups import (
     copy_values,
@@ -196,6 +197,7 @@ class OptimWrapper(torch.optim.Optimizer):
     def __getattr__(self, name):
         if name == 'opt' or name.startswith('__'):  # not there yet while a copy is being made
             raise AttributeError(name)
+        check_property(self, name)
         return getattr(self.opt, name)
 
     def _get(self, name):
@@ -243,6 +245,8 @@ class OptimWrapper(torch.optim.Optimizer):
             vals = one_each(key, val, len(groups)//width)
             write_values(groups, (key, None), vals, width, bn_groups)
         return self.read_val(key)
+
+    get_stat, set_stat = _get, set_val  # fastai v1's words
 
     def step(self, closure: Callable | None = None,  # Computes the loss anew; LBFGS needs it
              ) -> object:  # What `closure` returned, or None

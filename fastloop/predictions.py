@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/25_predictions.ipynb #e15d889c
 import inspect
+from contextlib import contextmanager
 from copy import copy
 from functools import partial
 
@@ -15,14 +16,8 @@ import torch
 
 # %% ../nbs/25_predictions.ipynb #96d540f2
 from .callback.core import Callback
-from fastloop.torch_core import (
-    call_model,
-    evaluating,
-    map_tensors,
-    model_device,
-    to_detach,
-    to_device,
-)
+from .first_batch import takes_apart
+from .torch_core import map_tensors, to_detach
 
 # %% ../nbs/25_predictions.ipynb #67de7777
 def unreduced(loss_func: object,  # A loss of torch, or one with an argument `reduction`
@@ -41,44 +36,112 @@ def unreduced(loss_func: object,  # A loss of torch, or one with an argument `re
 
 class GatherPreds(Callback):
     "Collects predictions, targets and, if asked, the loss of each item"
+    orders = {'after_pred': float('inf')}  # when all others have seen it
+
     def __init__(self, learn: object = None,  # The learner
                  with_loss: bool = False,  # Whether to compute the loss of each item
+                 with_targets: bool = True,  # Else there are none, and no loss at all
                  ):
         super().__init__(learn)
-        self.with_loss, self.preds, self.targets, self.losses = with_loss, [], [], []
+        self.with_loss, self.with_targets = with_loss, with_targets
+        self.preds, self.targets, self.losses = [], [], []
+
+    def after_pred(self):
+        "Without targets the answer is all there is"
+        if self.with_targets: return None
+        self.preds.append(to_detach(self.pred))
+        return True
 
     def after_loss(self):
         "Take one batch to the CPU"
         self.preds.append(to_detach(self.pred))
         self.targets.append(to_detach(self.yb))
         if not self.with_loss: return
-        targets = self.yb if isinstance(self.yb, tuple) else (self.yb,)
-        losses = unreduced(self.loss_func)(self.pred, *targets)
+        loss_func = unreduced(self.loss_func)
+        apart = takes_apart(loss_func, self.pred, self.yb)
+        losses = loss_func(self.pred, *(self.yb if apart else [self.yb]))
         self.losses.append(to_detach(losses.flatten(1).mean(1) if losses.ndim > 1 else losses))
 
 # %% ../nbs/25_predictions.ipynb #59c2851f
-def probabilities(pred: torch.Tensor,  # What the model answered; classes in the last dimension
+_in_validation = {'begin_batch', 'before_batch', 'on_batch_begin', 'after_pred', 'after_predict',
+                  'on_loss_begin', 'begin_validate', 'before_validate', 'predict', 'get_loss'}
+
+def takes_part(cb: object,  # A callback written for any library
+               ) -> bool:  # Whether a validation alone needs it
+    "Does `cb` change batches, predictions or precision?"
+    kinds = [o for o in type(cb).__mro__ if o.__module__ != Callback.__module__]
+    mine = [getattr(cb, '__dict__', {}), *map(vars, kinds)]
+    if not (getattr(cb, 'in_validate', True) and getattr(cb, 'in_lr_find', True)): return False
+    if hasattr(type(cb), 'set_model'): return False  # Keras' only look on
+    return any(not _in_validation.isdisjoint(o) for o in mine)
+
+@contextmanager
+def helpers_of(learn: object,  # A learner
+               ):
+    "The callbacks of `learn` that take part when it is asked, inside a `with` block"
+    mine, cbs = vars(learn), [cb for cb in learn.cbs if takes_part(cb)]
+    if mine.get('asking'): yield []  # asked by one of them
+    elif learn.running:
+        mine['asking'] = True
+        try: yield [copy(cb) for cb in cbs]
+        finally: mine['asking'] = False
+    else:
+        places = [(o, {k: o[k] for k in ('run', 'learn') if k in o}) for o in map(vars, cbs)]
+        try: yield cbs
+        finally:
+            for mine, before in places: mine.update(before)
+
+def ask(learn: object,  # A learner
+        cb: Callback,  # Collects what it is after
+        dl: object,  # A loader
+        ):
+    "Run a validation with `cb`, and with those that prepare batches"
+    with helpers_of(learn) as helpers: learn.runner([cb, *helpers]).evaluate(dl, learn)
+
+# %% ../nbs/25_predictions.ipynb #509d8d8d
+def batch_of_one(x: object,  # One item: a tensor, an array, or several in a tuple or dictionary
+                 model: torch.nn.Module,  # The model that will be asked
+                 ) -> object:  # The same with a dimension for the batch
+    "Make a batch of one item, as the model wants it"
+    if isinstance(x, (tuple, list)): return type(x)(batch_of_one(o, model) for o in x)
+    if isinstance(x, dict): return {k: batch_of_one(o, model) for k, o in x.items()}
+    x = torch.as_tensor(x) if hasattr(x, '__array__') else x
+    kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    wrong = torch.is_tensor(x) and x.dtype == torch.float64 and kind is not None
+    return map_tensors(x.to(kind) if wrong else x, lambda o: o[None])
+
+_meant = {'cross_entropy': 'softmax', 'CrossEntropyLoss': 'softmax', 'nll_loss': 'exp',
+          'NLLLoss': 'exp', 'binary_cross_entropy_with_logits': 'sigmoid',
+          'BCEWithLogitsLoss': 'sigmoid', 'binary_cross_entropy': 'clone', 'BCELoss': 'clone'}
+
+def meaning_of(loss_func: object,  # The loss that a model was trained with
+               ) -> str | None:  # The tensor method that makes probabilities; `None` if none does
+    "What the outputs of a model mean to its loss"
+    while isinstance(loss_func, partial): loss_func = loss_func.func
+    names = getattr(loss_func, '__name__', ''), *(o.__name__ for o in type(loss_func).__mro__)
+    return next((_meant[o] for o in names if o in _meant), None)
+
+def probabilities(pred: torch.Tensor,  # What the model answered to a batch
                   loss_func: object,  # The loss that the model was trained with
                   ) -> torch.Tensor | None:  # From 0 to 1; `None` if the loss is not about classes
     "Turn outputs into probabilities, in the way that belongs to the loss"
-    while isinstance(loss_func, partial): loss_func = loss_func.func
-    names = {getattr(loss_func, '__name__', ''), *(o.__name__ for o in type(loss_func).__mro__)}
-    if names & {'cross_entropy', 'CrossEntropyLoss'}: return pred.softmax(-1)
-    if names & {'nll_loss', 'NLLLoss'}: return pred.exp()
-    if names & {'binary_cross_entropy_with_logits', 'BCEWithLogitsLoss'}: return pred.sigmoid()
-    return None
+    how = meaning_of(loss_func)
+    if how is None or not torch.is_tensor(pred): return None
+    return pred.softmax(min(1, pred.ndim-1)) if how == 'softmax' else getattr(pred, how)()
 
-def predict_item(model: torch.nn.Module,  # Any model
-                 x: object,  # One item, without the dimension of the batch
-                 loss_func: object,  # The loss that the model was trained with
-                 classes: list = None,  # Names of the classes, if known
-                 ) -> tuple:  # Class (by name, if known), its number, and the probabilities
-    "What a model says of one item; where there are no classes, the output three times"
-    x = torch.as_tensor(x) if hasattr(x, '__array__') else x
-    xb = map_tensors(x, lambda o: o[None])
-    with evaluating(model): pred = call_model(model, to_device(xb, model_device(model)))
-    pred = to_detach(pred)[0]
+def as_answer(pred: object,  # What the model answered to a batch of one
+              loss_func: object,  # The loss that the model was trained with
+              classes: list = None,  # Names of the classes, if known
+              ) -> tuple:  # Class or classes (by name, if known), their number, the probabilities
+    "Say what an answer means; where there are no classes, the output three times"
     probs = probabilities(pred, loss_func)
+    pred = map_tensors(pred, lambda o: o[0])
     if probs is None: return pred, pred, pred
-    number = probs.argmax(-1) if probs.ndim and len(probs) > 1 else (probs > .5).long()
+    probs = probs[0] if probs.ndim > 1 else probs
+    several = meaning_of(loss_func) in ('sigmoid', 'clone')
+    if several and probs.ndim == 1 and len(probs) > 1:
+        found = (probs > .5).nonzero()[:, 0].tolist()
+        return [classes[i] if classes else i for i in found], probs > .5, probs
+    number = (probs > .5).long() if several or len(probs) == 1 else probs.argmax(0)
+    if number.numel() > 1: return number, number, probs
     return (classes[int(number)] if classes else int(number)), number, probs

@@ -35,7 +35,7 @@ from fastloop.callback.core import (
     running_phases,
 )
 from .clean_up import Passes, put_back
-from .core import add_note, listify, not_yet, without_traceback
+from .core import add_note, check_property, listify, not_yet, without_traceback
 from .first_batch import FirstBatch, check_fit, check_batch, takes_apart
 from .torch_core import batch_device, call_model, count_batches, to_detach, to_device
 
@@ -106,6 +106,7 @@ class Callbacks:
                          for event, found in table.items()}
 
     def __getattr__(self, name):
+        check_property(self, name)
         if (cb := find_callback(self.__dict__.get('cbs', ()), name)) is not None: return cb
         raise AttributeError(f'the run has no attribute and no callback {name!r}')
 
@@ -149,14 +150,15 @@ class Callbacks:
 # %% ../nbs/14_runner.ipynb #995aed5e
 class TrainEvalCallback(Callback):
     "Puts the model into training mode to train and into evaluation mode to validate"
-    order, modes = -20, ()
+    order, in_validate, modes = -20, False, ()
 
     def begin_fit(self):
         "Remember the mode of each module"
         self.modes = [(module, module.training) for module in self.learn.model.modules()]
 
     def begin_train(self):
-        "Training mode"
+        "Training mode, with an optimizer that knows what is trained"
+        if hasattr(self.learn, 'follow_model'): self.learn.follow_model()
         self.learn.model.train()
 
     def begin_validate(self):
@@ -181,7 +183,7 @@ class Runner(Callbacks):
     Source: the fast.ai course, lesson 9 (2019); the phases are fastai v2's.
     """
     epochs, epoch, n_epochs, first_epoch, pct_train = 0, 0, 0., 0, 0.
-    iters, iter, n_iter, first_iter = None, 0, 0, 0
+    iters, iter, n_iter, first_iter, refused = None, 0, 0, 0, False
     dl = xb = yb = pred = loss = device = _apart = None
     model, opt, loss_func, data = map(_of_learner, learner_state)
 
@@ -204,7 +206,7 @@ class Runner(Callbacks):
         check_fit(epochs, learn)
         if hasattr(learn, '__dict__'): learn.run = self  # not on a named tuple
         learn.opt.zero_grad()
-        self._run(epochs, learn, self.all_epochs)
+        with torch.enable_grad(): self._run(epochs, learn, self.all_epochs)
 
     def evaluate(self, dl: object,  # A loader
                  learn: object,  # Anything with `model`, `opt`, `loss_func` and `data`
@@ -240,7 +242,7 @@ class Runner(Callbacks):
                 if self.device is not None: batch = to_device(batch, self.device, non_blocking=True)
                 self.one_batch(batch)
                 done = self.iter+1
-            self._passes.check(self.in_train, self.epoch, done, self.iters)
+            self._passes.check(dl, self.in_train, self.epoch, done)
         finally: batches = self._passes.end(dl, batches)  # an exception keeps this frame alive
 
     def one_batch(self, batch: tuple,  # The pair `(xb, yb)`
@@ -256,9 +258,9 @@ class Runner(Callbacks):
             self('after_loss')
             if self.in_train: self.backward_and_step()
         except CancelBatchException: self('after_cancel_batch')
-        except BaseException:
+        except BaseException as e:
             if self._stepped: self._count()  # what has happened counts
-            raise
+            raise self._first.explain(e, self)
         if self.in_train: self._count()
         self('after_batch')
 
@@ -308,7 +310,7 @@ class Runner(Callbacks):
         self.epoch = self.n_iter = self.iter = self.first_epoch = self.first_iter = 0
         self.n_epochs, self.pct_train, self.in_train = 0., 0., False
         self.pred = self.loss = self.exception = self._left = self._late = None
-        self._passes, self._stepped = Passes(), False
+        self._passes, self._stepped, self.refused = Passes(), False, False
         for cb in self.cbs: check_hiding(cb, self, learn)
         self._bind(self.cbs)
         self._first = FirstBatch(learn)
@@ -316,7 +318,7 @@ class Runner(Callbacks):
     def _run(self, epochs, learn, work, *args):
         "Do `work` between `begin_fit` and `after_fit`, which comes whatever happens"
         self._start(epochs, learn)
-        undos = [partial(torch.set_grad_enabled, torch.is_grad_enabled()), self._refuse,
+        undos = [partial(torch.set_grad_enabled, torch.is_grad_enabled()), partial(self._first.refuse, self),
                  self._goodbye, self._passes.close, self._let_go]
         try:
             try:
@@ -329,10 +331,6 @@ class Runner(Callbacks):
         finally:
             try: put_back(undos)
             finally: put_back(undos)  # nothing is left, unless an interrupt came at once
-
-    def _refuse(self):
-        "If it was the first batch that failed, nothing has happened"
-        if self.exception is not None and not self.n_iter: self._first.refuse()
 
     def _let_go(self):
         "Keep no graph and no traceback"

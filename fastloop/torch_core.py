@@ -12,7 +12,7 @@ import operator
 import os
 import pickle
 import random
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, ValuesView
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
@@ -97,6 +97,7 @@ def first_tensor(
 ) -> torch.Tensor | None:  # `None` where there is none
     "Find the first tensor of a batch."
     if isinstance(b, torch.Tensor): return b
+    if isinstance(b, PackedSequence): return b.data
     if not isinstance(b, (list, tuple)):
         if not isinstance(b, Mapping): return None
         b = b.values()
@@ -113,10 +114,32 @@ def find_bs(
 
     Raises: ValueError if there is no tensor, or it has no dimension to count.
     """
+    if isinstance(b, PackedSequence): return int(b.batch_sizes[0])
     t = first_tensor(b)
     if t is None: raise ValueError(f'b={b!r} holds no tensor, so it has no batch size')
     if t.ndim == 0: raise ValueError(f'b begins with a single number, {t}: it has no batch size')
     return t.shape[0]
+
+# %% ../nbs/01_torch_core.ipynb #be5f128b
+def _lengths(b):
+    "How many rows each tensor, array and packed sequence of a nest has"
+    if isinstance(b, PackedSequence): return [int(b.batch_sizes[0])]
+    if isinstance(b, (torch.Tensor, np.ndarray)): return [b.shape[0]] if b.ndim else []
+    if isinstance(b, Mapping): b = b.values()
+    return [n for o in b for n in _lengths(o)] if isinstance(b, (list, tuple, ValuesView)) else []
+
+
+def batch_size(xb: object,  # The inputs of a batch
+               yb: object = None,  # Its targets
+               ) -> int:  # At least 1 where nothing can be counted
+    "Count samples: the rows of the targets where they are tensors, else of the inputs"
+    if isinstance(yb, torch.Tensor) and yb.ndim: return yb.shape[0]
+    targets, rows = _lengths(yb), next(iter(_lengths(xb)), None)
+    same = targets[0] if len(set(targets)) == 1 else None
+    if type(yb) in (list, tuple) and same != rows:  # perhaps one entry for each sample
+        described = all(isinstance(o, Mapping) for o in yb) and type(xb) in (list, tuple)
+        if len(yb) == rows or described and len(yb) == len(xb): return len(yb)
+    return next(o for o in (same, rows, 1) if o is not None)
 
 # %% ../nbs/01_torch_core.ipynb #47bf32b8
 def end_workers(
@@ -128,6 +151,25 @@ def end_workers(
     elif isinstance(loader, DataLoader):
         batches, loader._iterator = loader._iterator, None
         end_workers(batches)
+
+# %% ../nbs/01_torch_core.ipynb #a2a2adc4
+def _told_of_epochs(loader):
+    "Everything in and below `loader` that wants to be told the epoch, each once"
+    found, waiting = {}, [loader]
+    while waiting:
+        if (o := waiting.pop()) is None or id(o) in found: continue
+        found[id(o)] = o
+        waiting += [getattr(o, name, None) for name in ('sampler', 'batch_sampler', 'dataset')]
+    return [o for o in found.values()
+            if hasattr(o, 'set_epoch') and not (o is loader and hasattr(o, 'load_state_dict'))]
+
+
+def set_epoch(loader: object,  # A loader of any kind
+              epoch: int,  # The epoch of the pass that is about to begin, 0-based
+              ):
+    "Tell samplers and data sets the epoch; workers that start now see the data set as it is"
+    for o in _told_of_epochs(loader): o.set_epoch(epoch)
+    end_workers(loader)
 
 # %% ../nbs/01_torch_core.ipynb #b83d64aa
 def set_seed(
@@ -291,11 +333,12 @@ batch_norm_types = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatch
 
 # %% ../nbs/01_torch_core.ipynb #73db1cc3
 def call_model(model: object,  # A module or function
-               xb: object,  # A tensor, or a tuple, list or dictionary of inputs
+               xb: object,  # A tensor, or a tuple, list or mapping of inputs
                ) -> object:  # What the model answers
     "Call `model` on a batch, spreading several inputs over its arguments"
+    if isinstance(xb, (torch.Tensor, PackedSequence)): return model(xb)
     if isinstance(xb, (tuple, list)): return model(*xb)
-    return model(**xb) if isinstance(xb, dict) else model(xb)
+    return model(**xb) if isinstance(xb, Mapping) else model(xb)
 
 @contextmanager
 def evaluating(model: nn.Module,  # Any model

@@ -7,21 +7,26 @@ __all__ = ['fit_one_cycle', 'fit_flat_cos', 'fit_sgdr', 'fine_tune', 'lr_find', 
            'to_fp32']
 
 # %% ../nbs/50_train.ipynb #84d0f3b4
+from collections.abc import MutableSequence
+
 import torch
 from fastcore.meta import delegates
 
 # %% ../nbs/50_train.ipynb #59f42075
-from .anneal import flat_cos_sched, sgdr_sched
+from .anneal import check_positive, flat_cos_sched, sgdr_sched
 from .callback.lr_finder import SuggestedLRs, find_lr
 from .callback.mixup import MixUpCallback
 from .callback.playground import plot_sched
 from .callback.precision import MixedPrecision
+from .callback.progress import ProgressCallback
+from .callback.recorder import Recorder
 from .callback.schedule import OneCycleScheduler, ParamScheduler
 from .callback.training import GradientClipping
 from .core import listify
+from .first_batch import check_fit
 from .learner import Learner
 from .optimizer import OptimWrapper
-from .runner import check_fit
+from .runner import TrainEvalCallback
 
 # %% ../nbs/50_train.ipynb #6f9c71e8
 @delegates(Learner.fit)
@@ -108,8 +113,7 @@ def fine_tune(learn: Learner,  # The learner; its model has two layer groups or 
     Source: fastai v2, whose numbers these are.
     """
     for n in (epochs, freeze_epochs): check_fit(n, learn, needs_opt=False)
-    for name, o in (('base_lr', base_lr), ('lr_mult', lr_mult)):
-        if not o > 0: raise ValueError(f'{name}={o!r}: give a number above 0')
+    for name, o in (('base_lr', base_lr), ('lr_mult', lr_mult)): check_positive(name, o)
     OneCycleScheduler(lr_max=base_lr, pct_start=pct_start, div_factor=div_factor)
     learn.freeze()
     try: fit_one_cycle(learn, freeze_epochs, slice(base_lr), pct_start=0.99, **kwargs)
@@ -195,6 +199,45 @@ def to_fp32(learn: Learner,  # The learner
     "Compute in float32 again"
     return _replace(learn, MixedPrecision, [])
 
+# %% ../nbs/50_train.ipynb #452468c3
+class AttachedList(MutableSequence):
+    "The callbacks that were attached to a learner, as a list that attaches and takes away"
+    def __init__(self, learn: Learner,  # The learner
+                 make: bool = False,  # Whether what comes in makes callbacks of the learner
+                 ):
+        self.learn, self.make = learn, make
+
+    def found(self) -> list:  # Without those of the loop itself
+        "The callbacks as they are now"
+        loop = TrainEvalCallback, Recorder, ProgressCallback
+        return [cb for cb in self.learn.cbs if not isinstance(cb, loop)]
+
+    def __getitem__(self, i): return self.found()[i]
+
+    def __len__(self): return len(self.found())
+
+    def insert(self, i: int,  # Ignored: the order of callbacks says who comes when
+               cb: object,  # A callback; or a function of the learner, if such were announced
+               ):
+        "Attach one more"
+        if not any(cb is o for o in self.learn.cbs):
+            self.learn.add_cbs(cb(self.learn) if self.make and callable(cb) else cb)
+
+    def __delitem__(self, i): self.learn.remove_cbs(self[i])
+
+    def __setitem__(self, i, cbs):
+        old, new = listify(self[i]), listify(cbs)
+        self.learn.remove_cbs([o for o in old if not any(o is cb for cb in new)])
+        self.extend(new)
+
+    def __repr__(self): return repr(self.found())
+
+def _as_list(make):
+    "A property of the learner that is such a list"
+    return property(lambda self: AttachedList(self, make),
+                    lambda self, cbs: AttachedList(self, make).__setitem__(slice(None), cbs),
+                    doc='The attached callbacks, to append to (fastai v1)')
+
 # %% ../nbs/50_train.ipynb #78510f2e
 Learner.fit_one_cycle = fit_one_cycle
 Learner.fit_flat_cos = fit_flat_cos
@@ -207,3 +250,5 @@ Learner.clip_grad = clip_grad
 Learner.to_fp16 = to_fp16
 Learner.to_bf16 = to_bf16
 Learner.to_fp32 = to_fp32
+Learner.callbacks = _as_list(make=False)
+Learner.callback_fns = _as_list(make=True)

@@ -139,7 +139,6 @@ def test_a_batch_is_fetched_at_once():
 def test_workers():
     data = DataBunch.create(Noisy(), Noisy(), bs=8, num_workers=1, device='cpu', seed=1)
     same = DataBunch.create(Noisy(), Noisy(), bs=8, num_workers=0, device='cpu', seed=1)
-    assert data.train_dl.persistent_workers and not same.train_dl.persistent_workers
     seen = []
     for xb, _ in data.train_dl:
         data.one_batch()  # in the middle of a pass with live workers
@@ -289,7 +288,13 @@ def test_bad_arguments():
         DataBunch.from_tensors(x, y, xv, y)
     with pytest.raises(ValueError, match='x_valid and y_valid'): DataBunch.from_tensors(x, y, xv)
     with pytest.raises(ValueError, match='x_train is empty'): DataBunch.from_tensors(x[:0], y[:0])
-    with pytest.raises(TypeError, match='y_train'): DataBunch.from_tensors(x, ['a']*100)
+    with pytest.raises(TypeError, match='y_train'): DataBunch.from_tensors(x, [{}]*100)
+    with pytest.raises(TypeError, match='x_train'): DataBunch.from_tensors(['a']*100, y)
+    for pct in (1, -.1, 1.5, 'a', True):
+        with pytest.raises(ValueError, match='valid_pct'):
+            DataBunch.from_tensors(x, y, valid_pct=pct, seed=1)
+    with pytest.raises(ValueError, match='valid_pct=0.2 and x_valid'):
+        DataBunch.from_tensors(x, y, xv, yv, valid_pct=.2)
     with pytest.raises(ValueError, match='bs'): DataBunch.from_tensors(x, y, bs=0)
     with pytest.raises(ValueError, match='valid_dl is None'): DataBunch(ok).one_batch(train=False)
     assert torch.equal(torch.get_rng_state(), stood)
@@ -301,7 +306,7 @@ def test_a_stream_without_length_is_a_loader():
 
 
 def test_workers_end_with_the_training():
-    data = DataBunch.create(Noisy(), Noisy(), bs=8, num_workers=1, device='cpu', seed=1)
+    data = DataBunch(DataLoader(Noisy(), 8, num_workers=1, persistent_workers=True))
     list(data.train_dl)
     assert multiprocessing.active_children()
     end_workers(data.train_dl)
@@ -310,3 +315,73 @@ def test_workers_end_with_the_training():
     end_workers(None)
     assert len(list(data.train_dl)) == 5
     end_workers(data.train_dl)
+
+
+# ---- labels that are texts, a share set aside, a last batch of one -------------------------------
+words = np.array(['shoe', 'bag', 'shoe', 'shirt', 'bag'])
+
+
+@pytest.mark.parametrize('made', [words, list(words), tuple(map(str, words)), words.astype(object)])
+def test_texts_become_numbers_and_classes(made):
+    data = DataBunch.from_tensors(x[:5], made, x[:2], ['bag', 'shirt'], device='cpu')
+    assert data.classes == data.valid_ds.classes == ['bag', 'shirt', 'shoe'] and data.c == 3
+    assert all(type(o) is str for o in data.classes)
+    assert data.train_ds.tensors[1].tolist() == [2, 0, 2, 1, 0]
+    assert data.valid_ds.tensors[1].tolist() == [0, 1]
+    assert data.train_ds.tensors[1].dtype == torch.int64
+
+
+def test_classes_may_be_given():
+    data = DataBunch.from_tensors(x[:5], words, classes=['shoe', 'hat', 'bag', 'shirt'])
+    assert data.train_ds.tensors[1].tolist() == [0, 2, 0, 3, 2] and data.c == 4
+    data = DataBunch.from_tensors(x, y, classes=[f'number {i}' for i in range(9)])
+    assert data.c == 9 and data.classes[8] == 'number 8' and data.train_ds.tensors[1] is y
+    for kwargs in (dict(classes=['shoe', 'bag']), dict(x_valid=x[:1], y_valid=['hat'])):
+        with pytest.raises(ValueError, match='(shirt|hat).*no class.*bag'):
+            DataBunch.from_tensors(x[:5], words, **kwargs)
+
+
+def test_a_share_is_set_aside():
+    n = torch.arange(100)
+    data = DataBunch.from_tensors(n, n, valid_pct=.25, seed=3, bs=10)
+    train, valid = (o.tensors[0].tolist() for o in (data.train_ds, data.valid_ds))
+    assert len(valid) == 25 and sorted(train + valid) == n.tolist() and valid != n[:25].tolist()
+    again = DataBunch.from_tensors(n, n, valid_pct=.25, seed=3, bs=50)
+    assert again.valid_ds.tensors[0].tolist() == valid
+    other = DataBunch.from_tensors(n, n, valid_pct=.25, seed=4)
+    assert other.valid_ds.tensors[0].tolist() != valid
+    assert DataBunch.from_tensors(n, n, valid_pct=0).valid_dl is None
+    assert len(DataBunch.from_tensors(n, n, valid_pct=.001).valid_ds) == 1
+    shoes = DataBunch.from_tensors(x[:5], words, valid_pct=.4, seed=1)
+    assert shoes.valid_ds.classes == shoes.classes == ['bag', 'shirt', 'shoe']
+
+
+def test_floats_are_of_the_default_type():
+    numbers = np.zeros((4, 2)), np.zeros(4)
+    torch.set_default_dtype(torch.float64)
+    try: wide = DataBunch.from_tensors(*numbers).train_ds.tensors
+    finally: torch.set_default_dtype(torch.float32)
+    assert [o.dtype for o in wide] == [torch.float64]*2
+    assert [o.dtype for o in DataBunch.from_tensors(*numbers).train_ds.tensors] == [torch.float32]*2
+
+
+@pytest.mark.parametrize('kind', ['tensors', 'items'])
+@pytest.mark.parametrize('n, drop_last, sizes', [
+    (9, None, [4, 4]), (10, None, [4, 4, 2]), (1, None, [1]), (8, None, [4, 4]),
+    (9, False, [4, 4, 1]), (10, True, [4, 4])])
+def test_a_last_batch_of_one_is_left_out(kind, n, drop_last, sizes):
+    class Items(Course): pass
+    ds = (TensorDataset if kind == 'tensors' else Items)(x[:n], y[:n])
+    data = DataBunch.create(ds, ds, bs=4, valid_bs=4, drop_last=drop_last, device='cpu')
+    assert [len(yb) for _, yb in data.train_dl] == sizes
+    assert len(data.train_dl) == len(sizes)
+    assert sum(len(yb) for _, yb in data.valid_dl) == n
+    if kind == 'tensors':
+        same = DataBunch.from_tensors(x[:n], y[:n], bs=4, drop_last=drop_last)
+        assert [len(yb) for _, yb in same.train_dl] == sizes
+
+
+def test_batches_of_one_stay_when_they_are_asked_for():
+    assert len(DataBunch.from_tensors(x, y, bs=1).train_dl) == 100
+    with pytest.raises(ValueError, match='drop_last'): DataBunch.from_tensors(x, y, bs=128,
+                                                                              drop_last=True)

@@ -9,9 +9,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
-from fastloop.data.load import TensorLoader
+from fastloop.data.load import TensorLoader, in_order
+from fastloop.torch_core import end_workers, set_epoch
 
 sizes = st.integers(1, 40)
 seeds = st.integers(-2**40, 2**70)
@@ -337,3 +347,131 @@ def test_on_a_gpu_the_batches_are_the_same():
     dl = TensorLoader(x, bs=9, shuffle=True, seed=4, device='cuda')
     for (a,), (b,) in zip(dl, TensorLoader(x, bs=9, shuffle=True, seed=4), strict=True):
         assert a.is_cuda and torch.equal(a.cpu(), b)
+
+
+# ---- in order ------------------------------------------------------------------------------------
+class Oversampled(Sampler):
+    "Deals some items twice, as samplers against rare classes do"
+    def __init__(self, n): self.n = n
+    def __iter__(self): return iter([0, 0, *torch.randperm(self.n).tolist()])
+    def __len__(self): return self.n + 2
+
+
+class Buckets(Sampler):
+    "Whole batches, drawn from a generator of its own"
+    def __init__(self, n):
+        self.n, self.generator, self.epoch = n, torch.Generator().manual_seed(3), 0
+
+    def __iter__(self):
+        self.epoch += 1
+        return iter(torch.randperm(self.n, generator=self.generator).split(3))
+
+    def __len__(self): return -(-self.n//3)
+
+
+class Numbered(list):
+    "Items that want to know the epoch"
+    epoch = None
+    def set_epoch(self, epoch): self.epoch = epoch
+
+
+class Shouting(DataLoader):
+    "Does something to each batch"
+    def __iter__(self): return (batch*100 for batch in super().__iter__())
+
+
+ten = list(range(10))
+LOADERS = {
+    'shuffled': lambda: DataLoader(ten, batch_size=4, shuffle=True),
+    'short': lambda: DataLoader(ten, batch_size=4, shuffle=True, drop_last=True),
+    'short and in order': lambda: DataLoader(ten, batch_size=4, drop_last=True),
+    'weighted': lambda: DataLoader(ten, batch_size=4,
+                                   sampler=WeightedRandomSampler([1.]*9 + [50.], 30)),
+    'oversampled': lambda: DataLoader(ten, batch_size=4, sampler=Oversampled(10)),
+    'few of many': lambda: DataLoader(ten, batch_size=4, sampler=RandomSampler(ten, num_samples=3)),
+    'buckets': lambda: DataLoader(ten, batch_sampler=Buckets(10)),
+    'one by one': lambda: DataLoader(ten, batch_size=None, shuffle=True),
+    'own generator': lambda: DataLoader(ten, batch_size=4, shuffle=True,
+                                        generator=torch.Generator().manual_seed(5)),
+    'workers': lambda: DataLoader(ten, batch_size=4, shuffle=True, num_workers=1,
+                                  persistent_workers=True)}
+
+
+def numbers(dl): return [i for batch in dl for i in torch.as_tensor(batch).reshape(-1).tolist()]
+
+
+@pytest.mark.parametrize('name', LOADERS)
+def test_in_order_serves_each_item_once_and_moves_nothing(name):
+    torch.manual_seed(0)
+    alone = [numbers(LOADERS[name]()) for _ in range(1)][0]
+    torch.manual_seed(0)
+    dl = LOADERS[name]()
+    state = torch.get_rng_state()
+    sorted_dl = in_order(dl)
+    assert numbers(sorted_dl) == numbers(sorted_dl) == ten
+    assert len(sorted_dl) == len(list(sorted_dl))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert numbers(dl) == alone
+    end_workers(dl)
+
+
+def test_in_order_keeps_to_a_subset_and_to_what_is_in_order():
+    held = DataLoader(ten, batch_size=2, sampler=SubsetRandomSampler([7, 1, 4]))
+    assert numbers(in_order(held)) == [1, 4, 7]
+    for dl in (DataLoader(ten, batch_size=4), [(1, 2)], TensorLoader(torch.arange(4), bs=2),
+               DataLoader(Stream(), batch_size=2)):
+        assert in_order(dl) is dl
+
+
+class Stream(IterableDataset):
+    def __iter__(self): return iter(range(4))
+
+
+def test_in_order_keeps_what_a_subclass_does_to_its_batches():
+    assert numbers(in_order(Shouting(ten, batch_size=4, shuffle=True))) == [o*100 for o in ten]
+
+
+def test_in_order_leaves_the_place_in_the_middle_of_an_epoch():
+    dl = loader(10, 3, drop_last=True)
+    batches = iter(dl)
+    next(batches)
+    place = dl.state_dict()
+    assert flat(items(in_order(dl))) == ten and dl.state_dict() == place
+    assert len(in_order(dl)) == 4 and len(list(batches)) == 2
+
+
+# ---- epochs --------------------------------------------------------------------------------------
+def test_set_epoch_tells_samplers_and_data_sets_once():
+    told = []
+    class Told(Sampler):
+        def __init__(self, name, sampler=()): self.name, self.sampler = name, sampler
+        def __iter__(self): return iter([[0]])
+        def __len__(self): return 1
+        def set_epoch(self, epoch): told.append((self.name, epoch))
+    set_epoch(DataLoader(ten, sampler=Told('sampler')), 3)
+    set_epoch(DataLoader(ten, batch_sampler=Told('batches', Told('inner'))), 4)
+    assert told == [('sampler', 3), ('batches', 4), ('inner', 4)]
+    data = Numbered(ten)
+    set_epoch(DataLoader(Subset(Subset(data, [0, 1]), [0])), 5)
+    assert data.epoch == 5
+    set_epoch([(1, 2)], 0)
+    set_epoch(None, 0)
+
+
+def test_set_epoch_leaves_the_place_of_a_loader_that_keeps_its_own():
+    dl = loader(10, 3)
+    place = dl.state_dict()
+    set_epoch(dl, 7)
+    assert dl.state_dict() == place
+
+
+@pytest.mark.parametrize('kept', [False, True])
+def test_workers_see_the_data_set_as_it_is_at_each_pass(kept):
+    data = Numbered([1, 1])
+    dl, seen = DataLoader(data, batch_size=2, num_workers=1, persistent_workers=kept), []
+    for epoch in range(3):
+        data[0] = 10*epoch
+        set_epoch(dl, epoch)
+        seen.append(numbers(dl))
+    end_workers(dl)
+    assert seen == [[0, 1], [10, 1], [20, 1]]

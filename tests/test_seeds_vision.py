@@ -66,7 +66,7 @@ def data(archive, tmp_path, monkeypatch):
     path = untar_data(URLs.MNIST_SAMPLE)
     data = ImageDataBunch.from_folder(path)
     assert path == tmp_path/'data'/'mnist_sample' and data.classes == ['3', '7']
-    assert data.one_batch()[0].shape == (64, 1, 28, 28)
+    assert data.one_batch()[0].shape == (64, 3, 28, 28)
     return data
 
 
@@ -110,7 +110,7 @@ def test_a_model_for_every_epoch(data):
 
 
 def test_grey_pictures_in_three_channels(data):
-    coloured = ImageDataBunch.from_folder(data.path, channels=3, seed=1)
+    coloured = ImageDataBunch.from_folder(data.path, seed=1)
     xb, _ = coloured.one_batch()
     assert xb.shape == (64, 3, 28, 28) and torch.equal(xb[:, 0], xb[:, 2])
     model = simple_cnn((3, 16, 16, 2)).to(xb.device)

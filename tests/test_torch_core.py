@@ -17,6 +17,8 @@ from torch.nn.utils.rnn import pack_sequence
 from fastloop.torch_core import (
     ParameterModule,
     batch_norm_types,
+    batch_size,
+    call_model,
     children,
     default_device,
     find_bs,
@@ -412,3 +414,50 @@ def test_there_and_back_on_the_gpu():
     assert to_device(res, default_device())['x'] is res['x']
     assert torch.equal(to_detach(res)['x'], torch.arange(4.))
     np.testing.assert_array_equal(to_np(res)['x'], np.arange(4))
+
+
+# ---- how many ------------------------------------------------------------------------------------
+def rows(*sizes): return [torch.zeros(n, 4) for n in sizes]
+
+
+packed = pack_sequence([torch.zeros(3), torch.zeros(2)])
+boxes = [dict(boxes=torch.zeros(n, 4), labels=torch.zeros(n)) for n in (5, 5)]
+
+
+@pytest.mark.parametrize('xb, yb, size', [
+    (torch.zeros(4, 3), torch.zeros(4), 4),
+    (torch.zeros(4, 3), torch.zeros(12), 12),  # every step of a sequence is a target
+    (torch.zeros(4, 3), rows(12, 12), 12),
+    (torch.zeros(2, 3, 8, 8), boxes, 2),
+    (torch.zeros(2, 3, 8, 8), boxes[:1] + [dict(boxes=torch.zeros(0, 4))], 2),
+    ((torch.zeros(3, 8, 8), torch.zeros(3, 9, 9)), tuple(boxes), 2),
+    (torch.zeros(4, 3), rows(5, 1, 0, 2), 4),  # one of another length for each row
+    (torch.zeros(4, 3), rows(7, 7, 7, 7), 4),
+    (torch.zeros(4, 3), None, 4),
+    (torch.zeros(4, 3), ['a', 'b', 'c', 'd'], 4),
+    (torch.zeros(4, 3), object(), 4),
+    (torch.zeros(4, 3), torch.tensor(1.), 4),
+    (torch.zeros(4, 3), (torch.zeros(4), torch.tensor(.5)), 4),
+    (torch.zeros(4, 3), dict(a=torch.zeros(4), b=torch.zeros(4, 2)), 4),
+    (torch.zeros(4, 3), dict(a=torch.zeros(9), b=torch.zeros(3)), 4),
+    (torch.zeros(0, 3), torch.zeros(0), 0),
+    (np.zeros((4, 3)), np.zeros(4), 4),
+    (dict(ids=torch.zeros(4, 9)), None, 4),
+    ((), None, 1), ('text', 'text', 1), (None, [], 1),
+    (packed, None, 2), (packed, torch.zeros(2), 2), (packed, packed, 2)])
+def test_batch_size_is_rows_of_the_targets_else_of_the_inputs(xb, yb, size):
+    assert batch_size(xb, yb) == size
+
+
+def test_packed_sequences_have_rows_and_a_first_tensor():
+    assert find_bs(packed) == 2 and first_tensor(packed) is packed.data
+
+
+def test_mappings_are_spread_and_packed_sequences_are_one_input():
+    def model(a, b=2): return a, b
+    assert call_model(model, collections.UserDict(a=1, b=3)) == (1, 3)
+    assert call_model(model, types.MappingProxyType(dict(a=1))) == (1, 2)
+    assert call_model(model, [1, 4]) == (1, 4)
+    assert call_model(model, packed)[0] is packed
+    out, _ = call_model(nn.RNN(1, 2), pack_sequence([torch.zeros(3, 1), torch.zeros(2, 1)]))
+    assert find_bs(out) == 2

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
 
+from fastloop.data.external import image_folder_tensors
+from fastloop.data.load import in_order
 from fastloop.learner import Learner
 from fastloop.torch_core import end_workers, set_seed
 from fastloop.vision import data as vision_data
@@ -34,7 +36,8 @@ from fastloop.vision.transform import (
     default_tfms,
 )
 
-CPU = dict(device='cpu', seed=1, num_workers=0)
+CPU = dict(device='cpu', seed=1, num_workers=0, channels=1)
+THREE = {**CPU, 'channels': None}
 
 
 def picture(i, size=(6, 8), mode='L'):
@@ -361,9 +364,10 @@ def test_no_pandas_needed(heap):
 
 
 # ---- files of all kinds --------------------------------------------------------------------------
-def only(folder, **how):
+def only(folder, channels=1, **how):
     "The pixels of the one image in `folder`"
-    data = ImageDataBunch.from_lists(folder, [next(folder.iterdir()).name], ['a'], 0, **CPU, **how)
+    data = ImageDataBunch.from_lists(folder, [next(folder.iterdir()).name], ['a'], 0,
+                                     **{**CPU, 'channels': channels}, **how)
     return data.train_ds.images[0].numpy()
 
 
@@ -390,8 +394,12 @@ def palette(): return Image.fromarray(RED).convert('P', palette=Image.ADAPTIVE)
     (Image.fromarray(RED).convert('CMYK'), 'a.tif', RED.transpose(2, 0, 1)),
     (Image.fromarray(GREY), 'a.bmp', GREY[None])])
 def test_kinds_of_files(tmp_path, image, name, expected):
-    image.save(tmp_path/name)
-    assert np.array_equal(only(tmp_path), expected)
+    (tmp_path/'set'/'a'/'below').mkdir(parents=True)
+    file = tmp_path/'set'/'a'/'below'/name  # a second reader must find it too, and read the same
+    image.save(file)
+    assert np.array_equal(only(file.parent, len(expected)), expected)
+    pixels = image_folder_tensors(tmp_path/'set', n_channels=len(expected))[0]
+    assert np.array_equal(pixels.reshape(expected.shape), expected)
 
 
 def test_turned_camera(tmp_path):
@@ -412,11 +420,10 @@ def test_real_numbers_beyond_one(tmp_path):
 def test_channels(path):
     picture(500, mode='RGB').save(path/'valid'/'dog'/'01.png')  # one coloured file
     for how, n in ((dict(), 3), (dict(channels=1), 1), (dict(convert_mode='L'), 1)):
-        assert ImageDataBunch.from_folder(path, **CPU, **how).one_batch()[0].shape[1] == n
+        assert ImageDataBunch.from_folder(path, **THREE | how).one_batch()[0].shape[1] == n
     picture(500).save(path/'valid'/'dog'/'01.png')
-    assert ImageDataBunch.from_folder(path, **CPU).one_batch()[0].shape[1] == 1
-    for how in (dict(channels=3), dict(convert_mode='RGB')):
-        data = ImageDataBunch.from_folder(path, **CPU, **how)
+    for how in (dict(), dict(channels=3), dict(convert_mode='RGB')):
+        data = ImageDataBunch.from_folder(path, **THREE | how)
         xb = data.one_batch()[0]
         assert xb.shape[1] == 3 and torch.equal(xb[:, 0], xb[:, 2])
 
@@ -490,7 +497,7 @@ def test_huge_pictures(path, monkeypatch):
 # ---- in memory and from files --------------------------------------------------------------------
 def test_processes_that_read_files_end_with_the_training(path):
     data = ImageDataBunch.from_folder(path, memory=0, bs=4, seed=1, device='cpu', num_workers=1)
-    learn = Learner(data, simple_cnn((1, 4, 2)), silent=True)
+    learn = Learner(data, simple_cnn((3, 4, 2)), silent=True)
     learn.fit(1)
     assert not multiprocessing.active_children()
     learn.validate()
@@ -520,7 +527,7 @@ def test_the_budget(path):
     make = ImageDataBunch.from_folder
     assert make(path, memory=need, **CPU).train_ds.images is not None
     assert make(path, memory=need-1, **CPU).train_ds.images is None
-    assert make(path, memory=need, channels=3, **CPU).train_ds.images is None
+    assert make(path, memory=need, **THREE).train_ds.images is None
 
 
 @pytest.mark.parametrize('memory', [0, 2**30])
@@ -582,9 +589,10 @@ def test_normalize(path, channels):
     if channels == 3:
         for i, file in enumerate(get_image_files(path, recurse=True)):
             picture(i, mode='RGB').save(file)
-    raw = ImageDataBunch.from_folder(path, **CPU)
+    how = {**CPU, 'channels': channels}
+    raw = ImageDataBunch.from_folder(path, **how)
     assert raw.stats is None
-    data = ImageDataBunch.from_folder(path, **CPU).normalize()
+    data = ImageDataBunch.from_folder(path, **how).normalize()
     pixels = np.stack([read(o, ('L', None, 'RGB')[channels-1]) for o in data.train_ds.files])/255
     pixels = pixels.reshape(-1, channels)
     mean, std = data.stats
@@ -603,7 +611,7 @@ def test_normalize_with_given_numbers(path):
     grey = ImageDataBunch.from_folder(path, **CPU)
     with pytest.raises(ValueError, match='3 numbers.*1 channels.*channels=3'):
         grey.normalize(imagenet_stats)
-    data = ImageDataBunch.from_folder(path, channels=3, **CPU).normalize(imagenet_stats)
+    data = ImageDataBunch.from_folder(path, **THREE).normalize(imagenet_stats)
     x, plain = data.train_ds[0][0], grey.train_ds[0][0]
     expected = torch.stack([(plain[0]-m)/s for m, s in zip(*imagenet_stats)])
     assert torch.allclose(x, expected, atol=1e-5)
@@ -770,7 +778,7 @@ def test_show_batch(path):
 
 def test_show_batch_in_colour(tmp_path):
     put(tmp_path/'a', 4, mode='RGB')
-    data = ImageDataBunch.from_folder(tmp_path, valid_pct=0.25, **CPU)
+    data = ImageDataBunch.from_folder(tmp_path, valid_pct=0.25, **THREE)
     assert data.show_batch(rows=1).axes[0].images[0].get_array().shape == (6, 8, 3)
 
 
@@ -781,3 +789,62 @@ def test_names_and_order_of_arguments():
     assert names[:10] == ['path', 'train', 'valid', 'valid_pct', 'size', 'bs', 'tfms',
                           'num_workers', 'seed', 'device']
     assert isinstance(vision_data.image_suffixes, tuple)
+
+
+# ---- links, a last image of its own, the order of the files --------------------------------------
+@pytest.mark.parametrize('made', [
+    lambda path, out: (path/'train'/'cat'/'zz.png').symlink_to(out/'dog'/'00.png'),
+    lambda path, out: (path/'train'/'cat'/'more').symlink_to(out/'dog'),
+    lambda path, out: (path/'train'/'zebra').symlink_to(out/'dog')])
+def test_links_that_lead_out_are_left_out(path, tmp_path_factory, made):
+    before = ImageDataBunch.from_folder(path, **CPU).train_ds.files
+    out = tmp_path_factory.mktemp('elsewhere')
+    put(out/'dog', 2)
+    made(path, out)
+    for read in (lambda: ImageDataBunch.from_folder(path, **CPU).train_ds.files,
+                 lambda: [str(o) for o in get_image_files(path/'train', recurse=True)]):
+        with pytest.warns(UserWarning, match='links that lead out of'): assert read() == before
+    with pytest.warns(UserWarning, match='links that lead out of'):
+        assert len(image_folder_tensors(path/'train')[0]) == len(before)
+
+
+def test_a_link_in_place_of_a_part_is_refused(path, tmp_path_factory):
+    out = tmp_path_factory.mktemp('elsewhere')
+    put(out/'dog', 2)
+    (path/'more').symlink_to(out)
+    with pytest.raises(ValueError, match="train='more'.*leads out of"):
+        ImageDataBunch.from_folder(path, train='more', **CPU)
+
+
+def test_links_inside_and_a_linked_folder_are_followed(path, tmp_path_factory):
+    n = len(ImageDataBunch.from_folder(path, **CPU).train_ds)
+    (path/'train'/'cat'/'zz.png').symlink_to(path/'train'/'dog'/'00.png')
+    link = tmp_path_factory.mktemp('elsewhere')/'link'
+    link.symlink_to(path)
+    assert len(ImageDataBunch.from_folder(link, **CPU).train_ds) == n+1
+
+
+@pytest.mark.parametrize('memory', [0, 2**30])
+def test_the_last_batch_of_one_image(path, memory):
+    n = len(ImageDataBunch.from_folder(path, **CPU).train_ds)
+    def sizes(bs, drop_last):
+        dl = ImageDataBunch.from_folder(path, bs=bs, drop_last=drop_last, memory=memory,
+                                        **CPU).train_dl
+        found = [len(yb) for _, yb in dl]
+        assert len(dl) == len(found)
+        return found
+    assert sizes(n-1, None) == [n-1] and sizes(n-1, False) == [n-1, 1]
+    assert sizes(n-2, None) == [n-2, 2] and sizes(n-2, True) == [n-2]
+
+
+@pytest.mark.parametrize('memory', [0, 2**30])
+def test_in_order_every_image_comes_once_and_as_it_is(path, memory):
+    data = ImageDataBunch.from_folder(path, bs=4, memory=memory, tfms=RandomFlip(p=1.),
+                                      drop_last=True, **CPU).normalize()
+    before = data.train_dl.state_dict(), torch.get_rng_state()
+    xb, yb = (torch.cat(o) for o in zip(*in_order(data.train_dl)))
+    assert torch.equal(yb, data.train_ds.labels)
+    assert torch.equal(xb, torch.stack([x for x, _ in data.train_ds]))
+    assert data.train_dl.state_dict() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+    assert in_order(data.valid_dl) is data.valid_dl

@@ -62,7 +62,9 @@ def coloured(tmp_path_factory):
 
 
 def open_data(path, **how):
-    return ImageDataBunch.from_folder(path, **{**dict(device='cpu', seed=1, num_workers=0, bs=16),
+    channels = 1 if path.name.startswith('grey') else 3
+    return ImageDataBunch.from_folder(path, **{**dict(device='cpu', seed=1, num_workers=0, bs=16,
+                                                      channels=channels),
                                                **how})
 
 

@@ -6,10 +6,14 @@
 __all__ = ['CallbackHandler', 'LearnerCallback']
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #60a5e40f
+import math
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
+from types import SimpleNamespace
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #b881e6ec
+import numpy as np
 import torch
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #895a9450
@@ -19,12 +23,17 @@ from fastloop.callback.core import (
     check_learner,
     events,
     handlers_of,
+    has_own,
     introduce,
     order_of,
+    place_of,
 )
-from ..callback.recorder import find_recorder
+from ..callback.progress import ProgressCallback
+from ..callback.recorder import Recorder, find_recorder
+from ..callback.tracker import TrackerCallback
 from ..core import add_note, listify, nearest_name
-from ..metrics import AverageMetric, WeightedMean
+from ..metrics import AverageMetric, WeightedMean, as_metric
+from ..optimizer import as_wrapper
 from ..torch_core import find_bs
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #756605f7
@@ -39,6 +48,18 @@ def initial_state() -> dict:  # Every key that a callback may read or change
     flags = dict.fromkeys(('train', 'stop_epoch', 'stop_training', 'skip_step', 'skip_zero',
                            'skip_bwd', 'skip_validate'), False)
     return numbers | values | flags
+
+_run_name = dict(last_input='xb', last_target='yb', last_output='pred', last_loss='loss')
+
+def state_of(run: object,  # A runner, or `None`
+             ) -> dict:  # What a metric is told, for which no handler keeps a state
+    "The state as a run knows it at this moment"
+    state = initial_state()
+    if run is None: return state
+    batch = {key: getattr(run, name) for key, name in _run_name.items()}
+    return state | batch | dict(
+        n_epochs=run.epochs, epoch=run.epoch, iteration=run.n_iter, train=run.in_train,
+        metrics=getattr(run.learn, 'metrics', None), last_metrics=[])
 
 moments = ('train_begin', 'epoch_begin', 'batch_begin', 'loss_begin', 'backward_begin',
            'backward_end', 'step_end', 'batch_end', 'epoch_end', 'train_end')
@@ -73,11 +94,7 @@ def as_changes(moment: str,  # One of `moments`
 def has_moments(o: object,  # Any object
                 ) -> bool:  # Whether it has an `on_*` method of fastai v1
     "Was `o` written for fastai v1?"
-    return any(callable(_own(o, f'on_{moment}')) for moment in moments)
-
-def _own(o, name):
-    "An attribute of `o` or its class, without looking anywhere else"
-    return getattr(o, '__dict__', {}).get(name, getattr(type(o), name, None))
+    return any(has_own(o, f'on_{moment}') for moment in moments)
 
 def _jump(cbs, epoch):
     "Tell callbacks that the fit does not begin at the first epoch"
@@ -209,13 +226,138 @@ class CallbackHandler(Callback):
         "The fit is over, in whatever way"
         self.ask_all('train_end', exception=exception)
 
+# %% ../../nbs/80_adapters.fastai1.ipynb #c65d4324
+class BarView:
+    "A progress bar as callbacks of fastai v1 know it: lines go above the loop's own, if it is on"
+    def __init__(self, run: object,  # The runner
+                 ):
+        self.run = run
+        self.child = self.first_bar = self.main_bar = SimpleNamespace(comment='')
+
+    def write(self, line: object,  # A text, or the cells of a row
+              table: bool = False,  # Whether it is a row; a list is one anyway
+              ):
+        "Print a line; nothing if the learner is silent"
+        bars = [o for o in self.run.cbs if isinstance(o, ProgressCallback) and o.mode != 'off']
+        cells = line if isinstance(line, (list, tuple)) else [line]
+        if bars: bars[-1].show_line('  '.join(map(str, cells)))
+
+    def update_graph(self, *args, **kwargs):
+        "Nothing is drawn while a fit runs"
+
+def as_numbers(row: list,  # Floats, or `None`
+               ) -> list:  # The same, and they know `item()`
+    "Numbers that can be treated as fastai v1's tensors without dimensions"
+    return [np.float64(o) if isinstance(o, float) else o for o in row]
+
+# %% ../../nbs/80_adapters.fastai1.ipynb #67d44cfd
+class V1Recorder:
+    "The recorder of a run as callbacks of fastai v1 know it"
+    add_time, no_val = True, False
+
+    def __init__(self, run: object,  # The runner
+                 recorder: Recorder,  # Its recorder
+                 bar: BarView,  # Its bar
+                 ):
+        self.__dict__.update(_run=run, _recorder=recorder, pbar=bar, _losses=[])
+        self.forget()
+
+    def forget(self):
+        "The recorder has not begun this run, and will clear its columns then"
+        self.__dict__.update(_early=[], _begun=False)
+
+    names = property(lambda self: list(self._recorder.header))
+    opt = property(lambda self: as_wrapper(self._run.learn.opt))
+    silent = property(lambda self: not any(isinstance(o, ProgressCallback) for o in self._run.cbs))
+    metrics = property(lambda self: [as_numbers(o[2:]) for o in self._recorder.values
+                                     if len(o) > 2 and o[1] is not None])
+
+    @property
+    def losses(self) -> list:  # Tensors, one for each training batch
+        "The smoothed training loss"
+        found = self._recorder.losses
+        if len(found) < len(self._losses): self._losses.clear()
+        self._losses.extend(torch.tensor(found[len(self._losses):]).unbind())
+        return self._losses
+
+    def add_metric_names(self, names: list,  # Names of further columns
+                         ):
+        "Add columns, also before the recorder has begun this run"
+        if self._begun: self._recorder.add_metric_names(names)
+        else: self._early.extend(listify(names))
+
+    def begin(self):
+        "The recorder has begun: what was added before comes behind the metrics"
+        self.__dict__['_begun'] = True
+        if self._early: self._recorder.add_metric_names(self._early)
+
+    def __getattr__(self, name):
+        if name.startswith('__') or '_recorder' not in self.__dict__: raise AttributeError(name)
+        return getattr(self._recorder, name)
+
+    def __setattr__(self, name, value): setattr(self._recorder, name, value)
+
+# %% ../../nbs/80_adapters.fastai1.ipynb #a40aa75d
+class V1Learner:
+    """A learner as callbacks of fastai v1 know it
+
+    Source: fastai 1.0, `Learner`.
+    """
+    def __init__(self, run: object,  # The runner
+                 ):
+        self.__dict__.update(_run=run, _wrapped=None, _recorded=None, pbar=BarView(run))
+
+    @property
+    def recorder(self):
+        "The recorder, with `names`, `metrics`, `losses` and `pbar` as in fastai v1"
+        if (found := find_recorder(self._run)) is None:
+            raise AttributeError('this run has no recorder')
+        if self._recorded is None or self._recorded._recorder is not found:
+            self.__dict__['_recorded'] = V1Recorder(self._run, found, self.pbar)
+        return self._recorded
+
+    @property
+    def opt(self):
+        "The optimizer, under one set of names whatever it is"
+        opt, known = self._run.learn.opt, self._wrapped
+        if known is None or opt is not known and opt is not known.opt:
+            self.__dict__['_wrapped'] = as_wrapper(opt)
+        return self._wrapped
+
+    def save(self, file: str,  # Name of the file, without suffix
+             return_path: bool = False,  # Whether to return it
+             with_opt: bool = True,  # Save the optimizer's state too
+             ) -> object:  # The file, if it is asked for
+        "Write the weights"
+        path = self._run.learn.save(file, with_opt=with_opt)
+        return path if return_path else None
+
+    def load(self, file: str,  # Name of the file, without suffix
+             device: object = None,  # Ignored: weights go to where the model is
+             strict: bool = True,  # Whether the names of the weights must be the same
+             with_opt: bool = None,  # Load the state of the optimizer too, if it is there
+             purge: bool = False,  # Ignored: nothing has to be thrown away first
+             remove_module: bool = False,  # Ignored: the prefix is understood anyway
+             ) -> object:  # The learner
+        "Read weights that `save` wrote"
+        self._run.learn.load(file, strict=strict, with_opt=with_opt is not False)
+        return self
+
+    def __getattr__(self, name):
+        if name.startswith('__') or '_run' not in self.__dict__: raise AttributeError(name)
+        return getattr(self._run.learn, name)
+
+    def __setattr__(self, name, value): setattr(self._run.learn, name, value)
+
+    def __repr__(self): return repr(self._run.learn)
+
 # %% ../../nbs/80_adapters.fastai1.ipynb #ec44c5d9
 event_of = dict(
     train_begin='begin_fit', epoch_begin='begin_epoch', batch_begin='begin_batch',
     loss_begin='after_pred', backward_begin='begin_backward', backward_end='after_backward',
     step_end='after_step', batch_end='after_batch', epoch_end='after_epoch', train_end='after_fit')
 
-_run_name = dict(last_input='xb', last_target='yb', last_output='pred', last_loss='loss')
+_fit_alone = 'train_begin', 'epoch_end', 'train_end'  # not in a validation by itself
 
 class HandlerInRun:
     "What a `CallbackHandler` does for callbacks of fastai v1 in a run"
@@ -224,18 +366,36 @@ class HandlerInRun:
                  ):
         self.handler, self.run, self.carrier, self.others = handler, run, None, []
         self.valid, self.validated, self.skipped, self.rows_before = WeightedMean(), False, False, 0
+        self.view, self.lent, self.running, self.kept = V1Learner(run), [], False, ()
 
     def around(self) -> list:  # Triples of an event's name, an order, and a function
-        "What is done before anybody is asked, and when everybody was asked"
+        "What is done before anybody is asked, after the recorder, and when everybody was asked"
+        recorder = find_recorder(self.run)
+        recorded = order_of(Recorder if recorder is None else recorder) + 1e-6
         return [(event, order, getattr(self, f'{word}_{event}'))
-                for word, order in (('open', -1000), ('close', 1000))
+                for word, order in (('open', -1000), ('settle', recorded), ('close', 1000))
                 for event in events if hasattr(self, f'{word}_{event}')]
+
+    def lend(self, cb: object,  # A callback of fastai v1
+             ):
+        "Let a callback that keeps the learner find the view in its place, while the run lasts"
+        for name, value in getattr(cb, '__dict__', {}).items():
+            if value is not self.run.learn: continue
+            cb.__dict__[name] = self.view
+            self.lent.append((cb, name))
+
+    def take_back(self):
+        "Give callbacks their learner again"
+        for cb, name in self.lent:
+            if cb.__dict__.get(name) is self.view: cb.__dict__[name] = self.run.learn
+        self.lent = []
 
     def answer(self, moment: str,  # One of `moments`
                cb: object = None,  # The callback to ask; the handler's own if left out
                ):
         "Ask with what the run knows now, and let the run know what was changed"
         state, run, extra = self.handler.state_dict, self.run, {}
+        if not run.epochs and moment in _fit_alone: return
         for key, name in _run_name.items(): state[key] = getattr(run, name)
         if moment == 'batch_end' and state['last_loss'] is not None:
             state['last_loss'] = state['last_loss'].detach()
@@ -259,30 +419,36 @@ class HandlerInRun:
 
     def names(self) -> list:  # Names of the metrics
         "What the metrics are called, the handler's own or the learner's"
-        recorder = find_recorder(self.run)
-        own = [callback_name(o) for o in self.handler.metrics]
-        return own or (list(recorder.metrics_names) if recorder is not None else [])
+        found = self.handler.metrics or map(as_metric, getattr(self.run.learn, 'metrics', ()))
+        return [callback_name(o) for o in found]
 
     def validation(self) -> list:  # Validation loss, then metrics; `[None]` without validation
         "The numbers of the validation that has just been done"
         recorder = find_recorder(self.run)
-        row = [self.valid.compute()] if recorder is None else recorder.valid_row
-        return [None] if row[0] is None else list(row[:1] if self.handler.metrics else row)
+        row = [self.valid.compute()] if recorder is None else as_numbers(recorder.valid_row)
+        return [None] if row[0] is None else row[:1] if self.handler.metrics else row
 
     def fill_row(self, values: list,  # Validation loss, then metrics, perhaps with new ones
                  ):
         "Let the recorder know what callbacks have added"
         recorder = find_recorder(self.run)
         if recorder is None or len(recorder.values) <= self.rows_before: return
-        row = recorder.values[-1]
-        row[1:1+len(values)] = [o.item() if isinstance(o, torch.Tensor) else o for o in values]
+        row, n = recorder.values[-1], None if self.handler.metrics else len(recorder.names)-1
+        row[1:1+len(values[:n])] = [o.item() if hasattr(o, 'item') else o for o in values[:n]]
 
     def open_begin_fit(self):
         "A fresh state"
         self.handler.forget()
         self.handler.state_dict.update(
             n_epochs=self.run.epochs, metrics=getattr(self.run.learn, 'metrics', None),
-            pbar=getattr(self.run, 'progress', None))
+            pbar=self.view.pbar)
+        if find_recorder(self.run) is not None: self.view.recorder.forget()
+        self.running, self.kept = True, ()
+        for cb in (*self.handler.callbacks, *self.others): self.lend(cb)
+
+    def settle_begin_fit(self):
+        "The recorder has cleared its columns: add those that were asked for before"
+        if find_recorder(self.run) is not None: self.view.recorder.begin()
 
     def close_begin_fit(self):
         "Begin at a later epoch, if a callback says so"
@@ -319,13 +485,15 @@ class HandlerInRun:
 
     def close_after_step(self):
         "Clear the gradients, or keep them?"
-        keep = bool(self.handler.state_dict['skip_zero'])
-        if self.skipped and not keep: self.run.learn.opt.zero_grad()
-        return keep and not self.skipped
+        keep, opt = self.handler.state_dict['skip_zero'], self.run.learn.opt
+        if self.skipped and not keep: opt.zero_grad()
+        if keep: self.kept = [(p, p.grad) for o in opt.param_groups for p in o['params']]
 
     def open_after_batch(self):
-        "Add up the loss of the validation"
+        "Give gradients back that were to be kept, and add up the loss of the validation"
         run = self.run
+        for p, grad in self.kept: p.grad = grad
+        self.kept = ()
         if not run.in_train and run.loss is not None: self.valid.add(run.loss, find_bs(run.yb))
 
     def close_after_batch(self):
@@ -340,6 +508,8 @@ class HandlerInRun:
         "There is a validation"
         self.validated = True
         self.valid.reset()
+        for cb in () if self.run.epochs else self.others:
+            if has_own(cb, 'on_epoch_begin'): self.answer('epoch_begin', cb)
 
     def close_begin_validate(self):
         "Leave the validation out?"
@@ -352,6 +522,10 @@ class HandlerInRun:
         state = self.handler.state_dict
         state['last_metrics'] = self.validation() if self.validated else [None]
 
+    def settle_after_epoch(self):
+        "The recorder has its row: fill in what was added before"
+        self.fill_row(self.handler.state_dict['last_metrics'])
+
     def close_after_epoch(self):
         "End the fit?"
         return bool(self.handler.state_dict['stop_training'])
@@ -359,6 +533,11 @@ class HandlerInRun:
     def open_after_fit(self):
         "How many epochs were done"
         self.handler.state_dict['epoch'] = int(self.run.n_epochs)
+
+    def close_after_fit(self):
+        "Nobody sees the view any more"
+        self.running = False
+        self.take_back()
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #e047bb65
 @dataclass(eq=False, repr=False)
@@ -370,9 +549,35 @@ class LearnerCallback(Callback):
     guarded = False
     learn: object  # The learner
 
-    def __post_init__(self): check_learner(self, self.learn)
+    def __init__(self, learn: object,  # The learner
+                 ):
+        check_learner(self, learn)
+        self.learn, self.exclude, self.not_min = learn, ['learn'], []
+
+    def __post_init__(self): LearnerCallback.__init__(self, self.learn)
+
+    def __getattr__(self, name):
+        if name == 'recorder' and 'learn' in self.__dict__: return self.learn.recorder
+        return super().__getattr__(name)
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #bbd853bc
+def is_replaced(cb: object,  # A callback of fastai v1 that extends one of our own
+                event: str,  # Name of an event that it answers
+                ) -> bool:  # Not if both are methods of one class
+    "Does a method `on_…` stand in for the handler of a base class, which `super().on_…` reaches?"
+    moment = next((f'on_{o}' for o in moments if event_of[o] == event), None)
+    for cls in () if event in vars(cb) else type(cb).__mro__:
+        if event in vars(cls): return False
+        if moment in vars(cls): return True
+    return False
+
+def make_ready(tracker: TrackerCallback,  # One whose class was written for fastai v1
+               ):
+    "Begin, also where `super().on_train_begin` was not called; `best` can be compared already"
+    if not tracker.watching: tracker.start()
+    if tracker.best is None: tracker.best = math.inf if tracker.mode == 'min' else -math.inf
+
+# %% ../../nbs/80_adapters.fastai1.ipynb #359fb6ba
 library = 'fastai v1'
 
 def knows(cb: object,  # Any object
@@ -404,7 +609,79 @@ def adapt(cb: object,  # A callback of fastai v1, or a handler
     attached = any(o is shared.handler for o in run.cbs)
     if not any(o is shared.carrier for o in run.cbs): shared.carrier = cb
     shared.others = [o for o in run.cbs if knows(o) and not isinstance(o, CallbackHandler)]
-    return [*(handlers_of(cb, run) if isinstance(cb, Callback) else ()),
-            *((event_of[o], order, partial(shared.answer, o, cb)) for o in moments
-              if callable(_own(cb, f'on_{o}'))),
+    if shared.running: shared.lend(cb)
+    native = handlers_of(cb, run) if isinstance(cb, Callback) else ()
+    return [*(o for o in native if not is_replaced(cb, o[0])),
+            *((event_of[o], place_of(cb, event_of[o]), partial(shared.answer, o, cb))
+              for o in moments if has_own(cb, f'on_{o}')),
+            *([('begin_fit', order, partial(make_ready, cb))]
+              if isinstance(cb, TrackerCallback) else ()),
             *(shared.around() if shared.carrier is cb and not attached else ())]
+
+# %% ../../nbs/80_adapters.fastai1.ipynb #72562c40
+_brought = {  # where, and what; without a place it is a module
+    'fastloop.adapters.fastai1_names': (
+        'plt pd BoolOrTensor CallbackList Classes Floats FloatOrTensor IntOrTensor KWArgs '
+        'ListOrItem LossFunction MetricFunc MetricFuncList MetricsList ModuleList OptListOrItem '
+        'OptLossFunc OptMetrics OptOptimizer OptRange OptSplitFunc OptStrTuple PBar ParamList '
+        'PathOrStr Rank0Tensor SplitFunc SplitFuncOrIdxList StartOptEnd StrList TensorOrNumList '
+        'TensorOrNumber Tensors Weights ifnone is_listy is_tuple is_dict first_el range_of '
+        'even_mults noop add_metrics DatasetType defaults callbacks master_bar progress_bar Hook '
+        'Hooks HookCallback hook_output hook_outputs ActivationStats'
+    ),
+    'fastloop.all': (
+        'nn F np Learner DataBunch Recorder BasicLearner Callback CancelFitException OptimWrapper '
+        'SmoothenValue AverageMetric listify camel2snake flatten_model requires_grad '
+        'trainable_params one_param to_np to_device to_detach to_half to_float default_device '
+        'find_bs set_seed annealing_cos annealing_exp annealing_linear annealing_no '
+        'annealing_poly AdamW SGD Adam accuracy accuracy_thresh dice error_rate exp_rmspe '
+        'explained_variance fbeta mae mean_absolute_error mean_squared_error '
+        'mean_squared_logarithmic_error mse msle r2_score rmse root_mean_squared_error '
+        'top_k_accuracy TrackerCallback EarlyStoppingCallback ReduceLROnPlateauCallback '
+        'SaveModelCallback TerminateOnNaNCallback CSVLogger GeneralScheduler TrainingPhase '
+        'OneCycleScheduler LRFinder MixUpCallback MixUpLoss MixedPrecision BnFreeze '
+        'GradientClipping StopAfterNBatches LabelSmoothingCrossEntropy fit_one_cycle lr_find '
+        'mixup to_fp16 to_fp32 URLs untar_data ImageDataBunch imagenet_stats cnn_learner '
+        'ClassificationInterpretation'
+    ),
+}
+
+# %% ../../nbs/80_adapters.fastai1.ipynb #25f8637d
+_brought |= {
+    'fastloop.core': 'format_time',
+    'fastloop.torch_core': 'children',
+    'fastloop.anneal': 'Scheduler',
+    'torch': 'optim Tensor tensor',
+    'torch.utils.data': 'DataLoader Dataset TensorDataset Sampler',
+    'typing': (
+        'Any AnyStr Callable Collection Dict Hashable Iterable Iterator List Mapping NewType '
+        'Optional Sequence Tuple Type TypeVar Union'
+    ),
+    'dataclasses': 'dataclass field',
+    'copy': 'deepcopy',
+    'functools': 'reduce partial',
+    'warnings': 'warn',
+    'pathlib': 'Path',
+    'collections': 'OrderedDict defaultdict Counter namedtuple',
+    'enum': 'Enum IntEnum',
+    'abc': 'abstractmethod',
+    'contextlib': 'contextmanager',
+    'numbers': 'Number',
+    'types': 'SimpleNamespace',
+    'operator': 'attrgetter itemgetter',
+    '': (
+        'torch os sys re math json csv gc random shutil pickle time warnings inspect collections '
+        'functools itertools'
+    ),
+}
+_places = {name: place for place, names in _brought.items() for name in names.split()}
+
+# %% ../../nbs/80_adapters.fastai1.ipynb #0ddbf7ff
+__all__ = [*globals().get('__all__', ()), *_places]
+
+def __getattr__(name: str,  # One of the names that the star brings
+                ) -> object:  # What it stands for
+    "Find a name that files of fastai v1 live on"
+    if name not in _places: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    if not (place := _places[name]): return import_module(name)
+    return getattr(import_module(place), {'Scheduler': 'Stepper'}.get(name, name))

@@ -26,6 +26,7 @@ from fastloop.callback.core import (
     find_callback,
     foreign_names,
     handlers_of,
+    has_own,
     order_of,
     place_of,
     run_state,
@@ -428,7 +429,7 @@ def own_methods(cb: object,  # A callback written for any library
                 names: tuple = _view_events,  # Names to look for
                 ) -> dict:  # Bound methods by name
     "The methods of `cb` that have these names, not counting what it finds elsewhere"
-    mine = [o for o in names if o in getattr(cb, '__dict__', ()) or hasattr(type(cb), o)]
+    mine = [o for o in names if has_own(cb, o)]
     return {o: getattr(cb, o) for o in mine if callable(getattr(cb, o))}
 
 def is_fastai(cb: object,  # A callback written for any library

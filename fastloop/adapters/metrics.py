@@ -9,6 +9,8 @@ __all__ = []
 import copy
 from types import SimpleNamespace
 
+from .fastai1 import state_of
+from ..callback.core import has_own
 from ..core import listify
 from ..metrics import Metric, metric_name
 from ..torch_core import to_detach
@@ -60,22 +62,52 @@ class _LearnMetric(_ForeignMetric):
 
 class _EventMetric(_ForeignMetric):
     "A metric of fastai v1: a callback that adds its value to `last_metrics`"
-    def _clear(self): self.metric_object.on_epoch_begin()
+    def __init__(self, metric):
+        super().__init__(metric)
+        self.run, self.begun, self.answer = None, False, None
+
+    def _tell(self, moment, **news):
+        "Let the metric have a moment, with the state as the run knows it"
+        handler = getattr(self.metric_object, f'on_{moment}', None)
+        return None if handler is None else handler(**state_of(self.run) | news)
+
+    def begin_fit(self, run=None):
+        "A run begins; without one, the first measurement does"
+        self.run, self.begun = run, True
+        self._tell('train_begin', metrics_names=[self.name])
+
+    def after_fit(self):
+        "The run is over"
+        failed = getattr(self.run, 'exception', None) or False
+        if self.begun: self._tell('train_end', exception=failed)
+        self.run, self.begun = None, False
+
+    def _clear(self):
+        if not self.begun: self.begin_fit()
+        self.answer = None
+        self._tell('epoch_begin')
 
     def _add(self, pred, targets, size):
         target = targets[0] if len(targets) == 1 else targets
-        self.metric_object.on_batch_end(last_output=pred, last_target=target, train=False)
+        batch = dict(last_target=target, train=False)
+        self.answer = None
+        self._tell('batch_begin', **batch)
+        self._tell('batch_end', last_output=pred, **batch)
 
     def _result(self):
-        answer = self.metric_object.on_epoch_end(last_metrics=[])
-        if answer is None: return self.metric_object.metric  # early versions of fastai v1
-        return listify(answer['last_metrics'])[-1]
+        if self.answer is None: self.answer = [self._value()]
+        return self.answer[0]
+
+    def _value(self):
+        answer = self._tell('epoch_end', last_metrics=[])
+        if isinstance(answer, dict): return listify(answer['last_metrics'])[-1]
+        try: return float(self.metric_object.metric)  # early versions of fastai v1
+        except (AttributeError, TypeError, ValueError, RuntimeError): return None  # no number
 
 # %% ../../nbs/82_adapters.metrics.ipynb #f936c0fe
 _verbs = {('update_state', 'result'): _KerasMetric,
           ('reset', 'update', 'compute'): _ForeignMetric,
-          ('reset', 'accumulate', 'value'): _LearnMetric,
-          ('on_epoch_begin', 'on_batch_end', 'on_epoch_end'): _EventMetric}
+          ('reset', 'accumulate', 'value'): _LearnMetric}
 
 # %% ../../nbs/82_adapters.metrics.ipynb #7592ef0f
 def translate(
@@ -84,4 +116,4 @@ def translate(
     "Put `metric` inside a `Metric`, if it is an object that measures."
     for verbs, kind in _verbs.items():
         if all(hasattr(type(metric), o) for o in verbs): return kind(metric)
-    return None
+    return _EventMetric(metric) if has_own(metric, 'on_epoch_end') else None

@@ -258,6 +258,8 @@ def accepts(function: object,  # Anything that can be called
 # %% ../../nbs/42_callback.logger.ipynb #7a782164
 class LambdaCallback(Callback):
     "Calls functions at events: `LambdaCallback(after_epoch=function)`"
+    in_validate = False
+
     def __init__(self, learn: object = None,  # The learner
                  **functions: object,  # By event; of no argument, or of one: the learner
                  ):

@@ -8,6 +8,7 @@ __all__ = ['suggest_steep', 'suggest_minimum', 'suggest_valley', 'suggest_slide'
 # %% ../../nbs/36_callback.lr_finder.ipynb #f48524ef
 import math
 import sys
+from copy import copy
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ import numpy as np
 from ..anneal import annealing_exp, check_positive
 from .core import Callback, CancelFitException, CancelValidateException
 from .progress import ProgressCallback
-from .recorder import SmoothenValue, find_recorder
+from .recorder import Recorder, SmoothenValue, find_recorder
 from .schedule import count_groups
 from .snapshot import TrainingSnapshot
 from ..core import axes_for, check_number, listify, show_figure
@@ -288,22 +289,29 @@ def find_lr(learn: object,  # A learner
     finder = LRFinder(None, start_lr, end_lr, num_it, stop_div)
     groups = len(listify(getattr(learn, 'layer_groups', None)) or [None])
     _check_groups(groups, start_lr=start_lr, end_lr=end_lr)
-    _search(learn, finder)
-    if (recorder := find_recorder(learn)) is not None: recorder.min_grad_lr = finder.min_grad_lr
+    inside = bool(getattr(learn, 'running', False))  # a run goes on, and its recorder is at work
+    _search(learn, finder, inside)
+    recorder = None if inside else find_recorder(learn)
+    if recorder is not None: recorder.min_grad_lr = finder.min_grad_lr
     if show_plot and finder.lrs and 'IPython' in sys.modules: show_figure(finder.plot())
     return finder.suggestions
 
-def _search(learn, finder):
+def _search(learn, finder, inside):
     "Fit with a finder, inside a snapshot of everything"
-    taking = [cb for cb in learn.cbs if _takes_part(cb) and not isinstance(cb, ProgressCallback)]
+    idle = (ProgressCallback, Recorder) if inside else ProgressCallback
+    taking = [cb for cb in learn.cbs if _takes_part(cb) and not isinstance(cb, idle)]
     left_out = [cb for cb in learn.cbs if not any(cb is o for o in taking)]
-    batches = count_batches(learn.data.train_dl) or 1  # no length: an epoch has one at least
+    if inside: taking = [copy(cb) for cb in taking]  # the originals are at work
+    run, batches = getattr(learn, 'run', None), count_batches(learn.data.train_dl) or 1
     epochs = math.ceil(finder.num_it/batches)
     snapshot = TrainingSnapshot(learn, taking, [find_recorder(learn), *left_out])
     finder.outside = True
     try:
-        vars(learn).update(cbs=taking, silent=True)
+        vars(learn).update(cbs=taking, silent=True, running=False)
+        if inside: vars(learn).update(cbs=[*taking, Recorder()])
+        vars(learn).pop('running')
         learn.fit(epochs, cbs=finder)
     finally:
         finder.outside = False
         snapshot.restore()
+        if inside: learn.run = run

@@ -181,7 +181,7 @@ def _check_alpha(name, alpha):
 # %% ../../nbs/46_callback.mixup.ipynb #46fe98f8
 class Mixer(Callback):
     "Mixes each training batch, and puts targets and loss back; a subclass says how"
-    order = 15  # after augmentation, before the model
+    order, in_validate = 15, False  # after augmentation, before the model
     orders = dict.fromkeys(('after_loss', 'after_train', 'after_cancel_epoch', 'after_fit'), -15)
 
     def __init__(self, learn: object = None,  # The learner

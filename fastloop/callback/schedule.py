@@ -294,8 +294,9 @@ class OneCycleScheduler(Scheduler):
         if lr_max is None: raise ValueError('lr_max: give the highest learning rate')
         self.lr_max, self.moms = plain_numbers(lr_max), _check_moms(moms)
         self.div_factor, self.pct_start, self.shape = div_factor, pct_start, shape_named(anneal)
+        for name in ('lr_max', 'div_factor'): check_positive(name, vars(self)[name])
         self.final_div = 1e4*div_factor if final_div is None else final_div
-        for name in ('lr_max', 'div_factor', 'final_div'): check_positive(name, vars(self)[name])
+        check_positive('final_div', self.final_div)
         check_number('pct_start', pct_start, 0, 1)
         if tot_epochs is not None: check_number('tot_epochs', tot_epochs, 1, whole=True)
         if start_epoch: check_number('start_epoch', start_epoch, 1, whole=True)

@@ -102,6 +102,15 @@ def _look(dl):
         if place is not None: dl.load_state_dict(place)
 
 # %% ../../nbs/12_data.bunch.ipynb #0cc35707
+def leaves_last(
+    n: int,  # items
+    bs: int,  # items in a batch
+    drop_last: bool | None = None,  # what was asked for
+) -> bool:  # whether the last batch is to be left out
+    "Should a loader leave out its last batch? Where nothing is asked, if it would hold one item."
+    return n > bs and n % bs == 1 if drop_last is None else bool(drop_last)
+
+# %% ../../nbs/12_data.bunch.ipynb #eb30dc7f
 def _is_plain(ds):
     "Does `ds` give the rows of its tensors just as they are?"
     own = [getattr(type(ds), o, None) is getattr(TensorDataset, o, None)
@@ -109,7 +118,7 @@ def _is_plain(ds):
     return isinstance(ds, TensorDataset) and all(own)
 
 
-def _make_loader(name, ds, bs, shuffle, num_workers, device, seed):
+def _make_loader(name, ds, bs, shuffle, num_workers, device, seed, drop_last=False):
     "A loader for the data set `ds`, none if there is none to validate with"
     if ds is None and name == 'valid_ds': return None
     if isinstance(ds, (*_arrays, DataLoader, TensorLoader)) or not hasattr(ds, '__getitem__') and \
@@ -117,13 +126,16 @@ def _make_loader(name, ds, bs, shuffle, num_workers, device, seed):
         raise TypeError(f'{name} must be a data set, with a length and items by number, got a '
                         f'{type(ds).__name__}: for loaders there is DataBunch(train_dl, valid_dl), '
                         'for tensors DataBunch.from_tensors')
-    if hasattr(ds, '__len__') and len(ds) == 0: raise ValueError(f'{name} is empty: it has no item')
+    n = len(ds) if hasattr(ds, '__len__') else 0
+    if n == 0 and hasattr(ds, '__len__'): raise ValueError(f'{name} is empty: it has no item')
+    drop_last = leaves_last(n, bs, drop_last)
     if _is_plain(ds):
-        dl = TensorLoader(*ds.tensors, bs=bs, shuffle=shuffle, device=device, seed=seed)
+        dl = TensorLoader(*ds.tensors, bs=bs, shuffle=shuffle, drop_last=drop_last, device=device,
+                          seed=seed)
         dl.dataset = ds
         return dl
     return DataLoader(ds, bs, shuffle=shuffle and not isinstance(ds, IterableDataset),
-                      num_workers=num_workers, persistent_workers=num_workers > 0,
+                      drop_last=drop_last, num_workers=num_workers,
                       pin_memory=device.type == 'cuda',
                       generator=torch.Generator().manual_seed(seed % 2**63))
 
@@ -143,17 +155,66 @@ def _told(dl):
     return 'batches' if count_batches(dl) is None else f'{len(dl)} batches'
 
 # %% ../../nbs/12_data.bunch.ipynb #b41ff3ba
+def usual_tensor(
+    name: str,  # of the argument, for the message
+    data: object,  # a tensor, an array or a list of numbers
+) -> torch.Tensor:  # NumPy's and Python's floats in the default type, unless that is half precision
+    """Data as a tensor, in the types that a model expects.
+
+    Raises: TypeError naming the argument if it is no array of numbers.
+    """
+    t = as_tensor(name, data)
+    if t.dtype != torch.float64 or isinstance(data, torch.Tensor): return t
+    return t if torch.get_default_dtype() == torch.float64 else t.float()
+
+
+def _are_texts(y):
+    "Are the labels texts?"
+    if isinstance(y, torch.Tensor) or not hasattr(y, '__len__'): return False
+    kind = getattr(getattr(y, 'dtype', None), 'kind', 'O')
+    if kind in 'iufcb': return False
+    return len(y) > 0 and all(isinstance(o, str) for o in y)
+
+
+def _named(name, y, numbers):
+    "The number of each text"
+    strange = sorted({o for o in y if o not in numbers})
+    if strange: raise ValueError(f'{name} has the label {strange[0]!r}, which is no class; there '
+                                 f'are: {", ".join(map(str, list(numbers)[:20]))}')
+    return torch.tensor([numbers[o] for o in y])
+
+
+def _numbered(y_train, y_valid, classes):
+    "Targets of training and validation as numbers, and the names of the classes"
+    texts = [_are_texts(y) for y in (y_train, y_valid)]
+    if classes is not None: classes = list(classes)
+    if not any(texts): return y_train, y_valid, classes
+    if classes is None: classes = sorted({str(o) for o in y_train}) if texts[0] else []
+    numbers = {name: i for i, name in enumerate(classes)}
+    if texts[0]: y_train = _named('y_train', y_train, numbers)
+    if y_valid is not None: y_valid = _named('y_valid', y_valid, numbers)
+    return y_train, y_valid, classes
+
+# %% ../../nbs/12_data.bunch.ipynb #ba39933f
 def _ready_pair(names, x, y):
     "A data set of `x` and `y` in the types that training asks for"
-    def ready(name, data):
-        t = as_tensor(name, data)
-        is_double = t.dtype == torch.float64 and not isinstance(data, torch.Tensor)
-        return t.float() if is_double else t
-    pair = [ready(name, data) for name, data in zip(names, (x, y))]
+    pair = [usual_tensor(name, data) for name, data in zip(names, (x, y))]
     check_tensors(pair, names)
     y = pair[1]
     whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
     return TensorDataset(pair[0], y.long() if whole else y)
+
+
+def _set_aside(ds, share, seed):
+    "Two data sets: what is trained on, and the share that is set aside"
+    if check_number('valid_pct', share, 0) >= 1:
+        raise ValueError(f'valid_pct={share!r} must be from 0 to below 1')
+    seed = check_number('seed', seed, whole=True)
+    count = min(max(int(share*len(ds)), share > 0), len(ds)-1)
+    if count == 0: return [ds, None]
+    order = torch.randperm(len(ds), generator=torch.Generator().manual_seed(seed % 2**63))
+    return [TensorDataset(*[t[rows.sort().values.to(t.device)] for t in ds.tensors])
+            for rows in (order[count:], order[:count])]
 
 # %% ../../nbs/12_data.bunch.ipynb #5e0d4b2c
 class DataBunch:
@@ -185,6 +246,7 @@ class DataBunch:
         bs: int = 64,  # items in a training batch
         valid_bs: int | None = None,  # items in a validation batch, `None`: twice `bs`
         num_workers: int = 0,  # processes that read items ahead; not for tensors, which need none
+        drop_last: bool | None = None,  # leave out a short last training batch; `None`: one of 1
         device: torch.device | str | None = None,  # where batches go, `None`: `default_device()`
         seed: int | None = None,  # decides the order; `None`: drawn once from torch's generator
         c: int | None = None,  # outputs a model needs, `None`: asked from the data
@@ -201,7 +263,7 @@ class DataBunch:
         if seed is None: seed = int(torch.randint(2**62, ()))
         seed = check_number('seed', seed, whole=True)
         how = dict(num_workers=num_workers, device=device, seed=seed)
-        train_dl = _make_loader('train_ds', train_ds, bs, True, **how)
+        train_dl = _make_loader('train_ds', train_ds, bs, True, drop_last=drop_last, **how)
         valid_dl = _make_loader('valid_ds', valid_ds, valid_bs, False, **how)
         return cls(train_dl, valid_dl, c, device, path)
 
@@ -209,26 +271,36 @@ class DataBunch:
     def from_tensors(
         cls,
         x_train: torch.Tensor | np.ndarray,  # an item per row; NumPy's float64 becomes float32
-        y_train: torch.Tensor | np.ndarray,  # its labels or targets; whole numbers become int64
+        y_train: torch.Tensor | np.ndarray | list,  # targets; texts become numbers and `classes`
         x_valid: torch.Tensor | np.ndarray | None = None,  # `None` for no validation
         y_valid: torch.Tensor | np.ndarray | None = None,  # the labels of `x_valid`
         bs: int = 64,  # items in a training batch
+        valid_pct: float | None = None,  # the share of items to set aside, drawn with `seed`
+        classes: list | None = None,  # names in the order of the labels, `None`: from the labels
         valid_bs: int | None = None,  # items in a validation batch, `None`: twice `bs`
+        drop_last: bool | None = None,  # leave out a short last training batch; `None`: one of 1
         device: torch.device | str | None = None,  # where data lives, `None`: `default_device()`
-        seed: int | None = None,  # decides the order; `None`: drawn once from torch's generator
+        seed: int | None = None,  # of split and order; `None`: drawn once from torch's generator
         c: int | None = None,  # outputs a model needs, `None`: asked from the labels
         path: str | Path = '.',  # folder for what belongs to the data
     ) -> 'DataBunch':
         """Make loaders for data that is in memory.
 
-        Raises: ValueError for `x` and `y` of different lengths, TypeError if one is no array.
+        Raises: ValueError for `x` and `y` of different lengths, a share that leaves nothing, or a
+        label that is no class, TypeError if one is no array.
         """
         if (x_valid is None) != (y_valid is None):
             raise ValueError('x_valid and y_valid must both be given, or both be None')
-        train_ds = _ready_pair(['x_train', 'y_train'], x_train, y_train)
-        valid_ds = None
-        if x_valid is not None: valid_ds = _ready_pair(['x_valid', 'y_valid'], x_valid, y_valid)
-        return cls.create(train_ds, valid_ds, bs, valid_bs, 0, device, seed, c, path)
+        if valid_pct is not None and x_valid is not None:
+            raise ValueError(f'valid_pct={valid_pct!r} and x_valid contradict: give one of them')
+        y_train, y_valid, classes = _numbered(y_train, y_valid, classes)
+        parts = [_ready_pair(['x_train', 'y_train'], x_train, y_train), None]
+        if x_valid is not None: parts[1] = _ready_pair(['x_valid', 'y_valid'], x_valid, y_valid)
+        if valid_pct is not None:
+            if seed is None: seed = int(torch.randint(2**62, ()))
+            parts = _set_aside(parts[0], valid_pct, seed)
+        for ds in filter(None, parts if classes else ()): ds.classes = classes
+        return cls.create(*parts, bs, valid_bs, 0, drop_last, device, seed, c, path)
 
     def one_batch(
         self,

@@ -37,6 +37,7 @@ from fastloop.data.archive import (
     whole_folder,
     write_members,
 )
+from ..vision.image import all_items, count_cpus, in_threads, read_pixels
 
 # %% ../../nbs/60_data.external.ipynb #a7be7db3
 class DownloadError(OSError):
@@ -345,28 +346,34 @@ def untar_data(
     return target
 
 # %% ../../nbs/60_data.external.ipynb #85d2a6d2
-def _read_image(file, mode):
-    "The pixels of `file` as an array, (h, w) for mode L, (h, w, 3) for mode RGB"
-    from PIL import Image
-    try:
-        with Image.open(file) as image: return np.asarray(image.convert(mode))
-    except Exception as e:
-        raise ValueError(f'{file} is no image that can be read: {e}') from e
-
-# %% ../../nbs/60_data.external.ipynb #86d08109
 def _class_files(path):
     "The classes below `path`, and (file, class number) of each image, both sorted"
     if not path.is_dir(): raise ValueError(f'path={str(path)!r} is not a folder')
-    classes = sorted(o.name for o in path.iterdir() if o.is_dir() and o.name[0] != '.')
-    items = [(file, i) for i, name in enumerate(classes) for file in sorted((path/name).iterdir())
-             if file.suffix.lower() in ('.png', '.jpg', '.jpeg', '.bmp') and file.name[0] != '.']
-    empty = set(range(len(classes))) - {i for _, i in items}
+    items, classes = all_items(path, ()) if any(o.is_dir() for o in path.iterdir()) else ([], [])
+    empty = [o for o in classes if o not in {name for _, name in items}]
     if empty or not items:
         raise ValueError(f'path={str(path)!r} should have a folder of images for each class; '
-                         f'without images: {[classes[i] for i in sorted(empty)] or "all of it"}')
-    return classes, items
+                         f'without images: {empty or "all of it"}')
+    numbers = {name: i for i, name in enumerate(classes)}
+    return classes, [(path/file, numbers[name]) for file, name in items]
 
-# %% ../../nbs/60_data.external.ipynb #3a2f8c2f
+
+def _read_all(files, n_channels):
+    "The pixels of all files, bytes in an array (n, n_channels, h, w)"
+    first = read_pixels(files[0], n_channels)
+    images = np.empty((len(files), *first.shape), np.uint8)
+
+    def read(i):
+        pixels = read_pixels(files[i], n_channels)
+        if pixels.shape != first.shape:
+            sizes = ['{1} x {0}'.format(*o.shape[1:]) for o in (pixels, first)]
+            raise ValueError(f'{files[i]} is {sizes[0]} pixels, but {files[0]} is {sizes[1]}: '
+                             'all images must have one size')
+        images[i] = pixels
+    in_threads(read, range(len(files)), count_cpus())
+    return images
+
+# %% ../../nbs/60_data.external.ipynb #86d08109
 def image_folder_tensors(
     path: str | Path,  # folder with a folder of images for each class
     n_channels: int = 1,  # 1 for grey, 3 for colour
@@ -377,15 +384,6 @@ def image_folder_tensors(
     """
     if n_channels not in (1, 3): raise ValueError(f'n_channels={n_channels!r} should be 1 or 3')
     classes, items = _class_files(Path(path))
-    images = None
-    for i, (file, _) in enumerate(items):
-        pixels = _read_image(file, 'L' if n_channels == 1 else 'RGB')
-        if images is None: images = np.empty((len(items), *pixels.shape), np.uint8)
-        if pixels.shape != images.shape[1:]:
-            sizes = ['{1} x {0}'.format(*o[:2]) for o in (pixels.shape, images.shape[1:])]
-            raise ValueError(f'{file} is {sizes[0]} pixels, but {items[0][0]} is {sizes[1]}: '
-                             'all images must have one size')
-        images[i] = pixels
-    images = torch.from_numpy(images)
+    images = torch.from_numpy(_read_all([file for file, _ in items], n_channels))
     labels = torch.tensor([label for _, label in items])
-    return (images if n_channels == 1 else images.permute(0, 3, 1, 2)), labels, classes
+    return (images[:, 0] if n_channels == 1 else images), labels, classes

@@ -12,9 +12,17 @@ from itertools import chain
 
 import numpy as np
 import torch
-from torch.utils.data import TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+)
 
 from ..core import check_number
+from ..torch_core import no_random
 
 # %% ../../nbs/11_data.load.ipynb #15746c64
 def _epoch_seed(seed, epoch):
@@ -184,6 +192,13 @@ class TensorLoader(Resumable):
         if seed is None and shuffle: self.seed = int(torch.randint(2**62, ()))
         self.dataset = TensorDataset(*self.tensors)
 
+    def unshuffled(self) -> 'TensorLoader':  # itself, if it serves so already
+        "The same items in the order of the data set, all of them; the place stays as it is."
+        if not (self.shuffle or self.drop_last): return self
+        other = copy(self)
+        other._place, other.shuffle, other.drop_last = _Place(), False, False
+        return other
+
     def __len__(self): return self.n//self.bs if self.drop_last else -(-self.n//self.bs)
 
     def __repr__(self): return f'TensorLoader({len(self)} batches of {self.bs}, {self.n} items)'
@@ -196,3 +211,37 @@ class TensorLoader(Resumable):
             place.position += 1
             yield batch
         place.next_epoch()
+
+# %% ../../nbs/11_data.load.ipynb #f0f0e6bb
+def _spare(sampler):
+    "A sampler like `sampler` that draws from generators of its own"
+    other = copy(sampler)
+    if getattr(other, 'generator', None) is not None: other.generator = torch.Generator()
+    if getattr(other, 'sampler', None) is not None: other.sampler = _spare(other.sampler)
+    return other
+
+
+def _dealt(dl):
+    "The numbers of the items that `dl` deals, each once; `None` if they are in order"
+    sampler, batches = dl.sampler, dl.batch_sampler
+    if batches is not None and type(batches) is not BatchSampler: sampler = batches
+    if type(sampler) is SequentialSampler and not dl.drop_last: return None
+    everything = range(len(dl.dataset))
+    if isinstance(sampler, (SequentialSampler, RandomSampler)): return everything
+    with no_random(): dealt = list(_spare(sampler))
+    if sampler is batches: dealt = [i for batch in dealt for i in batch]
+    return everything if len(set(dealt)) < len(dealt) else sorted(dealt)
+
+
+def in_order(dl: object,  # A loader of any kind
+             ) -> object:  # Another one, or `dl` itself if it cannot be done or is so already
+    "A loader of the items of `dl` in the order of the data set, each once, and not varied"
+    if hasattr(dl, 'unshuffled'): return dl.unshuffled()
+    if not isinstance(dl, DataLoader) or isinstance(dl.dataset, IterableDataset): return dl
+    if (dealt := _dealt(dl)) is None: return dl
+    bs, batches = dl.batch_size or getattr(dl.batch_sampler, 'batch_size', None) or 64, None
+    if dl.batch_sampler is not None: batches = BatchSampler(dealt, bs, drop_last=False)
+    other = copy(dl)  # keeps what a subclass does to its batches
+    vars(other).update(sampler=dealt, batch_sampler=batches, drop_last=False, _iterator=None,
+                       persistent_workers=False, generator=torch.Generator().manual_seed(0))
+    return other

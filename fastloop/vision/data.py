@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 # %% ../../nbs/62_vision.data.ipynb #5f5a58f2
 from ..core import axes_for, check_number, check_word, listify, nearest_name
-from ..data.bunch import DataBunch
+from ..data.bunch import DataBunch, leaves_last
 from ..data.load import Resumable, TensorLoader, epoch_order
 from ..torch_core import default_device, end_workers
 from fastloop.vision.image import (  # noqa: F401 (a user finds all names here too)
@@ -34,9 +34,9 @@ from fastloop.vision.image import (  # noqa: F401 (a user finds all names here t
     image_suffixes,
     in_threads,
     name_some,
-    read_header,
     read_label,
     read_pixels,
+    read_size,
     short_name,
     sorted_classes,
     split_items,
@@ -155,10 +155,16 @@ def _keeping_random():
 
 class _MemoryLoader(TensorLoader):
     "Batches of images that are in memory"
-    def __init__(self, ds, bs, train, seed):
+    def __init__(self, ds, bs, train, seed, drop_last=False):
         super().__init__(ds.images, ds.labels, bs=bs, shuffle=train, seed=seed,
-                         device=ds.prepare.device)
+                         drop_last=drop_last, device=ds.prepare.device)
         self.dataset, self.train = ds, train
+
+    def unshuffled(self):
+        "The same images in the order of the files, all of them, and not varied"
+        other = super().unshuffled()
+        if other is not self: other.train = False
+        return other
 
     def _batches(self, place): return _prepared(self.dataset, super()._batches(place), self.train)
 
@@ -167,16 +173,17 @@ class _MemoryLoader(TensorLoader):
         with _keeping_random(): return super().peek()
 
 # %% ../../nbs/62_vision.data.ipynb #5f3a75d0
-def _batches_left(n, bs, order, begun):
+def _batches_left(n, bs, order, begun, short=False):
     "The item numbers of each batch of an epoch, but for those that `begun` batches had"
     order = list(range(n) if order is None else order.tolist())
-    return [order[i:i+bs] for i in range(begun*bs, n, bs)]
+    return [order[i:i+bs] for i in range(begun*bs, n//bs*bs if short else n, bs)]
 
 
 class _FileLoader(Resumable):
     "Batches of images that are read from files"
-    def __init__(self, ds, bs, train, seed, num_workers):
+    def __init__(self, ds, bs, train, seed, drop_last=False, num_workers=0):
         super().__init__()
+        self.drop_last = drop_last
         self.n, self.bs, self.shuffle, self.seed = len(ds), bs, train, seed
         self.dataset, self.train, self.num_workers = ds, train, num_workers
         self.plan = []  # the batches of an epoch; workers follow it, so it is changed in place
@@ -185,7 +192,12 @@ class _FileLoader(Resumable):
             persistent_workers=num_workers > 0, pin_memory=ds.prepare.device.type == 'cuda',
             generator=torch.Generator().manual_seed(0))  # its own: the order is decided here
 
-    def __len__(self): return -(-self.n//self.bs)
+    def unshuffled(self):
+        "The same images in the order of the files, all of them, and not varied"
+        if not (self.train or self.drop_last): return self
+        return _FileLoader(self.dataset, self.bs, False, self.seed, num_workers=self.num_workers)
+
+    def __len__(self): return self.n//self.bs if self.drop_last else -(-self.n//self.bs)
 
     def __repr__(self):
         return f'{len(self)} batches of {self.bs}, {self.n} files, {self.num_workers} workers'
@@ -195,7 +207,8 @@ class _FileLoader(Resumable):
     def _read(self, place):
         "The batches of bytes from `place` on; without workers where the reader is put aside"
         order = epoch_order(self.n, self.seed, place.epoch) if self.shuffle else None
-        plan, pixels = _batches_left(self.n, self.bs, order, place.position), self.dataset.pixels
+        plan = _batches_left(self.n, self.bs, order, place.position, self.drop_last)
+        pixels = self.dataset.pixels
         if self.reader is None: return (default_collate([pixels[i] for i in o]) for o in plan)
         self.plan[:] = plan
         return self.reader
@@ -225,32 +238,29 @@ def _check_size(size):
 
 # %% ../../nbs/62_vision.data.ipynb #ecd8bbe6
 def _check_channels(channels, convert_mode):
-    "How many channels are asked for, `None` if the files decide"
+    "How many channels are asked for"
     check_word('convert_mode', convert_mode, (None, 'L', 'RGB'))
     if channels not in (None, 1, 3) or isinstance(channels, bool):
-        raise ValueError(f'channels={channels!r} must be 1 for grey, 3 for colours, or None')
+        raise ValueError(f'channels={channels!r} must be 1 for grey, or 3')
     asked = {'L': 1, 'RGB': 3, None: channels}[convert_mode]
     if channels not in (None, asked):
         raise ValueError(f'channels={channels} and convert_mode={convert_mode!r} contradict')
-    return asked
+    return asked or 3
 
 # %% ../../nbs/62_vision.data.ipynb #29cc81e1
-def _look_at(files, size, channels, threads):
-    "What is not given yet of size and channels, from the headers of the files"
-    if size is not None and channels is not None: return size, channels
-    headers = in_threads(read_header, files, threads)
-    first = headers[0][0]
-    for file, (other, _) in zip(files, headers) if size is None else ():
-        if other != first:
-            raise ValueError(f'{files[0]} is {first[1]} x {first[0]} pixels, {file} is '
+def _one_size(files, threads):
+    "The size that all files have, from their headers"
+    sizes = in_threads(read_size, files, threads)
+    for file, other in zip(files, sizes):
+        if other != sizes[0]:
+            raise ValueError(f'{files[0]} is {sizes[0][1]} x {sizes[0][0]} pixels, {file} is '
                              f'{other[1]} x {other[0]}: give size=…, so that all get one size')
-    grey = all(grey for _, grey in headers)
-    return first if size is None else size, (1 if grey else 3) if channels is None else channels
+    return sizes[0]
 
 # %% ../../nbs/62_vision.data.ipynb #f4f34c94
 def _settings(
     size=None, bs=64, tfms=None, num_workers=None, device=None, channels=None,
-    convert_mode=None, resize_method='crop', memory=2**30, valid_bs=None,
+    convert_mode=None, resize_method='crop', memory=2**30, valid_bs=None, drop_last=None,
 ):
     "What the caller wants of pictures and batches, checked"
     bs, tfms = check_number('bs', bs, 1, whole=True), listify(tfms)
@@ -263,7 +273,7 @@ def _settings(
         workers=(count_cpus() if num_workers is None else
                  check_number('num_workers', num_workers, 0, whole=True)),
         device=default_device() if device is None else torch.device(device),
-        tfms=tfms, memory=memory)
+        tfms=tfms, memory=memory, drop_last=drop_last)
 
 
 def _check_names(how):
@@ -279,19 +289,20 @@ def _check_names(how):
 def _make_loaders(train, valid, classes, seed, how):
     "The loaders of two lists of (file, class), `None` for an empty one; and the device"
     want, numbers = _settings(**how), {name: i for i, name in enumerate(classes)}
-    size, channels = _look_at([file for file, _ in train+valid], want.size, want.channels,
-                              want.workers)
-    prepare = _Prepare(want.device, channels, want.tfms)
-    fits = len(train+valid)*channels*math.prod(size) <= want.memory
+    files = [file for file, _ in train+valid]
+    size = _one_size(files, want.workers) if want.size is None else want.size
+    prepare = _Prepare(want.device, want.channels, want.tfms)
+    fits = len(files)*want.channels*math.prod(size) <= want.memory
+    if not fits: in_threads(read_size, files, want.workers)  # a bad one is found now
 
     def loader(items, bs, is_train):
         if not items: return None
         files, labels = zip(*[(file, numbers[name]) for file, name in items])
-        pixels = _Pixels(files, labels, channels, size, want.method)
+        pixels = _Pixels(files, labels, want.channels, size, want.method)
         if fits: pixels.decode(want.workers)
-        ds = ImageDataset(pixels, classes, prepare)
-        if fits: return _MemoryLoader(ds, bs, is_train, seed)
-        return _FileLoader(ds, bs, is_train, seed, want.workers)
+        short = is_train and leaves_last(len(items), bs, want.drop_last)
+        parts = ImageDataset(pixels, classes, prepare), bs, is_train, seed, short
+        return _MemoryLoader(*parts) if fits else _FileLoader(*parts, want.workers)
     return loader(train, want.bs, True), loader(valid, want.valid_bs, False), want.device
 
 # %% ../../nbs/62_vision.data.ipynb #4dca5a3b
@@ -494,12 +505,13 @@ class ImageDataBunch(DataBunch):
         num_workers: int | None = None,  # threads or processes that read files, `None`: up to 8
         seed: int | None = None,  # of split and order; `None`: drawn once from torch's generator
         device: torch.device | str | None = None,  # where batches go, `None`: `default_device()`
-        channels: int | None = None,  # 1 for grey, 3 for colours, `None`: found from the files
+        channels: int | None = None,  # 1 keeps one for grey, `None`: 3 for all
         convert_mode: str | None = None,  # fastai v1's word for channels: 'L' or 'RGB'
         resize_method: str = 'crop',  # 'crop' keeps the proportions, 'squish' keeps everything
         memory: int = 2**30,  # bytes; more than that is not kept but read during training
         valid_bs: int | None = None,  # images in a validation batch, `None`: twice `bs`
         classes: list | None = None,  # use only these, numbered in this order; `None`: all, sorted
+        drop_last: bool | None = None,  # leave out a short last training batch; `None`: one of 1
     ) -> 'ImageDataBunch':
         """Make data of images that lie in a folder for each class.
 
@@ -511,7 +523,7 @@ class ImageDataBunch(DataBunch):
         """
         how = dict(size=size, bs=bs, tfms=tfms, num_workers=num_workers, device=device,
                    channels=channels, convert_mode=convert_mode, resize_method=resize_method,
-                   memory=memory, valid_bs=valid_bs)
+                   memory=memory, valid_bs=valid_bs, drop_last=drop_last)
         path, seed, only = Path(path), _seed(seed), asked_classes(classes)
         if not path.is_dir(): raise ValueError(f'path={str(path)!r} is not a folder')
         if valid_pct is None: found = train_valid_items(path, train, valid, only)
