@@ -207,11 +207,11 @@ class FirstBatch:
                 run: object,  # Has `learn` and `xb`
                 ) -> Exception:  # What to raise
         "The error for a first batch that the model cannot take; any other error as it is"
+        if not self.undos or not isinstance(e, RuntimeError) or 'dtype' not in str(e): return e
         x, p = first_tensor(run.xb), next(run.learn.model.parameters(), None)
-        if not self.undos or not isinstance(e, RuntimeError) or x is None or p is None: return e
-        if not x.is_floating_point() or x.dtype == p.dtype or 'dtype' not in str(e): return e
-        error = ValueError(f'the inputs are {x.dtype} and the model is {p.dtype}: convert the data, '
-                           f'x.to({p.dtype}), or the model, model.to({x.dtype}) ({e})')
+        if x is None or p is None or not x.is_floating_point() or x.dtype == p.dtype: return e
+        error = ValueError(f'the inputs are {x.dtype} and the model is {p.dtype}: convert the '
+                           f'data, x.to({p.dtype}), or the model, model.to({x.dtype}) ({e})')
         error.__cause__ = e
         return error
 

@@ -332,6 +332,7 @@ class Learner(SeesRun):
     def load(self, name: str,  # Name of the file, without suffix
              strict: bool = True,  # Whether the names of the weights must be the same
              with_opt: bool = True,  # Load the state of the optimizer too, if it is there and fits
+             purge: bool = None,  # Ignored: a word of fastai v1, which emptied its learner first
              ) -> object:  # The learner
         """Read weights that `save` wrote, or any file of weights by name
 

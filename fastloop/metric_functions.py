@@ -12,41 +12,68 @@ from functools import partial
 
 import torch
 
-from .metrics import AverageMetric, EpochMetric, check_pair, class_numbers
+from fastloop.metrics import (
+    AverageMetric,
+    EpochMetric,
+    check_both,
+    class_numbers,
+    right_ones,
+)
 
 # %% ../nbs/17_metric_functions.ipynb #e6f3ef8a
+def _count_wrong(pred, yb, dim=-1, ignore_index=-100):
+    "How many predictions are wrong, and the labels of which they are a part"
+    hits, right = right_ones('error_rate', pred, yb, dim, ignore_index)
+    return (right != ignore_index).sum() - hits.sum(), right
+
+
 def error_rate(
     pred: torch.Tensor,  # outputs of the model, one for each class
     yb: torch.Tensor,  # class numbers, or one-hot labels
     dim: int = -1,  # dimension of the classes
+    ignore_index: int = -100,  # label that does not count
 ) -> torch.Tensor:  # share from 0 to 1, no dimensions, on the device of `pred`
     """Measure which share of the predictions is wrong: 1 - `accuracy`.
 
     Raises: ValueError if the shapes do not fit
     """
-    guess, right = class_numbers('error_rate', pred, yb, dim)
-    return (guess != right).float().mean()
+    wrong, right = _count_wrong(pred, yb, dim, ignore_index)
+    return wrong/(right != ignore_index).sum()
+
+
+error_rate.counts = _count_wrong
 
 # %% ../nbs/17_metric_functions.ipynb #d96d7617
+def _count_top(pred, yb, k=5, ignore_index=-100):
+    "How many right classes are among the largest outputs, and the labels they are a part of"
+    _, right = right_ones('top_k_accuracy', pred, yb, -1, ignore_index)
+    if not 1 <= k <= pred.shape[-1]:
+        raise ValueError(f'k={k!r}: there are {pred.shape[-1]} classes, so give a number from 1 to '
+                         f'{pred.shape[-1]}')
+    found = (pred.topk(k, dim=-1).indices == right.unsqueeze(-1)).any(-1)
+    return (found & (right != ignore_index)).sum(), right
+
+
 def top_k_accuracy(
     pred: torch.Tensor,  # outputs of the model, one for each class in the last dimension
     yb: torch.Tensor,  # class numbers, or one-hot labels
     k: int = 5,  # how many of the largest outputs may hold the right class
+    ignore_index: int = -100,  # label that does not count
 ) -> torch.Tensor:  # share from 0 to 1, no dimensions, on the device of `pred`
     """Measure which share of the predictions has the right class among its `k` largest outputs.
 
     Raises: ValueError if `k` is not between 1 and the number of classes, or the shapes do not fit
     """
-    _, right = class_numbers('top_k_accuracy', pred, yb, -1)
-    if not 1 <= k <= pred.shape[-1]:
-        raise ValueError(f'k={k!r}: there are {pred.shape[-1]} classes, so give a number from 1 to '
-                         f'{pred.shape[-1]}')
-    return (pred.topk(k, dim=-1).indices == right.unsqueeze(-1)).any(-1).float().mean()
+    found, right = _count_top(pred, yb, k, ignore_index)
+    return found/(right != ignore_index).sum()
+
+
+top_k_accuracy.counts = _count_top
 
 # %% ../nbs/17_metric_functions.ipynb #24f70eac
 def same_shape(metric, pred, yb):
     "`pred` and `yb` with the same shape; (n, 1) and (n,) are taken for the same"
-    check_pair(metric, pred, yb)
+    check_both(metric, pred, yb)
     if pred.shape == yb.shape: return pred, yb
     if [o for o in pred.shape if o != 1] != [o for o in yb.shape if o != 1]:
         raise ValueError(f'{metric}: pred has shape {tuple(pred.shape)} and yb has shape '
@@ -66,25 +93,36 @@ def accuracy_thresh(
     """
     pred, yb = same_shape('accuracy_thresh', pred, yb)
     if sigmoid: pred = pred.sigmoid()
-    return ((pred > thresh) == yb.bool()).float().mean()
+    return ((pred > thresh) == (yb > 0.5)).float().mean()
 
 # %% ../nbs/17_metric_functions.ipynb #39f2cca8
+def _sum_of_dice(pred, yb, iou=False, eps=1e-8, ignore_index=-100):
+    "The overlaps of all images together, and how many images there are"
+    guess, right = class_numbers('dice', pred, yb, 1)
+    kept = right != ignore_index
+    guess, right = [(o*kept).reshape(len(o), -1).float() for o in (guess, right)]
+    both, sizes = (guess*right).sum(1), (guess + right).sum(1)
+    overlap = both/(sizes - both + eps) if iou else 2*both/(sizes + eps)
+    return torch.where(sizes == 0, torch.ones_like(overlap), overlap).sum(), len(guess)
+
+
 def dice(
     pred: torch.Tensor,  # outputs for background and object: (n, 2, height, width)
     yb: torch.Tensor,  # masks of 0 and 1: (n, height, width) or (n, 1, height, width)
     iou: bool = False,  # divide by the union of both masks, not by the mean of their sizes
     eps: float = 1e-8,  # keeps the division away from zero
+    ignore_index: int = -100,  # pixels that do not count
 ) -> torch.Tensor:  # overlap from 0 to 1, mean over the images, on the device of `pred`
     """Measure how well the predicted mask of each image covers the right one.
 
     Raises: ValueError if the shapes do not fit
     Source: fastai v1
     """
-    guess, right = class_numbers('dice', pred, yb, 1)
-    guess, right = [o.reshape(len(o), -1).float() for o in (guess, right)]
-    both, sizes = (guess*right).sum(1), (guess + right).sum(1)
-    overlap = both/(sizes - both + eps) if iou else 2*both/(sizes + eps)
-    return torch.where(sizes == 0, torch.ones_like(overlap), overlap).mean()
+    total, images = _sum_of_dice(pred, yb, iou, eps, ignore_index)
+    return total/images
+
+
+dice.counts = _sum_of_dice
 
 # %% ../nbs/17_metric_functions.ipynb #8a715472
 def fbeta(

@@ -8,17 +8,21 @@ __all__ = ['accuracy', 'Metric', 'metric_name', 'AverageMetric', 'EpochMetric', 
 # %% ../nbs/15_metrics.ipynb #e5be97af
 import copy
 import math
+from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
+from itertools import count
 from types import FunctionType
 
 import torch
 
 from .core import camel2snake, listify
-from .torch_core import find_bs, to_detach
+from .first_batch import label_to_ignore, takes_apart
+from .mean_loss import WeightedMean, label_rules, stack_numbers
+from .torch_core import batch_size, to_detach
 
 # %% ../nbs/15_metrics.ipynb #5298e999
-def check_pair(metric, pred, yb):
+def check_both(metric, pred, yb):
     "Refuse predictions and targets that are no tensors"
     for argument, o in (('pred', pred), ('yb', yb)):
         if not isinstance(o, torch.Tensor):
@@ -27,7 +31,7 @@ def check_pair(metric, pred, yb):
 
 def class_numbers(metric, pred, yb, dim):
     "The predicted and the right class of each sample, after a look at the shapes"
-    check_pair(metric, pred, yb)
+    check_both(metric, pred, yb)
     if pred.ndim < 2 or pred.shape[dim] < 2:
         raise ValueError(f'{metric}: pred has shape {tuple(pred.shape)}, and should have an output '
                          f'for each class in dimension {dim}; for a single yes-or-no output there '
@@ -42,84 +46,60 @@ def class_numbers(metric, pred, yb, dim):
     return guess, yb
 
 # %% ../nbs/15_metrics.ipynb #84b19373
+def right_ones(metric, pred, yb, dim, ignored):
+    "Which predictions are right, as a tensor of truths, and the labels; ignored ones are not right"
+    guess, right = class_numbers(metric, pred, yb, dim)
+    hits = guess == right
+    return (hits & (right != ignored) if 0 <= ignored < pred.shape[dim] else hits), right
+
+
+def count_right(pred, yb, dim=-1, ignore_index=-100):
+    "How many predictions are right, and the labels of which they are a part"
+    hits, right = right_ones('accuracy', pred, yb, dim, ignore_index)
+    return hits.sum(), right
+
+# %% ../nbs/15_metrics.ipynb #609fc769
 def accuracy(
     pred: torch.Tensor,  # outputs of the model, one for each class: (n, classes, …)
     yb: torch.Tensor,  # class numbers (n,) or (n, 1), or one-hot labels (n, classes)
     dim: int = -1,  # dimension of the classes; 1 for images (n, classes, height, width)
+    ignore_index: int = -100,  # label that does not count
 ) -> torch.Tensor:  # share from 0 to 1, no dimensions, on the device of `pred`
     """Measure which share of the predictions has its largest output at the right class.
 
     Raises: ValueError if the shapes do not fit
     """
-    guess, right = class_numbers('accuracy', pred, yb, dim)
-    return (guess == right).float().mean()
+    hits, right = count_right(pred, yb, dim, ignore_index)
+    return hits/(right != ignore_index).sum()
+
+
+accuracy.counts = count_right
+
+# %% ../nbs/15_metrics.ipynb #fd471e13
+def counts_of(func):
+    "What counts right ones and labels in place of `func`, if it has that; keywords come along"
+    if not isinstance(func, partial): return getattr(func, 'counts', None)
+    inner = counts_of(func.func)
+    return None if inner is None else partial(inner, *func.args, **func.keywords)
+
+
+def is_ignoring(counts, ignored):
+    "`counts` for a loss that ignores this label, unless it has been told another one"
+    told = ignored is None or 'ignore_index' in getattr(counts, 'keywords', ())
+    return counts if told else partial(counts, ignore_index=ignored)
 
 # %% ../nbs/15_metrics.ipynb #3aca1411
-def _stack(values):
-    "Numbers and tensors without dimensions as one tensor, in double precision where there is one"
-    device = next((o.device for o in values if isinstance(o, torch.Tensor)), torch.device('cpu'))
-    dtype = torch.float32 if device.type == 'mps' else torch.float64
-    return torch.stack([o.reshape(()) if isinstance(o, torch.Tensor)
-                        else torch.tensor(o, dtype=dtype, device=device) for o in values]).to(dtype)
-
-
 def to_floats(values):
     "Numbers and tensors without dimensions as floats; the device is waited for once"
     known = [o for o in values if o is not None]
-    floats = iter(_stack(known).tolist() if known else [])
+    floats = iter(stack_numbers(known).tolist() if known else [])
     return [None if o is None else next(floats) for o in values]
-
-# %% ../nbs/15_metrics.ipynb #e931c56f
-def _add_up(total, values, weights):
-    "`total` plus the weighted sum of `values`, on their device"
-    if not values: return total
-    values = _stack(values)
-    weights = torch.tensor(weights, dtype=values.dtype)
-    weights = weights.to(values.device, non_blocking=values.is_cuda)  # without waiting for the GPU
-    part = (values*weights).sum()
-    return part if total is None else total.to(part.device) + part
-
-# %% ../nbs/15_metrics.ipynb #2f8d6873
-class WeightedMean:
-    "A weighted mean of many numbers that stay on their device until it is asked for."
-    keep = 1024  # values kept before they are added up
-
-    def __init__(self): self.reset()
-
-    def reset(self):
-        "Forget all values."
-        self.values, self.weights, self.total, self.weight = [], [], None, 0
-
-    def add(
-        self,
-        value: torch.Tensor,  # a number, usually a tensor without dimensions
-        weight: float = 1,  # how much it counts, usually the size of a batch
-    ):
-        "Take one more value; no device is waited for."
-        self.values.append(value.detach() if isinstance(value, torch.Tensor) else value)
-        self.weights.append(weight)
-        self.weight += weight
-        if len(self.values) < self.keep: return
-        self.total = _add_up(self.total, self.values, self.weights)
-        self.values, self.weights = [], []
-
-    def compute(self) -> torch.Tensor:  # on the device of the values; None without any
-        "Give the mean of all values so far."
-        if not self.weight: return None
-        return _add_up(self.total, self.values, self.weights)/self.weight
-
-    def state_dict(self) -> dict:  # tensors and numbers, to be saved with a checkpoint
-        "Give everything needed to go on elsewhere."
-        return {k: list(v) if isinstance(v, list) else v for k, v in vars(self).items()}
-
-    def load_state_dict(self, state: dict):  # what `state_dict` gave
-        "Go on from where `state` was taken."
-        vars(self).update({k: list(v) if isinstance(v, list) else v for k, v in state.items()})
 
 # %% ../nbs/15_metrics.ipynb #185c38e8
 class Metric:
     "A number measured over many batches, which prints and compares as its latest value."
     name, latest, count = 'metric', None, 0
+    func, apart, ignored = None, None, None  # what is called, how, and the label to leave out
 
     def __init__(
         self,
@@ -130,19 +110,25 @@ class Metric:
 
     def reset(self):
         "Forget the batches seen; the latest value can still be read."
-        self.count = 0
+        self.count, self.apart = 0, None
         self._clear()
 
     def update(
         self,
         pred: torch.Tensor,  # what the model returned
-        yb: torch.Tensor,  # the targets; a tuple of several is spread
+        yb: torch.Tensor,  # the targets; a tuple or list of several is spread
     ):
         "Take one more batch; no device is waited for."
-        size = find_bs(yb)
+        size = batch_size(pred, yb)
         if not size: return
-        with torch.no_grad(): self._add(pred, yb if isinstance(yb, (tuple, list)) else (yb,), size)
+        with torch.no_grad(): self._add(pred, self._targets(pred, yb), size)
         self.count += size
+
+    def _targets(self, pred, yb):
+        "The targets one by one, if that is how they are wanted; found out once an epoch"
+        if not isinstance(yb, (tuple, list)): return (yb,)
+        if self.apart is None: self.apart = self.func is None or takes_apart(self.func, pred, yb)
+        return tuple(yb) if self.apart else (yb,)
 
     def accumulate(
         self,
@@ -245,9 +231,11 @@ def _check_callable(func, name=None):
                         'targets')
     return name or metric_name(func)
 
-# %% ../nbs/15_metrics.ipynb #fd471e13
+# %% ../nbs/15_metrics.ipynb #32f79db0
 class AverageMetric(Metric):
-    "The mean of a function over the samples of many batches."
+    "The mean of a function over the samples of many batches; labels to be ignored do not count."
+    rules = None
+
     def __init__(
         self,
         func: callable,  # called with predictions and targets, gives the mean of one batch
@@ -259,20 +247,31 @@ class AverageMetric(Metric):
         Raises: TypeError if `func` cannot be called
         """
         super().__init__(_check_callable(func, name))
-        self.func, self.final, self.mean = func, final, WeightedMean()
+        self.func, self.final, self.counts = func, final, counts_of(func)
+        self.mean = WeightedMean(summed=self.counts is not None)
 
     def _clear(self): self.mean.reset()
 
     def _add(self, pred, targets, size):
+        if self.counts is not None: return self._add_counts(pred, targets)
         value = self.func(pred, *targets)
         if isinstance(value, torch.Tensor) and value.numel() != 1:
             raise ValueError(f'{self.name} gave a tensor of shape {tuple(value.shape)}; a metric '
                              'gives one number for a batch')
         self.mean.add(value, size)
 
+    def _add_counts(self, pred, targets):
+        "Add what was right, and the labels that count"
+        counts = is_ignoring(self.counts, self.ignored)
+        total, of = counts(pred, *targets)
+        if not isinstance(of, torch.Tensor): return self.mean.add(total, of)
+        ignored = getattr(counts, 'keywords', {}).get('ignore_index', -100)
+        if self.rules is None or self.rules[1] != ignored: self.rules = None, ignored
+        self.mean.add_labels(total, of, self.rules)
+
     def _result(self):
         mean = self.mean.compute()
-        return self.final(mean) if self.final else mean
+        return self.final(mean) if self.final and mean is not None else mean
 
     def fresh(self) -> 'Metric':  # of the same function
         "Another one like this, without data."
@@ -282,12 +281,25 @@ class AverageMetric(Metric):
     def _load_state(self, state): self.mean.load_state_dict(state)
 
 # %% ../nbs/15_metrics.ipynb #113c6ff8
-def joined(batches):
-    "Batches of tensors, or of tuples of tensors, put together"
-    if isinstance(batches[0], torch.Tensor): return torch.cat(batches)
-    return tuple(joined(o) for o in zip(*batches))
+def _of_samples(batch):
+    "Does a list hold an entry for each sample, and not one for each of several targets?"
+    if any(not isinstance(o, (torch.Tensor, tuple, list)) for o in batch): return True
+    tensors = [o for o in batch if isinstance(o, torch.Tensor)]
+    return len({o.shape[:1] for o in tensors}) > 1 or any(not o.ndim for o in tensors)
 
-# %% ../nbs/15_metrics.ipynb #4e793c7e
+
+def joined(batches):
+    "Batches put together: tensors, and tuples, lists and dicts of them; of others a list is made"
+    first = batches[0]
+    if isinstance(first, torch.Tensor): return (torch.cat if first.ndim else torch.stack)(batches)
+    if isinstance(first, Mapping): return {k: joined([o[k] for o in batches]) for k in first}
+    if first is None: return None
+    if not isinstance(first, (tuple, list)): return list(batches)
+    if any(map(_of_samples, batches)): return [o for batch in batches for o in batch]
+    parts = [joined(o) for o in zip(*batches)]
+    return type(first)(*parts) if hasattr(first, '_fields') else type(first)(parts)
+
+# %% ../nbs/15_metrics.ipynb #ff3f8f1d
 class EpochMetric(Metric):
     "A function of all predictions and all targets of an epoch together."
     def __init__(
@@ -307,9 +319,10 @@ class EpochMetric(Metric):
 
     def _add(self, pred, targets, size):
         self.preds.append(to_detach(pred, cpu=False))
-        self.targets.append(tuple(targets))
+        self.targets.append(to_detach(tuple(targets), cpu=False))
 
-    def _result(self): return self.func(joined(self.preds), *joined(self.targets))
+    def _result(self): return self.func(joined(self.preds), *map(joined, zip(*self.targets)))
+
     def fresh(self) -> 'Metric':  # of the same function
         "Another one like this, without data."
         return type(self)(self.func, self.name)
@@ -340,3 +353,38 @@ def as_metric(
                         'an object with reset, update and compute')
     over_epoch = hasattr(getattr(metric, 'func', None), 'epoch_metric')  # a partial of such a one
     return EpochMetric(metric) if over_epoch else AverageMetric(metric)
+
+# %% ../nbs/15_metrics.ipynb #42f87a98
+def better_direction(
+    metric: object,  # a metric of any library
+) -> str:  # `min` or `max`; `None` if it does not say
+    "Ask a metric whether smaller or larger values are better."
+    places = [metric, *(getattr(metric, o, None) for o in ('metric_object', 'func'))]
+    for o in places:
+        while isinstance(o, partial): o = o.func
+        higher, way = (getattr(o, word, None) for word in ('higher_is_better', '_direction'))
+        if isinstance(higher, bool): return 'max' if higher else 'min'
+        if way in ('up', 'down'): return 'max' if way == 'up' else 'min'
+    return None
+
+
+def distinct(
+    names: list,  # texts
+    taken: list = (),  # texts that are used already
+) -> list:  # as many; what comes again becomes `name_1`, `name_2`
+    "Names of columns, each once."
+    found = list(taken)
+    for name in names:
+        tries = (f'{name}_{i}' if i else name for i in count())
+        found.append(next(o for o in tries if o not in found and (o == name or o not in names)))
+    return found[len(taken):]
+
+
+def leave_out(
+    metrics: list,  # of `Metric`
+    loss_func: object,  # a loss
+) -> list:  # the same
+    "Let metrics know which label the loss of their run ignores."
+    rules = label_rules(loss_func)
+    for o in metrics: o.ignored = label_to_ignore(loss_func) if rules is None else rules[1]
+    return metrics

@@ -246,6 +246,8 @@ class OptimWrapper(torch.optim.Optimizer):
             write_values(groups, (key, None), vals, width, bn_groups)
         return self.read_val(key)
 
+    get_stat, set_stat = _get, set_val  # fastai v1's words
+
     def step(self, closure: Callable | None = None,  # Computes the loss anew; LBFGS needs it
              ) -> object:  # What `closure` returned, or None
         "Update every parameter that has a gradient, weight decay included"

@@ -36,7 +36,7 @@ from fastloop.callback.core import (
 )
 from .clean_up import Passes, put_back
 from .core import add_note, check_property, listify, not_yet, without_traceback
-from .first_batch import FirstBatch, check_fit, check_batch, takes_apart
+from .first_batch import FirstBatch, check_batch, check_fit, takes_apart
 from .torch_core import batch_device, call_model, count_batches, to_detach, to_device
 
 # %% ../nbs/14_runner.ipynb #3f5c0c3f
@@ -318,8 +318,8 @@ class Runner(Callbacks):
     def _run(self, epochs, learn, work, *args):
         "Do `work` between `begin_fit` and `after_fit`, which comes whatever happens"
         self._start(epochs, learn)
-        undos = [partial(torch.set_grad_enabled, torch.is_grad_enabled()), partial(self._first.refuse, self),
-                 self._goodbye, self._passes.close, self._let_go]
+        undos = [partial(torch.set_grad_enabled, torch.is_grad_enabled()), self._goodbye,
+                 partial(self._first.refuse, self), self._passes.close, self._let_go]
         try:
             try:
                 self('begin_fit')

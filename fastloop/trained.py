@@ -100,6 +100,7 @@ def make_opt(learn: object,  # A learner
     check_shapes(learn.model)
     opt = OptimWrapper.create(learn.opt_func, lr, learn.layer_groups, wd=wd,
                               true_wd=learn.true_wd, bn_wd=learn.bn_wd)
+    check_step(opt)
     vars(learn).update(opt=opt, made=(opt, learn.opt_func, opt.mom))  # all or nothing
 
 def follow_model(learn: object,  # A learner
@@ -123,10 +124,10 @@ def ready_opt(learn: object,  # A learner
     if reset or learn.opt is None or mine and opt_func is not learn.opt_func:
         make_opt(learn, lr, wd)
     elif not mine and learn.opt is not opt:
+        check_step(learn.opt)
         opt = as_wrapper(learn.opt)
         vars(learn).update(opt=opt, made=(opt, None, opt.mom))
     else: follow_model(learn)
-    check_step(learn.opt)
     learn.opt.lr, learn.opt.wd = lr, wd
     if learn.made[2] is not None: learn.opt.mom = learn.made[2]
 

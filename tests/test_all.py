@@ -12,7 +12,7 @@ LEFT_OUT = set("""
     AdaptiveConcatPool2d BasicBlock BatchTransform Bottleneck Callbacks EventFiles FusedStep
     Hypers ImageDataset LearnView LearnerView MiniaiView ModelView OptView SeesRun
     TrainingSnapshot adapter_of adapters children create_body create_cnn_model create_head
-    event_handlers event_names events fashion flat_cos_sched foreign_names handlers_of
+    event_handlers event_names events fashion flat_cos_sched foreign_names handlers_of has_own
     introduce is_native line meant_event order_of place_of phases read_scalars read_table sgdr_sched
     split_model suggest_minimum suggest_slide suggest_steep suggest_valley written_for
     """.split())

@@ -256,7 +256,81 @@ class FailingProperty(Callback):
 def test_what_a_property_raises_is_what_is_reported():
     cb = FailingProperty()
     cb.run = type('Run', (), dict(loss=1))()
-    with pytest.raises(AttributeError, match="'optimizer'"): cb.rate
-    with pytest.raises(AttributeError, match="'NoneType' object has no attribute 'nothing'"): cb.loss
-    with pytest.raises(AttributeError, match="FailingProperty has no attribute 'empty'"): cb.empty
+    for name, message in (('rate', "'optimizer'"), ('loss', "'NoneType' object has no"),
+                          ('empty', "FailingProperty has no attribute 'empty'")):
+        with pytest.raises(AttributeError, match=message): getattr(cb, name)
     assert not hasattr(cb, 'rate') and Callback.in_validate is True
+
+
+# ---- words, spellings and arguments --------------------------------------------------------------
+def test_a_native_handler_that_wants_an_argument_is_refused_at_once():
+    class WantsLoss(Callback):
+        def after_batch(self, loss): pass
+
+    class Mixed(Callback):
+        def begin_fit(self): pass
+        def after_batch(self, anything): pass
+
+    class Begins(Callback):
+        def begin_batch(self, learn): pass
+
+    for cls in (WantsLoss, Mixed, Begins):
+        with pytest.raises(TypeError, match='wants arguments'): core.as_callback(cls)
+
+
+def test_the_words_inside_tell_what_a_class_was_written_for():
+    def made(read, **kwargs): return type('Made', (Callback,), dict(after_batch=read, **kwargs))()
+    for read in (lambda self: self.training, lambda self: self.learn.dls, lambda self: self.x,
+                 lambda self: self.opt.hypers[0], lambda self: self.recorder.metric_names):
+        assert core.written_for(made(read)) == 'fastai v2'
+        assert core.written_for(made(read, begin_fit=lambda self: None)) == 'fastloop'
+        assert core.written_for(made(read, after_fit=lambda self: self.iters)) == 'fastloop'
+        assert core.written_for(made(read, after_fit=lambda self: self.run.epoch)) == 'fastloop'
+    assert core.written_for(made(lambda self: self.loss)) == 'fastloop'
+
+    def keep(self): self.x = 3
+    assert core.written_for(made(lambda self: self.x, keep=keep)) == 'fastloop'
+
+
+def test_a_missing_name_is_said_in_both_languages():
+    cb = Callback()
+    for name, words in dict(training="fastai v2's name, ours is 'in_train'", preds="miniai's name",
+                            last_output="fastai v1's name, ours is 'pred'").items():
+        with pytest.raises(AttributeError, match=words): getattr(cb, name)
+    with pytest.raises(AttributeError, match="or the learner$"): getattr(cb, 'nothing')
+
+
+def test_both_spellings_are_one_handler_at_every_level_of_inheritance():
+    class One(Callback):
+        def begin_fit(self): return ['one']
+
+    class Two(One):
+        def before_fit(self): return super().before_fit() + ['two']
+
+    class Three(Two):
+        def begin_fit(self): return super().begin_fit() + ['three']
+
+    class Four(Three):
+        def before_fit(self): return super().begin_fit() + ['four']
+
+    assert [len(core.event_handlers(o())) for o in (One, Two, Three, Four)] == [1]*4
+    assert core.event_handlers(Four())[0][1]() == ['one', 'two', 'three', 'four']
+    assert core.written_for(One()) == 'fastloop' and core.written_for(Two()) == 'fastai v2'
+
+
+def test_a_callback_that_is_called_itself_hears_every_event():
+    class Debug(Callback):
+        def __call__(self, event): return event, super().__call__(event)
+        def after_fit(self): return 'bye'
+
+    found = dict(core.event_handlers(Debug()))
+    assert list(found) == list(core.events) and found['after_fit']() == ('after_fit', 'bye')
+    assert found['after_loss']() == ('after_loss', None)
+
+
+def test_a_logger_prints_until_another_is_set(capsys):
+    cb = Callback()
+    cb.logger('a row')
+    cb.learn = SimpleNamespace(logger=[].append)
+    cb.logger('another')
+    assert capsys.readouterr().out == 'a row\n'

@@ -154,7 +154,8 @@ def test_logs_are_plain_floats_of_the_right_size():
         assert (logs['loss'], logs['val_loss'], logs['val_accuracy']) == pytest.approx(
             (train, valid, acc))
     assert [o['loss'] for o in cb.logs('on_batch_end')] == pytest.approx(learn.recorder.raw_losses)
-    assert cb.logs('on_batch_begin')[:6] == [{'size': 8}]*5 + [{'size': 4}]
+    assert cb.logs('on_batch_begin')[:6] == [
+        {'batch': i, 'size': 4 if i == 5 else 8} for i in range(6)]
     assert cb.logs('on_train_end')[0] == cb.logs('on_epoch_end')[-1]
     assert cb.logs('on_test_end')[0] == {
         k.removeprefix('val_'): v for k, v in cb.logs('on_epoch_end')[0].items() if 'val_' in k}

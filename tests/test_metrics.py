@@ -202,7 +202,7 @@ def test_weighted_mean_takes_plain_numbers_and_no_graph():
     mean = WeightedMean()
     mean.add(2.)
     mean.add(torch.ones((), requires_grad=True)*4)
-    assert mean.compute() == 3 and not mean.values[1].requires_grad
+    assert not mean.values[1].requires_grad and mean.compute() == 3
     mean.add(torch.tensor([0], dtype=torch.uint8))
     assert mean.compute() == 2 and mean.compute().dtype == torch.float64
     mean.reset()

@@ -160,7 +160,7 @@ def test_nothing_leaves_its_device_before_the_epoch_is_over():
     run = Runner([Where, stats])
     for o in patches: o.start()
     try:
-        with patch('fastloop.runner.first_loss', lambda func, pred, targets: func(pred, *targets)):
+        with patch('fastloop.first_batch.first_loss', lambda func, pred, yb: func(pred, yb)):
             run.fit(2, learner())
     finally:
         for o in patches: o.stop()
@@ -170,7 +170,7 @@ def test_nothing_leaves_its_device_before_the_epoch_is_over():
 def test_no_graph_is_kept():
     stats = AvgStatsCallback([accuracy], silent=True)
     Runner(stats).fit(1, learner())
-    kept = stats.train_stats.loss.values + stats.train_stats.metrics[0].mean.values
+    kept = stats.train_stats.loss.mean.values + stats.train_stats.metrics[0].mean.values
     assert len(kept) == 6 and not any(o.requires_grad for o in kept)
 
 

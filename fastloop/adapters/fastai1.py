@@ -9,6 +9,7 @@ __all__ = ['CallbackHandler', 'LearnerCallback']
 import math
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from types import SimpleNamespace
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #b881e6ec
@@ -356,6 +357,8 @@ event_of = dict(
     loss_begin='after_pred', backward_begin='begin_backward', backward_end='after_backward',
     step_end='after_step', batch_end='after_batch', epoch_end='after_epoch', train_end='after_fit')
 
+_fit_alone = 'train_begin', 'epoch_end', 'train_end'  # not in a validation by itself
+
 class HandlerInRun:
     "What a `CallbackHandler` does for callbacks of fastai v1 in a run"
     def __init__(self, handler: CallbackHandler,  # Keeps the state, and asks
@@ -363,7 +366,7 @@ class HandlerInRun:
                  ):
         self.handler, self.run, self.carrier, self.others = handler, run, None, []
         self.valid, self.validated, self.skipped, self.rows_before = WeightedMean(), False, False, 0
-        self.view, self.lent, self.running = V1Learner(run), [], False
+        self.view, self.lent, self.running, self.kept = V1Learner(run), [], False, ()
 
     def around(self) -> list:  # Triples of an event's name, an order, and a function
         "What is done before anybody is asked, after the recorder, and when everybody was asked"
@@ -392,6 +395,7 @@ class HandlerInRun:
                ):
         "Ask with what the run knows now, and let the run know what was changed"
         state, run, extra = self.handler.state_dict, self.run, {}
+        if not run.epochs and moment in _fit_alone: return
         for key, name in _run_name.items(): state[key] = getattr(run, name)
         if moment == 'batch_end' and state['last_loss'] is not None:
             state['last_loss'] = state['last_loss'].detach()
@@ -439,7 +443,7 @@ class HandlerInRun:
             n_epochs=self.run.epochs, metrics=getattr(self.run.learn, 'metrics', None),
             pbar=self.view.pbar)
         if find_recorder(self.run) is not None: self.view.recorder.forget()
-        self.running = True
+        self.running, self.kept = True, ()
         for cb in (*self.handler.callbacks, *self.others): self.lend(cb)
 
     def settle_begin_fit(self):
@@ -481,13 +485,15 @@ class HandlerInRun:
 
     def close_after_step(self):
         "Clear the gradients, or keep them?"
-        keep = bool(self.handler.state_dict['skip_zero'])
-        if self.skipped and not keep: self.run.learn.opt.zero_grad()
-        return keep and not self.skipped
+        keep, opt = self.handler.state_dict['skip_zero'], self.run.learn.opt
+        if self.skipped and not keep: opt.zero_grad()
+        if keep: self.kept = [(p, p.grad) for o in opt.param_groups for p in o['params']]
 
     def open_after_batch(self):
-        "Add up the loss of the validation"
+        "Give gradients back that were to be kept, and add up the loss of the validation"
         run = self.run
+        for p, grad in self.kept: p.grad = grad
+        self.kept = ()
         if not run.in_train and run.loss is not None: self.valid.add(run.loss, find_bs(run.yb))
 
     def close_after_batch(self):
@@ -502,6 +508,8 @@ class HandlerInRun:
         "There is a validation"
         self.validated = True
         self.valid.reset()
+        for cb in () if self.run.epochs else self.others:
+            if has_own(cb, 'on_epoch_begin'): self.answer('epoch_begin', cb)
 
     def close_begin_validate(self):
         "Leave the validation out?"
@@ -609,3 +617,71 @@ def adapt(cb: object,  # A callback of fastai v1, or a handler
             *([('begin_fit', order, partial(make_ready, cb))]
               if isinstance(cb, TrackerCallback) else ()),
             *(shared.around() if shared.carrier is cb and not attached else ())]
+
+# %% ../../nbs/80_adapters.fastai1.ipynb #72562c40
+_brought = {  # where, and what; without a place it is a module
+    'fastloop.adapters.fastai1_names': (
+        'plt pd BoolOrTensor CallbackList Classes Floats FloatOrTensor IntOrTensor KWArgs '
+        'ListOrItem LossFunction MetricFunc MetricFuncList MetricsList ModuleList OptListOrItem '
+        'OptLossFunc OptMetrics OptOptimizer OptRange OptSplitFunc OptStrTuple PBar ParamList '
+        'PathOrStr Rank0Tensor SplitFunc SplitFuncOrIdxList StartOptEnd StrList TensorOrNumList '
+        'TensorOrNumber Tensors Weights ifnone is_listy is_tuple is_dict first_el range_of '
+        'even_mults noop add_metrics DatasetType defaults callbacks master_bar progress_bar Hook '
+        'Hooks HookCallback hook_output hook_outputs ActivationStats'
+    ),
+    'fastloop.all': (
+        'nn F np Learner DataBunch Recorder BasicLearner Callback CancelFitException OptimWrapper '
+        'SmoothenValue AverageMetric listify camel2snake flatten_model requires_grad '
+        'trainable_params one_param to_np to_device to_detach to_half to_float default_device '
+        'find_bs set_seed annealing_cos annealing_exp annealing_linear annealing_no '
+        'annealing_poly AdamW SGD Adam accuracy accuracy_thresh dice error_rate exp_rmspe '
+        'explained_variance fbeta mae mean_absolute_error mean_squared_error '
+        'mean_squared_logarithmic_error mse msle r2_score rmse root_mean_squared_error '
+        'top_k_accuracy TrackerCallback EarlyStoppingCallback ReduceLROnPlateauCallback '
+        'SaveModelCallback TerminateOnNaNCallback CSVLogger GeneralScheduler TrainingPhase '
+        'OneCycleScheduler LRFinder MixUpCallback MixUpLoss MixedPrecision BnFreeze '
+        'GradientClipping StopAfterNBatches LabelSmoothingCrossEntropy fit_one_cycle lr_find '
+        'mixup to_fp16 to_fp32 URLs untar_data ImageDataBunch imagenet_stats cnn_learner '
+        'ClassificationInterpretation'
+    ),
+}
+
+# %% ../../nbs/80_adapters.fastai1.ipynb #25f8637d
+_brought |= {
+    'fastloop.core': 'format_time',
+    'fastloop.torch_core': 'children',
+    'fastloop.anneal': 'Scheduler',
+    'torch': 'optim Tensor tensor',
+    'torch.utils.data': 'DataLoader Dataset TensorDataset Sampler',
+    'typing': (
+        'Any AnyStr Callable Collection Dict Hashable Iterable Iterator List Mapping NewType '
+        'Optional Sequence Tuple Type TypeVar Union'
+    ),
+    'dataclasses': 'dataclass field',
+    'copy': 'deepcopy',
+    'functools': 'reduce partial',
+    'warnings': 'warn',
+    'pathlib': 'Path',
+    'collections': 'OrderedDict defaultdict Counter namedtuple',
+    'enum': 'Enum IntEnum',
+    'abc': 'abstractmethod',
+    'contextlib': 'contextmanager',
+    'numbers': 'Number',
+    'types': 'SimpleNamespace',
+    'operator': 'attrgetter itemgetter',
+    '': (
+        'torch os sys re math json csv gc random shutil pickle time warnings inspect collections '
+        'functools itertools'
+    ),
+}
+_places = {name: place for place, names in _brought.items() for name in names.split()}
+
+# %% ../../nbs/80_adapters.fastai1.ipynb #0ddbf7ff
+__all__ = [*globals().get('__all__', ()), *_places]
+
+def __getattr__(name: str,  # One of the names that the star brings
+                ) -> object:  # What it stands for
+    "Find a name that files of fastai v1 live on"
+    if name not in _places: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    if not (place := _places[name]): return import_module(name)
+    return getattr(import_module(place), {'Scheduler': 'Stepper'}.get(name, name))

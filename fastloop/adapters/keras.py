@@ -82,9 +82,13 @@ class LogsOfRun:
         row = zip(['loss', *recorder.metrics_names], recorder.valid_row)
         return Logs({name: float(value) for name, value in row if value is not None})
 
+    def place(self) -> Logs:
+        "The number of this batch in its pass, and its size"
+        return Logs(batch=self.run.iter, size=find_bs(self.run.yb))
+
     def of_batch(self) -> Logs:
         "The numbers of this batch alone"
-        run, logs = self.run, Logs()
+        run, logs = self.run, self.place()
         if self.last is None: return logs
         logs['loss'] = float(self.last)
         for o in [o.fresh() for o in self.metrics]:
@@ -93,6 +97,24 @@ class LogsOfRun:
         return logs
 
 # %% ../../nbs/83_adapters.keras.ipynb #0dcfe1d3
+class Listeners:
+    "Which callbacks of Keras listen to batches, by what a hook is told"
+    def __init__(self, cbs: list,  # Callbacks written for Keras
+                 ):
+        def who(when, *kinds): return [cb for cb in cbs if overrides(
+            cb, *(f'on_{kind}_{when}' for kind in kinds))]
+        self.begin = {True: who('begin', 'train_batch', 'batch'), False: who('begin', 'test_batch')}
+        self.end = {True: who('end', 'train_batch', 'batch'), False: who('end', 'test_batch')}
+        self.reads = {train: any(getattr(cb, 'reads_batches', True) for cb in found)
+                      for train, found in self.end.items()}
+        self.starts = any(self.begin.values())
+
+def count_attributes(cbs: list,  # Callbacks
+                     ) -> int:  # Of all together; a hook that comes late makes it grow
+    "How many attributes do these objects have of their own?"
+    return sum(len(getattr(cb, '__dict__', ())) for cb in cbs)
+
+# %% ../../nbs/83_adapters.keras.ipynb #9dda67be
 class KerasBridge:
     "Turns the events of a run into the hooks of its callbacks of Keras"
     events = ('begin_fit', 'begin_epoch', 'begin_validate', 'begin_batch', 'after_batch',
@@ -110,21 +132,26 @@ class KerasBridge:
                  ) -> list:  # Triples of an event's name, an order, and a function
         "Find out who wants to hear what; what nobody hears costs nothing"
         self.list.callbacks = found = [cb for cb in cbs if hasattr(type(cb), 'set_model')]
-        def wanted(when, *names):
-            return any(overrides(cb, *(f'on_{o}_{when}' for o in names)) for cb in found)
-        def reads(*names): return [cb for cb in found if getattr(cb, 'reads_batches', True)
-                                   and overrides(cb, *(f'on_{o}_end' for o in names))]
-        self.hears = {True: wanted('end', 'train_batch', 'batch'),
-                      False: wanted('end', 'test_batch')}
-        self.reads = {True: reads('train_batch', 'batch'), False: reads('test_batch')}
-        skip = set() if wanted('begin', 'train_batch', 'batch', 'test_batch') else {'begin_batch'}
+        self.listeners, self.attributes = Listeners(found), count_attributes(found)
         swaps = any(o.__name__ == 'SwapEMAWeights' for cb in found for o in type(cb).__mro__)
         model = getattr(self.run.learn, 'keras_model', None)
         self.averages = swaps if model is None else model.use_ema  # a learner cannot say: who swaps
+        self.bound = self.listeners.starts
+        skip = set() if self.bound else {'begin_batch'}
         if not self.averages: skip |= {'after_step', 'after_cancel_step'}
         early = [(o, -9, getattr(self.numbers, o)) for o in (
             'begin_epoch', 'begin_validate', 'after_loss')]  # before anybody scales the loss
         return early + [(o, 65, getattr(self, o)) for o in self.events if o not in skip]
+
+    def tell(self, hook: str,  # Name of a hook
+             *args: object,  # What it is told
+             ):
+        "Call a hook of each callback, and see who listens to batches from now on"
+        getattr(self.list, hook)(*args)
+        cbs = self.list.callbacks
+        if 'batch' not in hook or count_attributes(cbs) != self.attributes:
+            self.listeners, self.attributes = Listeners(cbs), count_attributes(cbs)
+            if self.listeners.starts and not self.bound: self.run.add_cbs([])  # bind once more
 
     def begin_fit(self):
         "Tell callbacks how and what is trained, and that it begins"
@@ -132,6 +159,7 @@ class KerasBridge:
         self.standin = model = getattr(learn, 'keras_model', None) or LearnerView(learn)
         self.last, self.begun, self.skipped = Logs(), False, False
         if not self.testing:  # a validation may be asked for in the middle of a fit
+            model.optimizer.begin_run(run)
             model.run, model.stop_training, model._initial_epoch = run, False, 0
         self.numbers.start()
         self.list.set_params(self.params())
@@ -140,7 +168,7 @@ class KerasBridge:
             model.optimizer.start_ema(getattr(model, 'ema_momentum', .99))
         if self.testing: return
         self.begun = True
-        self.list.on_train_begin(Logs())
+        self.tell('on_train_begin', Logs())
         asked = model._initial_epoch or getattr(model, 'first_epoch', 0)
         run.first_epoch = asked or run.first_epoch
 
@@ -149,8 +177,9 @@ class KerasBridge:
         run, data = self.run, self.run.learn.data
         names, steps = ['loss', *self.numbers.names], count_batches(data.train_dl)
         bs, dataset = getattr(data.train_dl, 'bs', None), getattr(data.train_dl, 'dataset', None)
-        found = dict(verbose=1, epochs=run.epochs, steps=steps, batch_size=bs,
-                     samples=len(dataset) if hasattr(dataset, '__len__') else None,
+        samples = bs*steps if bs and steps else None
+        if hasattr(dataset, '__len__'): samples = len(dataset)
+        found = dict(verbose=1, epochs=run.epochs, steps=steps, batch_size=bs, samples=samples,
                      do_validation=getattr(data, 'valid_dl', None) is not None,
                      metrics=[*names, *(f'val_{o}' for o in names)])
         return found | getattr(self.standin, 'params', {})
@@ -163,28 +192,30 @@ class KerasBridge:
         "Tell of an epoch"
         self.late()
         self.valid = Logs()
-        self.list.on_epoch_begin(self.run.epoch, Logs())
+        self.tell('on_epoch_begin', self.run.epoch, Logs())
+        self.standin.renew()  # a layer may have been frozen, or unfrozen
 
     def begin_validate(self):
         "Tell of a validation"
         self.late()
-        self.list.on_test_begin(Logs())
+        self.tell('on_test_begin', Logs())
 
     def begin_batch(self):
-        "Tell of a batch and its size"
+        "Tell of a batch and its size, if somebody listens"
+        train = self.run.in_train
+        if not self.listeners.begin[train]: return
         self.late()
-        run, logs = self.run, Logs(size=find_bs(self.run.yb))
-        kind = 'train' if run.in_train else 'test'
-        getattr(self.list, f'on_{kind}_batch_begin')(run.iter, logs)
+        kind = 'train' if train else 'test'
+        self.tell(f'on_{kind}_batch_begin', self.run.iter, self.numbers.place())
 
     def after_batch(self):
         "Tell of the batch, with its numbers if somebody reads them; then see whether to stop"
         self.late()
         train = self.run.in_train
-        if self.hears[train]:
-            logs = self.numbers.of_batch() if self.reads[train] else Logs()
-            tell = self.list.on_train_batch_end if train else self.list.on_test_batch_end
-            tell(self.run.iter, logs)
+        if self.listeners.end[train]:
+            read = self.listeners.reads[train]
+            logs = self.numbers.of_batch() if read else self.numbers.place()
+            self.tell(f'on_{"train" if train else "test"}_batch_end', self.run.iter, logs)
         return train and bool(self.standin.stop_training)
 
     def after_cancel_step(self):
@@ -199,14 +230,14 @@ class KerasBridge:
     def after_validate(self):
         "Tell of the validation"
         self.valid = self.numbers.valid_sums()
-        self.list.on_test_end(Logs(self.valid))
+        self.tell('on_test_end', Logs(self.valid))
 
     def after_epoch(self):
         "Tell of the epoch, in one dictionary for all"
         self.late()
         self.last = self.numbers.train_sums()
         self.last.update({f'val_{name}': value for name, value in self.valid.items()})
-        self.list.on_epoch_end(self.run.epoch, self.last)
+        self.tell('on_epoch_end', self.run.epoch, self.last)
         return bool(self.standin.stop_training)
 
     def after_fit(self):

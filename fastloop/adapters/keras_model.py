@@ -9,6 +9,8 @@ __all__ = ['ModelView', 'LearnerView']
 import re
 import sys
 import warnings
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #a023b48c
@@ -23,6 +25,7 @@ from ..optimizer import OptimWrapper, as_wrapper
 from fastloop.torch_core import (
     call_model,
     check_weights,
+    count_batches,
     evaluating,
     find_bs,
     load_tensors,
@@ -85,6 +88,15 @@ def overrides(cb: object,  # A callback written for Keras, of any origin
     return any(o is not None and not getattr(o, '_is_default', False) for o in hooks)
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #a626922d
+def for_hook(hook: object,  # A hook of a callback
+             args: tuple,  # What it is to be told
+             ) -> tuple:  # The same, or with logs that an installed Keras does not misread
+    "What to tell a hook of a batch"
+    home = str(getattr(hook, '__module__', ''))
+    if not home.startswith('keras.src.') or home.endswith('.callback'): return args
+    *number, logs = args
+    return *number, Logs((k, v) for k, v in logs.items() if k not in ('batch', 'size'))
+
 class HookList:
     "Several callbacks of Keras as one: each hook calls that of every callback"
     def __init__(self, callbacks: object = None,  # Callbacks written for Keras
@@ -121,7 +133,7 @@ class HookList:
             if function is None:  # an object with nothing but the older names
                 function = getattr(cb, hook.replace('_train_', '_'), None)
             if function is None: continue
-            try: function(*args)
+            try: function(*(for_hook(function, args) if 'batch' in hook else args))
             except CancelException: raise
             except BaseException as e: raise add_note(e, f'in {hook} of {type(cb).__name__}')
 
@@ -160,65 +172,167 @@ class Variable:
         "The values"
         return np.array(to_np(self.value))
 
-    def __array__(self, dtype=None, copy=None):
+    def __float__(self): return float(self.value)
+
+    def __array__(self, dtype=None, copy=None):  # always a copy
         return self.numpy() if dtype is None else self.numpy().astype(dtype)
 
-# %% ../../nbs/82_adapters.keras_model.ipynb #111ba2a4
-class Rate(float):
-    "A learning rate: a number, with the methods of a variable of Keras"
-    def __new__(cls, value: float,  # The rate
+# %% ../../nbs/82_adapters.keras_model.ipynb #4acdc635
+class Settable:
+    "What makes a number a variable of Keras"
+    write, read, shape = None, None, ()
+
+    def assign(self, value: float,  # The new number
+               ):
+        "Write to the place that this was read from; the number itself stays what it is"
+        self.write(value)
+
+    def assign_add(self, value: float,  # What to add
+                   ):
+        "Add to what stands there now"
+        self.write(self.value+value)
+
+    def assign_sub(self, value: float,  # What to take away
+                   ):
+        "Take away from what stands there now"
+        self.write(self.value-value)
+
+    @property
+    def value(self) -> float:  # A plain number
+        "What stands there now"
+        kind = type(self).__bases__[-1]
+        return kind(self.real if self.read is None else self.read())
+
+    def numpy(self) -> np.generic:  # As Keras gives it
+        "What stands there now"
+        return np.dtype(self.dtype).type(self.value)
+
+    def __reduce__(self): return type(self.value), (self.value,)  # a copy is a plain number
+
+class Rate(Settable, float):
+    "A number of the optimizer, such as the learning rate"
+    dtype = 'float32'
+
+    def __new__(cls, value: float,  # The number
                 write: object = None,  # Called with a new value
+                read: object = None,  # Gives the number that stands there now
                 ):
         "Make a float that knows where it came from"
         self = super().__new__(cls, value)
-        self.write = write
+        self.write, self.read = write, read
         return self
 
-    def assign(self, value: float,  # The new rate
-               ):
-        "Set the learning rate that this was read from; the number itself stays what it is"
-        self.write(value)
+class Count(Settable, int):
+    "A count, such as the batches that an optimizer has seen"
+    dtype = 'int64'
 
-    def numpy(self) -> np.float32:  # As Keras gives it
-        "The number"
-        return np.float32(self)
+    def __new__(cls, value: int,  # The number
+                write: object = None,  # Called with a new value
+                read: object = None,  # Gives the number that stands there now
+                ):
+        "Make an integer that knows where it came from"
+        self = super().__new__(cls, value)
+        self.write, self.read = write, read
+        return self
 
-    @property
-    def value(self) -> float:  # A plain float
-        "The number"
-        return float(self)
+# %% ../../nbs/82_adapters.keras_model.ipynb #054c29b8
+class NotInOptimizer(AttributeError, ValueError):
+    "The optimizer has no number of this name"
+
+_torch_words = {'learning_rate': 'lr', 'lr': 'lr', 'momentum': 'momentum', 'beta_1': 'mom',
+                'beta_2': 'beta', 'rho': 'rho', 'epsilon': 'eps', 'weight_decay': 'wd'}
+
+hyper_words = tuple(_torch_words)
+
+def torch_word(word: str,  # A number of an optimizer, as Keras calls it
+               wrapper: OptimWrapper,  # An optimizer
+               ) -> str:  # What `wrapper` calls it
+    """The name under which an optimizer keeps a number of Keras
+
+    Raises: NotInOptimizer that lists those it has.
+    """
+    def find(word):
+        group, name = wrapper.param_groups[0], _torch_words.get(word, word)
+        if word == 'rho' and 'alpha' in group: return 'alpha'
+        if word in ('beta_1', 'beta_2'): return name if 'betas' in group else None
+        return name if name == 'wd' and wrapper.wd is not None or name in group else None
+    if word in _torch_words and (found := find(word)): return found
+    raise NotInOptimizer(f'{type(wrapper.opt).__name__} has no {word!r}; it has '
+                         f'{", ".join(filter(find, _torch_words))}')
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #ad5ef4ca
+def number_of(word: str,  # Keras' word for a number
+              ) -> property:  # For a class with `read(word)` and `write(word, value)`
+    "A property for a number of an optimizer"
+    def read(self): return self.read(word)
+    return property(
+        lambda self: Rate(read(self), lambda value: self.write(word, value), lambda: read(self)),
+        lambda self, value: self.write(word, value),
+        doc=f'`{word}`, a variable; writing it reaches the optimizer of torch')
+
 class OptimizerView:
     "An optimizer of torch as Keras sees it"
     built, use_ema, ema_momentum = True, False, .99
+    learning_rate, lr, momentum, beta_1, beta_2, rho, epsilon, weight_decay = map(
+        number_of, hyper_words)
 
     def __init__(self, model: object,  # The stand-in of the model
                  ):
-        self._model, self._seen, self._wrapper = model, None, None
+        self._model, self._seen, self._wrapper, self._before = model, None, None, 0
+
+    def __setattr__(self, name, value):
+        if name.startswith('_') or hasattr(type(self), name): object.__setattr__(self, name, value)
+        else: raise NotInOptimizer(f'optimizer.{name} = … would change nothing: there are '
+                                   f'{", ".join(self.get_config())} and iterations')
 
     @property
     def wrapper(self) -> OptimWrapper:  # Around torch's, unless it is one already
         "The optimizer under this library's names"
+        if self._model.opt is None: raise ValueError(
+            'there is no optimizer yet: it is made by the first fit')
         if self._seen is not self._model.opt:
             self._seen = self._model.opt
             self._wrapper = as_wrapper(self._seen)
         return self._wrapper
 
-    @property
-    def learning_rate(self) -> Rate:  # That of the last layer group
-        "The learning rate; setting it keeps the proportions between layer groups"
-        return Rate(self.wrapper.read_val('lr')[-1], self._write)
+    def read(self, word: str,  # Keras' word for a number
+             ) -> float:  # That of the last layer group
+        """What stands in the optimizer of torch, or in what it will be made from
 
-    @learning_rate.setter
-    def learning_rate(self, value): self._write(value)
+        Raises: NotInOptimizer.
+        """
+        plan = self._model.make_opt if self._model.opt is None else None
+        if plan is not None: return plan.read(word)
+        return float(self.wrapper.read_val(torch_word(word, self.wrapper))[-1])
 
-    def _write(self, value):
-        value, rates = float(plain_number(value)), self.wrapper.read_val('lr')
-        new = [value*o/rates[-1] if rates[-1] else value for o in rates[:-1]] + [value]
-        self.wrapper.set_val('lr', [float(o) for o in new])
+    def write(self, word: str,  # Keras' word for a number
+              value: float,  # The new one; a number, an array or a tensor of one, a variable
+              ):
+        """Write a number; a learning rate keeps the proportions between layer groups
 
-    lr = learning_rate  # the name in older Keras
+        Raises: NotInOptimizer; ValueError if it is no number of 0 or more.
+        """
+        value = check_number(word, plain_number(value), 0)
+        plan = self._model.make_opt if self._model.opt is None else None
+        if plan is not None: return plan.write(word, value)
+        name = torch_word(word, self.wrapper)
+        if name == 'lr':
+            rates = [float(o) for o in self.wrapper.read_val('lr')]
+            value = [value*o/rates[-1] if rates[-1] else value for o in rates[:-1]] + [value]
+        self.wrapper.set_val(name, value)
+
+    def made_by(self, plan: object,  # Makes optimizers
+                ) -> bool:  # Whether the optimizer is there, and comes from `plan`
+        "Is this the optimizer that `plan` has made?"
+        return self._model.make_opt is plan and self._model.opt is not None
+
+    def plan(self) -> object:  # Makes the optimizer
+        "What to compile a model with that goes on with this optimizer"
+        return self._model.make_opt or type(self.wrapper.opt)
+
+    def get_config(self) -> dict:  # Plain numbers by Keras' words
+        "The numbers of the optimizer"
+        return {o: self.read(o) for o in _torch_words if o != 'lr' and hasattr(self, o)}
 
     def start_ema(self, momentum: float = .99,  # Share of the old average that is kept
                   ):
@@ -253,9 +367,25 @@ class OptimizerView:
                 if isinstance(v, torch.Tensor)]
 
     @property
-    def iterations(self) -> int:  # Steps of this fit
-        "How many batches have been trained"
-        return getattr(self._model.run, 'n_iter', 0)
+    def iterations(self) -> Count:  # A variable
+        "How many batches this optimizer has been trained with"
+        return Count(self.count(), self._recount, self.count)
+
+    @iterations.setter
+    def iterations(self, value): self._recount(value)
+
+    def count(self) -> int:  # A plain number
+        "How many batches this optimizer has been trained with"
+        return self._before + getattr(self._model.run, 'n_iter', 0)
+
+    def begin_run(self, run: object,  # The run that begins
+                  ):
+        "Go on counting in another run"
+        if run is not self._model.run: self._before = self.count()
+
+    def _recount(self, value):
+        now = check_number('iterations', plain_number(value), 0)
+        self._before += int(now) - self.count()
 
     @property
     def name(self) -> str:  # In lower case
@@ -280,11 +410,21 @@ def metric_direction(name: str,  # Name of a metric, perhaps with `val_` before 
     return 'max' if any(o in name for o in _grows) else None
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #a11ac0a5
+def own_direction(metric: object,  # A metric object of any library, or ours around it
+                  ) -> str | None:  # `min`, `max`, or `None` if it does not tell
+    "Which way does a metric itself say that it is better?"
+    for o in (metric, getattr(metric, 'metric_object', None)):
+        higher = getattr(o, 'higher_is_better', None)
+        if higher is None: higher = {'up': True, 'down': False}.get(getattr(o, '_direction', None))
+        if higher is not None: return 'max' if higher else 'min'
+    return None
+
 class MetricView:
     "A metric as Keras sees it: its name, and its direction"
     def __init__(self, name: str,  # Name of the metric
+                 metric: object = None,  # The object that measures, which may know better
                  ):
-        self.name, direction = name, metric_direction(name)
+        self.name, direction = name, own_direction(metric) or metric_direction(name)
         if direction is not None: self._direction = {'min': 'down', 'max': 'up'}[direction]
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #c1378fc4
@@ -321,34 +461,113 @@ def as_inputs(x: object,  # An array, a tensor, or numbers in lists
     if array.dtype == np.float64: array = array.astype(np.float32)
     return torch.from_numpy(np.ascontiguousarray(array))
 
-# %% ../../nbs/82_adapters.keras_model.ipynb #0fa7f48c
+def as_input_nest(x: object,  # One input, or a list, a tuple or a dictionary of several
+                  name: str = 'x',  # What to call it in messages
+                  ) -> object:  # A tensor, or a tuple or a dictionary of them
+    """The inputs of a model as tensors
+
+    Raises: TypeError if one of them holds no numbers.
+    """
+    if isinstance(x, Mapping): return {k: as_inputs(v, f'{name}[{k!r}]') for k, v in x.items()}
+    if isinstance(x, (list, tuple)): return tuple(as_inputs(o, name) for o in x)
+    return as_inputs(x, name)
+
+def is_loader(x: object,  # What was given as `x`
+              ) -> bool:  # Whether it gives batches
+    "Is this a loader, a generator or a `Sequence` of Keras, and no data itself?"
+    if isinstance(x, (list, tuple, str, bytes, Mapping)) or hasattr(x, '__array__'): return False
+    return hasattr(x, '__iter__') or hasattr(x, '__getitem__') and hasattr(x, '__len__')
+
+def batches_of(source: object,  # As `is_loader` knows it
+               ) -> Iterator:  # Over its batches
+    "One pass over the batches"
+    if hasattr(source, '__iter__'): return iter(source)
+    return (source[i] for i in range(len(source)))
+
+# %% ../../nbs/82_adapters.keras_model.ipynb #6664c1a9
+def input_batches(x: object,  # An array, a tensor, a list or dictionary of them, or a loader
+                  batch_size: int,  # Samples in a batch; a loader has its own
+                  ) -> Iterator:  # Over inputs: tensors, tuples or dictionaries of them
+    """Inputs without targets, batch by batch
+
+    Raises: ValueError or TypeError for bad input.
+    """
+    check_batch_size(batch_size)
+    if is_loader(x):
+        for batch in batches_of(x):
+            several = isinstance(batch, (tuple, list))  # inputs come first, targets are left out
+            yield as_input_nest(batch[0] if several else batch)
+        return
+    x = as_input_nest(x)
+    for start in range(0, find_bs(x), batch_size):
+        rows = slice(start, start+batch_size)
+        yield map_tensors(x, lambda t: t[rows])  # noqa: B023
+
+def joined_arrays(answers: list,  # What a model answered to each batch
+                  ) -> object:  # An array, or a list or dictionary of them
+    "Answers one behind the other, as arrays"
+    first = answers[0]
+    if isinstance(first, Mapping): return {k: joined_arrays([o[k] for o in answers]) for k in first}
+    if isinstance(first, (tuple, list)): return [joined_arrays(list(o)) for o in zip(*answers)]
+    return np.concatenate(answers)
+
+def count_steps(x: object,  # As for `input_batches`
+                batch_size: int,  # Samples in a batch
+                ) -> int | None:  # `None` if a loader does not know
+    "How many batches there will be"
+    return count_batches(x) if is_loader(x) else -(-find_bs(as_input_nest(x))//batch_size)
+
 def predict_arrays(view: object,  # A `ModelView`
-                   x: object,  # An array, a tensor, or a list of them for several inputs
+                   x: object,  # As for `input_batches`
                    batch_size: int,  # Samples in a batch
                    steps: int = None,  # Batches, if not all
                    callbacks: object = None,  # Callbacks with `on_predict_…`
-                   ) -> np.ndarray:  # What the model answers, a row for each sample
-    "The answers of the model of a stand-in, as an array"
-    x = map_tensors(tuple(map(as_inputs, x)) if isinstance(x, (list, tuple)) else as_inputs(x),
-                    lambda t: to_device(t, model_device(view.module)))
-    starts = list(range(0, find_bs(x), check_batch_size(batch_size)))[:steps]
-    cbs, answers = HookList(callbacks, model=view, steps=len(starts)), []
+                   ) -> object:  # What the model answers, a row for each sample
+    """The answers of the model of a stand-in, as arrays
+
+    Raises: ValueError or TypeError for bad input.
+    """
+    if steps is not None: check_number('steps', steps, 1, whole=True)
+    batches, device = islice(input_batches(x, batch_size), steps), model_device(view.module)
+    total = steps or count_steps(x, check_batch_size(batch_size))
+    cbs, answers = HookList(callbacks, model=view, steps=total), []
     cbs.on_predict_begin()
     with evaluating(view.module):
-        for i, start in enumerate(starts):
-            cbs.on_predict_batch_begin(i)
-            rows = slice(start, start+batch_size)
-            out = call_model(view.module, map_tensors(x, lambda t: t[rows]))  # noqa: B023
-            answers.append(to_np(out))
-            cbs.on_predict_batch_end(i, {'outputs': answers[-1]})
+        for i, xb in enumerate(batches):
+            cbs.on_predict_batch_begin(i, {'batch': i, 'size': find_bs(xb)})
+            answers.append(to_np(call_model(view.module, to_device(xb, device))))
+            cbs.on_predict_batch_end(i, {'batch': i, 'size': find_bs(xb), 'outputs': answers[-1]})
     cbs.on_predict_end()
-    return np.concatenate(answers)
+    if not answers: raise ValueError('x has no batches, so there is nothing to answer to')
+    return joined_arrays(answers)
 
-# %% ../../nbs/82_adapters.keras_model.ipynb #b6cb06a1
+# %% ../../nbs/82_adapters.keras_model.ipynb #605baabc
+def apply_trainable(module: torch.nn.Module,  # Whose layers may have been given `trainable`
+                    ):
+    "Freeze and unfreeze the parameters of layers that say whether they are trained"
+    for layer in module.modules():  # outer ones first, so that inner ones have the last word
+        if 'trainable' in vars(layer): layer.requires_grad_(bool(layer.trainable))
+
+def unknown_to(opt: object,  # An optimizer
+               module: torch.nn.Module,  # What is trained
+               ) -> list:  # Names of parameters
+    "The parameters that want a gradient, and that an optimizer does not hold"
+    known = {id(p) for group in opt.param_groups for p in group['params']}
+    return [k for k, p in module.named_parameters() if p.requires_grad and id(p) not in known]
+
+def join_new(opt: object,  # An optimizer
+             module: torch.nn.Module,  # What is trained
+             groups: list = None,  # The layer groups; by default the module is the only one
+             ) -> list:  # Names of the parameters that have joined
+    "Let the parameters that want a gradient, and are new, join an optimizer"
+    if new := unknown_to(opt, module): as_wrapper(opt).regroup(groups or [module])
+    return new
+
+# %% ../../nbs/82_adapters.keras_model.ipynb #f0ab272c
 class ModelView:
     "A torch module as Keras sees a model; what it stands for is in `module` and `opt`"
-    module, stop_training, history, run, opt, _initial_epoch, built = (
-        None, False, None, None, None, 0, True)
+    module, stop_training, history, run, opt, make_opt, _initial_epoch, built = (
+        None, False, None, None, None, None, 0, True)
 
     def _variables(self, tensors): return [Variable(v, k) for k, v in tensors]
 
@@ -423,6 +642,10 @@ class ModelView:
         except (ValueError, KeyError) as e:
             warnings.warn(f'the optimizer starts anew: {e}', stacklevel=2)
 
+    def renew(self):
+        "See which layers are to be trained from now on"
+        apply_trainable(self.module)
+
     def __call__(self, *args, **kwargs): return self.module(*args, **kwargs)
 
     @property
@@ -434,14 +657,17 @@ class ModelView:
         "How many numbers there are to be learned or kept"
         return sum(o.value.numel() for o in self.weights)
 
-    def predict(self, x: object,  # An array, a tensor, or a list of them for several inputs
+    def predict(self, x: object,  # An array, a list or dictionary of several inputs, or a loader
                 batch_size: int = 32,  # Samples in a batch
                 verbose: int = 0,  # Keras' word; nothing is shown
                 steps: int = None,  # Batches, if not all
                 callbacks: list = None,  # Callbacks with `on_predict_…`
                 ) -> np.ndarray:  # What the model answers, a row for each sample
-        "The answers of the model, as an array"
-        return predict_arrays(self, x, batch_size, steps, callbacks)
+        """The answers of the model, as an array; as several, if the model gives several
+
+        Raises: ValueError or TypeError for bad input.
+        """
+        return predict_arrays(self, x, 32 if batch_size is None else batch_size, steps, callbacks)
 
     @property
     def optimizer(self) -> OptimizerView:  # The same one each time
@@ -449,21 +675,26 @@ class ModelView:
         if '_optimizer' not in vars(self): self._optimizer = OptimizerView(self)
         return self._optimizer
 
+    def measured(self) -> dict:  # Metric objects by name
+        "What is measured besides the loss"
+        recorder = find_recorder(self.run)
+        return {} if recorder is None else dict(zip(recorder.metrics_names, recorder.metrics))
+
     @property
     def metrics_names(self) -> list:  # `loss` first
         "The names of what is measured"
-        recorder = find_recorder(self.run)
-        return ['loss', *(recorder.metrics_names if recorder is not None else ())]
+        return ['loss', *self.measured()]
 
     @property
     def metrics(self) -> list:  # Of `MetricView`; as a list of Keras' own if Keras is there
         "What is measured, each with its direction"
-        names = [*self.metrics_names, *(other_spelling.get(o) for o in self.metrics_names)]
-        views = [MetricView(o) for o in names if o]
+        found = {'loss': None, **self.measured()}
+        found |= {other_spelling[o]: found[o] for o in list(found) if o in other_spelling}
+        views = [MetricView(name, metric) for name, metric in found.items()]
         keras = sys.modules.get('keras.src.trainers.compile_utils')
         return views if keras is None else [keras.MetricsList(views)]
 
-# %% ../../nbs/82_adapters.keras_model.ipynb #3b731bd7
+# %% ../../nbs/82_adapters.keras_model.ipynb #6f50f428
 class LearnerView(ModelView):
     "A learner as Keras sees a model"
     def __init__(self, learn: object,  # Has `model` and `opt`
@@ -479,3 +710,9 @@ class LearnerView(ModelView):
     def opt(self) -> object:  # The same object
         "The optimizer of the learner"
         return self.learn.opt
+
+    def renew(self):
+        "See which layers are to be trained from now on"
+        super().renew()
+        groups = getattr(self.learn, 'layer_groups', None)  # without them, `opt` is the user's own
+        if groups: join_new(self.opt, self.module, groups)

@@ -6,6 +6,7 @@
 __all__ = ['SmoothenValue', 'Recorder', 'find_recorder']
 
 # %% ../../nbs/21_callback.recorder.ipynb #67df9839
+import math
 import time
 from itertools import accumulate
 from operator import attrgetter
@@ -16,8 +17,8 @@ import torch
 # %% ../../nbs/21_callback.recorder.ipynb #e2a63ad1
 from .core import Callback
 from ..core import axes_for, listify, show_figure
-from ..metrics import WeightedMean, as_metric, to_floats
-from ..torch_core import find_bs
+from ..mean_loss import BatchWeights, LossRule, MeanLoss, mean_of
+from ..metrics import as_metric, distinct, leave_out, to_floats
 
 # %% ../../nbs/21_callback.recorder.ipynb #561c87dd
 class SmoothenValue:
@@ -64,8 +65,14 @@ class LossHistory:
         new = torch.cat(self.chunks).tolist() if self.chunks else []
         self.chunks = []
         self.raw += new
-        self.smooth += [self.smoothen.add_value(o) for o in new]
+        self.smooth += map(self.smoothed, new)
         return new
+
+    def smoothed(self, loss: float,  # The next loss
+                 ) -> float:  # The average so far
+        "What is no finite number, as the loss of a batch that was skipped, does not enter it"
+        if math.isfinite(loss): return self.smoothen.add_value(loss)
+        return loss if self.smoothen.smooth is None else self.smoothen.smooth
 
     def state_dict(self) -> dict:  # Lists of floats
         "Everything needed to go on elsewhere"
@@ -77,17 +84,18 @@ class LossHistory:
         "Go on from where `state` was taken"
         self.__init__(state['beta'])
         self.raw = list(state['raw'])
-        self.smooth = [self.smoothen.add_value(o) for o in self.raw]
+        self.smooth = [self.smoothed(o) for o in self.raw]
 
 # %% ../../nbs/21_callback.recorder.ipynb #facfc03f
-def _mean_of(losses, sizes):
-    "The mean over all samples of some batches; `None` if there were no batches"
-    return sum(o*n for o, n in zip(losses, sizes))/sum(sizes) if sizes else None
-
 def _read_group(opt):
     "Learning rate and momentum of the last parameter group of a torch optimizer"
     group = opt.param_groups[-1]
     return group['lr'], group.get('momentum', group.get('betas', (None,))[0])
+
+def _reader(opt):
+    "Who reads learning rate and momentum of `opt`, once in a batch"
+    has_names = hasattr(opt, 'lr') and hasattr(opt, 'mom')
+    return attrgetter('lr', 'mom') if has_names else _read_group
 
 def _at_ends(rows, i, nb_batches, first, last):
     "Column `i` of `rows`, each with the batch at which its epoch ended, from `first` to `last`"
@@ -134,7 +142,17 @@ def _draw_on_the_right(ax, at, values, label):
     ax.yaxis.label.set_color('C0')
 
 # %% ../../nbs/21_callback.recorder.ipynb #d2868fe6
-_lists = ('lrs', 'moms', 'values', 'times', 'nb_batches', 'sizes', 'metrics_names', 'valid_row')
+_lists = ('lrs', 'moms', 'values', 'times', 'nb_batches', 'metrics_names', 'valid_row')
+
+def _measured(learn, asked):
+    "The metrics asked for, or else those of the learner; they know which label is ignored"
+    asked = getattr(learn, 'metrics', None) if asked is None else asked
+    return leave_out([as_metric(o) for o in listify(asked)], learn.loss_func)
+
+def _tell(metrics, event, *args):
+    "Let those metrics that want to know hear of an event"
+    for o in metrics:
+        if hasattr(o, event): getattr(o, event)(*args)
 
 class Recorder(Callback):
     """Records the loss and the hyper-parameters of each batch and a row of numbers for each epoch
@@ -153,44 +171,41 @@ class Recorder(Callback):
 
     def clear(self):
         "Forget the runs before"
-        self.history, self.valid = LossHistory(self.beta), WeightedMean()
+        self.history, self.valid = LossHistory(self.beta), MeanLoss()
         self.lrs, self.moms, self.values, self.times, self.nb_batches = [], [], [], [], []
-        self.sizes, self.metrics, self.metrics_names, self.valid_row = [], [], [], []
+        self.metrics, self.metrics_names, self.valid_row = [], [], []
+        self.weights, self.rule = BatchWeights(), LossRule()
 
     def begin_fit(self):
         "Start again, with the metrics of this learner"
         self.clear()
-        asked = getattr(self.learn, 'metrics', None) if self.asked is None else self.asked
-        self.metrics = [as_metric(o) for o in listify(asked)]
-        self.metrics_names = [o.name for o in self.metrics]
-        self._tell_metrics('begin_fit', self.run)
-        has_names = hasattr(self.learn.opt, 'lr') and hasattr(self.learn.opt, 'mom')
-        self._hypers, self.begun = attrgetter('lr', 'mom') if has_names else _read_group, False
+        self.metrics = _measured(self.learn, self.asked)
+        self.add_metric_names([o.name for o in self.metrics])
+        self._hypers, self.begun = _reader(self.learn.opt), False
+        _tell(self.metrics, 'begin_fit', self.run)
 
     def after_fit(self):
         "Those metrics that want to know hear that it is over"
-        self._tell_metrics('after_fit')
-
-    def _tell_metrics(self, event, *args):
-        for o in self.metrics:
-            if hasattr(o, event): getattr(o, event)(*args)
+        _tell(self.metrics, 'after_fit')
 
     def begin_epoch(self):
         "Start the clock; nothing is known of this epoch yet"
-        self.started, self.sizes = time.perf_counter(), []
-        self.valid_row, self.begun = [None]*(1+len(self.metrics)), True
+        self.started, self.begun = time.perf_counter(), True
+        self.valid_row = [None]*(1+len(self.metrics))
+        self.weights.reset()
 
     def after_loss(self):
         "Write down one batch"
-        run, size = self.run, find_bs(self.run.yb)
+        run, loss_func = self.run, self.learn.loss_func
         if run.in_train:
             self.history.add(run.loss)
-            self.sizes.append(size)
+            if loss_func is not self.rule.loss_func: self.rule = LossRule(loss_func)
+            self.rule.weigh(self.weights, run.xb, run.yb)
             lr, mom = self._hypers(self.learn.opt)
             self.lrs.append(lr)
             self.moms.append(mom)
         else:
-            self.valid.add(run.loss, size)
+            self.valid.add(run.loss, loss_func, run.xb, run.yb)
             for o in self.metrics: o.update(run.pred, run.yb)
 
     def begin_validate(self):
@@ -204,12 +219,17 @@ class Recorder(Callback):
     def after_epoch(self):
         "Complete the row of this epoch"
         if not self.begun: self.begin_epoch()  # broken off before it began for the recorder
-        n = len(self.sizes)
-        row = [_mean_of(self.raw_losses[-n:] if n else [], self.sizes), *self.valid_row]
+        n, losses = len(self.weights), self.raw_losses
+        row = [mean_of(losses[len(losses)-n:], self.sizes, self.rule.summed), *self.valid_row]
         self.values.append(row + [None]*(len(self.names)-len(row)))
         self.nb_batches.append(n)
         self.times.append(time.perf_counter()-self.started)
         self.begun = False
+
+    @property
+    def sizes(self) -> list:  # Numbers, one for each training batch of this epoch
+        "What each batch weighs in the mean; reading it waits for the device if labels were counted"
+        return self.weights.floats()
 
     @property
     def names(self) -> list:  # The names of the columns of `values`
@@ -224,7 +244,7 @@ class Recorder(Callback):
     def add_metric_names(self, names: list,  # Names of further columns
                          ):
         "Add columns that another callback fills; empty until then (fastai v1)"
-        self.metrics_names = [*self.metrics_names, *listify(names)]
+        self.metrics_names = [*self.metrics_names, *distinct(listify(names), self.header)]
 
     @property
     def losses(self) -> list:  # Floats, one for each training batch
@@ -319,12 +339,15 @@ class Recorder(Callback):
 
     def state_dict(self) -> dict:  # Lists of plain numbers
         "Everything needed to go on elsewhere"
-        return {**{k: list(getattr(self, k)) for k in _lists}, 'history': self.history.state_dict()}
+        found = {k: list(getattr(self, k)) for k in (*_lists, 'sizes')}
+        return {**found, 'history': self.history.state_dict()}
 
     def load_state_dict(self, state: dict,  # From `state_dict`
                         ):
         "Go on from where `state` was taken"
         for k in _lists: setattr(self, k, list(state[k]))
+        self.weights.reset()
+        for o in state['sizes']: self.weights.add(o)
         self.history.load_state_dict(state['history'])
 
 # %% ../../nbs/21_callback.recorder.ipynb #580e6b59

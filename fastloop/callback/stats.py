@@ -8,12 +8,12 @@ __all__ = ['AvgStats', 'AvgStatsCallback']
 # %% ../../nbs/16_callback.stats.ipynb #aa071e3f
 from .core import Callback
 from ..core import listify
-from ..metrics import WeightedMean, as_metric, to_floats
-from ..torch_core import find_bs
+from ..mean_loss import MeanLoss
+from ..metrics import as_metric, leave_out, to_floats
 
 # %% ../../nbs/16_callback.stats.ipynb #ff1fde10
 class AvgStats:
-    "Means of the loss and the metrics over an epoch, weighted by batch size."
+    "Means of the loss and the metrics over all rows of an epoch."
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class AvgStats:
         Source: the fast.ai course, part 2 (2019), lesson 9
         """
         self.metrics = [as_metric(o).fresh() for o in listify(metrics)]
-        self.in_train, self.loss = in_train, WeightedMean()
+        self.in_train, self.loss = in_train, MeanLoss()
 
     def reset(self):
         "Forget the batches seen."
@@ -34,10 +34,11 @@ class AvgStats:
 
     def accumulate(
         self,
-        run: object,  # anything with `yb`, `pred` and `loss`
+        run: object,  # anything with `yb`, `pred` and `loss`; better with `xb` and `loss_func` too
     ):
         "Take the batch that `run` has just been through; no device is waited for."
-        self.loss.add(run.loss, find_bs(run.yb))
+        loss_func, xb = getattr(run, 'loss_func', None), getattr(run, 'xb', run.pred)
+        self.loss.add(run.loss, loss_func, xb, run.yb)
         for metric in self.metrics: metric.update(run.pred, run.yb)
 
     def state_dict(self) -> dict:  # tensors, numbers, lists and dicts
@@ -52,7 +53,7 @@ class AvgStats:
     @property
     def count(self) -> int:  # number of samples
         "Count the samples seen since `reset`."
-        return self.loss.weight
+        return self.loss.rows
 
     @property
     def avg_stats(self) -> list:  # floats; empty before the first batch
@@ -62,10 +63,10 @@ class AvgStats:
     @property
     def all_stats(self) -> list:  # floats; empty before the first batch
         "Give the sums over all samples, of which `avg_stats` are the means."
-        return [o*self.count for o in self.avg_stats]
+        return [None if o is None else o*self.count for o in self.avg_stats]
 
     def __repr__(self):
-        numbers = ', '.join(f'{o:.4g}' for o in self.avg_stats)
+        numbers = ', '.join('#na#' if o is None else f'{o:.4g}' for o in self.avg_stats)
         phase = 'train' if self.in_train else 'valid'
         return f'{phase}: [{numbers}]' if numbers else f'{phase}: no data'
 
@@ -83,6 +84,10 @@ class AvgStatsCallback(Callback):
         super().__init__()
         self.train_stats, self.valid_stats = AvgStats(metrics, True), AvgStats(metrics, False)
         self.silent = silent
+
+    def begin_fit(self):
+        "Learn which labels the loss ignores"
+        for o in (self.train_stats, self.valid_stats): leave_out(o.metrics, self.learn.loss_func)
 
     def begin_epoch(self):
         "Forget the epoch before"

@@ -18,10 +18,21 @@ from .core import Callback, CancelFitException
 from .progress import ProgressCallback
 from .recorder import find_recorder
 from ..core import check_number, check_word, listify
+from ..metrics import better_direction
 from ..optimizer import as_wrapper
 
 # %% ../../nbs/40_callback.tracker.ipynb #788228bb
-_small_is_good = ('mse', 'mae', 'msle', 'rmse', 'rmsle', 'mape', 'rmspe', 'exp_rmspe', 'perplexity')
+_small_is_good = 'loss error mse mae msle rmse rmsle mape rmspe perplexity'.split()
+_large_is_good = ('acc accuracy auc auroc roc f1 fbeta dice iou jaccard precision recall kappa mcc '
+                  'r2 matthews psnr ssim bleu rouge variance specificity sensitivity').split()
+
+def way_of_name(monitor: str,  # Name of the number that is watched
+                ) -> str | None:  # `min`, `max`, or `None` if the name does not tell
+    "Tell by a name whether smaller or larger values are better"
+    words = monitor.lower().split('_')
+    if 'loss' in monitor or 'error' in monitor or {*words} & {*_small_is_good}:
+        return 'min'
+    return 'max' if {*words} & {*_large_is_good} else None
 
 def better_way(monitor: str,  # Name of the number that is watched
                mode: str = 'auto',  # `min`, `max`, or `auto` to tell by the name
@@ -32,8 +43,7 @@ def better_way(monitor: str,  # Name of the number that is watched
     Raises: ValueError if `mode` is another word, or `comp` does not compare or says otherwise.
     Source: the rule for `auto` is that of fastai v1, with names of errors added."""
     check_word('mode', mode, ('auto', 'min', 'max'))
-    small = 'loss' in monitor or 'error' in monitor or monitor in _small_is_good
-    if comp is None: return mode if mode != 'auto' else 'min' if small else 'max'
+    if comp is None: return mode if mode != 'auto' else way_of_name(monitor) or 'max'
     answers = bool(comp(0., 1.)), bool(comp(1., 0.))
     if answers not in ((True, False), (False, True)):
         raise ValueError(f'comp={comp!r} must say which of two numbers is better, as np.less does')
@@ -81,7 +91,7 @@ class TrackerCallback(Callback):
 
     Source: fastai v1; `comp` and `reset_on_fit` are fastai v2's."""
     order, in_lr_find = 60, False  # late, when the row is complete; not in a search for a rate
-    needs_value, watching, loaded = True, False, False
+    needs_value, watching, loaded, said_way = True, False, False, False
     kept = 'best', 'best_epoch'  # what `state_dict` holds
 
     def __init__(self, learn: object = None,  # The learner
@@ -95,6 +105,7 @@ class TrackerCallback(Callback):
         super().__init__(learn)
         if not isinstance(monitor, str): raise TypeError(f'monitor={monitor!r} must be a name')
         self.monitor, self.mode = monitor, better_way(monitor, mode, comp)
+        self.guessing = mode == 'auto' and comp is None
         self.min_delta = check_number('min_delta', min_delta, 0)
         self.reset_on_fit, self.verbose, self.first_best = reset_on_fit, verbose, None
         self.comp = operator.lt if self.mode == 'min' else operator.gt
@@ -123,6 +134,19 @@ class TrackerCallback(Callback):
         validates = getattr(self.learn.data, 'valid_dl', None) is not None
         return column_of(self.monitor, recorder, validates or not self.needs_value)
 
+    def choose_way(self):
+        "If nobody has said which values are better, ask the metric, then the name"
+        recorder = find_recorder(self.run)
+        if not self.guessing or self.column is None or recorder is None: return
+        measured = dict(enumerate(recorder.metrics, 2))
+        way = better_direction(measured.get(self.column)) or way_of_name(self.monitor)
+        if way is None and not self.said_way:
+            self.say(f'{self!r}: larger values of {self.monitor} are taken for better; '
+                     "mode='min' says otherwise")
+            self.said_way = True
+        self.mode = way or 'max'
+        self.comp = operator.lt if self.mode == 'min' else operator.gt
+
     def get_monitor_value(self) -> float | None:  # `None` if it was not measured in this epoch
         "The watched number in the epoch that has just ended"
         row = [] if self.column is None else find_recorder(self.run).values[-1]
@@ -149,6 +173,7 @@ class TrackerCallback(Callback):
     def start(self):
         "Make sure that the number will be there, then begin or go on"
         self.column = self.idx = self.find_column()  # `idx` is fastai v2's word
+        self.choose_way()
         if not self.loaded and not self.run.first_epoch:
             if self.reset_on_fit: self.forget()
             self.recount()
