@@ -153,8 +153,11 @@ def safe_path(
 ) -> Path:  # The file inside the folder; nothing is created
     """Join a folder and a name that may not lead out of it.
 
-    Raises: ValueError if the file would lie outside `folder`, links followed.
+    Raises: ValueError if the file would lie outside `folder`, links followed; TypeError if `name`
+    is neither a text nor a path.
     """
+    if not isinstance(name, (str, os.PathLike)):
+        raise TypeError(f'name={name!r} is no name of a file: give a text, such as "best"')
     folder, text = Path(folder), str(Path(name))
     if '\0' in text or Path(text).name in ('', '..'):
         raise ValueError(f'name={str(name)!r} does not name a file')
@@ -276,6 +279,20 @@ def atomic_write(
         if raw is not None: Path(raw.name).unlink(missing_ok=True)
         if (real := _what_happened(e, raw, outer, path)) is e: raise
         raise real from None
+
+# %% ../nbs/00_core.ipynb #52416285
+def check_writable(path: str | Path,  # A file that is to be written later
+                   ):
+    """See whether a file can be written, without writing one or making a folder
+
+    Raises: OSError that names what is in the way.
+    """
+    place = Path(os.path.realpath(path))
+    if place.exists() and _writable_target(place): place = place.parent
+    while not place.exists(): place = place.parent
+    if not place.is_dir(): raise NotADirectoryError(errno.ENOTDIR, 'Not a folder', str(place))
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, 'Nothing can be written into this folder', str(place))
 
 # %% ../nbs/00_core.ipynb #f7950e3e
 def required_arguments(
