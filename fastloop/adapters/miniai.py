@@ -17,6 +17,7 @@ from fastloop.adapters.fastai2 import (
     LearnView,
     LoadersView,
     View,
+    as_data,
     as_tuple,
     bring,
     from_tuple,
@@ -385,9 +386,7 @@ class MiniaiLearner(LoopLearner):
                  cbs: object = None,  # Callbacks that take part in every fit
                  opt_func: object = torch.optim.SGD,  # Makes an optimizer
                  ):
-        data = getattr(dls, '_data', dls)
-        if not hasattr(data, 'train_dl'): data = DataBunch(data.train, data.valid)
-        super().__init__(data, model, loss_func, opt_func, lr=lr, wd=0., cbs=cbs, silent=True)
+        super().__init__(as_data(dls), model, loss_func, opt_func, lr=lr, wd=0., cbs=cbs, silent=True)
 
     dls = property(lambda self: LoadersView(self.data), doc='the loaders: `train` and `valid`')
 
