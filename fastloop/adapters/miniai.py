@@ -33,7 +33,6 @@ from fastloop.adapters.fastai2 import (
 from fastloop.callback.core import (
     Callback,
     CancelBackwardException,
-    CancelException,
     CancelStepException,
     CancelTrainException,
     CancelValidateException,
@@ -283,8 +282,7 @@ class MiniaiCalls:
         if (handler := self.found.get(name, self.parts.get(name))) is None: return None
         try: return handler()
         except Exception as e:
-            ours = e if isinstance(e, CancelException) else translated(e, self.run.in_train, True)
-            if ours is None: raise
+            if (ours := translated(e, self.run.in_train, True)) is None: raise
             if caught is None or not isinstance(ours, caught): raise ours from None
         return None
 
