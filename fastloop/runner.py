@@ -37,7 +37,7 @@ from fastloop.callback.core import (
 )
 from .clean_up import Passes, put_back
 from .core import add_note, check_property, listify, not_yet, without_traceback
-from .first_batch import FirstBatch, check_batch, check_fit, takes_apart
+from .first_batch import FirstBatch, check_fit, takes_apart
 from .torch_core import batch_device, call_model, count_batches, to_detach, to_device
 
 # %% ../nbs/14_runner.ipynb #3f5c0c3f
@@ -249,7 +249,7 @@ class Runner(Callbacks):
     def one_batch(self, batch: tuple,  # The pair `(xb, yb)`
                   ):
         "Run one batch; backward pass and step belong to training alone"
-        if self._first.undos: check_batch(batch)
+        if self._first.undos: self._first.look_at(batch)
         self.xb, self.yb = batch
         try:
             self('begin_batch')
