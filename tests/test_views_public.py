@@ -180,3 +180,120 @@ def test_epochs_that_are_no_numbers_in_a_row_are_refused():
     with pytest.raises(ValueError, match='in a row'): learn.fit(2, cbs=[Twice()])
     learn.fit(1)  # and the learner is as it was
     assert learn.run.n_iter == 5
+
+
+# ---- the course ----------------------------------------------------------------------------------
+class CourseBase:
+    _order = 0
+    def __getattr__(self, name): return getattr(self.__dict__['run'], name)
+    def __call__(self, name): return bool((f := getattr(type(self), name, None)) and f(self))
+
+
+class CancelTrainException(Exception): pass
+
+
+class CourseOpt(torch.optim.SGD):
+    hypers = property(lambda self: self.param_groups)
+
+
+class Course:
+    "A loop as the lessons of the course build it, in few lines"
+    logger = print
+
+    def __init__(self, model, data, loss_func, lr, cbs):
+        self.model, self.data, self.loss_func, self.cbs = model, data, loss_func, cbs
+        self.opt = CourseOpt(model.parameters(), lr)
+        for cb in cbs: cb.run = self
+
+    def __call__(self, name):
+        return [cb(name) for cb in sorted(self.cbs, key=lambda o: o._order)]
+
+    def fit(self, epochs):
+        self.epochs, self.n_iter, self.n_epochs = epochs, 0, 0.
+        try:
+            self('begin_fit')
+            for self.epoch in range(epochs):
+                self.dl, self.in_train, self.n_epochs = self.data.train_dl, True, float(self.epoch)
+                self.model.train()
+                self('begin_epoch')
+                self.all_batches()
+                self.dl, self.in_train = self.data.valid_dl, False
+                self.model.eval()
+                self('begin_validate')
+                with torch.no_grad(): self.all_batches()
+                self('after_epoch')
+        except CancelTrainException: self('after_cancel_train')
+        finally: self('after_fit')
+
+    def all_batches(self):
+        self.iters = len(self.dl)
+        for self.iter, (self.xb, self.yb) in enumerate(self.dl): self.one_batch()
+
+    def one_batch(self):
+        try:
+            self('begin_batch')
+            self.pred = self.model(self.xb)
+            self('after_pred')
+            self.loss = self.loss_func(self.pred, self.yb)
+            self('after_loss')
+            if not self.in_train: return
+            self.loss.backward()
+            self('after_backward')
+            self.opt.step()
+            self('after_step')
+            self.opt.zero_grad()
+        except CancelBatchException: self('after_cancel_batch')
+        finally:
+            if self.in_train: self.n_iter, self.n_epochs = self.n_iter+1, self.n_epochs+1/self.iters
+            self('after_batch')
+
+
+course = read('course', 'from fastloop.adapters.course import *')
+lesson = dict(Callback=CourseBase, CancelTrainException=CancelTrainException, nn=nn,
+              CancelBatchException=CancelBatchException)
+exec((folder/'course.py').read_text(), lesson)
+there = set('begin_fit begin_epoch begin_batch after_pred after_loss after_backward after_step '
+            'after_batch begin_validate after_epoch after_fit'.split())
+
+
+@pytest.mark.parametrize('name', list(course['made']))
+def test_the_course(name, capsys):
+    mine, yours = (o['made'][name]() for o in (course, lesson))
+    assert written_for(mine) == 'fastloop'
+    (model, train, valid), (other, _, _) = problem(), problem()
+    data = DataBunch(train, valid)
+    reference = Course(other, data, F.mse_loss, .05, [yours])
+    reference.fit(2)
+    printed = capsys.readouterr().out
+    learn = course['Learner'](model, data, F.mse_loss, lr=.05, cbs=mine)
+    learn.fit(2)
+    assert capsys.readouterr().out == printed
+    for a, b in zip(model.parameters(), other.parameters()): same(a, b)
+    left = getattr(mine, 'left', None)
+    if name == 'Debug': left = [o for o in left if o in there]
+    assert left == getattr(yours, 'left', None)
+
+
+# ---- fastai v2, without fastai -------------------------------------------------------------------
+v2 = read('v2', 'from fastloop.adapters.fastai2 import *')
+
+
+@pytest.mark.parametrize('name', list(v2['made']))
+def test_fastai_v2(name):
+    cb = v2['made'][name]()
+    assert written_for(cb) == 'fastai v2'
+    torch.manual_seed(0)
+    x, y = torch.randn(24, 4), torch.arange(24) % 3
+    train = list(zip(x.split(8), y.split(8)))
+    learn = v2['Learner'](DataBunch(train, train[:2]), nn.Sequential(nn.Linear(4, 3)),
+                          nn.CrossEntropyLoss(), silent=True)
+    learn.fit(2, cbs=cb)
+    assert getattr(cb, 'left', True) not in ([], None) or name == 'SkipBadBatches'
+
+
+def test_every_name_of_every_star_is_there():
+    from importlib import import_module
+    for name in ('course', 'fastai2', 'miniai'):
+        module = import_module(f'fastloop.adapters.{name}')
+        assert all(getattr(module, o) is not None for o in module.__all__)
+        with pytest.raises(AttributeError, match='nothing_like_it'): module.nothing_like_it
