@@ -1,4 +1,4 @@
-"""Callbacks as people publish them for fastai v2, miniai and the course, with the import line changed
+"""Callbacks as people publish them for fastai v2, miniai and the course, but for the import line
 
 Those of miniai and of the course run beside a loop as short as theirs; those of fastai v2 run here
 by themselves, and beside the real library in `peers/test_peers_public.py`.
@@ -120,8 +120,8 @@ def test_miniai(name):
     learn = miniai.Learner(model, dls, F.mse_loss, lr=.05, cbs=[mine])
     learn.fit(3)
     loop = isinstance(yours, MiniTrainCB)
-    reference = Mini(other, train, valid, F.mse_loss, .05, [yours] if loop else [MiniTrainCB(), yours])
-    reference.fit(3)
+    cbs = [yours] if loop else [MiniTrainCB(), yours]
+    Mini(other, train, valid, F.mse_loss, .05, cbs).fit(3)
     for a, b in zip(model.parameters(), other.parameters()): same(a, b)
     assert getattr(mine, 'left', None) == getattr(yours, 'left', None)
 
@@ -135,7 +135,8 @@ def test_a_batch_of_three_parts_and_a_model_of_two_inputs():
         def forward(self, a, b): return self.layer(a+b)
     _, train, valid = problem(3)
     model, other = Both(), Both()
-    learn = miniai.MiniaiLearner(model, miniai.data_loaders(train, valid), cbs=miniai.TrainCB(n_inp=2))
+    dls = miniai.data_loaders(train, valid)
+    learn = miniai.MiniaiLearner(model, dls, cbs=miniai.TrainCB(n_inp=2))
     learn.fit(2)
     Mini(other, train, valid, F.mse_loss, .1, [MiniTrainCB(2)]).fit(2)
     same(model.layer.weight, other.layer.weight)
@@ -296,4 +297,4 @@ def test_every_name_of_every_star_is_there():
     for name in ('course', 'fastai2', 'miniai'):
         module = import_module(f'fastloop.adapters.{name}')
         assert all(getattr(module, o) is not None for o in module.__all__)
-        with pytest.raises(AttributeError, match='nothing_like_it'): module.nothing_like_it
+        with pytest.raises(AttributeError, match='nothing_like_it'): module.nothing_like_it()

@@ -1,11 +1,12 @@
-"""Callbacks as readers of the fastai course publish them: read after a star of ours, or of its loop"""
+"""Callbacks as readers of the fastai course publish them: after a star of ours, or of its loop"""
 # ruff: noqa: F405, F821
 
 
 class RateFinder(Callback):
     _order = 1
     def __init__(self, max_iter=100, min_lr=1e-4, max_lr=10):
-        self.max_iter, self.min_lr, self.max_lr, self.best, self.left = max_iter, min_lr, max_lr, 1e9, []
+        self.max_iter, self.min_lr, self.max_lr = max_iter, min_lr, max_lr
+        self.best, self.left = 1e9, []
     def begin_batch(self):
         if not self.in_train: return
         pos = self.n_iter/self.max_iter

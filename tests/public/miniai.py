@@ -1,4 +1,4 @@
-"""Callbacks as readers of miniai publish them: read after a star of ours, or of a loop like miniai's"""
+"""Callbacks as readers of miniai publish them: after a star of ours, or of a loop like miniai's"""
 # ruff: noqa: F405, F821
 
 
@@ -145,7 +145,7 @@ class Rates(Callback):
 
 made = dict(
     MetricsCB=lambda: MetricsCB(mae=lambda p, y: (p-y).abs().mean()), Barred=lambda: Barred(),
-    FewBatches=lambda: FewBatches(2), FewerEpochs=lambda: FewerEpochs(), FindRate=lambda: FindRate(),
-    Momentum=lambda: Momentum(), Scaled=lambda: Scaled(), Diffusion=lambda: Diffusion(),
-    Smooth=lambda: Smooth(), Augment=lambda: Augment(), Stats=lambda: Stats(),
-    Halfway=lambda: Halfway(), Rates=lambda: Rates())
+    FewBatches=lambda: FewBatches(2), FewerEpochs=lambda: FewerEpochs(),
+    FindRate=lambda: FindRate(), Momentum=lambda: Momentum(), Scaled=lambda: Scaled(),
+    Diffusion=lambda: Diffusion(), Smooth=lambda: Smooth(), Augment=lambda: Augment(),
+    Stats=lambda: Stats(), Halfway=lambda: Halfway(), Rates=lambda: Rates())
