@@ -166,7 +166,7 @@ def regrouped(olds: list,  # `param_groups` of an optimizer
     return news, [p for params in split for p in params if id(p) not in known]
 
 # %% ../nbs/04_param_groups.ipynb #873935d1
-hyper_words = {'lr': 'lr', 'mom': 'mom', 'sqr_mom': 'beta', 'wd': 'wd', 'eps': 'eps'}
+hyper_keys = {'lr': 'lr', 'mom': 'mom', 'sqr_mom': 'beta', 'wd': 'wd', 'eps': 'eps'}
 
 # %% ../nbs/04_param_groups.ipynb #7ee1ab9b
 class Hypers(MutableMapping):
@@ -180,18 +180,18 @@ class Hypers(MutableMapping):
         self.opt, self.group = opt, group
 
     def _read(self, name):
-        if (values := self.opt.read_val(hyper_words.get(name, name))) is None: raise KeyError(name)
+        if (values := self.opt.read_val(hyper_keys.get(name, name))) is None: raise KeyError(name)
         return list(zip(*values)) if isinstance(values, tuple) else values
 
     def _known(self):
-        return [o for o in hyper_words if self.opt.read_val(hyper_words[o]) is not None]
+        return [o for o in hyper_keys if self.opt.read_val(hyper_keys[o]) is not None]
 
     def __getitem__(self, name): return self._read(name)[self.group]
 
     def __setitem__(self, name, value):
         values = self._read(name)
         values[self.group] = value
-        self.opt.set_val(hyper_words.get(name, name), values)
+        self.opt.set_val(hyper_keys.get(name, name), values)
 
     def __delitem__(self, name): raise TypeError(f'the optimizer cannot do without {name!r}')
 

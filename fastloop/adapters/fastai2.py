@@ -39,7 +39,7 @@ from ..core import check_property, format_time, listify, not_yet, required_argum
 from ..data.bunch import DataBunch
 from ..names import speaks_v2, whose_name
 from ..optimizer import as_wrapper
-from ..param_groups import Hypers, hyper_words
+from ..param_groups import Hypers, hyper_keys
 from ..torch_core import count_batches, model_device, to_detach, to_device
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #e4733cd2
@@ -211,7 +211,7 @@ class OptView:
         if isinstance(value, slice): value = self._spread(value)
         if getattr(value, 'ndim', 0): value = value.tolist()
         if hasattr(value, '__len__') and len(value) == 1: value = [*value]*self._count()
-        self._wrapped.set_val(hyper_words.get(name, name), value)
+        self._wrapped.set_val(hyper_keys.get(name, name), value)
 
     def set_hypers(self, **values: object,  # By name
                    ):
