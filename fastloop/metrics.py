@@ -234,8 +234,6 @@ def _check_callable(func, name=None):
 # %% ../nbs/15_metrics.ipynb #32f79db0
 class AverageMetric(Metric):
     "The mean of a function over the samples of many batches; labels to be ignored do not count."
-    rules = None
-
     def __init__(
         self,
         func: callable,  # called with predictions and targets, gives the mean of one batch
@@ -248,6 +246,7 @@ class AverageMetric(Metric):
         """
         super().__init__(_check_callable(func, name))
         self.func, self.final, self.counts = func, final, counts_of(func)
+        self.rules = label_rules(func)  # a loss may be a metric, too
         self.mean = WeightedMean(summed=self.counts is not None)
 
     def _clear(self): self.mean.reset()
@@ -258,7 +257,8 @@ class AverageMetric(Metric):
         if isinstance(value, torch.Tensor) and value.numel() != 1:
             raise ValueError(f'{self.name} gave a tensor of shape {tuple(value.shape)}; a metric '
                              'gives one number for a batch')
-        self.mean.add(value, size)
+        if self.rules is None or targets[0].is_floating_point(): self.mean.add(value, size)
+        else: self.mean.add_labels(value, targets[0], self.rules)
 
     def _add_counts(self, pred, targets):
         "Add what was right, and the labels that count"

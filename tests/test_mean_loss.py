@@ -178,6 +178,15 @@ def test_masks_and_one_hot_labels():
     assert accuracy(torch.eye(3), hot).item() == pytest.approx(2/3)
 
 
+def test_a_loss_may_be_a_metric():
+    pred, yb = torch.randn(20, 3), torch.randint(3, (20,))
+    yb[5:16] = -100
+    for func in (F.cross_entropy, nn.CrossEntropyLoss(WEIGHT), partial(F.nll_loss, weight=WEIGHT)):
+        metric = AverageMetric(func, 'perplexity', torch.exp)
+        for part in zip(pred.split(5), yb.split(5)): metric.update(*part)
+        assert float(metric) == pytest.approx(func(pred, yb).exp().item(), rel=1e-5)
+
+
 # ---- weights -------------------------------------------------------------------------------------
 def test_weights_keep_their_order():
     weights, labels = BatchWeights(), torch.tensor([0, -100, 1, 2])
