@@ -127,7 +127,8 @@ class Metric:
     def _targets(self, pred, yb):
         "The targets one by one, if that is how they are wanted; found out once an epoch"
         if not isinstance(yb, (tuple, list)): return (yb,)
-        if self.apart is None: self.apart = self.func is None or takes_apart(self.func, pred, yb)
+        if self.apart is None:
+            self.apart = takes_apart(self.func, pred, yb) if self.func else not _of_samples(yb)
         return tuple(yb) if self.apart else (yb,)
 
     def accumulate(
@@ -293,8 +294,7 @@ def joined(batches):
     first = batches[0]
     if isinstance(first, torch.Tensor): return (torch.cat if first.ndim else torch.stack)(batches)
     if isinstance(first, Mapping): return {k: joined([o[k] for o in batches]) for k in first}
-    if first is None: return None
-    if not isinstance(first, (tuple, list)): return list(batches)
+    if not isinstance(first, (tuple, list)): return None if first is None else list(batches)
     if any(map(_of_samples, batches)): return [o for batch in batches for o in batch]
     parts = [joined(o) for o in zip(*batches)]
     return type(first)(*parts) if hasattr(first, '_fields') else type(first)(parts)
@@ -380,7 +380,7 @@ def distinct(
     return found[len(taken):]
 
 
-def leave_out(
+def tell_ignored(
     metrics: list,  # of `Metric`
     loss_func: object,  # a loss
 ) -> list:  # the same

@@ -16,7 +16,7 @@ from fastloop.data.bunch import DataBunch
 from fastloop.learner import Learner
 from fastloop.mean_loss import BatchWeights, LossRule, MeanLoss, WeightedMean, label_rules
 from fastloop.metric_functions import dice, error_rate, top_k_accuracy
-from fastloop.metrics import AverageMetric, EpochMetric, accuracy, joined
+from fastloop.metrics import AverageMetric, EpochMetric, accuracy, as_metric, joined
 
 WEIGHT = torch.tensor([1., 3., .5])
 
@@ -295,3 +295,19 @@ def test_stats_of_objects_that_only_have_the_least():
     run.pred, run.yb, run.loss = torch.zeros(2), None, torch.tensor(2.)
     stats.accumulate(run)
     assert stats.avg_stats == [2.] and stats.count == 2
+
+
+def test_targets_of_pictures_reach_metrics_as_one():
+    class Boxes:
+        "A metric of detection: lists with a dict for each picture"
+        def reset(self): self.n = 0
+
+        def update(self, preds, targets):
+            assert len(preds) == len(targets) and all(isinstance(o, dict) for o in targets)
+            self.n += len(targets)
+
+        def compute(self): return float(self.n)
+    metric = as_metric(Boxes())
+    metric.reset()
+    for n in (3, 1): metric.update([{'box': torch.zeros(2, 4)}]*n, [{'box': torch.ones(1, 4)}]*n)
+    assert metric == 4 and metric.count == 4
