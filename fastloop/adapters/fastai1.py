@@ -261,7 +261,7 @@ def as_numbers(row: list,  # Floats, or `None`
 # %% ../../nbs/80_adapters.fastai1.ipynb #67d44cfd
 class V1Recorder:
     "The recorder of a run as callbacks of fastai v1 know it"
-    add_time, no_val = True, False
+    add_time = True
 
     def __init__(self, run: object,  # The runner
                  recorder: Recorder,  # Its recorder
@@ -276,6 +276,7 @@ class V1Recorder:
 
     names = property(lambda self: list(self._recorder.header))
     opt = property(lambda self: as_wrapper(self._run.learn.opt))
+    no_val = property(lambda self: getattr(self._run.learn.data, 'valid_dl', None) is None)
     silent = property(lambda self: not any(isinstance(o, ProgressCallback) for o in self._run.cbs))
     metrics = property(lambda self: [as_numbers(o[2:]) for o in self._recorder.values
                                      if len(o) > 2 and o[1] is not None])
@@ -293,6 +294,12 @@ class V1Recorder:
         "Add columns, also before the recorder has begun this run"
         if self._begun: self._recorder.add_metric_names(names)
         else: self._early.extend(listify(names))
+
+    def add_metrics(self, mets: list,  # Numbers for the columns that were added
+                    ):
+        "Append to `last_metrics`, the way of fastai 1.0's first months"
+        state = in_run_of(self._run).handler.state_dict
+        state['last_metrics'] = [*state['last_metrics'], *listify(mets)]
 
     def begin(self):
         "The recorder has begun: what was added before comes behind the metrics"

@@ -42,6 +42,8 @@ class DatasetType(enum.Enum):
     "Which of the loaders is meant"
     Train, Valid, Test, Single, Fix = 1, 2, 3, 4, 5
 
+    def __bool__(self): return self.name in ('Train', 'Fix')  # for `data.one_batch(DatasetType.Valid)`
+
 # %% ../../nbs/81_adapters.fastai1_names.ipynb #484d524d
 def ifnone(a: Any,  # Anything
            b: Any,  # What stands for `None`
