@@ -1283,3 +1283,10 @@ def test_a_batch_of_the_kind_that_is_asked_for():
     assert torch.equal(data.one_batch(DatasetType.Valid)[0], x[N:N+BS])
     assert torch.equal(data.one_batch(DatasetType.Train)[0], x[:BS])
     assert data.batch_size == BS
+
+
+def test_a_tracker_without_validation_has_nothing_to_track():
+    learn, trial = make(), []
+    learn.data.valid_dl = None
+    learn.fit(2, callbacks=[Pruning(learn, trial)])
+    assert trial == [] and len(learn.recorder.values) == 2

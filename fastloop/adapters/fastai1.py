@@ -674,6 +674,7 @@ def adapt(cb: object,  # A callback of fastai v1, or a handler
     if not any(o is shared.carrier for o in run.cbs): shared.carrier = cb
     shared.others = [o for o in run.cbs if knows(o) and not isinstance(o, CallbackHandler)]
     if shared.running: shared.view.lend_to(cb)
+    if isinstance(cb, TrackerCallback) and is_replaced(cb, 'after_epoch'): cb.needs_value = False
     native = handlers_of(cb, run) if isinstance(cb, Callback) else ()
     return [*(o for o in native if not is_replaced(cb, o[0])),
             *((event_of[o], place_of(cb, event_of[o]), partial(shared.answer, o, cb))
@@ -691,7 +692,7 @@ _brought = {  # where, and what; without a place it is a module
         'PathOrStr Rank0Tensor SplitFunc SplitFuncOrIdxList StartOptEnd StrList TensorOrNumList '
         'TensorOrNumber Tensors Weights ifnone is_listy is_tuple is_dict first_el range_of '
         'even_mults noop add_metrics DatasetType defaults callbacks master_bar progress_bar Hook '
-        'Hooks HookCallback hook_output hook_outputs ActivationStats'
+        'Hooks HookCallback hook_output hook_outputs ActivationStats ShowGraph'
     ),
     'fastloop.all': (
         'nn F np Learner DataBunch Recorder BasicLearner Callback CancelFitException OptimWrapper '
