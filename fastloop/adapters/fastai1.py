@@ -659,6 +659,7 @@ def in_run_of(run: object,  # A runner
     if handler is None: handler = known.setdefault('shared', CallbackHandler())
     return known.setdefault(id(handler), HandlerInRun(handler, run))
 
+# %% ../../nbs/80_adapters.fastai1.ipynb #3bf93fc7
 def adapt(cb: object,  # A callback of fastai v1, or a handler
           run: object,  # The runner that will announce events
           ) -> list:  # Triples of an event's name, an order, and a function without arguments
