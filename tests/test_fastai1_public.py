@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fastloop.adapters import fastai1
 from fastloop.adapters.fastai1 import (
     ActivationStats,
     Any,
@@ -1290,3 +1291,39 @@ def test_a_tracker_without_validation_has_nothing_to_track():
     learn.data.valid_dl = None
     learn.fit(2, callbacks=[Pruning(learn, trial)])
     assert trial == [] and len(learn.recorder.values) == 2
+
+
+@pytest.mark.parametrize('average', ['macro', 'weighted', 'micro'])
+def test_the_metrics_that_the_star_brings(average):
+    kinds = [getattr(fastai1, o)(average) for o in ('Recall', 'Precision', 'FBeta')]
+    others = [fastai1.KappaScore(), fastai1.MatthewsCorreff()]
+    learn = make(metrics=[*kinds, *others])
+    learn.fit(2)
+    x, y = numbers()
+    preds, targets = plain(2)[0](x[N:]).argmax(1).tolist(), y[N:].tolist()
+    got = learn.recorder.values[-1][2:]
+    if average == 'macro': assert got[0:2] + got[3:] == pytest.approx(
+        [o for i, o in enumerate(scores_by_hand(preds, targets)) if i != 2], abs=1e-5)
+    if average == 'micro': assert got[:3] == pytest.approx([valid_numbers(plain(2)[0])[1]]*3)
+    if average == 'weighted':
+        f2, recall = [], []
+        for c in range(3):
+            hits = sum(p == t == c for p, t in zip(preds, targets))
+            f2.append(5*hits/max(4*targets.count(c) + preds.count(c), 1)*targets.count(c)/N_VALID)
+            recall.append(hits/N_VALID)
+        assert got[0] == pytest.approx(sum(recall)) and got[2] == pytest.approx(sum(f2))
+
+
+@pytest.mark.parametrize('weights', [None, 'linear', 'quadratic'])
+def test_kappa_counts_how_far_an_error_is(weights):
+    g = torch.Generator().manual_seed(1)
+    said, true = torch.randint(4, (2, 60), generator=g)
+    metric = fastai1.KappaScore(weights)
+    for p, t in zip(said.split(7), true.split(7)):
+        metric.on_batch_end(last_output=F.one_hot(p, 4).float(), last_target=t)
+    costs = {None: lambda d: float(d > 0), 'linear': lambda d: d, 'quadratic': lambda d: d*d}
+    cost = costs[weights]
+    seen = np.mean([cost(abs(int(p)-int(t))) for p, t in zip(said, true)])
+    chance = np.mean([cost(abs(int(p)-int(t))) for p in said for t in true])
+    assert metric.on_epoch_end(last_metrics=[0.])['last_metrics'][1].item() == \
+        pytest.approx(1 - seen/chance, rel=1e-4)

@@ -714,6 +714,8 @@ _brought = {  # where, and what; without a place it is a module
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #25f8637d
 _brought |= {
+    'fastloop.adapters.fastai1_metrics':
+        'ConfusionMatrix Precision Recall FBeta KappaScore MatthewsCorreff',
     'fastloop.core': 'format_time',
     'fastloop.torch_core': 'children',
     'fastloop.anneal': 'Scheduler',
