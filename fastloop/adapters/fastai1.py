@@ -121,21 +121,20 @@ class CallbackHandler(Callback):
 
     def forget(self):
         "Begin with a fresh state and a fresh moving average"
-        self.state_dict, self.mean, self.weight = initial_state(), None, 0.
+        self.state_dict, self.mean, self.weight = initial_state(), 0., 0.
 
     def smooth(self, loss: torch.Tensor,  # The loss of one batch
                ) -> torch.Tensor:  # The moving average, corrected for its start at zero
         "Take one more loss into account, if it is a number; no device is waited for"
-        loss = loss.detach().float()
-        if self.mean is None: self.mean = torch.zeros_like(loss)
-        mean, weight = torch.lerp(self.mean, loss, 1-self.beta), self.beta*self.weight + 1-self.beta
+        new, beta, loss = 1-self.beta, self.beta, loss.detach()
         if loss.device.type == 'cpu':
-            if math.isfinite(loss): self.mean, self.weight = mean, weight
-        else:
-            known = loss.isfinite()
-            self.mean = torch.where(known, mean, self.mean)
-            self.weight = torch.where(known, weight, self.weight)
-        return self.mean/self.weight if torch.is_tensor(self.weight) or self.weight else loss
+            if math.isfinite(value := loss.item()):
+                self.mean, self.weight = beta*self.mean + new*value, beta*self.weight + new
+            return torch.tensor(self.mean/self.weight if self.weight else value)
+        known = loss.isfinite()
+        self.mean = torch.where(known, beta*self.mean + new*loss.float(), self.mean)
+        self.weight = torch.where(known, beta*self.weight + new, self.weight)
+        return self.mean/self.weight
 
     def ask(self, cb: object,  # A callback with `on_*` methods
             moment: str,  # One of `moments`
