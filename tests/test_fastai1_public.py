@@ -1327,3 +1327,13 @@ def test_kappa_counts_how_far_an_error_is(weights):
     chance = np.mean([cost(abs(int(p)-int(t))) for p in said for t in true])
     assert metric.on_epoch_end(last_metrics=[0.])['last_metrics'][1].item() == \
         pytest.approx(1 - seen/chance, rel=1e-4)
+
+
+@pytest.mark.parametrize('as_answer', [lambda o: o, bool, torch.as_tensor])
+def test_what_a_comparison_gives_is_an_answer(as_answer):
+    class GoodEnough(LearnerCallback):
+        def on_epoch_end(self, epoch, last_metrics, **kwargs):
+            return as_answer(last_metrics[0] < rows[1][2] + 1e-4)
+    rows, learn = rows_by_hand(2), make(callback_fns=GoodEnough)
+    learn.fit(5)
+    assert len(learn.recorder.values) == 2

@@ -78,6 +78,8 @@ def as_changes(moment: str,  # One of `moments`
 
     Raises: ValueError for a key that the state does not have.
     """
+    if isinstance(answer, np.bool_ | torch.Tensor) and answer.ndim == 0 and moment in _true_means:
+        answer = bool(answer)  # what comparing a metric gives
     if answer is None or answer is False: return {}
     if isinstance(answer, dict):
         known = initial_state()
