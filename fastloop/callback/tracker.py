@@ -117,6 +117,8 @@ class TrackerCallback(Callback):
         "What tells whether a value is better than another, `np.less` or `np.greater` (fastai v1)"
         return np.less if self.mode == 'min' else np.greater
 
+    def __post_init__(self): "Nothing more: dataclasses of fastai 1.0's first months call it"
+
     def forget(self):
         "No value has been seen yet"
         self.best, self.best_epoch, self.new_best = self.first_best, None, False
