@@ -280,7 +280,8 @@ class OptimizerView:
 
     def __init__(self, model: object,  # The stand-in of the model
                  ):
-        self._model, self._seen, self._wrapper, self._before = model, None, None, 0
+        self._model, self._seen, self._wrapper = model, None, None
+        self._before = -getattr(model.run, 'n_iter', 0)  # counts from now on
 
     def __setattr__(self, name, value):
         if name.startswith('_') or hasattr(type(self), name): object.__setattr__(self, name, value)
@@ -591,7 +592,7 @@ class ModelView:
         Raises: ValueError if their number or a shape is another, before anything is changed.
         """
         mine = self.weights
-        found = [tuple(o.shape) for o in weights]
+        found = [tuple(o.shape if hasattr(o, 'shape') else np.shape(o)) for o in weights]
         if found != [o.shape for o in mine]:
             raise ValueError(f'the model has weights of shapes {[o.shape for o in mine]}, '
                              f'not {found}')
@@ -643,9 +644,37 @@ class ModelView:
     def __call__(self, *args, **kwargs): return self.module(*args, **kwargs)
 
     @property
+    def name(self) -> str:  # In lower case
+        "The name of the class of the module"
+        return type(self.module).__name__.lower()
+
+    @property
     def layers(self) -> list:  # Modules
         "The layers"
         return list(self.module.children()) or [self.module]
+
+    def get_layer(self, name: str = None,  # As in `named_children`, or its `name`
+                  index: int = None,  # Or its number
+                  ) -> torch.nn.Module:  # The same object
+        """A layer by its name or number
+
+        Raises: ValueError if there is none.
+        """
+        named = dict(self.module.named_children())
+        if index is not None and -len(named) <= index < len(named): return self.layers[index]
+        named |= {o.name: o for o in reversed(self.layers) if isinstance(
+            getattr(o, 'name', None), str)}
+        if name in named: return named[name]
+        raise ValueError(f'there is no layer name={name!r}, index={index!r}; there are '
+                         f'{", ".join(named)}')
+
+    @property
+    def trainable(self) -> bool:  # Of all its parameters
+        "Whether the model is trained; setting it freezes or unfreezes all of it"
+        return all(p.requires_grad for p in self.module.parameters())
+
+    @trainable.setter
+    def trainable(self, value): self.module.requires_grad_(bool(value))
 
     def count_params(self) -> int:  # Of all parameters and buffers
         "How many numbers there are to be learned or kept"
