@@ -7,7 +7,11 @@ __all__ = []
 
 # %% ../nbs/03_bar.ipynb #1ad53795
 import os
+import select
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 
 # %% ../nbs/03_bar.ipynb #a174018e
@@ -15,7 +19,7 @@ def is_terminal(stream: object,  # Such as `sys.stdout`; may be closed, or `None
                 ) -> bool:  # Whether a bar can move there
     "Is this a terminal whose cursor moves?"
     try: return stream.isatty() and os.environ.get('TERM') != 'dumb'
-    except (AttributeError, ValueError): return False
+    except (AttributeError, OSError, ValueError): return False
 
 def _make_bar(notebook, **options):
     "A tqdm bar that starts no thread and has no place in a notebook yet"
@@ -24,6 +28,41 @@ def _make_bar(notebook, **options):
     if notebook: return quiet(**options, leave=False, display=False)
     stream = next((o for o in (sys.stderr, sys.stdout) if is_terminal(o)), sys.stderr)
     return quiet(**options, leave=False, dynamic_ncols=True, file=stream)
+
+# %% ../nbs/03_bar.ipynb #2835a059
+_warned = [None]
+
+
+def _let_go(stream):
+    "Point a pipe or terminal that is gone for good to nowhere"
+    try:
+        watch, fd = select.poll(), stream.fileno()
+        watch.register(fd, 0)
+        gone = any(flags & (select.POLLERR | select.POLLHUP) for _, flags in watch.poll(0))
+    except (AttributeError, OSError, ValueError): return  # no stream of the system
+    if not gone: return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, fd)
+    os.close(nowhere)
+
+
+@contextmanager
+def output_may_break() -> Iterator:  # Yields nothing
+    "Let what is shown in a `with` block fail, with one warning for each output that broke"
+    try: yield
+    except (OSError, ValueError) as e:
+        for stream in (sys.stdout, sys.stderr): _let_go(stream)
+        if _warned[0] is sys.stdout: return
+        _warned[0] = sys.stdout
+        warnings.warn(f'the output is broken ({e}): the training goes on, and what cannot be shown '
+                      'is left out', RuntimeWarning, stacklevel=4)
+
+
+def print_line(line: str,  # Text for standard output
+               flush: bool = True,  # Send it on at once
+               ):
+    "Print a line, or warn that it cannot be printed"
+    with output_may_break(): print(line, flush=flush)
 
 # %% ../nbs/03_bar.ipynb #57f198ab
 def _restart(bar, label, n, total):
@@ -50,6 +89,7 @@ class PhaseBar:
     def __init__(self, notebook: bool = False,  # Whether to draw it in a notebook
                  ):
         self.notebook, self.bar, self.place, self.ended = notebook, None, None, False
+        self.broken = False
 
     def draw(self, label: str,  # What stands before the bar
              n: int,  # Batches done
@@ -57,6 +97,13 @@ class PhaseBar:
              note: str = '',  # What stands behind the bar
              ):
         "Show how far things are"
+        if self.broken: return
+        self.broken = True  # unless it works
+        with output_may_break():
+            self._draw(label, n, total, note)
+            self.broken = False
+
+    def _draw(self, label, n, total, note):
         if self.bar is None:  # making it draws it
             self.bar = _make_bar(self.notebook, desc=label, initial=n, total=total, postfix=note)
             if self.notebook: self.place = _show_widgets(self.bar)
@@ -76,5 +123,5 @@ class PhaseBar:
         bar, place, self.bar, self.place = self.bar, self.place, None, None
         if bar is None: return
         bar.total = None
-        bar.close()
+        with output_may_break(): bar.close()
         if place is not None: _clear_widgets(bar, place)

@@ -8,16 +8,20 @@ __all__ = ['listify', 'camel2snake', 'snake2camel', 'atomic_write']
 # %% ../nbs/00_core.ipynb #21458b13
 import difflib
 import errno
+import hashlib
 import inspect
+import io
 import math
 import operator
 import os
+import platform
 import re
 import secrets
 import stat
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -149,8 +153,11 @@ def safe_path(
 ) -> Path:  # The file inside the folder; nothing is created
     """Join a folder and a name that may not lead out of it.
 
-    Raises: ValueError if the file would lie outside `folder`, links followed.
+    Raises: ValueError if the file would lie outside `folder`, links followed; TypeError if `name`
+    is neither a text nor a path.
     """
+    if not isinstance(name, (str, os.PathLike)):
+        raise TypeError(f'name={name!r} is no name of a file: give a text, such as "best"')
     folder, text = Path(folder), str(Path(name))
     if '\0' in text or Path(text).name in ('', '..'):
         raise ValueError(f'name={str(name)!r} does not name a file')
@@ -185,6 +192,60 @@ def _writable_target(path):
     return target, stat.S_IMODE(mode)
 
 # %% ../nbs/00_core.ipynb #4442aa26
+class _Watched(io.FileIO):
+    "A file that remembers what went wrong, whatever the writer makes of it"
+    failure = None
+
+    def write(self, data):
+        try: return super().write(data)
+        except BaseException as e:
+            self.failure = self.failure or e
+            raise
+
+
+def _what_happened(e, file, outer, path):
+    "The interrupt or the error of the disk that became `e`; a full disk is called a full disk"
+    found, o = getattr(file, 'failure', None), e if isinstance(e, RuntimeError) else None
+    while found is None and o is not None and o is not outer:
+        if isinstance(o, OSError) or not isinstance(o, Exception): found = o
+        o = o.__cause__ or o.__context__
+    found = found or e
+    if getattr(found, 'errno', None) not in (errno.ENOSPC, errno.EDQUOT): return found
+    return OSError(found.errno, f'The disk is full ({os.strerror(found.errno)})', str(path))
+
+# %% ../nbs/00_core.ipynb #9ce66ed1
+_here = hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
+_temp_name = re.compile(r'\..{1,50}\.([0-9a-f]{8})-[0-9a-f]{16}\.tmp', re.S)
+
+
+def _lock(fd, wait=False):
+    "Hold an open file until it is closed; whether that worked"
+    try:
+        from fcntl import LOCK_EX, LOCK_NB, flock
+        flock(fd, LOCK_EX if wait else LOCK_EX | LOCK_NB)
+    except (ImportError, OSError): return False
+    return True
+
+
+def _remove_stale(folder):
+    "Remove the temporary files in `folder` that no living process writes"
+    with os.scandir(folder) as entries:
+        found = [(o.path, known[1]) for o in entries if (known := _temp_name.fullmatch(o.name))]
+    for path, machine in found:
+        with suppress(OSError), open(path, 'rb') as file:
+            old = machine == _here or time.time() - os.fstat(file.fileno()).st_mtime > 86_400
+            if old and _lock(file.fileno()): os.unlink(path)
+
+
+def _new_temp(target):
+    "A new file beside `target` that this process holds"
+    while True:
+        name = f'.{target.name[:50]}.{_here}-{secrets.token_hex(8)}.tmp'
+        file = _Watched(target.with_name(name), 'xb')
+        if not _lock(file.fileno(), True) or os.fstat(file.fileno()).st_nlink: return file
+        file.close()  # another process took it for a stale one
+
+# %% ../nbs/00_core.ipynb #7e0132b0
 @contextmanager
 def atomic_write(
     path: str | Path,  # File to write or replace; a link is followed and stays a link
@@ -194,23 +255,44 @@ def atomic_write(
 ) -> Iterator:  # Yields an open file, which takes the place of `path` when the block ends well
     """Write a file whole or not at all.
 
-    Raises: OSError if `path` cannot be replaced, ValueError if `mode` is not `wb` or `w`.
+    Raises: OSError if `path` cannot be replaced or the disk is full, whatever the block makes of
+    it, ValueError if `mode` is not `wb` or `w`.
     """
     check_word('mode', mode, ('wb', 'w'))
     target, permissions = _writable_target(path)
-    temp = target.with_name(f'.{target.name[:50]}.{secrets.token_hex(8)}.tmp')
-    text = {} if mode == 'wb' else dict(encoding=encoding, newline=newline)
+    outer, raw = sys.exc_info()[1], None
     try:
-        with open(temp, mode.replace('w', 'x'), **text) as file:
-            if permissions is not None: os.chmod(temp, permissions)
+        _remove_stale(target.parent)
+        raw = _new_temp(target)
+        file = io.BufferedWriter(raw)
+        if mode == 'w': file = io.TextIOWrapper(file, encoding=encoding, newline=newline)
+        with file:
+            if permissions is not None: os.chmod(raw.name, permissions)
             yield file
+            if raw.failure is not None: raise raw.failure
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(temp, target)
+            os.fsync(raw.fileno())
+            if os.name == 'posix': os.replace(raw.name, target)  # while the lock is held
+        if os.name != 'posix': os.replace(raw.name, target)  # where no open file can be renamed
         _sync_folder(target.parent)
-    except BaseException:
-        temp.unlink(missing_ok=True)
-        raise
+    except BaseException as e:
+        if raw is not None: Path(raw.name).unlink(missing_ok=True)
+        if (real := _what_happened(e, raw, outer, path)) is e: raise
+        raise real from None
+
+# %% ../nbs/00_core.ipynb #52416285
+def check_writable(path: str | Path,  # A file that is to be written later
+                   ):
+    """See whether a file can be written, without writing one or making a folder
+
+    Raises: OSError that names what is in the way.
+    """
+    place = Path(os.path.realpath(path))
+    if place.exists() and _writable_target(place): place = place.parent
+    while not place.exists(): place = place.parent
+    if not place.is_dir(): raise NotADirectoryError(errno.ENOTDIR, 'Not a folder', str(place))
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, 'Nothing can be written into this folder', str(place))
 
 # %% ../nbs/00_core.ipynb #f7950e3e
 def required_arguments(

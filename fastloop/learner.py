@@ -28,7 +28,14 @@ from .optimizer import AdamW
 from .predictions import GatherPreds, as_answer, ask, batch_of_one
 from .runner import Runner, TrainEvalCallback, check_hiding
 from .summary import PrintedText, model_summary
-from .torch_core import check_weights, load_tensors, model_device, to_device
+from fastloop.torch_core import (
+    check_optimizer_state,
+    check_weights,
+    load_tensors,
+    model_device,
+    own_names,
+    to_device,
+)
 from fastloop.trained import (
     check_settings,
     follow_model,
@@ -96,10 +103,15 @@ def read_weights(file: Path,  # Written by `write_weights`, or any file of weigh
     Raises: FileNotFoundError or ValueError, before anything is changed.
     """
     state = load_tensors(file, model_device(model))
+    if not isinstance(state, dict):
+        raise ValueError(f'{file.name} holds a {type(state).__name__}, and not weights by name')
     weights = state['model'] if isinstance(state.get('model'), dict) else state
+    opt = None if weights is state else state.get('opt')
+    weights = own_names(weights, model)
     check_weights(model, weights, strict)
+    if opt is not None: check_optimizer_state(opt)
     model.load_state_dict(weights, strict=strict)
-    return None if weights is state else state.get('opt')
+    return opt
 
 # %% ../nbs/29_learner.ipynb #bff829b6
 def default_loss(data: object,  # A `DataBunch`
@@ -175,6 +187,7 @@ class Learner(SeesRun):
                  silent: bool = None,  # Print neither bar nor table
                  runner: type = Runner,  # The loop, a subclass of `Runner`
                  layer_groups: list = None,  # The layer groups, instead of a splitter
+                 cb_funcs: object = None,  # The course's word for functions that make callbacks
                  ):
         check_learning(data, model, loss_func, runner)
         check_settings(opt_func, wd)
@@ -189,7 +202,8 @@ class Learner(SeesRun):
         self.lr_range(lr)
         self.cbs = []
         self.add_cbs([TrainEvalCallback(), Recorder(), *([] if silent else [ProgressCallback()])])
-        self.add_cbs([make(self) for make in listify(callback_fns)] + listify(cbs))
+        self.add_cbs([make(self) for make in listify(callback_fns)] + listify(cbs)
+                     + [make() for make in listify(cb_funcs)])
 
     def fit(self, epochs: int,  # Number of epochs, 0 or more
             lr: object = None,  # A number, a list with one for each layer group, or a slice

@@ -14,7 +14,9 @@ from torch import nn
 
 from .core import check_property
 from .fused import FusedStep, dynamo_left_alone
+from .torch_core import averages, check_optimizer_state
 from fastloop.param_groups import (
+    Hypers,
     copy_values,
     find_places,
     read_values,
@@ -92,13 +94,21 @@ def _refuse(opt, name):
                      f"{', '.join(k for k in keys if k != 'params')}")
 
 def _check_state(opt, state):
-    "Refuse the state of another kind of optimizer"
+    "Refuse the state of another kind of optimizer, or of other parameters"
+    check_optimizer_state(state)
     places = find_places(opt.param_groups[0]).items()
     needed = {key for name, (key, _) in places if name != 'wd'}
     for group in state['param_groups']:
         if missing := sorted(needed - set(group)): raise ValueError(
             f"state_dict: it has no {', '.join(missing)}, so it is not from "
             f"{type(opt).__name__}; it has {', '.join(group)}")
+    numbers, params = [[o for group in groups for o in group['params']]
+                       for groups in (state['param_groups'], opt.param_groups)]
+    for i, p in zip(numbers, params):
+        for name, value in state['state'].get(i, {}).items():
+            if name in averages and value is not None and value.shape != p.shape: raise ValueError(
+                f'state_dict: {name} of parameter {i} is of shape {tuple(value.shape)}, the '
+                f'parameter of {tuple(p.shape)}')
 
 def _fresh_state(opt):
     "The state that an optimizer with the same groups has before its first step"
@@ -123,6 +133,8 @@ class OptimWrapper(torch.optim.Optimizer):
     wd = _hyper('wd', 'Weight decay')
     true_wd = property(lambda self: self._true_wd, doc='Is the decay kept apart from the gradient?')
     bn_wd = property(lambda self: self._bn_wd, doc='Do biases and normalizations decay as well?')
+    hypers = property(lambda self: [Hypers(self, i) for i in range(len(self.read_val('lr')))],
+                      doc='One mapping for each layer group: lr, mom, sqr_mom, wd, eps')
 
     def __init__(self, opt: torch.optim.Optimizer,  # Its groups and values stay
                  wd: float | list | None = None,  # Weight decay, for all or per group; or as it is

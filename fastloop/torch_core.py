@@ -8,14 +8,19 @@ __all__ = ['batch_norm_types', 'default_device', 'to_device', 'to_detach', 'to_h
            'requires_grad', 'trainable_params', 'ParameterModule', 'children', 'flatten_model']
 
 # %% ../nbs/01_torch_core.ipynb #3c1f49a6
+import inspect
 import operator
 import os
 import pickle
 import random
+import re
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, ValuesView
 from contextlib import contextmanager
 from copy import copy
+from functools import lru_cache
 from pathlib import Path
+from types import FunctionType
 
 import numpy as np
 import torch
@@ -332,24 +337,52 @@ def flatten_model(
 batch_norm_types = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 # %% ../nbs/01_torch_core.ipynb #73db1cc3
+@lru_cache(maxsize=64)  # asked for every batch of several inputs
+def takes_one(forward: object,  # The `forward` of a class of modules, or `None`
+              ) -> bool:  # Then a pair is its one input
+    "Does a model take one input, and nothing else, by position?"
+    if not isinstance(forward, FunctionType): return False
+    kinds = [o.kind for o in inspect.signature(forward).parameters.values()][1:]
+    return kinds in ([inspect.Parameter.POSITIONAL_ONLY], [inspect.Parameter.POSITIONAL_OR_KEYWORD])
+
 def call_model(model: object,  # A module or function
                xb: object,  # A tensor, or a tuple, list or mapping of inputs
                ) -> object:  # What the model answers
     "Call `model` on a batch, spreading several inputs over its arguments"
     if isinstance(xb, (torch.Tensor, PackedSequence)): return model(xb)
-    if isinstance(xb, (tuple, list)): return model(*xb)
+    if isinstance(xb, (tuple, list)):
+        whole = len(xb) > 1 and takes_one(getattr(type(model), 'forward', None))
+        return model(xb) if whole else model(*xb)
     return model(**xb) if isinstance(xb, Mapping) else model(xb)
+
+def _put_back_modes(modes, grad):
+    "Gradients as they were, then each module in its mode"
+    torch.set_grad_enabled(grad)
+    for module, mode in modes: module.training = mode
+
+def ask_model(model: nn.Module,  # Any model
+              xb: object,  # A batch of inputs, on the model's device
+              ) -> object:  # What the model answers
+    "The answer in evaluation mode, without gradients; an interrupt leaves neither behind"
+    modes, grad = [(o, o.training) for o in model.modules()], torch.is_grad_enabled()
+    try:
+        model.eval()
+        with torch.no_grad(): return call_model(model, xb)
+    finally:
+        try: _put_back_modes(modes, grad)
+        finally: _put_back_modes(modes, grad)  # an interrupt may have come in between
 
 @contextmanager
 def evaluating(model: nn.Module,  # Any model
                ):
     "Evaluation mode without gradients inside a `with` block; each module gets its mode back"
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    modes, grad = [(o, o.training) for o in model.modules()], torch.is_grad_enabled()
     try:
+        model.eval()
         with torch.no_grad(): yield model
     finally:
-        for module, mode in modes: module.training = mode
+        try: _put_back_modes(modes, grad)
+        finally: _put_back_modes(modes, grad)
 
 def count_batches(dl: object,  # A loader
                   ) -> int | None:  # Number of batches, `None` if the loader does not know
@@ -377,12 +410,43 @@ def load_tensors(path: Path,  # A file written by `torch.save`
         there = sorted(o.stem for o in path.parent.glob('*'+path.suffix))
         raise FileNotFoundError(f'there is no {path.name} in {path.parent}; there is: '
                                 f'{", ".join(there) or "nothing"}')
-    try: return torch.load(path, map_location=device, weights_only=True)
-    except pickle.UnpicklingError as e:
-        raise ValueError(f'{path.name} is refused: it holds more than tensors and plain data, and '
-                         f'loading it could run code ({str(e).splitlines()[0]})') from e
+    try:
+        _check_sums(path)
+        return torch.load(path, map_location=device, weights_only=True)
+    except PermissionError: raise
     except Exception as e:  # torn bytes end in errors of many kinds
-        raise ValueError(f'{path.name} is damaged, or no file of weights: {e}') from e
+        if isinstance(e, pickle.UnpicklingError) and _names_code.search(str(e)):
+            name = next(filter(None, _names_code.search(str(e)).groups()), 'a function')
+            raise ValueError(f'{path.name} is refused: it holds {name}, which is more than tensors '
+                             'and plain data, and loading it could run code') from None
+        text = '' if isinstance(e, pickle.UnpicklingError) else f': {str(e):.200}'
+        raise ValueError(f'{path.name} is damaged, or no file of weights{text}') from e
+
+_names_code = re.compile(r'GLOBAL ([\w.]+)|(?:class|function|callable) ([\w.]+\.[\w.]+)|reduce')
+
+def _check_sums(path):
+    "Refuse an archive whose bytes are not those that were written"
+    if not zipfile.is_zipfile(path): return
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+        if not any(o.CRC for o in parts): return  # it was written without
+        if len({o.filename for o in parts}) < len(parts): raise ValueError('a part is there twice')
+        for part in parts:
+            with archive.open(part) as stream:
+                while stream.read(2**20): pass  # compares the checksum at the end
+
+def own_names(weights: dict,  # Tensors by name, perhaps of a compiled or a parallel model
+              model: nn.Module,  # The model to load into, perhaps a compiled or a parallel one
+              ) -> dict:  # The same tensors under the names that `model` has for them
+    "Let the prefixes `_orig_mod.` and `module.`, of wrappers around a model, make no difference"
+    mine = model.state_dict()
+    bare = {_wrappers.sub(r'\1', k): k for k in mine}
+    found = {k: bare.get(_wrappers.sub(r'\1', str(k)), k) for k in weights}
+    if len(set(found.values())) < len(found) or len(bare) < len(mine): return weights
+    if sum(o in mine for o in found.values()) <= sum(k in mine for k in weights): return weights
+    return {found[k]: v for k, v in weights.items()}
+
+_wrappers = re.compile(r'(^|\.)(?:(?:_orig_mod|module)\.)+')
 
 def check_weights(model: nn.Module,  # The model to load into
                   weights: dict,  # Tensors by name
@@ -390,13 +454,40 @@ def check_weights(model: nn.Module,  # The model to load into
                   ):
     """See whether `weights` fit `model`, before anything is changed
 
-    Raises: ValueError that lists what is missing, left over, or of another shape.
+    Raises: ValueError that lists what is missing, left over, no tensor, or of another shape.
     """
     mine = model.state_dict()
-    wrong = [f'{k}: {tuple(weights[k].shape)} in the file, {tuple(v.shape)} in the model'
-             for k, v in mine.items() if k in weights and weights[k].shape != v.shape]
-    if strict:
+    tensors = [k for k, v in mine.items() if isinstance(v, torch.Tensor) and k in weights]
+    bad = [k for k in tensors if not isinstance(weights[k], torch.Tensor)]
+    if bad: raise ValueError(f'the file holds {weights[bad[0]]!r:.40} in place of the tensor '
+                             f'{bad[0]}')
+    wrong = [f'{k}: {tuple(weights[k].shape)} in the file, {tuple(mine[k].shape)} in the model'
+             for k in tensors if weights[k].shape != mine[k].shape]
+    if strict or not any(k in weights for k in mine):
         wrong += [f'missing in the file: {k}' for k in mine if k not in weights]
         wrong += [f'not in the model: {k}' for k in weights if k not in mine]
     if wrong: raise ValueError('the file is of another architecture: ' + '; '.join(wrong[:8]) +
                                (f'; and {len(wrong)-8} more' if len(wrong) > 8 else ''))
+
+# %% ../nbs/01_torch_core.ipynb #56ad830b
+averages = 'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'square_avg', 'grad_avg', 'momentum_buffer'
+
+def check_optimizer_state(state: object,  # Perhaps what `state_dict` of an optimizer gave
+                          ):
+    """Refuse what is no state of an optimizer
+
+    Raises: ValueError that says what is wrong.
+    """
+    groups, values = [state.get(o) if isinstance(state, Mapping) else None
+                      for o in ('param_groups', 'state')]
+    good = isinstance(values, Mapping) and isinstance(groups, (list, tuple)) and len(groups) > 0
+    good = good and all(isinstance(o, Mapping) for o in (*groups, *values.values()))
+    if not good or not all(isinstance(o.get('params'), (list, tuple)) for o in groups):
+        raise ValueError('state_dict: this is no state of an optimizer, which has `state` and '
+                         f'`param_groups`, each of them with `params`, but {state!r:.60}')
+    for name, value in ((k, v) for o in values.values() for k, v in o.items() if k in averages):
+        if not (value is None or isinstance(value, torch.Tensor)):
+            raise ValueError(f'state_dict: {name} is {value!r:.40}, and should be a tensor')
+    for value in (o.get('lr', 0.) for o in groups):
+        if not isinstance(value, (float, int, torch.Tensor)):
+            raise ValueError(f'state_dict: lr is {value!r:.40}, and should be a number')

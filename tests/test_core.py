@@ -1,4 +1,6 @@
 "What the room `core` promises about lists, names, messages and files"
+import errno
+import io
 import os
 import signal
 import stat
@@ -10,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastloop import core
 from fastloop.core import (
     add_note,
     atomic_write,
@@ -403,3 +407,116 @@ def test_ctrl_c_for_real(tmp_path):
             time.sleep(1)
     finally: signal.signal(signal.SIGINT, before)
     assert path.read_bytes() == b'old' and not leftovers(tmp_path)
+
+
+# ---- what really happened ------------------------------------------------------------------------
+def full_after(monkeypatch, size, error):
+    "Let a write fail when a file has got `size` bytes"
+    class Disk(io.FileIO):
+        def write(self, data):
+            if self.tell() + len(data) > size: raise error
+            return super().write(data)
+
+    class Failing(core._Watched, Disk): "What `core` opens, on such a disk"
+    monkeypatch.setattr(core, '_Watched', Failing)
+
+
+@pytest.mark.parametrize('size', [0, 10, 5_000, 200_000])
+@pytest.mark.parametrize('error, kind, words', [
+    (OSError(errno.ENOSPC, 'No space left on device'), OSError, 'disk is full.*best.pth'),
+    (OSError(errno.EDQUOT, 'Quota exceeded'), OSError, 'disk is full'),
+    (OSError(errno.EIO, 'Input/output error'), OSError, 'Input/output'),
+    (KeyboardInterrupt(), KeyboardInterrupt, None)])
+def test_what_stops_torch_is_what_is_raised(tmp_path, monkeypatch, size, error, kind, words):
+    (tmp_path/'best.pth').write_bytes(b'old')
+    full_after(monkeypatch, size, error)
+    with pytest.raises(kind, match=words) as e:
+        with atomic_write(tmp_path/'best.pth') as file:
+            torch.save([torch.zeros(100_000) for _ in range(3)], file)
+    assert getattr(e.value, 'errno', None) == getattr(error, 'errno', None)
+    assert (tmp_path/'best.pth').read_bytes() == b'old' and not leftovers(tmp_path)
+
+
+def test_a_real_disk_that_is_full(tmp_path):
+    if not os.path.exists('/dev/full'): pytest.skip('no device that is always full')
+    raw = core._Watched('/dev/full', 'wb')
+    with pytest.raises((RuntimeError, OSError)) as e, io.BufferedWriter(raw) as file:
+        torch.save(torch.zeros(100_000), file)
+    assert 'disk is full' in str(core._what_happened(e.value, raw, None, 'x'))
+
+
+@pytest.mark.parametrize('kind', [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_that_became_another_error_is_raised(tmp_path, kind):
+    with pytest.raises(kind), atomic_write(tmp_path/'a') as file:
+        try: raise kind
+        finally: raise RuntimeError('unexpected position')
+    with pytest.raises(kind), atomic_write(tmp_path/'a') as file:  # noqa: F841
+        try: raise kind
+        except BaseException as e: raise RuntimeError('unexpected position') from e
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupt_that_was_swallowed_is_raised(tmp_path, monkeypatch):
+    full_after(monkeypatch, 0, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path/'a') as file:
+        try: file.raw.write(b'abc')
+        except BaseException: pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_errors_of_the_block_itself_pass_and_so_do_older_ones(tmp_path):
+    with pytest.raises(ValueError, match='mine'):
+        try: raise OSError('before')
+        except OSError:
+            with atomic_write(tmp_path/'a'): raise ValueError('mine')
+    with pytest.raises(RuntimeError, match='mine'):
+        try: raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            with atomic_write(tmp_path/'a'): raise RuntimeError('mine')
+    assert not list(tmp_path.iterdir())
+
+
+# ---- files of processes that are gone ------------------------------------------------------------
+WAITING = """
+import sys, time
+from fastloop.core import atomic_write
+with atomic_write(sys.argv[1]) as file:
+    file.write(b'x'*100_000)
+    file.flush()
+    print('there', flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='needs locks')
+def test_files_of_killed_processes_are_removed_and_those_of_others_stay(tmp_path):
+    ps = [subprocess.Popen([sys.executable, '-c', WAITING, str(tmp_path/'best.pth')],
+                           stdout=subprocess.PIPE) for _ in range(2)]
+    try:
+        for p in ps: assert p.stdout.readline()
+        assert len(leftovers(tmp_path)) == 2
+        (tmp_path/'.mine.tmp').write_text('somebody else named it so')
+        ps[0].kill()
+        ps[0].wait()
+        with atomic_write(tmp_path/'other.csv', 'w') as file: file.write('a')
+        assert len(leftovers(tmp_path)) == 2 and (tmp_path/'.mine.tmp').exists()
+        with atomic_write(tmp_path/'a'):
+            with atomic_write(tmp_path/'b'): assert len(leftovers(tmp_path)) == 4
+    finally:
+        for p in ps:
+            p.kill()
+            p.wait()
+            p.stdout.close()
+    with atomic_write(tmp_path/'a'): pass
+    assert leftovers(tmp_path) == ['.mine.tmp']
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='needs locks')
+def test_files_of_other_machines_are_left_alone_for_a_day(tmp_path):
+    foreign = tmp_path/f'.a.pth.00000000-{"0"*16}.tmp'
+    foreign.write_bytes(b'')
+    with atomic_write(tmp_path/'a'): pass
+    assert foreign.exists()
+    os.utime(foreign, (1, 1))
+    with atomic_write(tmp_path/'a'): pass
+    assert not foreign.exists()

@@ -147,7 +147,8 @@ def test_a_callback_may_unfreeze_in_the_middle_of_a_fit(way):
 # ---- what nobody can train with ------------------------------------------------------------------
 @pytest.mark.parametrize('kwargs, error, text', [
     (dict(opt_func='adam'), TypeError, 'opt_func'), (dict(loss_func='mse'), TypeError, 'loss_func'),
-    (dict(loss_func=nn.MSELoss), TypeError, 'loss_func'), (dict(wd=float('nan')), ValueError, 'wd=nan'),
+    (dict(loss_func=nn.MSELoss), TypeError, 'loss_func'),
+    (dict(wd=float('nan')), ValueError, 'wd=nan'),
     (dict(wd=-1), ValueError, 'wd=-1'), (dict(wd='1e-2'), TypeError, 'wd='),
     (dict(lr=float('inf')), ValueError, 'lr=inf'), (dict(lr='1e-3'), TypeError, "lr='1e-3'")])
 def test_settings_that_cannot_work_are_refused_where_they_are_given(kwargs, error, text):

@@ -12,7 +12,7 @@ from html import escape
 from time import perf_counter
 
 # %% ../../nbs/22_callback.progress.ipynb #325b1e36
-from ..bar import PhaseBar, is_terminal
+from ..bar import PhaseBar, is_terminal, output_may_break, print_line
 from .core import Callback
 from .recorder import find_recorder
 from ..core import check_word, format_time
@@ -107,10 +107,10 @@ def _print_line(line, mode):
     "Print `line` so that bars, also those of others, stay below it"
     encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
     line = line.encode(encoding, 'replace').decode(encoding)
-    if mode == 'terminal':
-        from tqdm import tqdm
-        tqdm.write(line)
-    else: print(line, flush=_shell() is None)  # a kernel sends what it has by itself
+    if mode != 'terminal':
+        return print_line(line, flush=_shell() is None)  # a kernel sends what it has by itself
+    from tqdm import tqdm
+    with output_may_break(): tqdm.write(line)
 
 # %% ../../nbs/22_callback.progress.ipynb #c2feac03
 class ProgressCallback(Callback):
