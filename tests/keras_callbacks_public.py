@@ -14,7 +14,8 @@ def make(K):
     "The classes, on top of `K.callbacks.Callback`"
     Base, backend = K.callbacks.Callback, K.backend
     if not hasattr(backend, 'get_value'):  # today's Keras: variables do it themselves
-        backend = SimpleNamespace(get_value=lambda v: v.numpy(), set_value=lambda v, to: v.assign(to))
+        backend = SimpleNamespace(get_value=lambda v: v.numpy(),
+                                  set_value=lambda v, to: v.assign(to))
     def rate(model): return float(backend.get_value(model.optimizer.learning_rate))
 
     class CyclicLR(Base):

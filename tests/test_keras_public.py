@@ -1,4 +1,4 @@
-"Callbacks of the kind that people publish for Keras, and what they touch, on models of `fastloop.keras`"
+"Callbacks of the kind that people publish for Keras, and what they touch, on our Keras models"
 import copy
 import itertools
 import json
@@ -145,7 +145,8 @@ class GradualUnfreezing(kc.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if epoch != 2: return
         self.model.get_layer(index=0).trainable = True
-        if self.compile_again: self.model.compile(self.model.optimizer, self.model.loss, ['accuracy'])
+        if self.compile_again:
+            self.model.compile(self.model.optimizer, self.model.loss, ['accuracy'])
 
 
 @pytest.mark.parametrize('again', [False, True])
@@ -258,7 +259,8 @@ def test_numbers_of_a_learner():
 
 
 @pytest.mark.parametrize('call, word', [
-    (lambda: optimizers.SGD(clipnorm=1.), 'GradientClipping'), (lambda: optimizers.SGD(.1, -1.), 'momentum'),
+    (lambda: optimizers.SGD(clipnorm=1.), 'GradientClipping'),
+    (lambda: optimizers.SGD(.1, -1.), 'momentum'),
     (lambda: optimizers.Adam(lambda: .1), 'LearningRateScheduler'),
     (lambda: optimizers.Adam(decay=.1), 'decay'), (lambda: optimizers.Adam(beta1=.1), 'beta_1')])
 def test_bad_optimizers(call, word):
@@ -287,7 +289,8 @@ def test_several_inputs(kind):
     history = model.fit(inputs, y, epochs=3, verbose=0, validation_split=.25).history
     assert history['loss'][-1] < history['loss'][0] and len(history['val_loss']) == 3
     assert model.predict(inputs).shape == (40, 1)
-    assert model.evaluate(inputs, y) == pytest.approx(((model.predict(inputs)-y)**2).mean(), rel=1e-4)
+    mean = ((model.predict(inputs)-y)**2).mean()
+    assert model.evaluate(inputs, y) == pytest.approx(mean, rel=1e-4)
     with pytest.raises(ValueError, match='different lengths'): model.fit(inputs, y[:3])
 
 
@@ -430,11 +433,15 @@ def test_weights_come_back_and_code_is_refused(tmp_path, capsys, save):
     other.load_weights(tmp_path/'a.keras')
     assert all((a == b).all() for a, b in zip(model.get_weights(), other.get_weights()))
     assert {int(o['step']) for o in other.opt.state.values()} == {24}
+    assert other.optimizer.iterations == 24
     torch.save({'model': model.module.state_dict(), 'evil': Evil()}, tmp_path/'b.keras')
     before = other.get_weights()
     with pytest.raises(OSError, match='could run code'): other.load_weights(tmp_path/'b.keras')
     assert all((a == b).all() for a, b in zip(before, other.get_weights()))
     assert 'code has run' not in capsys.readouterr().out
+    torch.save({'model': new().module.state_dict(), 'opt': [1, 2]}, tmp_path/'c.keras')
+    with pytest.raises(OSError, match='c.keras'): other.load_weights(tmp_path/'c.keras')
+    assert all((a == b).all() for a, b in zip(before, other.get_weights()))
 
 
 @pytest.mark.parametrize('kind', [RemoteMonitor, kc.RemoteMonitor])

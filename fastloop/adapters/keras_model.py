@@ -25,6 +25,7 @@ from ..metrics import better_direction
 from ..optimizer import OptimWrapper, as_wrapper
 from fastloop.torch_core import (
     call_model,
+    check_optimizer_state,
     check_weights,
     count_batches,
     evaluating,
@@ -32,6 +33,7 @@ from fastloop.torch_core import (
     load_tensors,
     map_tensors,
     model_device,
+    own_names,
     to_device,
     to_np,
 )
@@ -426,12 +428,16 @@ class UnreadableWeights(ValueError, OSError):
     "A file of weights is damaged, or holds more than weights"
 
 def _read_state(path, module):
-    "What a file holds, or an error of one kind whatever is wrong with it"
-    try: state = load_tensors(path, model_device(module))
+    "Weights, the state of an optimizer and its steps, or an error of one kind for what is damaged"
+    try:
+        state = load_tensors(path, model_device(module))
+        if not isinstance(state, dict): raise ValueError(f'it holds a {type(state).__name__}')
+        weights = state['model'] if isinstance(state.get('model'), dict) else state
+        opt, steps = (None if weights is state else state.get(o) for o in ('opt', 'iterations'))
+        if opt is not None: check_optimizer_state(opt)
     except FileNotFoundError: raise
     except Exception as e: raise UnreadableWeights(f'{path.name}: {e}') from e
-    if isinstance(state, dict): return state
-    raise UnreadableWeights(f'{path.name} holds no weights, but a {type(state).__name__}')
+    return own_names(weights, module), opt, steps
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #b7c8b6f8
 def check_batch_size(batch_size: int,  # What was asked for
@@ -608,7 +614,8 @@ class ModelView:
         if not overwrite and Path(filepath).exists():
             raise FileExistsError(f'{filepath} exists, and overwrite=False')
         state = {'model': self.module.state_dict()}
-        if self.opt is not None: state['opt'] = self.opt.state_dict()
+        if self.opt is not None:
+            state |= {'opt': self.opt.state_dict(), 'iterations': self.optimizer.count()}
         with atomic_write(filepath) as file: torch.save(state, file)
 
     def save(self, filepath: str | Path,  # Any suffix
@@ -626,16 +633,16 @@ class ModelView:
         Raises: FileNotFoundError; UnreadableWeights; ValueError if they are of another model.
         """
         if skip_mismatch: raise ValueError('skip_mismatch=True: the weights have to fit')
-        state = _read_state(Path(filepath), self.module)
-        weights = state['model'] if isinstance(state.get('model'), dict) else state
+        weights, opt, steps = _read_state(Path(filepath), self.module)
         waits = any(map(torch.nn.parameter.is_lazy, self.module.parameters()))
         if not waits: check_weights(self.module, weights)
         try: self.module.load_state_dict(weights)
         except RuntimeError as e: raise ValueError(str(e)) from e
-        if self.opt is None or 'opt' not in state: return
-        try: self.opt.load_state_dict(state['opt'])
+        if self.opt is None or opt is None: return
+        try: self.opt.load_state_dict(opt)
         except (ValueError, KeyError) as e:
-            warnings.warn(f'the optimizer starts anew: {e}', stacklevel=2)
+            return warnings.warn(f'the optimizer starts anew: {e}', stacklevel=2)
+        if isinstance(steps, int): self.optimizer.iterations = steps
 
     def renew(self):
         "See which layers are to be trained from now on"

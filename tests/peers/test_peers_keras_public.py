@@ -76,7 +76,8 @@ cases = {
     'EMA': lambda p, tmp: p.EMA(), 'Webhook': lambda p, tmp: p.Webhook(lambda message: None),
     'TimeLimit': lambda p, tmp: p.TimeLimit(itertools.count().__next__),
     'WeightDecayByHand': lambda p, tmp: p.WeightDecayByHand(),
-    'LayerStats': lambda p, tmp: p.LayerStats(), 'StopAtAccuracy': lambda p, tmp: p.StopAtAccuracy(),
+    'LayerStats': lambda p, tmp: p.LayerStats(),
+    'StopAtAccuracy': lambda p, tmp: p.StopAtAccuracy(),
     'OneCycle': lambda p, tmp: p.OneCycle()}
 
 
@@ -121,8 +122,8 @@ def test_y_in_a_row_as_in_keras():
     assert found[0][-1] < .01
 
 
-@pytest.mark.parametrize('name', ['SGD', 'RMSprop', 'Adam', 'AdamW', 'Adagrad', 'Adadelta', 'Adamax',
-                                  'Nadam'])
+@pytest.mark.parametrize('name', [
+    'SGD', 'RMSprop', 'Adam', 'AdamW', 'Adagrad', 'Adadelta', 'Adamax', 'Nadam'])
 def test_the_numbers_of_optimizers_are_those_of_keras(name):
     mine, theirs = getattr(ours.optimizers, name)(), getattr(keras.optimizers, name)()
     config = theirs.get_config()
