@@ -437,7 +437,7 @@ def _read_state(path, module):
         if opt is not None: check_optimizer_state(opt)
     except FileNotFoundError: raise
     except Exception as e: raise UnreadableWeights(f'{path.name}: {e}') from e
-    return own_names(weights, module), opt, steps
+    return weights, opt, steps
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #b7c8b6f8
 def check_batch_size(batch_size: int,  # What was asked for
@@ -635,7 +635,9 @@ class ModelView:
         if skip_mismatch: raise ValueError('skip_mismatch=True: the weights have to fit')
         weights, opt, steps = _read_state(Path(filepath), self.module)
         waits = any(map(torch.nn.parameter.is_lazy, self.module.parameters()))
-        if not waits: check_weights(self.module, weights)
+        if not waits:
+            weights = own_names(weights, self.module)
+            check_weights(self.module, weights)
         try: self.module.load_state_dict(weights)
         except RuntimeError as e: raise ValueError(str(e)) from e
         if self.opt is None or opt is None: return

@@ -7,6 +7,7 @@ __all__ = ['activations', 'Layer', 'find_activation', 'Activation', 'Dense']
 
 # %% ../../nbs/85_keras.layers.ipynb #92b3cfdd
 import math
+from functools import partial
 
 # %% ../../nbs/85_keras.layers.ipynb #96b9fa41
 import torch
@@ -105,15 +106,17 @@ class Layer(nn.Module):
     def trainable(self, value): self.requires_grad_(bool(value))
 
 # %% ../../nbs/85_keras.layers.ipynb #53af59af
+def _linear(x): return x
 def _hard_sigmoid(x): return F.relu6(x+3)/6
+def _hard_silu(x): return x*_hard_sigmoid(x)
 
-activations = {
-    'linear': lambda x: x, 'relu': F.relu, 'relu6': F.relu6, 'sigmoid': torch.sigmoid,
-    'tanh': torch.tanh, 'softmax': lambda x: x.softmax(-1), 'softplus': F.softplus,
-    'log_softmax': lambda x: x.log_softmax(-1), 'softsign': F.softsign, 'elu': F.elu,
+activations = {  # functions with a name, so that a layer can be pickled
+    'linear': _linear, 'relu': F.relu, 'relu6': F.relu6, 'sigmoid': torch.sigmoid,
+    'tanh': torch.tanh, 'softmax': partial(F.softmax, dim=-1), 'softplus': F.softplus,
+    'log_softmax': partial(F.log_softmax, dim=-1), 'softsign': F.softsign, 'elu': F.elu,
     'selu': F.selu, 'gelu': F.gelu, 'silu': F.silu, 'swish': F.silu, 'mish': F.mish,
-    'leaky_relu': lambda x: F.leaky_relu(x, .2), 'exponential': torch.exp,
-    'hard_sigmoid': _hard_sigmoid, 'hard_silu': lambda x: x*_hard_sigmoid(x)}
+    'leaky_relu': partial(F.leaky_relu, negative_slope=.2), 'exponential': torch.exp,
+    'hard_sigmoid': _hard_sigmoid, 'hard_silu': _hard_silu}
 
 def find_activation(activation: object,  # A word of Keras, a function, or `None`
                     ) -> object:  # A function of a tensor
