@@ -761,11 +761,11 @@ def test_lines_of_trackers_go_above_the_bar(capsys):
 
 def test_nan_ends_training_and_the_epoch_is_completed(capsys):
     rec = Records()
-    learn = make(cbs=[kc.TerminateOnNaN(), rec])
+    learn = make(cbs=[stop := kc.TerminateOnNaN(), rec])
     learn.fit(3, 1e38)
     assert learn.n_iter < 5 and len(learn.recorder.values) == 1
     assert rec.names()[-2:] == ['on_epoch_end', 'on_train_end']
-    line = f'Batch {learn.n_iter-1}: the loss is {learn.loss}, training is ended\n'
+    line = f'Batch {stop.stopped_at[1]}: the loss is {stop.bad_loss}, training is ended\n'
     assert capsys.readouterr().out == line
     with pytest.raises(RuntimeError, match='nan'):
         make().fit(3, 1e38, cbs=kc.TerminateOnNaN(raise_error=True))

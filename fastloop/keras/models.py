@@ -33,6 +33,7 @@ from fastloop.adapters.keras_model import (
     join_new,
     unknown_to,
 )
+from ..bar import print_line
 from ..callback.core import as_callback
 from ..callback.recorder import Recorder
 from ..clean_up import put_back
@@ -504,7 +505,7 @@ class Model(ModelView):
             f'not trained, since the optimizer that was given does not hold them: {", ".join(new)}',
             stacklevel=2)
         if new and self.params.get('verbose') and isinstance(self.make_opt, Optimizer):
-            print(f'Trained from now on, too: {", ".join(new)}')
+            print_line(f'Trained from now on, too: {", ".join(new)}')
         self.run.learn.opt, self.run.learn.loss_func = self.opt, self.loss_func
 
     def _check_ready(self, what):
@@ -579,7 +580,7 @@ class Model(ModelView):
         bridge_of(run).testing = True
         run.evaluate(loader, self._learner(loader))
         found = dict(zip(['loss', *recorder.metrics_names], recorder.valid_row))
-        if verbose: print(' - '.join(f'{k}: {v:.4f}' for k, v in found.items()))
+        if verbose: print_line(' - '.join(f'{k}: {v:.4f}' for k, v in found.items()))
         if return_dict: return found
         return list(found.values()) if len(found) > 1 else found['loss']
 
