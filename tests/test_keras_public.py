@@ -516,3 +516,73 @@ def test_what_the_backend_computes():
     assert K.get_value(a).tolist() == a.tolist() and K.epsilon() == 1e-7
     K.set_value(weights := new().weights[0], np.ones((4, 16)))
     assert (weights.numpy() == 1).all()
+
+
+def test_two_metrics_of_one_name():
+    class Seen(kc.Callback):
+        def on_train_batch_end(self, batch, logs=None): self.names = list(logs)
+    model = new(metrics=['accuracy', 'accuracy'])
+    history = fit(model, seen := Seen(), epochs=1).history
+    assert {'accuracy', 'accuracy_1', 'val_accuracy', 'val_accuracy_1'} < set(history)
+    assert model.metrics_names == ['loss', 'accuracy', 'accuracy_1'] == seen.names[2:]
+    assert len(model.evaluate(x, labels)) == 3
+
+
+def test_arrays_that_cannot_be_written():
+    model, a, b = line()
+    model.compile('sgd', 'mse')
+    a, b = np.array(a), np.array(b)
+    a.flags.writeable = b.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        model.fit(a, b, verbose=0)
+
+
+def test_a_model_with_its_words_can_be_pickled():
+    model = new(optimizers.Adam(.01), loss='huber', metrics=['mae', 'cosine_similarity'])
+    model.fit(x, x[:, :3], verbose=0, callbacks=[kc.EarlyStopping('loss')])
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        other.fit(x, x[:, :3], verbose=0)
+        assert other.optimizer.iterations == 4 and model.optimizer.iterations == 2
+
+
+def test_a_compile_in_the_middle_of_a_fit_holds_from_then_on():
+    class Again(kc.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 2: self.model.compile(optimizers.SGD(0.), squares)
+        def on_train_batch_end(self, batch, logs=None):
+            self.seen = [*getattr(self, 'seen', ()), self.model.get_weights()[0].sum()]
+    model, a, b = line()
+    model.compile(optimizers.SGD(.1), 'mse')
+    model.fit(a, b, batch_size=8, verbose=0, callbacks=[cb := Again()])
+    assert cb.seen[0] != cb.seen[1] == cb.seen[2] == cb.seen[4]
+    assert model.optimizer.iterations == 3
+
+
+def test_a_fit_inside_a_fit_is_refused():
+    class Fits(kc.Callback):
+        def on_epoch_end(self, epoch, logs=None): self.model.fit(x, labels, verbose=0)
+    with pytest.raises(RuntimeError, match='copy'): fit(model := new(), Fits())
+    fit(model)
+
+
+def test_a_partial_of_torch_wants_predictions_first():
+    from functools import partial
+    torch.manual_seed(0)
+    model = keras.Sequential([nn.Linear(4, 3)])
+    model.compile('sgd', partial(torch.nn.functional.cross_entropy, label_smoothing=.1))
+    model.fit(x, labels, verbose=0)
+    outputs = torch.tensor(model.predict(x))
+    want = nn.CrossEntropyLoss(label_smoothing=.1)(outputs, torch.tensor(labels))
+    assert model.evaluate(x, labels) == pytest.approx(float(want), rel=1e-5)
+
+
+def test_the_mean_of_an_epoch_leaves_ignored_labels_out():
+    torch.manual_seed(0)
+    model, some = keras.Sequential([nn.Linear(4, 3)]), labels.copy()
+    some[10:] = -100
+    model.compile(optimizers.SGD(0.), nn.CrossEntropyLoss())
+    found = [model.fit(x, some, batch_size=n, verbose=0, shuffle=False).history['loss'][0]
+             for n in (44, 8)]
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert model.evaluate(x, some, batch_size=8) == pytest.approx(found[0], rel=1e-5)

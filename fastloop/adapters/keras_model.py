@@ -459,6 +459,7 @@ def as_inputs(x: object,  # An array, a tensor, or numbers in lists
     array = np.asarray(x)
     if array.dtype.kind not in 'fiub': raise TypeError(f'{name} holds no numbers: {x!r:.80}')
     if array.dtype == np.float64: array = array.astype(np.float32)
+    if not array.flags.writeable: array = array.copy()  # of pandas, or a file; torch would warn
     return torch.from_numpy(np.ascontiguousarray(array))
 
 def as_input_nest(x: object,  # One input, or a list, a tuple or a dictionary of several

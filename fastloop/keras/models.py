@@ -43,7 +43,7 @@ from ..data.load import TensorLoader
 from .callbacks import History, ProgbarLogger
 from .optimizers import Optimizer, find_optimizer
 from ..learner import Learner
-from ..metrics import AverageMetric, Metric, as_metric, metric_name
+from ..metrics import AverageMetric, Metric, as_metric, distinct, metric_name
 from ..runner import Runner
 from fastloop.torch_core import (
     call_model,
@@ -473,7 +473,7 @@ class Model(ModelView):
     def measured(self) -> dict:  # Metric objects by name
         "What is measured besides the loss"
         found = [keras_metric(o) for o in self.asked_metrics]
-        return {o.name: o for o in found}
+        return dict(zip(distinct([o.name for o in found]), found))
 
     def compile(self, optimizer: object = 'rmsprop',  # A word, an `Optimizer`, one of torch
                 loss: object = None,  # A word, a function of `(y_true, y_pred)`, a loss of torch
