@@ -14,19 +14,19 @@ from torch import nn
 
 from .core import check_property
 from .fused import FusedStep, dynamo_left_alone
-from .torch_core import averages, check_optimizer_state
 from fastloop.param_groups import (
     Hypers,
     copy_values,
     find_places,
     read_values,
-    regrouped,
     split_no_wd_params,
     spread,
     spread_numbers,
     spread_pairs,
+    take_in,
     write_values,
 )
+from .torch_core import averages, check_optimizer_state
 
 # %% ../nbs/20_optimizer.ipynb #7191ccbb
 def _make(opt_func, split, lrs):
@@ -192,11 +192,7 @@ class OptimWrapper(torch.optim.Optimizer):
     def regroup(self, layer_groups: nn.Module | Iterable,  # As for `create`
                 ) -> list:  # The parameters that are new
         "Update what `layer_groups` hold now; those that stay keep their state, new ones have none"
-        groups, new = regrouped(self.opt.param_groups, self.groups_per_layer, layer_groups)
-        if not new and len(groups) == len(self.opt.param_groups): return []
-        kept = {id(p) for group in groups for p in group['params']}
-        for p in [p for p in self.opt.state if id(p) not in kept]: del self.opt.state[p]
-        self.opt.param_groups[:] = groups
+        new = take_in(self.opt, self.groups_per_layer, layer_groups)
         self._settle()
         return new
 

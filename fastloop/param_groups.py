@@ -165,6 +165,18 @@ def regrouped(olds: list,  # `param_groups` of an optimizer
     copy_values(olds, width, news, width)
     return news, [p for params in split for p in params if id(p) not in known]
 
+def take_in(opt: torch.optim.Optimizer,  # Of torch; its groups change in place
+            width: int,  # How many of them make one layer group
+            layer_groups: nn.Module | Iterable,  # What is to be trained
+            ) -> list:  # The parameters that are new
+    "Let an optimizer train `layer_groups`, and keep its values and what it knows of parameters"
+    groups, new = regrouped(opt.param_groups, width, layer_groups)
+    if not new and len(groups) == len(opt.param_groups): return []
+    kept = {id(p) for group in groups for p in group['params']}
+    for p in [p for p in opt.state if id(p) not in kept]: del opt.state[p]
+    opt.param_groups[:] = groups
+    return new
+
 # %% ../nbs/04_param_groups.ipynb #873935d1
 hyper_names = {'lr': 'lr', 'mom': 'mom', 'sqr_mom': 'beta', 'wd': 'wd', 'eps': 'eps'}
 

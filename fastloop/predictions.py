@@ -34,6 +34,7 @@ def unreduced(loss_func: object,  # A loss of torch, or one with an argument `re
         return partial(loss_func, reduction='none')
     raise ValueError(f'with_loss: {loss_func!r} has no argument reduction')
 
+# %% ../nbs/25_predictions.ipynb #d3306931
 class GatherPreds(Callback):
     "Collects predictions, targets and, if asked, the loss of each item"
     orders = {'after_pred': float('inf')}  # when all others have seen it
@@ -129,6 +130,7 @@ def probabilities(pred: torch.Tensor,  # What the model answered to a batch
     if how is None or not torch.is_tensor(pred): return None
     return pred.softmax(min(1, pred.ndim-1)) if how == 'softmax' else getattr(pred, how)()
 
+# %% ../nbs/25_predictions.ipynb #aa4117ad
 def as_answer(pred: object,  # What the model answered to a batch of one
               loss_func: object,  # The loss that the model was trained with
               classes: list = None,  # Names of the classes, if known

@@ -123,7 +123,7 @@ def test_copies_after_a_fit_that_was_broken_off(valid, event, error):
 @pytest.mark.parametrize('mixed', [False, True])
 def test_a_window_steps_like_one_batch(loss_func, mixed):
     x, y = torch.randn(12, 4), torch.randint(3, (12,))
-    if loss_func is not F.cross_entropy: y[[1, 2, 3, 4, 5]] = getattr(loss_func, 'ignore_index')
+    if loss_func is not F.cross_entropy: y[[1, 2, 3, 4, 5]] = loss_func.ignore_index
     found = []
     for bs in (3, 12):
         torch.manual_seed(0)

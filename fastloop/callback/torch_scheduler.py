@@ -19,7 +19,7 @@ from fastloop.callback.schedule import (
     check_rivals,
     count_groups,
     fast_setter,
-    hyper_names,
+    our_names,
     training_batches,
 )
 from ..core import check_number, check_word
@@ -149,7 +149,7 @@ class TorchScheduler(Callback):
         if replay is None: return ('lr',)
         if _moves_momentum(replay.sched): found.append('mom')
         now = replay.values()
-        return hyper_names([*found, *(k for k, v in now.items() if k not in ('betas', 'momentum')
+        return our_names([*found, *(k for k, v in now.items() if k not in ('betas', 'momentum')
                                       and v != [o[k] for o in replay.initial])])
 
     def _build(self, opt):
