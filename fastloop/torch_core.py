@@ -384,8 +384,7 @@ def load_tensors(path: Path,  # A file written by `torch.save`
         return torch.load(path, map_location=device, weights_only=True)
     except PermissionError: raise
     except Exception as e:  # torn bytes end in errors of many kinds
-        if isinstance(e, pickle.UnpicklingError) and _names_code.search(str(e)):
-            name = next(filter(None, _names_code.search(str(e)).groups()), 'a function')
+        if name := _named_code(path, e):
             raise ValueError(f'{path.name} is refused: it holds {name}, which is more than tensors '
                              'and plain data, and loading it could run code') from None
         text = '' if isinstance(e, pickle.UnpicklingError) else f': {str(e):.200}'
@@ -393,13 +392,21 @@ def load_tensors(path: Path,  # A file written by `torch.save`
 
 _names_code = re.compile(r'GLOBAL ([\w.]+)|(?:class|function|callable) ([\w.]+\.[\w.]+)|reduce')
 
+def _named_code(path, e):
+    "What stands in a file besides tensors and plain data, by torch's words; `None` if it is torn"
+    if not isinstance(e, pickle.UnpicklingError): return None
+    if found := _names_code.search(str(e)): return found[1] or found[2] or 'a function'
+    with open(path, 'rb') as file: return 'a pickle of its own' if file.read(1) == b'\x80' else None
+
 def _check_sums(path):
     "Refuse an archive whose bytes are not those that were written"
     if not zipfile.is_zipfile(path): return
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
         if not any(o.CRC for o in parts): return  # it was written without
-        if len({o.filename for o in parts}) < len(parts): raise ValueError('a part is there twice')
+        folders = any(o.external_attr & 0x10 or o.is_dir() for o in parts)  # torch reads nothing
+        if folders or len({o.filename for o in parts}) < len(parts):
+            raise ValueError('its list of parts is not what torch writes')
         for part in parts:
             with archive.open(part) as stream:
                 while stream.read(2**20): pass  # compares the checksum at the end
