@@ -28,9 +28,9 @@ def put_back(undos: list,  # Functions without arguments; each is taken off when
             del undos[0]
             again = False
     except BaseException as e:
-        interrupted = not isinstance(e, Exception)
-        if undos and (again or not interrupted): del undos[0]
-        try: put_back(undos, interrupted)
+        once_more = not isinstance(e, Exception) and not again
+        if undos and not once_more: del undos[0]
+        try: put_back(undos, once_more)
         except BaseException as later:
             if later is not e: add_note(e, f'then the clean-up failed: {later!r}')
         raise

@@ -187,6 +187,8 @@ def _write_buffers(buffers):
 
 class FirstBatch:
     "Looks at the first batch of a run, and undoes it if it is refused"
+    failed = False  # by itself, not by what a callback did in it
+
     def __init__(self, learn: object,  # Has `model` and `data`
                  ):
         buffers = [(o, o.clone()) for o in learn.model.buffers() if not is_lazy(o)]
@@ -195,12 +197,21 @@ class FirstBatch:
         if all(callable(getattr(dl, o, None)) for o in ('state_dict', 'load_state_dict')):
             self.undos.append(partial(dl.load_state_dict, dl.state_dict()))
 
+    def look_at(self, batch: object,  # What the loader gave
+                ):
+        "Refuse what is no pair of inputs and targets"
+        self.failed = True  # unless we get beyond the next line
+        check_batch(batch)
+        self.failed = False
+
     def loss(self, loss_func: object,  # Takes the prediction and the targets
              pred: object,  # What the model answered
              yb: object,  # The targets
              ) -> torch.Tensor:  # The loss
         "The loss, as `first_loss` gives it; from now on there is nothing to undo"
-        loss, self.undos = first_loss(loss_func, pred, yb), []
+        self.failed = True  # unless we get beyond the next line
+        loss = first_loss(loss_func, pred, yb)
+        self.failed, self.undos = False, []
         return loss
 
     def explain(self, e: Exception,  # What has ended a batch
@@ -212,12 +223,11 @@ class FirstBatch:
         if x is None or p is None or not x.is_floating_point() or x.dtype == p.dtype: return e
         error = ValueError(f'the inputs are {x.dtype} and the model is {p.dtype}: convert the '
                            f'data, x.to({p.dtype}), or the model, model.to({x.dtype}) ({e})')
-        error.__cause__ = e
+        error.__cause__, self.failed = e, True
         return error
 
     def refuse(self, run: object,  # Has failed, if it has an `exception`
                ):
-        "Undo everything, if the run failed before there was a loss"
-        if run.exception is None or run.n_iter: return
-        run.refused = bool(self.undos)
-        put_back(self.undos)
+        "Undo everything, if it was the first batch that made the run fail"
+        run.refused = self.failed and run.exception is not None
+        if run.refused: put_back(self.undos)

@@ -187,6 +187,7 @@ class Learner(SeesRun):
                  silent: bool = None,  # Print neither bar nor table
                  runner: type = Runner,  # The loop, a subclass of `Runner`
                  layer_groups: list = None,  # The layer groups, instead of a splitter
+                 cb_funcs: object = None,  # The course's word for functions that make callbacks
                  ):
         check_learning(data, model, loss_func, runner)
         check_settings(opt_func, wd)
@@ -201,7 +202,8 @@ class Learner(SeesRun):
         self.lr_range(lr)
         self.cbs = []
         self.add_cbs([TrainEvalCallback(), Recorder(), *([] if silent else [ProgressCallback()])])
-        self.add_cbs([make(self) for make in listify(callback_fns)] + listify(cbs))
+        self.add_cbs([make(self) for make in listify(callback_fns)] + listify(cbs)
+                     + [make() for make in listify(cb_funcs)])
 
     def fit(self, epochs: int,  # Number of epochs, 0 or more
             lr: object = None,  # A number, a list with one for each layer group, or a slice

@@ -88,15 +88,19 @@ def code_paths(code: CodeType,  # What a function was compiled to
             yield from code_paths(o, {k: v for k, v in held.items() if k in o.co_freevars})
 
 # %% ../nbs/07_names.ipynb #a0006d83
+def own_attributes(cls: type,  # A class
+                   known: str = 'fastloop',  # Classes of this package are left out
+                   ) -> list:  # Pairs of a name and what the class body gave it
+    "What a class and its bases have in their own code"
+    return [o for kind in cls.__mro__ for o in vars(kind).items()
+            if kind.__module__.partition('.')[0] not in (known, 'builtins')]
+
 def own_functions(cls: type,  # A class
-                  known: str = 'fastloop',  # Classes of this package are left out
                   ) -> Iterator:  # Its functions, those of properties too
     "The functions that a class and its bases have in their own code"
-    for kind in cls.__mro__:
-        if kind.__module__.partition('.')[0] in (known, 'builtins'): continue
-        for o in vars(kind).values():
-            function = inspect.unwrap(getattr(o, 'fget', None) or getattr(o, '__func__', o))
-            if isinstance(function, FunctionType) and function.__code__.co_argcount: yield function
+    for _, o in own_attributes(cls):
+        function = inspect.unwrap(getattr(o, 'fget', None) or getattr(o, '__func__', o))
+        if isinstance(function, FunctionType) and function.__code__.co_argcount: yield function
 
 def names_read(o: object,  # Any object
                ) -> set:  # Paths such as `('learn', 'dls')`
@@ -123,15 +127,20 @@ _v2_paths = {('opt', 'hypers'), ('opt', 'set_hyper'), ('opt', 'set_hypers'),
              ('recorder', 'metric_names'), ('progress', 'mbar')}
 
 def whose_name(name: str,  # Name of an attribute that is not there
+               speaker: str = 'fastloop',  # The library whose words are understood
                ) -> str:  # The end of a message; empty if nobody has such a name
     "Whose name it is, and what ours is"
-    for library, names in other_names.items():
-        if name in names: return f"; {name!r} is {library}'s name, ours is {names[name]!r}"
-    return ''
+    owner = next((o for o, names in other_names.items() if name in names), None)
+    if owner == speaker or owner is None and name not in ours_only: return ''
+    ours = name if owner is None else other_names[owner][name]
+    said = {ours: theirs for theirs, ours in other_names.get(speaker, {}).items()}.get(ours, ours)
+    if speaker == 'fastloop': return f"; {name!r} is {owner}'s name, ours is {ours!r}"
+    return f"; {name!r} is {owner or 'fastloop'}'s name, {speaker}'s is {said!r}"
 
 def speaks_v2(o: object,  # A callback whose handlers could be ours or fastai v2's
               ) -> bool:  # Whether it reads a name that only fastai v2 has, and none of ours
     "Does `o` use the words of fastai v2?"
+    if any(name.startswith('begin_') for name, _ in own_attributes(type(o))): return False
     paths = {path[path[0] == 'learn':] for path in names_read(o)} - {()}
     if any(path[0] in ours_only or path[0] == 'run' and path[1:] for path in paths): return False
     return any(path[0] in other_names['fastai v2'] or path[:2] in _v2_paths for path in paths)

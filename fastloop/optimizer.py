@@ -16,6 +16,7 @@ from .core import check_property
 from .fused import FusedStep, dynamo_left_alone
 from .torch_core import averages, check_optimizer_state
 from fastloop.param_groups import (
+    Hypers,
     copy_values,
     find_places,
     read_values,
@@ -132,6 +133,8 @@ class OptimWrapper(torch.optim.Optimizer):
     wd = _hyper('wd', 'Weight decay')
     true_wd = property(lambda self: self._true_wd, doc='Is the decay kept apart from the gradient?')
     bn_wd = property(lambda self: self._bn_wd, doc='Do biases and normalizations decay as well?')
+    hypers = property(lambda self: [Hypers(self, i) for i in range(len(self.read_val('lr')))],
+                      doc='One mapping for each layer group: lr, mom, sqr_mom, wd, eps')
 
     def __init__(self, opt: torch.optim.Optimizer,  # Its groups and values stay
                  wd: float | list | None = None,  # Weight decay, for all or per group; or as it is

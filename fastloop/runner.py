@@ -29,6 +29,7 @@ from fastloop.callback.core import (
     find_callback,
     handlers_of,
     introduce,
+    is_native,
     learner_state,
     order_of,
     phases,
@@ -36,7 +37,7 @@ from fastloop.callback.core import (
 )
 from .clean_up import Passes, put_back
 from .core import add_note, check_property, listify, not_yet, without_traceback
-from .first_batch import FirstBatch, check_batch, check_fit, takes_apart
+from .first_batch import FirstBatch, check_fit, takes_apart
 from .torch_core import batch_device, call_model, count_batches, to_detach, to_device
 
 # %% ../nbs/14_runner.ipynb #3f5c0c3f
@@ -61,12 +62,13 @@ def check_hiding(cb: object,  # A callback that is to be attached
 
     Raises: ValueError that names the attribute.
     """
-    name = callback_name(cb)
-    for owner in owners if isinstance(cb, Callback) else ():
-        kind = owner if isinstance(owner, type) else type(owner)
-        if hasattr(kind, name) or name in getattr(owner, '__dict__', ()):
-            raise ValueError(f'a callback named {name!r} would hide {kind.__name__}.{name}: '
-                             f'give {type(cb).__name__} another name')
+    name, kinds = callback_name(cb), [o if isinstance(o, type) else type(o) for o in owners]
+    taken = next((kind for kind, owner in zip(kinds, owners) if hasattr(kind, name)
+                  or name in getattr(owner, '__dict__', ())), None)
+    if taken is None or not isinstance(cb, Callback): return
+    if is_native(cb): raise ValueError(f'a callback named {name!r} would hide {taken.__name__}.'
+                                       f'{name}: give {type(cb).__name__} another name')
+    cb.name = f'{name}_callback'
 
 # %% ../nbs/14_runner.ipynb #5bad1ed6
 class Callbacks:
@@ -174,8 +176,7 @@ class TrainEvalCallback(Callback):
 def _of_learner(name):
     "A property of the runner that reads and writes the learner's field `name`"
     return property(lambda self: getattr(self.learn, name),
-                    lambda self, value: setattr(self.learn, name, value),
-                    doc=f"The learner's {name}")
+                    lambda self, value: setattr(self.learn, name, value), doc=f'Its {name}')
 
 class Runner(Callbacks):
     """Runs the training loop and announces its events
@@ -185,7 +186,7 @@ class Runner(Callbacks):
     epochs, epoch, n_epochs, first_epoch, pct_train = 0, 0, 0., 0, 0.
     iters, iter, n_iter, first_iter, refused = None, 0, 0, 0, False
     dl = xb = yb = pred = loss = device = _apart = None
-    model, opt, loss_func, data = map(_of_learner, learner_state)
+    (model, opt, loss_func, data), ask = map(_of_learner, learner_state), staticmethod(call_model)
 
     def __init__(self, cbs: object = None,  # A callback or several
                  cb_funcs: object = None,  # A function that makes a callback, or several
@@ -248,11 +249,11 @@ class Runner(Callbacks):
     def one_batch(self, batch: tuple,  # The pair `(xb, yb)`
                   ):
         "Run one batch; backward pass and step belong to training alone"
-        if self._first.undos: check_batch(batch)
+        if self._first.undos: self._first.look_at(batch)
         self.xb, self.yb = batch
         try:
             self('begin_batch')
-            self.pred = call_model(self.learn.model, self.xb)
+            self.pred = self.ask(self.learn.model, self.xb)
             self('after_pred')
             self.loss = self.compute_loss()
             self('after_loss')

@@ -9,7 +9,8 @@ __all__ = ['model_summary']
 import torch
 
 # %% ../nbs/26_summary.ipynb #2c0a5cc4
-from .torch_core import call_model, evaluating
+from .clean_up import put_back
+from .torch_core import ask_model
 
 # %% ../nbs/26_summary.ipynb #82745859
 class PrintedText(str):
@@ -33,9 +34,8 @@ def model_summary(model: torch.nn.Module,  # Any model
         for module in model.modules():
             if not list(module.children()): hooks.append(module.register_forward_hook(
                 lambda module, args, out: rows.append(_row(module, out))))
-        with evaluating(model): call_model(model, xb)
-    finally:
-        for hook in hooks: hook.remove()
+        ask_model(model, xb)
+    finally: put_back([hook.remove for hook in hooks])
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = ['  '.join([a.ljust(w[0]), b.ljust(w[1]), c.rjust(w[2]), d]).rstrip()
              for (a, b, c, d), w in ((row, widths) for row in rows)]

@@ -8,6 +8,7 @@ __all__ = ['batch_norm_types', 'default_device', 'to_device', 'to_detach', 'to_h
            'requires_grad', 'trainable_params', 'ParameterModule', 'children', 'flatten_model']
 
 # %% ../nbs/01_torch_core.ipynb #3c1f49a6
+import inspect
 import operator
 import os
 import pickle
@@ -17,7 +18,9 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, ValuesView
 from contextlib import contextmanager
 from copy import copy
+from functools import lru_cache
 from pathlib import Path
+from types import FunctionType
 
 import numpy as np
 import torch
@@ -334,24 +337,52 @@ def flatten_model(
 batch_norm_types = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 # %% ../nbs/01_torch_core.ipynb #73db1cc3
+@lru_cache(maxsize=64)  # asked for every batch of several inputs
+def takes_one(forward: object,  # The `forward` of a class of modules, or `None`
+              ) -> bool:  # Then a pair is its one input
+    "Does a model take one input, and nothing else, by position?"
+    if not isinstance(forward, FunctionType): return False
+    kinds = [o.kind for o in inspect.signature(forward).parameters.values()][1:]
+    return kinds in ([inspect.Parameter.POSITIONAL_ONLY], [inspect.Parameter.POSITIONAL_OR_KEYWORD])
+
 def call_model(model: object,  # A module or function
                xb: object,  # A tensor, or a tuple, list or mapping of inputs
                ) -> object:  # What the model answers
     "Call `model` on a batch, spreading several inputs over its arguments"
     if isinstance(xb, (torch.Tensor, PackedSequence)): return model(xb)
-    if isinstance(xb, (tuple, list)): return model(*xb)
+    if isinstance(xb, (tuple, list)):
+        whole = len(xb) > 1 and takes_one(getattr(type(model), 'forward', None))
+        return model(xb) if whole else model(*xb)
     return model(**xb) if isinstance(xb, Mapping) else model(xb)
+
+def _put_back_modes(modes, grad):
+    "Gradients as they were, then each module in its mode"
+    torch.set_grad_enabled(grad)
+    for module, mode in modes: module.training = mode
+
+def ask_model(model: nn.Module,  # Any model
+              xb: object,  # A batch of inputs, on the model's device
+              ) -> object:  # What the model answers
+    "The answer in evaluation mode, without gradients; an interrupt leaves neither behind"
+    modes, grad = [(o, o.training) for o in model.modules()], torch.is_grad_enabled()
+    try:
+        model.eval()
+        with torch.no_grad(): return call_model(model, xb)
+    finally:
+        try: _put_back_modes(modes, grad)
+        finally: _put_back_modes(modes, grad)  # an interrupt may have come in between
 
 @contextmanager
 def evaluating(model: nn.Module,  # Any model
                ):
     "Evaluation mode without gradients inside a `with` block; each module gets its mode back"
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    modes, grad = [(o, o.training) for o in model.modules()], torch.is_grad_enabled()
     try:
+        model.eval()
         with torch.no_grad(): yield model
     finally:
-        for module, mode in modes: module.training = mode
+        try: _put_back_modes(modes, grad)
+        finally: _put_back_modes(modes, grad)
 
 def count_batches(dl: object,  # A loader
                   ) -> int | None:  # Number of batches, `None` if the loader does not know

@@ -1,4 +1,5 @@
 "Callbacks of fastai v1: driven by hand, attached to the loop, and mixed with others"
+import math
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -464,3 +465,14 @@ def test_without_a_recorder_the_validation_loss_is_measured():
     with torch.no_grad(): want = F.cross_entropy(model(x), y).item()
     assert float(note.seen[0]['last_metrics'][0]) == pytest.approx(want, rel=1e-5)
     assert not any(isinstance(cb, Recorder) for cb in learn.run.cbs)
+
+
+@pytest.mark.parametrize('device', ['cpu', 'meta'])
+def test_a_loss_that_is_no_number_does_not_enter_the_smoothing(device):
+    handler, other = CallbackHandler(), CallbackHandler()
+    if device == 'meta':  # anything that is not the CPU takes the way that waits for nobody
+        assert handler.smooth(torch.tensor(1., device=device)).device.type == device
+        return
+    for value in (1., math.nan, 2., math.inf, 3.): smooth = handler.smooth(torch.tensor(value))
+    for value in (1., 2., 3.): want = other.smooth(torch.tensor(value))
+    assert smooth == want and handler.smooth(torch.tensor(math.nan)) == want

@@ -194,7 +194,7 @@ def seen(make, event, func, epochs=1, order=0, **kwargs):
 
 
 fields = {name: o.fset is not None for name, o in vars(LearnView).items()
-          if isinstance(o, property)}
+          if isinstance(o, property) and name != 'progress'}  # not there in a silent run
 
 
 def test_every_name_can_be_read(make):
@@ -1113,8 +1113,9 @@ def test_the_parts_of_miniais_loop(make):
     learn.fit(1, cbs=[TrainCB()])
     assert learn.run.n_iter == 5
     Momentum = type('MomentumCB', (TrainCB,), {'zero_grad': lambda self, learn: None})
-    with pytest.raises(TypeError, match='MomentumCB.zero_grad would replace'):
-        make().fit(1, cbs=[Momentum()])
+    learn = make()
+    learn.fit(1, cbs=[Momentum()])
+    assert learn.run.n_iter == 5 and all(p.grad is not None for p in learn.model.parameters())
 
 
 def test_a_callback_of_ours_in_miniais_way(make):

@@ -7,6 +7,7 @@ __all__ = ['CallbackHandler', 'LearnerCallback']
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #60a5e40f
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -34,7 +35,9 @@ from ..callback.tracker import TrackerCallback
 from ..core import add_note, listify, nearest_name
 from ..metrics import AverageMetric, WeightedMean, as_metric
 from ..optimizer import as_wrapper
-from ..torch_core import find_bs
+from ..predictions import probabilities
+from ..runner import Callbacks, TrainEvalCallback
+from ..torch_core import find_bs, model_device, to_detach
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #756605f7
 def initial_state() -> dict:  # Every key that a callback may read or change
@@ -122,12 +125,17 @@ class CallbackHandler(Callback):
 
     def smooth(self, loss: torch.Tensor,  # The loss of one batch
                ) -> torch.Tensor:  # The moving average, corrected for its start at zero
-        "Take one more loss into account; no device is waited for"
+        "Take one more loss into account, if it is a number; no device is waited for"
         loss = loss.detach().float()
-        before = torch.zeros_like(loss) if self.mean is None else self.mean
-        self.mean = torch.lerp(before, loss, 1-self.beta)
-        self.weight = self.beta*self.weight + 1-self.beta
-        return self.mean/self.weight
+        if self.mean is None: self.mean = torch.zeros_like(loss)
+        mean, weight = torch.lerp(self.mean, loss, 1-self.beta), self.beta*self.weight + 1-self.beta
+        if loss.device.type == 'cpu':
+            if math.isfinite(loss): self.mean, self.weight = mean, weight
+        else:
+            known = loss.isfinite()
+            self.mean = torch.where(known, mean, self.mean)
+            self.weight = torch.where(known, weight, self.weight)
+        return self.mean/self.weight if torch.is_tensor(self.weight) or self.weight else loss
 
     def ask(self, cb: object,  # A callback with `on_*` methods
             moment: str,  # One of `moments`
@@ -305,7 +313,7 @@ class V1Learner:
     """
     def __init__(self, run: object,  # The runner
                  ):
-        self.__dict__.update(_run=run, _wrapped=None, _recorded=None, pbar=BarView(run))
+        self.__dict__.update(_run=run, _wrapped=None, _recorded=None, _lent=[], pbar=BarView(run))
 
     @property
     def recorder(self):
@@ -324,15 +332,16 @@ class V1Learner:
             self.__dict__['_wrapped'] = as_wrapper(opt)
         return self._wrapped
 
-    def save(self, file: str,  # Name of the file, without suffix
+    def save(self, file: object,  # Name of the file, without suffix; or a file that is open
              return_path: bool = False,  # Whether to return it
              with_opt: bool = True,  # Save the optimizer's state too
              ) -> object:  # The file, if it is asked for
         "Write the weights"
-        path = self._run.learn.save(file, with_opt=with_opt)
-        return path if return_path else None
+        if hasattr(file, 'write'): torch.save({'model': self.model.state_dict()}, file)
+        else: file = self._run.learn.save(file, with_opt=with_opt)
+        return file if return_path else None
 
-    def load(self, file: str,  # Name of the file, without suffix
+    def load(self, file: object,  # Name of the file, without suffix; or a file that is open
              device: object = None,  # Ignored: weights go to where the model is
              strict: bool = True,  # Whether the names of the weights must be the same
              with_opt: bool = None,  # Load the state of the optimizer too, if it is there
@@ -340,8 +349,48 @@ class V1Learner:
              remove_module: bool = False,  # Ignored: the prefix is understood anyway
              ) -> object:  # The learner
         "Read weights that `save` wrote"
-        self._run.learn.load(file, strict=strict, with_opt=with_opt is not False)
+        if hasattr(file, 'read'):
+            state = torch.load(file, map_location=model_device(self.model), weights_only=True)
+            self.model.load_state_dict(state.get('model', state), strict=strict)
+        else: self._run.learn.load(file, strict=strict, with_opt=with_opt is not False)
         return self
+
+    def get_preds(self, ds_type: object = None,  # `DatasetType.Valid`, or another
+                  activ: Callable = None,  # What makes of outputs what is wanted
+                  with_loss: bool = False,  # Return the loss of each item too
+                  **kwargs: object,  # fastai v1's other switches, which have to be off
+                  ) -> list:  # Predictions and targets, then losses
+        """What the model says of a loader: probabilities, where the loss tells how to make them
+
+        Raises: ValueError for a switch that is not offered.
+        """
+        if on := [o for o in kwargs if kwargs[o]]: raise ValueError(f'{on[0]}: not offered here')
+        name = getattr(ds_type, 'name', 'Valid').lower().replace('fix', 'train')
+        found = list(self._run.learn.get_preds(getattr(self.data, f'{name}_dl'), with_loss))
+        if activ is None: activ = partial(probabilities, loss_func=self.loss_func)
+        wanted = activ(found[0])
+        return found if wanted is None else [wanted, *found[1:]]
+
+    def validate(self, dl: object = None,  # A loader; the validation loader by default
+                 callbacks: object = None,  # Ignored
+                 metrics: object = None,  # Metrics; the learner's by default
+                 ) -> list:  # The mean loss, then the metrics
+        "Measure the loss and the metrics"
+        return self._run.learn.validate(dl, metrics)
+
+    def lend_to(self, cb: object,  # A callback of fastai v1
+                ):
+        "Let a callback that keeps the learner find this in its place, while the run lasts"
+        for name, value in getattr(cb, '__dict__', {}).items():
+            if value is not self._run.learn: continue
+            cb.__dict__[name] = self
+            self._lent.append((cb, name))
+
+    def take_back(self):
+        "Give callbacks their learner again"
+        for cb, name in self._lent:
+            if cb.__dict__.get(name) is self: cb.__dict__[name] = self._run.learn
+        self._lent.clear()
 
     def __getattr__(self, name):
         if name.startswith('__') or '_run' not in self.__dict__: raise AttributeError(name)
@@ -366,29 +415,17 @@ class HandlerInRun:
                  ):
         self.handler, self.run, self.carrier, self.others = handler, run, None, []
         self.valid, self.validated, self.skipped, self.rows_before = WeightedMean(), False, False, 0
-        self.view, self.lent, self.running, self.kept = V1Learner(run), [], False, ()
+        self.view, self.running = V1Learner(run), False
+        self.kept = self.frozen = ()
 
     def around(self) -> list:  # Triples of an event's name, an order, and a function
         "What is done before anybody is asked, after the recorder, and when everybody was asked"
         recorder = find_recorder(self.run)
         recorded = order_of(Recorder if recorder is None else recorder) + 1e-6
-        return [(event, order, getattr(self, f'{word}_{event}'))
+        ready = 'begin_train', TrainEvalCallback.order + 1e-6, self.put_back_modes
+        return [ready, *((event, order, getattr(self, f'{word}_{event}'))
                 for word, order in (('open', -1000), ('settle', recorded), ('close', 1000))
-                for event in events if hasattr(self, f'{word}_{event}')]
-
-    def lend(self, cb: object,  # A callback of fastai v1
-             ):
-        "Let a callback that keeps the learner find the view in its place, while the run lasts"
-        for name, value in getattr(cb, '__dict__', {}).items():
-            if value is not self.run.learn: continue
-            cb.__dict__[name] = self.view
-            self.lent.append((cb, name))
-
-    def take_back(self):
-        "Give callbacks their learner again"
-        for cb, name in self.lent:
-            if cb.__dict__.get(name) is self.view: cb.__dict__[name] = self.run.learn
-        self.lent = []
+                for event in events if hasattr(self, f'{word}_{event}'))]
 
     def answer(self, moment: str,  # One of `moments`
                cb: object = None,  # The callback to ask; the handler's own if left out
@@ -444,7 +481,7 @@ class HandlerInRun:
             pbar=self.view.pbar)
         if find_recorder(self.run) is not None: self.view.recorder.forget()
         self.running, self.kept = True, ()
-        for cb in (*self.handler.callbacks, *self.others): self.lend(cb)
+        for cb in (*self.handler.callbacks, *self.others): self.view.lend_to(cb)
 
     def settle_begin_fit(self):
         "The recorder has cleared its columns: add those that were asked for before"
@@ -457,10 +494,20 @@ class HandlerInRun:
             _jump([*self.handler.callbacks, *self.others], epoch)
 
     def open_begin_epoch(self):
-        "Count the epoch"
+        "Count the epoch; the model is in training mode, as in fastai v1"
         self.validated = False
+        if any(type(o) is TrainEvalCallback for o in self.run.cbs): self.run.learn.model.train()
         self.handler.state_dict.update(epoch=self.run.epoch, num_batch=0, stop_training=False,
                                        iteration=self.run.n_iter)
+
+    def close_begin_epoch(self):
+        "Note which modules callbacks have put into evaluation mode, to be frozen in this epoch"
+        known = any(type(o) is TrainEvalCallback for o in self.run.cbs)
+        self.frozen = [o for o in self.run.learn.model.modules() if known and not o.training]
+
+    def put_back_modes(self):
+        "The loop has put the whole model into training mode"
+        for o in self.frozen: o.training = False
 
     def open_begin_batch(self):
         "Count the batch; no flag is raised yet"
@@ -535,9 +582,11 @@ class HandlerInRun:
         self.handler.state_dict['epoch'] = int(self.run.n_epochs)
 
     def close_after_fit(self):
-        "Nobody sees the view any more"
+        "Nobody sees the view any more, and no graph is kept"
+        state = self.handler.state_dict
+        state.update({key: to_detach(state[key], cpu=False) for key in _run_name})
         self.running = False
-        self.take_back()
+        self.view.take_back()
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #e047bb65
 @dataclass(eq=False, repr=False)
@@ -556,8 +605,16 @@ class LearnerCallback(Callback):
 
     def __post_init__(self): LearnerCallback.__init__(self, self.learn)
 
+    def set_runner(self, run: object,  # The runner that will announce events
+                   ):
+        "Know the run and its learner; an attribute `run` of one's own, such as a logger's, stays"
+        own = self.__dict__.get('run')
+        super().set_runner(run)
+        if not (own is None or isinstance(own, Callbacks)): self.run = own
+
     def __getattr__(self, name):
-        if name == 'recorder' and 'learn' in self.__dict__: return self.learn.recorder
+        learn = self.__dict__.get('learn')
+        if not name.startswith('__') and hasattr(learn, name): return getattr(learn, name)
         return super().__getattr__(name)
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #bbd853bc
@@ -609,7 +666,7 @@ def adapt(cb: object,  # A callback of fastai v1, or a handler
     attached = any(o is shared.handler for o in run.cbs)
     if not any(o is shared.carrier for o in run.cbs): shared.carrier = cb
     shared.others = [o for o in run.cbs if knows(o) and not isinstance(o, CallbackHandler)]
-    if shared.running: shared.lend(cb)
+    if shared.running: shared.view.lend_to(cb)
     native = handlers_of(cb, run) if isinstance(cb, Callback) else ()
     return [*(o for o in native if not is_replaced(cb, o[0])),
             *((event_of[o], place_of(cb, event_of[o]), partial(shared.answer, o, cb))

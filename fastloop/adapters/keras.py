@@ -13,8 +13,9 @@ from .keras_model import HookList, LearnerView, Logs, overrides
 from ..callback.core import handlers_of
 from ..callback.recorder import find_recorder
 from ..core import listify
-from ..metrics import WeightedMean, as_metric
-from ..torch_core import count_batches, find_bs
+from ..mean_loss import MeanLoss
+from ..metrics import as_metric
+from ..torch_core import batch_size, count_batches
 
 # %% ../../nbs/83_adapters.keras.ipynb #3fdba794
 class LogsOfRun:
@@ -28,7 +29,7 @@ class LogsOfRun:
         recorder = find_recorder(self.run)
         asked = getattr(self.run.learn, 'metrics', ()) if recorder is None else recorder.metrics
         self.metrics = [as_metric(o).fresh() for o in listify(asked)]
-        self.mean, self.recorded = WeightedMean(), recorder is not None
+        self.mean, self.recorded = MeanLoss(), recorder is not None
         self.names = [o.name for o in self.metrics]
 
     def clear(self):
@@ -54,7 +55,7 @@ class LogsOfRun:
         if self.mean is None: self.start()
         self.last = run.loss.detach()
         if self.recorded and not run.in_train: return
-        self.mean.add(run.loss, find_bs(run.yb))
+        self.mean.add(run.loss, run.learn.loss_func, run.xb, run.yb)
         self._measure(self.metrics)
 
     def _measure(self, metrics):
@@ -84,7 +85,7 @@ class LogsOfRun:
 
     def place(self) -> Logs:
         "The number of this batch in its pass, and its size"
-        return Logs(batch=self.run.iter, size=find_bs(self.run.yb))
+        return Logs(batch=self.run.iter, size=batch_size(self.run.xb, self.run.yb))
 
     def of_batch(self) -> Logs:
         "The numbers of this batch alone"
@@ -177,8 +178,8 @@ class KerasBridge:
         run, data = self.run, self.run.learn.data
         names, steps = ['loss', *self.numbers.names], count_batches(data.train_dl)
         bs, dataset = getattr(data.train_dl, 'bs', None), getattr(data.train_dl, 'dataset', None)
-        samples = bs*steps if bs and steps else None
-        if hasattr(dataset, '__len__'): samples = len(dataset)
+        samples = getattr(data.train_dl, 'samples', len(dataset) if hasattr(
+            dataset, '__len__') else bs*steps if bs and steps else None)
         found = dict(verbose=1, epochs=run.epochs, steps=steps, batch_size=bs, samples=samples,
                      do_validation=getattr(data, 'valid_dl', None) is not None,
                      metrics=[*names, *(f'val_{o}' for o in names)])

@@ -21,6 +21,7 @@ import torch
 from ..callback.core import CancelException, foreign_names
 from ..callback.recorder import find_recorder
 from ..core import add_note, atomic_write, check_number, listify
+from ..metrics import better_direction
 from ..optimizer import OptimWrapper, as_wrapper
 from fastloop.torch_core import (
     call_model,
@@ -34,6 +35,7 @@ from fastloop.torch_core import (
     to_device,
     to_np,
 )
+from ..trained import follow_model
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #fe199f72
 _spellings = [('acc', 'accuracy'), ('lr', 'learning_rate'), ('val_acc', 'val_accuracy'),
@@ -410,21 +412,12 @@ def metric_direction(name: str,  # Name of a metric, perhaps with `val_` before 
     return 'max' if any(o in name for o in _grows) else None
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #a11ac0a5
-def own_direction(metric: object,  # A metric object of any library, or ours around it
-                  ) -> str | None:  # `min`, `max`, or `None` if it does not tell
-    "Which way does a metric itself say that it is better?"
-    for o in (metric, getattr(metric, 'metric_object', None)):
-        higher = getattr(o, 'higher_is_better', None)
-        if higher is None: higher = {'up': True, 'down': False}.get(getattr(o, '_direction', None))
-        if higher is not None: return 'max' if higher else 'min'
-    return None
-
 class MetricView:
     "A metric as Keras sees it: its name, and its direction"
     def __init__(self, name: str,  # Name of the metric
                  metric: object = None,  # The object that measures, which may know better
                  ):
-        self.name, direction = name, own_direction(metric) or metric_direction(name)
+        self.name, direction = name, better_direction(metric) or metric_direction(name)
         if direction is not None: self._direction = {'min': 'down', 'max': 'up'}[direction]
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #c1378fc4
@@ -472,6 +465,7 @@ def as_input_nest(x: object,  # One input, or a list, a tuple or a dictionary of
     if isinstance(x, (list, tuple)): return tuple(as_inputs(o, name) for o in x)
     return as_inputs(x, name)
 
+# %% ../../nbs/82_adapters.keras_model.ipynb #6664c1a9
 def is_loader(x: object,  # What was given as `x`
               ) -> bool:  # Whether it gives batches
     "Is this a loader, a generator or a `Sequence` of Keras, and no data itself?"
@@ -484,7 +478,7 @@ def batches_of(source: object,  # As `is_loader` knows it
     if hasattr(source, '__iter__'): return iter(source)
     return (source[i] for i in range(len(source)))
 
-# %% ../../nbs/82_adapters.keras_model.ipynb #6664c1a9
+
 def input_batches(x: object,  # An array, a tensor, a list or dictionary of them, or a loader
                   batch_size: int,  # Samples in a batch; a loader has its own
                   ) -> Iterator:  # Over inputs: tensors, tuples or dictionaries of them
@@ -503,6 +497,7 @@ def input_batches(x: object,  # An array, a tensor, a list or dictionary of them
         rows = slice(start, start+batch_size)
         yield map_tensors(x, lambda t: t[rows])  # noqa: B023
 
+# %% ../../nbs/82_adapters.keras_model.ipynb #501b3010
 def joined_arrays(answers: list,  # What a model answered to each batch
                   ) -> object:  # An array, or a list or dictionary of them
     "Answers one behind the other, as arrays"
@@ -557,10 +552,9 @@ def unknown_to(opt: object,  # An optimizer
 
 def join_new(opt: object,  # An optimizer
              module: torch.nn.Module,  # What is trained
-             groups: list = None,  # The layer groups; by default the module is the only one
              ) -> list:  # Names of the parameters that have joined
     "Let the parameters that want a gradient, and are new, join an optimizer"
-    if new := unknown_to(opt, module): as_wrapper(opt).regroup(groups or [module])
+    if new := unknown_to(opt, module): as_wrapper(opt).regroup([module])
     return new
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #f0ab272c
@@ -714,5 +708,4 @@ class LearnerView(ModelView):
     def renew(self):
         "See which layers are to be trained from now on"
         super().renew()
-        groups = getattr(self.learn, 'layer_groups', None)  # without them, `opt` is the user's own
-        if groups: join_new(self.opt, self.module, groups)
+        if hasattr(self.learn, 'made'): follow_model(self.learn)  # an optimizer that it has made

@@ -10,6 +10,7 @@ import torch
 
 # %% ../../nbs/49_callback.averages.ipynb #90cedee2
 from .core import Callback
+from .training import the_only_one
 from ..core import check_number, check_word
 
 # %% ../../nbs/49_callback.averages.ipynb #525f2312
@@ -61,6 +62,7 @@ class EMACallback(Callback):
 
     def begin_fit(self):
         "Start at the weights as they are, unless a state was loaded"
+        the_only_one(self, EMACallback)
         named = dict(self.learn.model.named_parameters())
         if self.buffers == 'average': named.update(self.learn.model.named_buffers())
         self.live = {k: v for k, v in named.items() if v.is_floating_point()}

@@ -170,7 +170,7 @@ class LRFinder(Callback):
     def __init__(self, learn: object = None,  # The learner
                  start_lr: float = 1e-7,  # Rate of the first batch; or a list, one for each group
                  end_lr: float = 10,  # Rate that would come after the last; or a list
-                 num_it: int = 100,  # Number of batches, 6 or more
+                 num_it: int = 100,  # Number of steps, 6 or more; usually one for each batch
                  stop_div: bool = True,  # Stop when the loss explodes
                  ):
         super().__init__(learn)
@@ -182,6 +182,7 @@ class LRFinder(Callback):
         "Begin with an empty curve"
         self.lrs, self.losses, self.raw_losses = [], [], []
         self.batches, self.best, self.diverged = 0, math.inf, False
+        self.window, self.gathering = [], False  # losses of one step, if it gathers several batches
         self.smoothen = SmoothenValue(.98)
 
     def set_runner(self, run: object,  # The runner that will announce events
@@ -215,14 +216,29 @@ class LRFinder(Callback):
     def after_loss(self):
         "Write down one point of the curve: the rate of the last group, and the loss"
         if not self.run.in_train: return
-        loss = float(self.run.loss.detach())
+        if self.window: self.forget_point()
+        self.window.append(float(self.run.loss.detach()))
+        loss, self.before = sum(self.window)/len(self.window), copy(self.smoothen)
         self.lrs.append(self.rate)
         self.raw_losses.append(loss)
         self.losses.append(self.smoothen.add_value(loss))
 
+    def forget_point(self):
+        "The last point was the beginning of a step that gathers several batches"
+        self.smoothen = self.before
+        for o in (self.lrs, self.raw_losses, self.losses): o.pop()
+
+    def after_cancel_step(self):
+        "The step is still to come if the gradients were kept"
+        self.gathering = any(p.grad is not None for group in self.learn.opt.param_groups
+                             for p in group['params'])
+
     def after_batch(self):
         "Stop when the search is complete, or when the loss has exploded"
         if not self.run.in_train: return
+        gathering, self.gathering = self.gathering, False
+        if gathering: return
+        self.window = []
         self.batches += 1
         if self.losses:
             self.best = min(self.best, self.losses[-1])
@@ -291,8 +307,8 @@ def find_lr(learn: object,  # A learner
     _check_groups(groups, start_lr=start_lr, end_lr=end_lr)
     inside = bool(getattr(learn, 'running', False))  # a run goes on, and its recorder is at work
     _search(learn, finder, inside)
-    recorder = None if inside else find_recorder(learn)
-    if recorder is not None: recorder.min_grad_lr = finder.min_grad_lr
+    if not inside and (recorder := find_recorder(learn)) is not None:
+        recorder.min_grad_lr = finder.min_grad_lr
     if show_plot and finder.lrs and 'IPython' in sys.modules: show_figure(finder.plot())
     return finder.suggestions
 
@@ -300,17 +316,16 @@ def _search(learn, finder, inside):
     "Fit with a finder, inside a snapshot of everything"
     idle = (ProgressCallback, Recorder) if inside else ProgressCallback
     taking = [cb for cb in learn.cbs if _takes_part(cb) and not isinstance(cb, idle)]
-    left_out = [cb for cb in learn.cbs if not any(cb is o for o in taking)]
+    spare = find_recorder(learn), *(cb for cb in learn.cbs if not any(cb is o for o in taking))
     if inside: taking = [copy(cb) for cb in taking]  # the originals are at work
-    run, batches = getattr(learn, 'run', None), count_batches(learn.data.train_dl) or 1
-    epochs = math.ceil(finder.num_it/batches)
-    snapshot = TrainingSnapshot(learn, taking, [find_recorder(learn), *left_out])
-    finder.outside = True
+    gathers, run = any(hasattr(cb, 'n_acc') for cb in taking), getattr(learn, 'run', None)
+    batches = 1 if gathers else count_batches(learn.data.train_dl) or 1  # in a step; in an epoch
+    snapshot, finder.outside = TrainingSnapshot(learn, taking, list(spare)), True
     try:
         vars(learn).update(cbs=taking, silent=True, running=False)
         if inside: vars(learn).update(cbs=[*taking, Recorder()])
         vars(learn).pop('running')
-        learn.fit(epochs, cbs=finder)
+        learn.fit(math.ceil(finder.num_it/batches), cbs=finder)
     finally:
         finder.outside = False
         snapshot.restore()

@@ -14,12 +14,12 @@ from numbers import Real
 import torch
 from torch import nn
 from torch.distributions import Gamma
-from torch.nn import functional as F
 
 # %% ../../nbs/46_callback.mixup.ipynb #ee4837f9
 from .core import Callback
-from ..core import check_word
-from ..torch_core import find_bs, first_tensor, map_tensors
+from ..core import check_property, check_word
+from ..mean_loss import label_rules, labels_count
+from ..torch_core import batch_size, first_tensor, map_tensors
 
 # %% ../../nbs/46_callback.mixup.ipynb #52c76ef3
 def draw_beta(alpha: float,  # Both parameters, above 0
@@ -49,26 +49,15 @@ def _reduction_of(crit):
                      'themselves with stack_y=False')
 
 # %% ../../nbs/46_callback.mixup.ipynb #5d701e26
-def _label_rules(crit):
-    "Class weights and the label to ignore, if the mean of this loss depends on them; else `None`"
-    given = {}
-    while hasattr(crit, 'func'):  # a partial function, or a loss that flattens its input first
-        given, crit = {**getattr(crit, 'keywords', {}), **given}, crit.func
-    if isinstance(crit, (nn.CrossEntropyLoss, nn.NLLLoss)): return crit.weight, crit.ignore_index
-    if crit not in (F.cross_entropy, F.nll_loss): return None
-    return given.get('weight'), given.get('ignore_index', -100)
-
-def _counts(yb, weight, ignored):
-    "How much each label counts in the mean"
-    kept = yb != ignored
-    return kept if weight is None else weight[yb.where(kept, 0)]*kept
-
-# %% ../../nbs/46_callback.mixup.ipynb #8568b920
-def _is_mixed(targets):
+def _is_mixed(targets, pred=None):
     "Are these the three numbers a sample that `MixUpLoss` is made for?"
     first = targets[0]
-    return (len(targets) == 1 and isinstance(first, torch.Tensor) and first.ndim == 2
-            and first.shape[1] == 3 and first.is_floating_point())
+    if len(targets) > 1 or not isinstance(first, torch.Tensor) or not first.is_floating_point():
+        return False
+    if first.ndim != 2 or first.shape[1] != 3: return False
+    if not isinstance(pred, torch.Tensor) or pred.shape != first.shape: return True
+    numbers = first[:, :2]  # of three classes: are they shares, or the numbers of two?
+    return bool((numbers == numbers.round()).all()) and bool((first.sum(1) != 1).any())
 
 def _check_mixed(pred, labels, ignored):
     "Class labels must be numbers of outputs, or the index to ignore"
@@ -81,7 +70,7 @@ def _check_mixed(pred, labels, ignored):
     if len(bad): raise ValueError(f'label {bad[0].item()} has no output: the model has {n} outputs,'
                                   f' for labels 0 to {n-1}')
 
-# %% ../../nbs/46_callback.mixup.ipynb #185856e2
+# %% ../../nbs/46_callback.mixup.ipynb #8568b920
 class MixUpLoss(nn.Module):
     """The loss for targets (first class, second class, share of the first), a row for each sample
 
@@ -95,11 +84,13 @@ class MixUpLoss(nn.Module):
         self.reduction = check_word('reduction', reduction, ('mean', 'sum', 'none'))
         self.old_reduction, self.by_argument = _reduction_of(crit)
         self.crit, self.checked, self.then = crit, False, None  # `then`: who waits for the loss
+        self.rules, self.counted, self.mixed = label_rules(crit), None, None  # `mixed`: known to be
 
     def __getattr__(self, name):
         try: return super().__getattr__(name)
         except AttributeError:
             if name == 'crit' or (name.startswith('__') and name != '__name__'): raise
+        if name != '__name__': check_property(self, name)
         found = getattr(self.crit, name, self)
         if found is not self: return found
         if name == '__name__': return type(self.crit).__name__  # what kind of loss this is
@@ -109,7 +100,8 @@ class MixUpLoss(nn.Module):
                 *targets: torch.Tensor,  # Of shape (n, 3); anything else goes straight to `crit`
                 ) -> torch.Tensor:  # One number, or n with `reduction='none'`
         "The loss of each label by its share"
-        if not _is_mixed(targets): return self.call_crit(self.reduction, pred, targets)[0]
+        if targets[0] is not self.mixed and not _is_mixed(targets, pred):
+            return self.plain(pred, targets)
         y1, y2, lam = targets[0].unbind(1)
         y1, y2 = y1.long(), y2.long()
         if not self.checked:  # once: it waits for the device
@@ -121,16 +113,28 @@ class MixUpLoss(nn.Module):
         if self.then is not None: self.then()
         return loss
 
+    def plain(self, pred: torch.Tensor,  # Output of the model
+              targets: tuple,  # As they are
+              ) -> torch.Tensor:  # As `reduction` says
+        "The loss of targets that nobody has mixed"
+        labels, self.counted = targets[0], None
+        whole = isinstance(labels, torch.Tensor) and not labels.is_floating_point()
+        if whole and self.rules and self.reduction == 'mean':
+            self.counted = labels_count(labels, *self.rules).sum()
+        return self.call_crit(self.reduction, pred, targets)[0]
+
     def together(self, loss: torch.Tensor,  # A number for each sample
                  y1: torch.Tensor,  # Its first class
                  y2: torch.Tensor,  # Its second class
                  lam: torch.Tensor,  # The share of the first
                  ) -> torch.Tensor:  # As `reduction` says
         "Put the losses of the samples together, each by what its labels count"
+        self.counted = None
         if self.reduction != 'mean': return loss.sum() if self.reduction == 'sum' else loss
-        rules = _label_rules(self.crit)
-        if rules is None: return loss.mean()
-        return loss.sum()/(lam*_counts(y1, *rules) + (1-lam)*_counts(y2, *rules)).sum()
+        if self.rules is None: return loss.mean()
+        first, second = (labels_count(o, *self.rules) for o in (y1, y2))
+        self.counted = (lam*first + (1-lam)*second).sum()
+        return loss.sum()/self.counted
 
     def call_crit(self, reduction: str,  # How the numbers are put together this time
                   pred: torch.Tensor,  # Output of the model
@@ -205,10 +209,10 @@ class Mixer(Callback):
         if not run.in_train: return
         xb, yb = run.xb, run.yb
         if (x := first_tensor(xb)) is None: raise TypeError('the inputs hold no tensor to mix')
-        lam, partner = self.draw(find_bs(yb), x.device)
+        lam, partner = self.draw(batch_size(xb, yb), x.device)
         xb, lam = self.mix_inputs(xb, lam, partner)
         mixed = self.mix_targets(yb, lam, partner)
-        if self.stack_y: self.wrap_loss()
+        if self.stack_y: self.wrap_loss(mixed)
         self.targets = yb
         run.xb, run.yb = xb, mixed
 
@@ -224,14 +228,18 @@ class Mixer(Callback):
         return map_tensors(yb, lambda o: _blend(o if o.is_floating_point() else o.float(), lam,
                                                 partner))
 
-    def wrap_loss(self):
+    def wrap_loss(self, mixed: torch.Tensor,  # The targets of this batch
+                  ):
         "Let the learner's loss understand two labels, unless it does already"
         loss_func = self.learn.loss_func
-        if isinstance(loss_func, MixUpLoss): return
+        if isinstance(loss_func, MixUpLoss):
+            loss_func.mixed = mixed
+            return
         mixed_loss, reduction = self.mixed_loss, _reduction_of(loss_func)[0]
         if getattr(mixed_loss, 'crit', None) is not loss_func or mixed_loss.reduction != reduction:
             self.mixed_loss = MixUpLoss(loss_func, reduction)
             self.mixed_loss.then = self.loss_is_known
+        self.mixed_loss.mixed = mixed
         self.learn.loss_func = self.mixed_loss
 
     def loss_is_known(self):

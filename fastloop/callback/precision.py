@@ -15,7 +15,7 @@ from torch.amp.autocast_mode import is_autocast_available
 
 # %% ../../nbs/47_callback.precision.ipynb #aa250b19
 from .core import Callback, CancelStepException
-from .training import gradients
+from .training import gradients, the_only_one
 from ..core import check_number, check_word
 from ..torch_core import map_tensors, model_device
 
@@ -52,6 +52,24 @@ def _check_scaling(init_scale, growth_factor, backoff_factor, growth_interval):
     check_number('MixedPrecision: growth_interval', growth_interval, 1, whole=True)
     if not 0 < check_number('MixedPrecision: backoff_factor', backoff_factor) < 1:
         raise ValueError(f'MixedPrecision: {backoff_factor=} must be between 0 and 1')
+
+# %% ../../nbs/47_callback.precision.ipynb #636b4c2a
+def autocast_state(kind: str,  # Of the device, such as `cuda`
+                   ) -> tuple:  # Whether it is on, its type, and how many times it was entered
+    "How autocast is switched"
+    depth = torch.autocast_increment_nesting()-1
+    torch.autocast_decrement_nesting()
+    return torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind), depth
+
+def put_autocast(kind: str,  # Of the device
+                 state: tuple,  # From `autocast_state`
+                 ):
+    "Switch autocast back, and let it forget the weights it has cast"
+    enabled, dtype, depth = state
+    torch.set_autocast_enabled(kind, enabled)
+    torch.set_autocast_dtype(kind, dtype)
+    for _ in range(depth, autocast_state(kind)[2]): torch.autocast_decrement_nesting()
+    torch.clear_autocast_cache()
 
 # %% ../../nbs/47_callback.precision.ipynb #89f1fb6b
 class _StandIn:
@@ -101,6 +119,7 @@ class MixedPrecision(Callback):
         self.options = dict(init_scale=init_scale, growth_factor=growth_factor,
                             backoff_factor=backoff_factor, growth_interval=growth_interval)
         self.scaler, self.pending, self.inside, self.fitting = None, None, False, False
+        self.found = None  # how autocast was switched when the fit began
         self.skipped = self.in_a_row = 0
         if self.dtype == torch.bfloat16:  # there is nothing to scale, so there are no handlers
             self.begin_backward = self.after_backward = self.begin_step = None
@@ -112,12 +131,13 @@ class MixedPrecision(Callback):
 
     def begin_fit(self):
         "See whether it can work, and make the scaler if one is needed"
-        before, self.kind = self.kind, _check_autocast(self.learn.model, self.dtype)
-        self.context = torch.autocast(self.kind, self.dtype)
+        the_only_one(self, MixedPrecision)
+        self.kind, self.inside = _check_autocast(self.learn.model, self.dtype), False
+        self.context, self.found = torch.autocast(self.kind, self.dtype), autocast_state(self.kind)
         self.forget()
         if self.dtype == torch.bfloat16: return
         self.in_a_row, self.fitting = 0, True
-        if self.scaler is None or self.pending or self.kind != before: self.make_scaler()
+        self.make_scaler()  # an old one remembers optimizers that may be gone
 
     def make_scaler(self):
         "A new scaler, in the state of an older one if there is such"
@@ -137,8 +157,8 @@ class MixedPrecision(Callback):
 
     def leave(self):
         "From here on as usual"
-        if self.inside: self.context.__exit__(None, None, None)
-        self.inside = False
+        inside, self.inside = self.inside, False
+        if inside: self.context.__exit__(None, None, None)
         if self.scaled:  # the backward pass was cancelled behind us
             _scale(self.scaler, gradients(self.learn.opt), undo=True)
             self.run.loss, self.clean, self.scaled = self.clean, None, False
@@ -185,6 +205,8 @@ class MixedPrecision(Callback):
     def after_fit(self):
         "Leave nothing behind but the scale that was found"
         self.leave()
+        found, self.found = self.found, None
+        if found is not None: put_autocast(self.kind, found)
         self.forget()
         self.fitting = False
 

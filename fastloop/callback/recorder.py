@@ -219,12 +219,11 @@ class Recorder(Callback):
     def after_epoch(self):
         "Complete the row of this epoch"
         if not self.begun: self.begin_epoch()  # broken off before it began for the recorder
-        n, losses = len(self.weights), self.raw_losses
+        n, losses, self.begun = len(self.weights), self.raw_losses, False
         row = [mean_of(losses[len(losses)-n:], self.sizes, self.rule.summed), *self.valid_row]
         self.values.append(row + [None]*(len(self.names)-len(row)))
         self.nb_batches.append(n)
         self.times.append(time.perf_counter()-self.started)
-        self.begun = False
 
     @property
     def sizes(self) -> list:  # Numbers, one for each training batch of this epoch
@@ -319,6 +318,8 @@ class Recorder(Callback):
         ax.set(xlabel='batches processed', ylabel='loss')
         ax.legend()
         return _hand_out(fig, return_fig, own)
+
+    plot_loss = plot_losses  # the word of the course and of fastai v2
 
     def plot_metrics(self, skip_start: int = 0,  # Batches to leave out at the beginning
                      skip_end: int = 0,  # Batches to leave out at the end

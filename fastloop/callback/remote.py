@@ -131,6 +131,13 @@ def failure_of(e: Exception,  # What `post` raised
     return (isinstance(e, OSError) and e.strerror) or type(e).__name__
 
 # %% ../../nbs/43_callback.remote.ipynb #8b6f06a4
+_senders = WeakSet()
+
+@atexit.register
+def _finish():
+    "Send what waits before Python ends"
+    for sender in list(_senders): sender.flush()
+
 class RowSender:
     "Sends rows to a web server in the background"
     most, socket = 10_000, None  # rows that may wait; the connection that is open
@@ -142,7 +149,8 @@ class RowSender:
                  send_as_json: bool = False,  # Send JSON alone, not as the field of a form
                  timeout: float = 5.,  # Seconds to wait for the server in each step
                  ):
-        self.url = split_address(root, path)
+        self.asked, self.url = (root, path, field, headers, send_as_json, timeout), split_address(
+            root, path)
         if not isinstance(field, str): raise TypeError(f'field is a text, not {field!r}')
         if isinstance(timeout, bool) or not isinstance(timeout, Real) or not 0 < timeout < 1e6:
             raise ValueError(f'timeout={timeout!r} is not a number of seconds above 0')
@@ -152,6 +160,9 @@ class RowSender:
         self.headers = request_headers(self.url, f'application/{kind}', headers)
         self.waiting, self.lock, self.thread, self.working = deque(), threading.Lock(), None, False
         self.sent, self.since, self.problem, self.told, self.quiet = 0, 0., None, False, False
+        _senders.add(self)
+
+    def __reduce__(self): return type(self), self.asked  # a copy sends its own rows alone
 
     def body(self, row: dict,  # Names and numbers
              ) -> bytes:  # Of the request
@@ -237,13 +248,6 @@ class RowSender:
         return done
 
 # %% ../../nbs/43_callback.remote.ipynb #046ddf11
-_senders = WeakSet()
-
-@atexit.register
-def _finish():
-    "Send what waits before Python ends"
-    for sender in list(_senders): sender.flush()
-
 class RemoteMonitor(Callback):
     """Sends the row of each epoch to a web server, in the background
 
@@ -261,7 +265,6 @@ class RemoteMonitor(Callback):
                  ):
         super().__init__(learn)
         self.sender = RowSender(root, path, field, headers, send_as_json, timeout)
-        _senders.add(self.sender)
 
     def flush(self, timeout: float = None,  # Seconds; by default as long as rows keep arriving
               ) -> bool:  # Whether nothing waits any more

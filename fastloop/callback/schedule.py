@@ -145,7 +145,8 @@ class Scheduler(Callback):
         run = self.run
         if not run.in_train: return
         if run.learn.opt is not self._opt: self._prepare()  # a new optimizer, or added in mid-run
-        if run.iters == self._batches: k = (run.epoch + self._done)*run.iters + run.iter
+        if run.iters == self._batches:
+            k = (run.epoch+self._done)*run.iters + min(run.iter, run.iters)
         else: k = batches_done(run, self._batches, self.start_epoch)
         for fast, put, at in self._plan:
             value = at(k)

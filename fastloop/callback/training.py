@@ -72,8 +72,9 @@ def the_only_one(cb: Callback,  # A callback that begins a fit
     Raises: ValueError that names both.
     """
     others = [o for o in cb.run.cbs if isinstance(o, kind) and o is not cb]
-    if others: raise ValueError(f'{kind.__name__} is attached twice ({cb!r} and {others[0]!r}), and '
-                                'two of them get in the way of each other: use one')
+    if others:
+        raise ValueError(f'{kind.__name__} is attached twice ({cb!r} and {others[0]!r}), and two '
+                         'of them get in the way of each other: use one')
 
 def _check_window(name, n_acc, n_batches):
     "A window is counted in samples or in batches, and holds at least one"

@@ -334,6 +334,8 @@ class DataBunch:
         "The size of a training batch."
         return _batch_size(self.train_dl)
 
+    batch_size = bs  # fastai v1's word
+
     def __repr__(self):
         return (f'{type(self).__name__}(train: {_told(self.train_dl)} of {self.bs}, '
                 f'valid: {_told(self.valid_dl)}, c={self.c}, device={self.device}, '

@@ -6,8 +6,10 @@
 __all__ = []
 
 # %% ../../nbs/87_keras.ipynb #da307a2c
-from . import callbacks, layers, models
-from .models import Model, Optimizer, Sequential
+from . import backend, callbacks, layers, models, optimizers
+from .models import Model, Sequential
+from .optimizers import Optimizer
 
 # %% ../../nbs/87_keras.ipynb #0bb1f90e
-__all__ = ['Model', 'Optimizer', 'Sequential', 'callbacks', 'layers', 'models']
+__all__ = ['Model', 'Optimizer', 'Sequential', 'backend', 'callbacks', 'layers', 'models',
+           'optimizers']

@@ -9,7 +9,6 @@ __all__ = ['mean', 'sum', 'max', 'min', 'std', 'abs', 'exp', 'log', 'round', 'si
            'flatten']
 
 # %% ../../nbs/85_keras.backend.ipynb #7ddf748b
-import numpy as np
 import torch
 
 # %% ../../nbs/85_keras.backend.ipynb #3c4d127e

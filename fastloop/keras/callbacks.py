@@ -26,6 +26,7 @@ from fastloop.adapters.keras_model import (
     as_logs,
     keras_hooks,
     metric_direction,
+    overrides,
     plain_number,
 )
 from ..callback.logger import History as NativeHistory
@@ -40,7 +41,7 @@ from ..callback.terminate import TerminateOnNaNCallback as NativeTerminateOnNaN
 from ..callback.tracker import improves, lower_rates, say_line
 from ..core import check_number, check_word, nearest_name
 from ..metrics import WeightedMean
-from ..rows import RowFile
+from ..rows import RowFile, read_cells
 
 # %% ../../nbs/84_keras.callbacks.ipynb #732771f3
 @as_default
@@ -115,7 +116,7 @@ class MonitorCallback(Callback):
         if not isinstance(monitor, str): raise TypeError(f'monitor={monitor!r} must be a name')
         check_word('mode', mode, ('auto', 'min', 'max'))
         known = metric_direction(monitor) if mode == 'auto' else mode
-        self.monitor, self.mode, self.guessed = monitor, known or 'min', known is None
+        self.monitor, self.mode, self.guessed = monitor, known or 'min', mode == 'auto'
         self.min_delta, self.verbose = check_number('min_delta', min_delta, 0), verbose
         self.forget()
 
@@ -137,7 +138,7 @@ class MonitorCallback(Callback):
                           f'{", ".join(logs)}{hint}', stacklevel=2)
             self.warned = True
         if value is not None and self.guessed:
-            way = way_in(self.model, self.monitor)
+            way = way_in(self.model, self.monitor) or metric_direction(self.monitor)
             if way is None: raise ValueError(
                 f'{self!r}: nobody knows whether {self.monitor!r} should be small or large: give '
                 "mode='min' or mode='max'")
@@ -483,9 +484,29 @@ class History(Callback, NativeHistory):
         self.add(epoch, as_logs(logs))
 
 # %% ../../nbs/84_keras.callbacks.ipynb #f5a56c65
+def added_names(cb: object,  # A callback of a run
+                ) -> tuple | None:  # `None` if it may be anything
+    "The names that a callback of Keras may add to the logs of an epoch"
+    if not hasattr(type(cb), 'set_model') or not overrides(cb, 'on_epoch_end'): return ()
+    home = str(getattr(cb.on_epoch_end, '__module__', ''))
+    if home != __name__ and not home.startswith('keras.src.'): return None
+    rates = {'ReduceLROnPlateau', 'LearningRateScheduler'}
+    return ('learning_rate',) if rates & {o.__name__ for o in type(cb).__mro__} else ()
+
+def check_columns(there: list,  # Columns of a file, without the epoch
+                  names: list,  # Names that will be in the logs
+                  cbs: list,  # The callbacks of the run
+                  ) -> bool:  # Whether the file may fit
+    "Can the logs of a run have the columns of a file?"
+    if set(names) - set(there): return False
+    added = [added_names(cb) for cb in cbs]
+    return None in added or not set(there) - set(names) - {o for some in added for o in some}
+
+# %% ../../nbs/84_keras.callbacks.ipynb #956be05a
 class CSVLogger(Callback):
     """Writes the logs of each epoch to a CSV file
 
+    Raises: ValueError before training if the file to append to has other columns.
     Source: Keras.
     """
     keys, loaded, warned = None, None, False
@@ -498,8 +519,17 @@ class CSVLogger(Callback):
         self.filename, self.separator, self.append = str(filename), separator, append
 
     def on_train_begin(self, logs=None):
-        "The columns are known when the first epoch has ended; until then a file stays as it is"
+        "Refuse a file with other columns; what it holds stays as it is until an epoch has ended"
         self.keys, self.warned = None, False
+        params, run = self.params or {}, getattr(self.model, 'run', None)
+        if not self.append or self.loaded is not None or 'metrics' not in params: return
+        there = next(iter(read_cells(self.filename, self.separator)), None) if Path(
+            self.filename).is_file() else None
+        names = [o for o in params['metrics']
+                 if params.get('do_validation') or not o.startswith('val_')]
+        if there and not check_columns(there[1:], names, getattr(run, 'cbs', ())): raise ValueError(
+            f'append: {self.filename} has the columns {", ".join(there)}, this run has epoch, '
+            f'{", ".join(sorted(names))}; append=False replaces the file, filename=… names another')
 
     def on_epoch_end(self, epoch, logs=None):
         "Write the row of this epoch"
@@ -542,9 +572,11 @@ class RemoteMonitor(Callback, NativeRemoteMonitor):
     def __init__(self, root: str = 'http://localhost:9000',  # Address of the server
                  path: str = '/publish/epoch/end/',  # What comes after `root`
                  field: str = 'data',  # Name of the field, if it is sent as a form
-                 headers: dict = None,  # Further headers of the request; never shown
+                 headers: dict = None,  # Headers of the request, by default JSON's; never shown
                  send_as_json: bool = False,  # Send JSON alone, not as the field of a form
                  ):
+        if headers is None: headers = {'Accept': 'application/json',
+                                       'Content-Type': 'application/json'}
         super().__init__(None, root, path, field, headers, send_as_json)
         self.root, self.path, self.field, self.headers, self.send_as_json = (
             root, path, field, headers, send_as_json)
@@ -655,7 +687,8 @@ class BaseLogger(Callback):
     def on_epoch_end(self, epoch, logs=None):
         "Add the means to the logs, where there is no number yet"
         for name, mean in self.means.items():
-            if logs is not None and mean.weight: logs.setdefault(name, float(mean.compute()))
+            value = mean.compute()
+            if logs is not None and value is not None: logs.setdefault(name, float(value))
 
 # %% ../../nbs/84_keras.callbacks.ipynb #1ff6650a
 class ProgbarLogger(Callback, NativeProgress):

@@ -15,7 +15,6 @@ from functools import partial
 from itertools import chain, count
 
 # %% ../../nbs/86_keras.models.ipynb #c17e1c09
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -36,6 +35,7 @@ from fastloop.adapters.keras_model import (
 )
 from ..callback.core import as_callback
 from ..callback.recorder import Recorder
+from ..clean_up import put_back
 from ..core import check_number, check_word, listify
 from ..data.bunch import DataBunch
 from ..data.load import TensorLoader
@@ -52,6 +52,7 @@ from fastloop.torch_core import (
     map_tensors,
     model_device,
 )
+from ..trained import only_fit
 
 # %% ../../nbs/86_keras.models.ipynb #a16b9f83
 _epsilon = 1e-7
@@ -160,6 +161,7 @@ class KerasLoss:
         if not isinstance(loss, str) and not callable(loss):
             raise TypeError(f'loss is a word or a function, not {loss!r}')
         self.function = _find_word('loss', loss, losses) if isinstance(loss, str) else loss
+        self.func = self.function  # the word for what stands in a wrapper, such as a `partial`
         self.__name__ = loss if isinstance(loss, str) else metric_name(loss)
         self.torchs = _is_torchs(self.function)
 
@@ -236,7 +238,9 @@ class Batches:
         self.source, self.steps, self.keys, self.again = source, steps, keys, again
         self.waiting, self.place = None, 0
         self.bs = getattr(source, 'bs', getattr(source, 'batch_size', None))
-        self.dataset = None if steps else getattr(source, 'dataset', None)
+        for name in ('dataset', 'sampler', 'batch_sampler'):
+            setattr(self, name, getattr(source, name, None))
+        if steps is not None: self.samples = self.bs and self.bs*steps
 
     def __len__(self): return len(self.source) if self.steps is None else self.steps
 
@@ -277,7 +281,11 @@ class Batches:
         if self.steps is None or self.again: self._end_data()
 
     def end_workers(self):
-        "End the processes that prepare batches"
+        "End the processes that prepare batches, unless the next pass goes on with them"
+        if self.waiting is None: end_workers(self.source)
+
+    def close(self):
+        "The fit is over: no pass goes on"
         self.waiting = None
         end_workers(self.source)
 
@@ -529,11 +537,11 @@ class Model(ModelView):
         loaders = fit_loaders((x, y), batch_size, validation_split, validation_data, shuffle,
                               (steps_per_epoch, validation_steps), validation_batch_size)
         cbs, history = fit_callbacks(callbacks, verbose)
-        learn = self._learner(*loaders)
-        self.params, self.first_epoch = dict(verbose=verbose), first
-        self.history, before, self.running = history, self.running, True
-        try: Runner(cbs).fit(epochs, learn)
-        finally: self.running = before
+        with only_fit(self):
+            learn = self._learner(*loaders)
+            self.params, self.first_epoch, self.history = dict(verbose=verbose), first, history
+            try: Runner(cbs).fit(epochs, learn)
+            finally: put_back([o.close for o in loaders if isinstance(o, Batches)])
         return history
 
     def evaluate(self, x: object,  # Inputs, or a loader

@@ -27,7 +27,7 @@ from ..learner import Learner
 from ..metrics import accuracy
 from ..predictions import probabilities
 from ..summary import PrintedText
-from ..torch_core import batch_norm_types, evaluating, to_device
+from ..torch_core import ask_model, batch_norm_types, to_device
 from .data import imagenet_stats
 from .image import draw_images, short_name
 from .models import InputConv2d
@@ -189,7 +189,7 @@ def create_head(
 def _look_through(part, x, what):
     "What `part` makes of a batch, or an error that says what failed"
     try:
-        with evaluating(part): out = part(x)
+        out = ask_model(part, x)
     except Exception as e:
         raise ValueError(f'{what} cannot take a batch of shape {tuple(x.shape)}: {e}') from e
     return out

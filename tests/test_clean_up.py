@@ -1,0 +1,148 @@
+"What is put back whatever gets in the way: a list of functions, a run that is interrupted, workers"
+import multiprocessing
+import random
+import sys
+import warnings
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from fastloop.clean_up import begin_batches, put_back
+from fastloop.data.bunch import DataBunch
+from fastloop.learner import Learner
+from fastloop.metrics import accuracy
+from fastloop.train import lr_find  # noqa: F401  its room hangs the verbs on the learner
+
+ERRORS = {'e': ZeroDivisionError, 'k': KeyboardInterrupt}
+
+
+@given(st.lists(st.sampled_from(['', 'e', 'k', 'kk', 'ke', 'ek']), max_size=6))
+def test_every_function_gets_its_turn(plans):
+    "`k` is interrupted the first time and done the second, `e` fails, `kk` is interrupted twice"
+    done, calls = [], [0]*len(plans)
+    def step(i):
+        plan, n = plans[i], calls[i]
+        calls[i] += 1
+        if n < len(plan): raise ERRORS[plan[n]](i)
+        done.append(i)
+    undos = [lambda i=i: step(i) for i in range(len(plans))]
+    first = next((i for i, plan in enumerate(plans) if plan), None)
+    if first is None: put_back(undos)
+    else:
+        with pytest.raises(ERRORS[plans[first][0]]) as e: put_back(undos)
+        assert e.value.args == (first,)
+    assert not undos
+    assert done == [i for i, plan in enumerate(plans) if plan in ('', 'k')]
+    assert calls == [dict(e=1, ek=1).get(plan, 1+len(plan[:1])) for plan in plans]
+
+
+def test_the_same_list_goes_on_where_it_was():
+    undos, done = [lambda: done.append(1), lambda: done.append(2)], []
+    put_back(undos)
+    put_back(undos)
+    assert done == [1, 2]
+
+
+# ---- workers -------------------------------------------------------------------------------------
+@pytest.mark.parametrize('error', [KeyboardInterrupt, OSError])
+def test_workers_that_were_started_before_the_start_failed_are_ended(monkeypatch, error):
+    started, real = [], multiprocessing.process.BaseProcess.start
+    def start(process):
+        if len(started) == 2: raise error('the third one')
+        started.append(process)
+        real(process)
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, 'start', start)
+    dl = DataLoader(TensorDataset(torch.zeros(8, 1)), 2, num_workers=3)
+    with pytest.raises(error) as e, warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # torch says that there are fewer cores
+        begin_batches(dl)
+    for process in started: process.join(30)
+    assert not any(o.is_alive() for o in started), e
+
+
+# ---- loaders -------------------------------------------------------------------------------------
+class Stream(IterableDataset):
+    "Gives what it has once, and nothing afterwards"
+    def __init__(self, n): self.items = iter([(torch.randn(4), i % 3) for i in range(n)])
+    def __iter__(self): return self.items
+
+
+@pytest.mark.parametrize('part', ['training', 'validation'])
+def test_a_stream_that_is_used_up_is_an_error(part):
+    loaders = [(torch.randn(8, 4), torch.arange(8) % 3)], DataLoader(Stream(16), 8)
+    learn = Learner(DataBunch(*(loaders if part == 'validation' else loaders[::-1])),
+                    nn.Linear(4, 3), nn.CrossEntropyLoss(), silent=True)
+    with pytest.raises(RuntimeError, match=f'{part} loader gave no batch in epoch 1'): learn.fit(3)
+    assert learn.n_iter == (2 if part == 'training' else 2)
+
+
+class Says:
+    "A loader that gives `n` batches and says `said`"
+    def __init__(self, n, said): self.n, self.said = n, said
+    def __len__(self): return self.said
+    def __iter__(self): return iter([(torch.randn(8, 4), torch.arange(8) % 3)]*self.n)
+
+
+@pytest.mark.parametrize('n, said', [(10, 4), (4, 10), (1, 2)])
+def test_a_loader_of_another_length_is_named_once_and_the_share_stays_within_one(n, said):
+    learn = Learner(DataBunch(Says(n, said)), nn.Linear(4, 3), nn.CrossEntropyLoss(), silent=True)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter('always')
+        learn.fit_one_cycle(3, .1)
+    assert len([o for o in found if f'{said} batches, and gave {n}' in str(o.message)]) == 1
+    lrs, top = learn.recorder.lrs, max(learn.recorder.lrs)
+    fall = lrs[lrs.index(top):]
+    assert learn.pct_train <= 1 and fall == sorted(fall, reverse=True)
+
+
+# ---- interrupts ----------------------------------------------------------------------------------
+class Interrupt:
+    "Raises `KeyboardInterrupt` at the `k`-th line, call or return of anything that runs"
+    def __init__(self, k): self.k, self.n, self.hit = k, 0, False
+
+    def __call__(self, frame, event, arg):
+        self.n += 1
+        if self.n == self.k:
+            sys.settrace(None)
+            self.hit = not frame.f_code.co_flags & 0x20  # a generator that ends swallows it
+            raise KeyboardInterrupt
+        return self
+
+    def during(self, work):
+        before = sys.gettrace()
+        sys.settrace(self)
+        try: work()
+        finally: sys.settrace(before)
+
+
+def learner():
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(24, 4, generator=g), torch.randint(3, (24,), generator=g)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(.1), nn.Linear(8, 3))
+    model[2].eval()
+    return Learner(DataBunch.from_tensors(x, y, x[:8], y[:8], bs=8, seed=1), model, lr=.1,
+                   metrics=accuracy, silent=True)
+
+
+@pytest.mark.parametrize('verb', [
+    lambda learn: learn.fit(1), lambda learn: learn.validate(),
+    lambda learn: learn.predict(torch.ones(4)), lambda learn: learn.summary(),
+    lambda learn: learn.lr_find(num_it=6, show_plot=False)],
+    ids=['fit', 'validate', 'predict', 'summary', 'lr_find'])
+def test_an_interrupt_anywhere_leaves_a_learner_that_works(verb):
+    counter = Interrupt(-1)
+    counter.during(lambda: verb(learner()))
+    for k in random.Random(0).sample(range(1, counter.n), 12):
+        learn = learner()
+        modes, bomb = [m.training for m in learn.model.modules()], Interrupt(k)
+        try: bomb.during(lambda learn=learn: verb(learn))
+        except KeyboardInterrupt: pass
+        else: assert not bomb.hit, k
+        assert torch.is_grad_enabled() and not torch.is_autocast_enabled('cpu'), k
+        assert [m.training for m in learn.model.modules()] == modes, k
+        learn.fit(1)
+        assert learn.n_iter == 3
