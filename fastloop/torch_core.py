@@ -477,9 +477,10 @@ def check_weights(model: nn.Module,  # The model to load into
                                (f'; and {len(wrong)-8} more' if len(wrong) > 8 else ''))
 
 # %% ../nbs/01_torch_core.ipynb #56ad830b
-averages = 'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'square_avg', 'grad_avg', 'momentum_buffer'
+_averages = 'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'square_avg', 'grad_avg', 'momentum_buffer'
 
 def check_optimizer_state(state: object,  # Perhaps what `state_dict` of an optimizer gave
+                          params: list = (),  # Parameters that it should fit, if they are known
                           ):
     """Refuse what is no state of an optimizer
 
@@ -492,9 +493,15 @@ def check_optimizer_state(state: object,  # Perhaps what `state_dict` of an opti
     if not good or not all(isinstance(o.get('params'), (list, tuple)) for o in groups):
         raise ValueError('state_dict: this is no state of an optimizer, which has `state` and '
                          f'`param_groups`, each of them with `params`, but {state!r:.60}')
-    for name, value in ((k, v) for o in values.values() for k, v in o.items() if k in averages):
-        if not (value is None or isinstance(value, torch.Tensor)):
+    known = dict(zip((i for o in groups for i in o['params']), params))
+    for i, name in ((i, k) for i, o in values.items() for k in o if k in _averages):
+        value, p = values[i][name], known.get(i)
+        if value is None: continue
+        if not isinstance(value, torch.Tensor):
             raise ValueError(f'state_dict: {name} is {value!r:.40}, and should be a tensor')
+        if p is not None and p.shape != value.shape:
+            raise ValueError(f'state_dict: {name} of parameter {i} is of shape '
+                             f'{tuple(value.shape)}, the parameter of {tuple(p.shape)}')
     for value in (o.get('lr', 0.) for o in groups):
         if not isinstance(value, (float, int, torch.Tensor)):
             raise ValueError(f'state_dict: lr is {value!r:.40}, and should be a number')
