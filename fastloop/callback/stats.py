@@ -6,6 +6,7 @@
 __all__ = ['AvgStats', 'AvgStatsCallback']
 
 # %% ../../nbs/16_callback.stats.ipynb #aa071e3f
+from ..bar import print_line
 from .core import Callback
 from ..core import listify
 from ..mean_loss import MeanLoss
@@ -103,7 +104,7 @@ class AvgStatsCallback(Callback):
         "Print what was counted; the device is waited for here"
         silent = getattr(self.learn, 'silent', False) if self.silent is None else self.silent
         for stats in (self.train_stats, self.valid_stats):
-            if stats.count and not silent: print(stats)
+            if stats.count and not silent: print_line(str(stats))
 
     def state_dict(self) -> dict:  # Of the two `AvgStats`
         "Everything needed to go on in the middle of an epoch"

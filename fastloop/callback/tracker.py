@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 # %% ../../nbs/40_callback.tracker.ipynb #239f8ea7
+from ..bar import print_line
 from .core import Callback, CancelFitException
 from .progress import ProgressCallback
 from .recorder import find_recorder
@@ -83,7 +84,7 @@ def say_line(run: object,  # Has `cbs`
              ):
     "Print a line, above the bars if there are any"
     bars = [cb for cb in run.cbs if isinstance(cb, ProgressCallback)]
-    bars[-1].show_line(line) if bars else print(line)
+    bars[-1].show_line(line) if bars else print_line(line)
 
 # %% ../../nbs/40_callback.tracker.ipynb #b3374108
 class TrackerCallback(Callback):
