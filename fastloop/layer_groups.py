@@ -65,5 +65,6 @@ def spread_rates(lr: object,  # A number, a list with one for each layer group, 
     for o in rates:
         if not isinstance(o, (Real, torch.Tensor)) or isinstance(o, bool):
             raise TypeError(f'lr={o!r} is no number')
-        if not 0 <= o < math.inf: raise ValueError(f'lr={o!r}: a rate is 0 or more, and finite')
+        if not 0 <= o < math.inf: raise ValueError(
+            f'lr={o!r}: a rate is finite, and not negative')
     return lr
