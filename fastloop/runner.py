@@ -278,9 +278,8 @@ class Runner(Callbacks):
             self.learn.opt.step()
             self._stepped = True
         except CancelStepException: self('after_cancel_step')
-        try: self('after_step')
-        finally:
-            if self._stepped: self.learn.opt.zero_grad()
+        self('after_step')
+        if self._stepped: self.learn.opt.zero_grad()
 
     def compute_loss(self):
         "The loss of this batch; the first one is checked"
