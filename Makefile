@@ -12,7 +12,7 @@ export PATH := $(abspath $(B)):$(PATH)
 # let Python keep what it compiles, whatever the shell says: importing torch then takes half the time
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test test-docs test-peers docs readme nbs course bench lint clean
+.PHONY: help run test test-docs test-peers test-versions docs readme nbs course bench lint clean
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 run: $(VENV)/.run ## From the embedded images to a fine-tuned network and its mistakes, with three seeds
@@ -23,6 +23,8 @@ test-docs: $(VENV)/.ui docs ## Open the built site in headless Chromium
 	$(B)/python -m pytest -q tests/browser $(ARGS)
 test-peers: $(PEERS)/.done ## Run callbacks, metrics and networks of fastai 2, Keras, torchmetrics, torchvision, timm
 	KERAS_BACKEND=torch $(PEERS)/bin/python -m pytest -q tests/peers $(ARGS)
+test-versions: $(VENV)/.dev ## Run the built wheel on Python 3.10 to 3.13, with the oldest and the newest torch
+	$(B)/python tools/test_versions.py $(ARGS)
 docs: $(VENV)/.dev ## Build the website into _docs
 	$(B)/python tools/docs.py
 	@echo "file://$(abspath _docs/index.html)"
@@ -37,7 +39,7 @@ bench: $(VENV)/.dev ## Measure fastloop against loops written by hand
 lint: $(VENV)/.dev ## Check the style of package, notebooks, tests and tools
 	$(B)/python tools/lint.py $(ARGS)
 clean: ## Remove the environment and everything that was built
-	rm -rf $(VENV) $(PEERS) _proc _docs build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) .versions _proc _docs build dist *.egg-info .pytest_cache .ruff_cache
 
 $(B)/uv:
 	$(PY) -m venv $(VENV) && $(B)/pip install -q uv==0.13.8

@@ -26,7 +26,7 @@ from fastloop.param_groups import (
     take_in,
     write_values,
 )
-from .torch_core import averages, check_optimizer_state
+from .torch_core import check_optimizer_state
 
 # %% ../nbs/20_optimizer.ipynb #7191ccbb
 def _make(opt_func, split, lrs):
@@ -42,6 +42,12 @@ def _make(opt_func, split, lrs):
         return opt_func([{**groups[0], 'params': split[0]+split[1]}], **kwargs)  # LBFGS
 
 # %% ../nbs/20_optimizer.ipynb #8e63dfb3
+def _with_l2(opt):
+    "AdamW before torch 2.7 knows no L2 decay: the Adam that it would be with it; else `opt`"
+    if type(opt) is not torch.optim.AdamW or 'decoupled_weight_decay' in opt.defaults: return opt
+    with dynamo_left_alone(torch.optim.Optimizer.add_param_group):
+        return torch.optim.Adam(opt.param_groups, **opt.defaults)
+
 def _who_decays(opt, true_wd):
     "Is the decay kept apart from the gradient, is it done by hand, and is there any?"
     kind, group = type(opt).__name__, opt.param_groups[0]
@@ -95,20 +101,13 @@ def _refuse(opt, name):
 
 def _check_state(opt, state):
     "Refuse the state of another kind of optimizer, or of other parameters"
-    check_optimizer_state(state)
+    check_optimizer_state(state, [p for group in opt.param_groups for p in group['params']])
     places = find_places(opt.param_groups[0]).items()
     needed = {key for name, (key, _) in places if name != 'wd'}
     for group in state['param_groups']:
         if missing := sorted(needed - set(group)): raise ValueError(
             f"state_dict: it has no {', '.join(missing)}, so it is not from "
             f"{type(opt).__name__}; it has {', '.join(group)}")
-    numbers, params = [[o for group in groups for o in group['params']]
-                       for groups in (state['param_groups'], opt.param_groups)]
-    for i, p in zip(numbers, params):
-        for name, value in state['state'].get(i, {}).items():
-            if name in averages and value is not None and value.shape != p.shape: raise ValueError(
-                f'state_dict: {name} of parameter {i} is of shape {tuple(value.shape)}, the '
-                f'parameter of {tuple(p.shape)}')
 
 def _fresh_state(opt):
     "The state that an optimizer with the same groups has before its first step"
@@ -175,6 +174,7 @@ class OptimWrapper(torch.optim.Optimizer):
             raise ValueError('layer_groups: no parameter in them requires a gradient')
         spread_numbers('wd', wd, len(split)//2)  # before anything is made
         opt = _make(opt_func, split, spread_numbers('lr', lr, len(split)//2))
+        if true_wd is False: opt = _with_l2(opt)
         self = cls(opt, wd, true_wd, bn_wd, 2 if len(opt.param_groups) == len(split) else 1)
         self.opt_func = opt_func
         return self

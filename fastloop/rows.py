@@ -110,6 +110,7 @@ class RowFile:
         if bad: raise ValueError(f'separator={separator!r} is not one character, such as , or ;')
         self.path, self.separator, self.missing = Path(path), separator, missing
         self.header, self.rows, self.pending, self.doubtful = None, None, [], False
+        self.size = 0  # bytes, when we last looked
 
     def begin(self, header: list,  # Names of the columns
               append: bool = False,  # Go on with a file that is there
@@ -154,11 +155,23 @@ class RowFile:
         if not self.pending: return
         if self.header is None or not self.path.exists(): self._create(self.pending[-1][0])
         elif self.doubtful: self._cut(self.rows)
+        elif self.path.stat().st_size < self.size: self._mend()
         for header, _ in self.pending: self._widen(header)
         rows = [in_columns(*o, self.header) for o in self.pending]
         self.doubtful = True
         append_bytes(self.path, self._bytes(rows))
         self.rows, self.pending, self.doubtful = self.rows+len(rows), [], False
+        self._measure()
+
+    def _measure(self): self.size = self.path.stat().st_size
+
+    def _mend(self):
+        "Somebody has shortened the file: go on after its last whole row, or begin it anew"
+        warnings.warn(f'{self.path.name} has been shortened by somebody else', stacklevel=4)
+        cells = read_cells(self.path, self.separator)
+        if not cells or cells[0] != self.header: return self._create(self.header)
+        if len(cells[-1]) < len(self.header): self._cut(None)
+        else: self.rows = len(cells)-1
 
     def _bytes(self, rows):
         lines = [csv_line(o, self.separator, self.missing) for o in rows]
@@ -169,11 +182,13 @@ class RowFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.path) as file: file.write(self._bytes([header]))
         self.header, self.rows, self.doubtful = list(header), 0, False
+        self._measure()
 
     def _cut(self, rows, tell=False):
         "Cut off what comes after `rows` rows; if `rows` is `None`, after the last whole row"
         self.rows, rest = cut_rows(self.path, rows)
         self.doubtful = False
+        self._measure()
         if tell and rest:
             warnings.warn(f'{self.path.name}: the last line was not finished and is cut off: '
                           f'{rest[:200]!r}', stacklevel=4)
@@ -186,3 +201,4 @@ class RowFile:
         rows = [wide, *(in_columns(self.header, row, wide) for row in cells)]
         with atomic_write(self.path) as file: file.write(self._bytes(rows))
         self.header = wide
+        self._measure()

@@ -416,8 +416,7 @@ def load_tensors(path: Path,  # A file written by `torch.save`
         return torch.load(path, map_location=device, weights_only=True)
     except PermissionError: raise
     except Exception as e:  # torn bytes end in errors of many kinds
-        if isinstance(e, pickle.UnpicklingError) and _names_code.search(str(e)):
-            name = next(filter(None, _names_code.search(str(e)).groups()), 'a function')
+        if name := _named_code(path, e):
             raise ValueError(f'{path.name} is refused: it holds {name}, which is more than tensors '
                              'and plain data, and loading it could run code') from None
         text = '' if isinstance(e, pickle.UnpicklingError) else f': {str(e):.200}'
@@ -425,13 +424,21 @@ def load_tensors(path: Path,  # A file written by `torch.save`
 
 _names_code = re.compile(r'GLOBAL ([\w.]+)|(?:class|function|callable) ([\w.]+\.[\w.]+)|reduce')
 
+def _named_code(path, e):
+    "What stands in a file besides tensors and plain data, by torch's words; `None` if it is torn"
+    if not isinstance(e, pickle.UnpicklingError): return None
+    if found := _names_code.search(str(e)): return found[1] or found[2] or 'a function'
+    with open(path, 'rb') as file: return 'a pickle of its own' if file.read(1) == b'\x80' else None
+
 def _check_sums(path):
     "Refuse an archive whose bytes are not those that were written"
     if not zipfile.is_zipfile(path): return
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
         if not any(o.CRC for o in parts): return  # it was written without
-        if len({o.filename for o in parts}) < len(parts): raise ValueError('a part is there twice')
+        folders = any(o.external_attr & 0x10 or o.is_dir() for o in parts)  # torch reads nothing
+        if folders or len({o.filename for o in parts}) < len(parts):
+            raise ValueError('its list of parts is not what torch writes')
         for part in parts:
             with archive.open(part) as stream:
                 while stream.read(2**20): pass  # compares the checksum at the end
@@ -471,9 +478,10 @@ def check_weights(model: nn.Module,  # The model to load into
                                (f'; and {len(wrong)-8} more' if len(wrong) > 8 else ''))
 
 # %% ../nbs/01_torch_core.ipynb #56ad830b
-averages = 'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'square_avg', 'grad_avg', 'momentum_buffer'
+_averages = 'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'square_avg', 'grad_avg', 'momentum_buffer'
 
 def check_optimizer_state(state: object,  # Perhaps what `state_dict` of an optimizer gave
+                          params: list = (),  # Parameters that it should fit, if they are known
                           ):
     """Refuse what is no state of an optimizer
 
@@ -486,9 +494,15 @@ def check_optimizer_state(state: object,  # Perhaps what `state_dict` of an opti
     if not good or not all(isinstance(o.get('params'), (list, tuple)) for o in groups):
         raise ValueError('state_dict: this is no state of an optimizer, which has `state` and '
                          f'`param_groups`, each of them with `params`, but {state!r:.60}')
-    for name, value in ((k, v) for o in values.values() for k, v in o.items() if k in averages):
-        if not (value is None or isinstance(value, torch.Tensor)):
+    known = dict(zip((i for o in groups for i in o['params']), params))
+    for i, name in ((i, k) for i, o in values.items() for k in o if k in _averages):
+        value, p = values[i][name], known.get(i)
+        if value is None: continue
+        if not isinstance(value, torch.Tensor):
             raise ValueError(f'state_dict: {name} is {value!r:.40}, and should be a tensor')
+        if p is not None and p.shape != value.shape:
+            raise ValueError(f'state_dict: {name} of parameter {i} is of shape '
+                             f'{tuple(value.shape)}, the parameter of {tuple(p.shape)}')
     for value in (o.get('lr', 0.) for o in groups):
         if not isinstance(value, (float, int, torch.Tensor)):
             raise ValueError(f'state_dict: lr is {value!r:.40}, and should be a number')

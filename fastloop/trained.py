@@ -14,6 +14,7 @@ from threading import get_ident
 import torch
 
 # %% ../nbs/27_trained.ipynb #65f23a06
+from .bar import print_line
 from .core import listify, required_arguments
 from .optimizer import OptimWrapper, as_wrapper
 
@@ -112,7 +113,7 @@ def follow_model(learn: object,  # A learner
     if not (new := opt.regroup(learn.layer_groups)) or learn.silent: return
     ids = {id(p) for p in new}
     names = [name for name, p in learn.model.named_parameters() if id(p) in ids]
-    print(f'the optimizer takes in {len(new)} parameters that are new: {", ".join(names)}')
+    print_line(f'the optimizer takes in {len(new)} parameters that are new: {", ".join(names)}')
 
 def ready_opt(learn: object,  # A learner
               lr: object,  # Rate, or one for each group
@@ -123,7 +124,8 @@ def ready_opt(learn: object,  # A learner
     opt, opt_func, _ = learn.made
     mine = learn.opt is opt and opt_func is not None
     if reset or learn.opt is None or mine and opt_func is not learn.opt_func:
-        make_opt(learn, lr, wd)
+        if hasattr(learn, 'create_opt'): learn.create_opt(lr, wd)  # perhaps in a way of its own
+        else: make_opt(learn, lr, wd)
     elif not mine and learn.opt is not opt:
         check_step(learn.opt)
         opt = as_wrapper(learn.opt)

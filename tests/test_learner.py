@@ -1,5 +1,6 @@
 "The learner: what it is made of, what it saves, what it refuses, and what it answers"
 import copy
+import errno
 import io
 import os
 import pickle
@@ -13,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from fastloop import core
 from fastloop.callback.core import Callback, TraceCallback
 from fastloop.callback.progress import ProgressCallback
 from fastloop.callback.recorder import Recorder
@@ -544,3 +546,81 @@ def test_torn_bytes_are_called_damaged(tmp_path, torn):
     before = weights(learn.model)
     with pytest.raises(ValueError, match='a.pth'): learn.load('a')
     assert same(before, weights(learn.model))
+
+
+# what is loaded is checked first, and what is written says what happened
+
+@pytest.mark.parametrize('spoil, words', [
+    (lambda s: [s], 'holds a list'), (lambda s: 3, 'holds a int'),
+    (lambda s: s | {'model': {k: 3 for k in s['model']}}, 'in place of the tensor'),
+    (lambda s: s | {'opt': [1]}, 'no state of an optimizer'),
+    (lambda s: s | {'opt': {'state': {}, 'param_groups': 'x'}}, 'no state of an optimizer'),
+    (lambda s: s | {'opt': s['opt'] | {'state': {0: {'exp_avg': 1.}}}}, 'should be a tensor')])
+def test_a_file_that_is_half_good_changes_nothing(tmp_path, spoil, words):
+    learn = make(path=tmp_path)
+    learn.fit(1)
+    file = learn.save('one')
+    torch.save(spoil(torch.load(file)), file)
+    other = make(path=tmp_path)
+    other.fit(1)
+    before, opt = weights(other.model), copy.deepcopy(other.opt.state_dict())
+    with pytest.raises(ValueError, match=words): other.load('one')
+    assert same(weights(other.model), before)
+    assert str(other.opt.state_dict()) == str(opt)
+    other.fit(1)
+
+
+def test_averages_of_another_shape_are_not_taken_over(tmp_path):
+    learn = make(path=tmp_path)
+    learn.fit(1)
+    file = learn.save('one')
+    state = torch.load(file)
+    state['opt']['state'][0]['exp_avg'] = torch.zeros(2)
+    torch.save(state, file)
+    with pytest.warns(UserWarning, match='starts anew.*exp_avg of parameter 0'): learn.load('one')
+    learn.fit(1)
+
+
+def test_nothing_that_fits_is_refused_without_strict_too(tmp_path):
+    learn = make(path=tmp_path)
+    (tmp_path/'models').mkdir()
+    torch.save({'other.weight': torch.ones(1)}, tmp_path/'models'/'other.pth')
+    with pytest.raises(ValueError, match='another architecture'): learn.load('other', strict=False)
+
+
+def test_weights_of_compiled_models_load_into_plain_ones_and_back(tmp_path):
+    plain = make(path=tmp_path)
+    plain.fit(1)
+    plain.save('plain')
+    compiled = make(path=tmp_path)
+    compiled.model = torch.compile(compiled.model, backend='eager')
+    compiled.load('plain')
+    assert same(weights(compiled.model._orig_mod), weights(plain.model))
+    compiled.save('compiled')
+    other = make(path=tmp_path)
+    assert same(weights(other.load('compiled').model), weights(plain.model))
+
+
+@pytest.mark.parametrize('name', [None, 3, ['a']])
+def test_a_name_that_is_none_is_refused(tmp_path, name):
+    learn = make(path=tmp_path)
+    for verb in (learn.save, learn.load):
+        with pytest.raises(TypeError, match='is no name of a file'): verb(name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('error, words', [
+    (OSError(errno.ENOSPC, 'No space left on device'), 'The disk is full.*one.pth'),
+    (KeyboardInterrupt(), None)])
+def test_a_save_that_is_stopped_says_by_what(tmp_path, monkeypatch, error, words):
+    learn = make(path=tmp_path)
+    old = learn.save('one').read_bytes()
+    class Disk(io.FileIO):
+        def write(self, data):
+            if self.tell() > 1000: raise error
+            return super().write(data)
+    class Failing(core._Watched, Disk): "A file on such a disk"
+    monkeypatch.setattr(core, '_Watched', Failing)
+    learn.model.add_module('big', nn.Linear(500, 500))
+    with pytest.raises(type(error), match=words): learn.save('one')
+    assert (tmp_path/'models'/'one.pth').read_bytes() == old

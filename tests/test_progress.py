@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+import warnings
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -31,8 +32,10 @@ from fastloop.callback.core import (
     CancelFitException,
     CancelTrainException,
 )
+from fastloop.callback.logger import CSVLogger, read_table
 from fastloop.callback.progress import EpochTable, ProgressCallback, cell_text
 from fastloop.callback.recorder import Recorder
+from fastloop.examples import line
 from fastloop.metrics import accuracy
 from fastloop.runner import Runner
 
@@ -605,3 +608,65 @@ def test_nbclient_counts_as_a_program(kernel):
     streams = [o['text'] for o in nb.cells[0].outputs if o['output_type'] == 'stream']
     assert len(''.join(streams).splitlines()) == 3
     assert nb.cells[0].outputs[-1].data == {'text/plain': "'plain'"}
+
+
+# ---- output that breaks --------------------------------------------------------------------------
+class Broken(StringIO):
+    "Breaks after some characters, as a closed pipe or a full disk does"
+    encoding = 'utf-8'
+
+    def __init__(self, left, error, terminal=False):
+        super().__init__()
+        self.left, self.error, self.terminal = left, error, terminal
+
+    def isatty(self): return self.terminal
+
+    def write(self, text):
+        self.left -= len(text)
+        if self.left < 0: raise self.error
+        return super().write(text)
+
+    def flush(self):
+        if self.left < 0: raise self.error
+
+
+@pytest.mark.parametrize('left', [0, 60, 120])
+@pytest.mark.parametrize('mode', ['plain', 'terminal'])
+@pytest.mark.parametrize('error', [BrokenPipeError(32, 'Broken pipe'), OSError(5, 'Input/output'),
+                                   OSError(28, 'No space left'), ValueError('closed file')])
+def test_output_that_breaks_costs_one_warning(tmp_path, monkeypatch, left, mode, error):
+    monkeypatch.setattr(sys, 'stdout', Broken(left, error, mode == 'terminal'))
+    if mode == 'terminal': monkeypatch.setattr(sys, 'stderr', Broken(left, error, True))
+    learn = line(n_batches=6)
+    cbs = [Recorder(), CSVLogger(), ProgressCallback(mode=mode)]
+    cbs[-1].interval = 0
+    learn.path = tmp_path
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always')
+        Runner(cbs).fit(3, learn)
+    assert [o.category for o in told] == [RuntimeWarning] and 'output is broken' in str(
+        told[0].message)
+    assert len(read_table(tmp_path/'history.csv')) == 3
+
+
+PIPED = """
+import sys, warnings
+from fastloop.callback.progress import ProgressCallback
+from fastloop.callback.recorder import Recorder
+from fastloop.examples import line
+from fastloop.runner import Runner
+input()
+Runner([Recorder(), ProgressCallback()]).fit(4, line(n_batches=2))
+print('and others may print too')
+open(sys.argv[1], 'w').write('done')
+"""
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='pipes of POSIX')
+def test_a_pipe_that_is_closed(tmp_path):
+    p = subprocess.Popen([sys.executable, '-c', PIPED, str(tmp_path/'a')], stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    p.stdout.close()
+    _, told = p.communicate('\n')
+    assert (tmp_path/'a').read_text() == 'done' and p.returncode == 0
+    assert told.count('Warning') == 1 and 'Traceback' not in told

@@ -165,7 +165,7 @@ def test_a_file_deleted_in_between_is_made_again(tmp_path):
 def test_a_line_edited_by_hand_is_not_glued_to_the_next(tmp_path):
     file = begun(tmp_path/'a.csv', 1)
     file.path.write_text('epoch,a\n0,5')
-    file.write(['epoch', 'a'], [1, 1.])
+    with pytest.warns(UserWarning, match='shortened'): file.write(['epoch', 'a'], [1, 1.])
     assert read_table(file.path).rows == [[0, 5], [1, 1.]]
 
 
@@ -178,3 +178,28 @@ def test_a_row_written_in_part_is_cut_and_tried_again(tmp_path, monkeypatch):
     disk.full = False
     file.write(['epoch', 'a'], [3, .75])
     assert read_table(file.path).rows == [[i, i/4] for i in range(4)]
+
+
+@pytest.mark.parametrize('size', [0, 3, 8, 15, 17, 18, 23, 24])
+def test_a_file_that_was_shortened_from_outside_is_whole_again(tmp_path, size):
+    header, path = ['epoch', 'train_loss'], tmp_path/'a.csv'
+    file = RowFile(path)
+    file.begin(header)
+    for i in range(3): file.write(header, [i, i/8])
+    whole = path.read_text().splitlines()
+    left = [o for o in path.read_bytes()[:size].decode().splitlines(True) if o.endswith('\n')]
+    os.truncate(path, size)
+    assert size < len('\n'.join(whole))
+    with pytest.warns(UserWarning, match='shortened'): file.write(header, [3, .5])
+    kept = max(len(left)-1, 0)
+    assert path.read_text().splitlines() == [whole[0], *whole[1:kept+1], '3,0.5']
+    file.write(header, [4, 1.])
+    assert path.read_text().splitlines()[-1] == '4,1.0' and file.rows == kept+2
+
+
+def test_a_file_that_was_emptied_before_its_first_row_has_a_header(tmp_path):
+    file = RowFile(tmp_path/'a.csv')
+    file.begin(['a'])
+    os.truncate(tmp_path/'a.csv', 0)
+    with pytest.warns(UserWarning, match='shortened'): file.write(['a'], [1])
+    assert (tmp_path/'a.csv').read_text() == 'a\n1\n'

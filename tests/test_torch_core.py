@@ -19,15 +19,19 @@ from fastloop.torch_core import (
     batch_norm_types,
     batch_size,
     call_model,
+    check_optimizer_state,
+    check_weights,
     children,
     default_device,
     find_bs,
     first_tensor,
     flatten_model,
+    load_tensors,
     map_tensors,
     model_device,
     no_random,
     one_param,
+    own_names,
     requires_grad,
     rng_state,
     set_rng_state,
@@ -461,3 +465,88 @@ def test_mappings_are_spread_and_packed_sequences_are_one_input():
     assert call_model(model, packed)[0] is packed
     out, _ = call_model(nn.RNN(1, 2), pack_sequence([torch.zeros(3, 1), torch.zeros(2, 1)]))
     assert find_bs(out) == 2
+
+
+# ---- files of weights ----------------------------------------------------------------------------
+def net(): return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+
+
+def test_no_changed_byte_gets_through(tmp_path):
+    weights, file = net().state_dict(), tmp_path/'a.pth'
+    torch.save({'model': weights}, file)
+    data, refused = file.read_bytes(), 0
+    for i in range(0, len(data), 7):
+        file.write_bytes(data[:i] + bytes([data[i] ^ 1 << i % 8]) + data[i+1:])
+        try: found = load_tensors(file)['model']
+        except ValueError as e:
+            refused += 1
+            assert 'a.pth is' in str(e) and len(str(e)) < 400
+        else: assert all(torch.equal(found[k], v) for k, v in weights.items())
+    assert refused > 100
+    at = data.index(weights['0.weight'].numpy().tobytes())
+    file.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at+1:])
+    with pytest.raises(ValueError, match='a.pth is damaged'): load_tensors(file)
+
+
+def test_files_without_checksums_and_of_old_torch_are_read(tmp_path):
+    torch.save({'a': torch.ones(2)}, tmp_path/'old.pth', _use_new_zipfile_serialization=False)
+    assert load_tensors(tmp_path/'old.pth')['a'].tolist() == [1, 1]
+    if not hasattr(torch.serialization, 'set_crc32_options'): return
+    torch.serialization.set_crc32_options(False)
+    try: torch.save({'a': torch.ones(2)}, tmp_path/'bare.pth')
+    finally: torch.serialization.set_crc32_options(True)
+    assert load_tensors(tmp_path/'bare.pth')['a'].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize('thing, name', [(print, 'print'), (types.SimpleNamespace(a=1), 'types.Simple'),
+                                         (net(), 'torch.nn.modules')])
+def test_code_is_refused_in_words_of_our_own(tmp_path, thing, name):
+    torch.save(thing, tmp_path/'a.pth')
+    with pytest.raises(ValueError, match=f'refused: it holds {name}.*could run code$') as e:
+        load_tensors(tmp_path/'a.pth')
+    assert '\x1b' not in str(e.value) and 'weights_only' not in str(e.value)
+
+
+@pytest.mark.parametrize('wrap', [
+    nn.DataParallel, lambda m: torch.compile(m, backend='eager'),
+    lambda m: nn.DataParallel(torch.compile(m, backend='eager')),
+    lambda m: torch.compile(nn.DataParallel(m), backend='eager')])
+def test_prefixes_of_wrappers_make_no_difference(wrap):
+    for source, target in ((net(), wrap(net())), (wrap(net()), net()), (wrap(net()), wrap(net()))):
+        found = own_names(source.state_dict(), target)
+        check_weights(target, found)
+        target.load_state_dict(found)
+        assert all(torch.equal(a, b) for a, b in zip(source.parameters(), target.parameters()))
+    strange = {'x.weight': torch.ones(1)}
+    assert own_names(strange, net()) is strange
+    holder = nn.ModuleDict({'module': net()})  # a name of one's own
+    assert list(own_names(holder.state_dict(), holder)) == list(holder.state_dict())
+
+
+@pytest.mark.parametrize('weights, words', [
+    ({'0.weight': 3, '0.bias': torch.ones(4)}, 'holds 3 in place of the tensor 0.weight'),
+    ({'0.weight': [1., 2.]}, 'in place of the tensor'),
+    ({'x': torch.ones(1)}, 'another architecture.*missing in the file: 0.weight'),
+    ({}, 'another architecture')])
+@pytest.mark.parametrize('strict', [True, False])
+def test_what_cannot_be_weights_is_refused(weights, words, strict):
+    with pytest.raises(ValueError, match=words): check_weights(net(), weights, strict)
+
+
+def test_a_part_of_the_weights_may_be_loaded():
+    check_weights(net(), {'0.bias': torch.ones(4), 'more': torch.ones(1)}, strict=False)
+    with pytest.raises(ValueError, match=r'0.bias: \(5,\) in the file'):
+        check_weights(net(), {'0.bias': torch.ones(5)}, strict=False)
+
+
+@pytest.mark.parametrize('spoil', [
+    lambda s: [s], lambda s: 3, lambda s: {}, lambda s: s | {'param_groups': 3},
+    lambda s: s | {'param_groups': []}, lambda s: s | {'param_groups': [[1]]},
+    lambda s: s | {'param_groups': [{'lr': .1}]}, lambda s: s | {'state': [1]},
+    lambda s: s | {'state': {0: 3}}, lambda s: s | {'state': {0: {'exp_avg': 3.}}},
+    lambda s: s | {'param_groups': [s['param_groups'][0] | {'lr': 'fast'}]}])
+def test_what_is_no_state_of_an_optimizer_is_refused(spoil):
+    opt = torch.optim.Adam(net().parameters())
+    check_optimizer_state(opt.state_dict())
+    with pytest.raises(ValueError, match='state_dict: '):
+        check_optimizer_state(spoil(opt.state_dict()))

@@ -6,10 +6,11 @@
 __all__ = ['AvgStats', 'AvgStatsCallback']
 
 # %% ../../nbs/16_callback.stats.ipynb #aa071e3f
+from ..bar import print_line
 from .core import Callback
 from ..core import listify
 from ..mean_loss import MeanLoss
-from ..metrics import as_metric, leave_out, to_floats
+from ..metrics import as_metric, tell_ignored, to_floats
 
 # %% ../../nbs/16_callback.stats.ipynb #ff1fde10
 class AvgStats:
@@ -87,7 +88,7 @@ class AvgStatsCallback(Callback):
 
     def begin_fit(self):
         "Learn which labels the loss ignores"
-        for o in (self.train_stats, self.valid_stats): leave_out(o.metrics, self.learn.loss_func)
+        for o in (self.train_stats, self.valid_stats): tell_ignored(o.metrics, self.learn.loss_func)
 
     def begin_epoch(self):
         "Forget the epoch before"
@@ -103,7 +104,7 @@ class AvgStatsCallback(Callback):
         "Print what was counted; the device is waited for here"
         silent = getattr(self.learn, 'silent', False) if self.silent is None else self.silent
         for stats in (self.train_stats, self.valid_stats):
-            if stats.count and not silent: print(stats)
+            if stats.count and not silent: print_line(str(stats))
 
     def state_dict(self) -> dict:  # Of the two `AvgStats`
         "Everything needed to go on in the middle of an epoch"

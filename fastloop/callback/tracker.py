@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 # %% ../../nbs/40_callback.tracker.ipynb #239f8ea7
+from ..bar import print_line
 from .core import Callback, CancelFitException
 from .progress import ProgressCallback
 from .recorder import find_recorder
@@ -83,14 +84,14 @@ def say_line(run: object,  # Has `cbs`
              ):
     "Print a line, above the bars if there are any"
     bars = [cb for cb in run.cbs if isinstance(cb, ProgressCallback)]
-    bars[-1].show_line(line) if bars else print(line)
+    bars[-1].show_line(line) if bars else print_line(line)
 
 # %% ../../nbs/40_callback.tracker.ipynb #b3374108
 class TrackerCallback(Callback):
     """Keeps the best value of a number, and the epoch in which it came
 
     Source: fastai v1; `comp` and `reset_on_fit` are fastai v2's."""
-    order, in_lr_find = 60, False  # late, when the row is complete; not in a search for a rate
+    order, in_lr_find, in_validate = 60, False, False  # late, when the row is complete
     needs_value, watching, loaded, said_way = True, False, False, False
     kept = 'best', 'best_epoch'  # what `state_dict` holds
 
@@ -116,6 +117,8 @@ class TrackerCallback(Callback):
     def operator(self) -> object:  # A function of two numbers
         "What tells whether a value is better than another, `np.less` or `np.greater` (fastai v1)"
         return np.less if self.mode == 'min' else np.greater
+
+    def __post_init__(self): "Nothing more: dataclasses of fastai 1.0's first months call it"
 
     def forget(self):
         "No value has been seen yet"

@@ -36,10 +36,13 @@ def epoch_order(n, seed, epoch):
     return torch.randperm(n, generator=torch.Generator().manual_seed(_epoch_seed(seed, epoch)))
 
 # %% ../../nbs/11_data.load.ipynb #ca1b7c05
-_wide = {getattr(torch, f'uint{bits}', None) for bits in (16, 32, 64)}
+_signed = {getattr(torch, f'uint{bits}', None): getattr(torch, f'int{bits}')
+           for bits in (16, 32, 64)}  # older versions of torch cannot index these
 
 
-def _gather(t, idx): return t[idx] if t.dtype in _wide else t.index_select(0, idx)
+def _gather(t, idx):
+    if t.dtype not in _signed: return t.index_select(0, idx)
+    return t.view(_signed[t.dtype]).index_select(0, idx).view(t.dtype)
 
 
 def _cut(tensors, order, bs, start, stop, most=2**19):
