@@ -13,6 +13,7 @@ from itertools import accumulate
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #81c2d74c
 import torch
+from fastcore.foundation import L
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #e6cc9c41
 from .fastai1 import BarView
@@ -110,6 +111,12 @@ class View:
                   ) -> object:  # The view
         "Let callbacks take part inside a `with` block"
         with self._run.learn.added_cbs(cbs): yield self
+
+    def validation_context(self, cbs: object = None,  # Callbacks that take part
+                           inner: bool = False,  # Ignored
+                           ) -> object:  # A context manager
+        "What fastai puts around a validation: callbacks that take part inside a `with` block"
+        return self.added_cbs(cbs)
 
     def no_bar(self) -> object:  # The view
         "Print no bar and no table inside a `with` block"
@@ -312,10 +319,6 @@ def replaced(o: object,  # Any object
     try: yield
     finally: setattr(o, name, before)
 
-class _Sortable(list):
-    "Callbacks, with the one method of fastcore's list that callbacks of fastai call"
-    def sorted(self, key): return sorted(self, key=lambda o: getattr(o, key))
-
 # %% ../../nbs/81_adapters.fastai2.ipynb #a1853f00
 class LearnView(View):
     """A learner as callbacks of fastai v2 know it; `ours` shows the names of our loop as well
@@ -365,7 +368,7 @@ class LearnView(View):
     final_record = kept_field('final_record', lambda self: (self.recorder.values or [[]])[-1],
                               'the latest row of the table')
     create_mbar = kept_field('create_mbar', lambda self: True, 'whether a bar is to be made')
-    cbs = property(lambda self: _Sortable(self._run.cbs), doc='the callbacks, in their order')
+    cbs = property(lambda self: L(self._run.cbs), doc='the callbacks, in their order')
 
     @property
     def progress(self):
@@ -452,6 +455,11 @@ class LearnView(View):
         if on := [o for o in ('with_input', 'with_decoded', 'act') if kwargs.get(o)]:
             raise ValueError(f'get_preds: {on[0]} is not offered here')
         return self._run.learn.get_preds(self.dls[ds_idx] if dl is None else dl, with_loss)
+
+    def ordered_cbs(self, event: str,  # Name of an event
+                    ) -> list:  # Callbacks
+        "Those that answer an event, in their order"
+        return [cb for cb in self._run.cbs if has_own(cb, event)]
 
     def no_logging(self) -> object:  # A context manager
         "Call no logger inside a `with` block"

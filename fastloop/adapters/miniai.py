@@ -216,9 +216,8 @@ def _backward_and_step(run, parts):
         do_part(run, parts, 'step')
         run._stepped = True
     except CancelStepException: run('after_cancel_step')
-    try: run('after_step')
-    finally:
-        if run._stepped: do_part(run, parts, 'zero_grad')
+    run('after_step')
+    if run._stepped: do_part(run, parts, 'zero_grad')
 
 def _one_batch(run, n_inp, batch):
     "In the place of `Runner.one_batch`, where a batch may have more than two parts"
