@@ -13,7 +13,7 @@ from pathlib import Path
 
 # %% ../../nbs/41_callback.save.ipynb #ebbc3552
 from .tracker import TrackerCallback
-from ..core import check_number, check_word, safe_path
+from ..core import check_number, check_word, check_writable, safe_path
 
 # %% ../../nbs/41_callback.save.ipynb #2f12feb9
 def _one_time(every, every_epoch, n_batches):
@@ -101,10 +101,10 @@ class SaveModelCallback(TrackerCallback):
         self.saved, self.last_saved_path = [], None
 
     def start(self):
-        "See whether the learner can save under this name, then begin or go on"
+        "See whether the learner can save under this name and there, then begin or go on"
         if not all(hasattr(self.learn, o) for o in ('save', 'load', 'model_file')):
             raise TypeError(f'{self!r} needs a learner that can save and load, such as Learner')
-        self.learn.model_file(self.fname)
+        check_writable(self.learn.model_file(self.fname))
         super().start()
 
     def file_name(self) -> str:  # Without suffix
