@@ -605,3 +605,14 @@ def test_nbclient_counts_as_a_program(kernel):
     streams = [o['text'] for o in nb.cells[0].outputs if o['output_type'] == 'stream']
     assert len(''.join(streams).splitlines()) == 3
     assert nb.cells[0].outputs[-1].data == {'text/plain': "'plain'"}
+
+
+def test_a_long_table_is_not_copied_in_each_epoch(monkeypatch, capsys):
+    from fastloop.callback import progress
+    from fastloop.examples import line
+    made, kind = [], progress.EpochTable
+    monkeypatch.setattr(progress, 'EpochTable', lambda *args: made.append(1) or kind(*args))
+    learn = line()
+    learn.remove_cbs([cb for cb in learn.cbs if isinstance(cb, ProgressCallback)])
+    learn.fit(5, cbs=ProgressCallback(silent=False, mode='plain'))
+    assert len(made) == 1 and len(capsys.readouterr().out.splitlines()) == 6
