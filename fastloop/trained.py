@@ -92,6 +92,7 @@ def read_groups(learn: object,  # A learner
     if lacks: warnings.warn(f'the layer groups leave out {", ".join(lacks)}: nothing trains them',
                             stacklevel=4)
 
+# %% ../nbs/27_trained.ipynb #9a6ae5ab
 def make_opt(learn: object,  # A learner
              lr: object,  # Rate, or one for each group
              wd: object,  # Weight decay

@@ -612,7 +612,6 @@ def test_a_long_table_is_not_copied_in_each_epoch(monkeypatch, capsys):
     from fastloop.examples import line
     made, kind = [], progress.EpochTable
     monkeypatch.setattr(progress, 'EpochTable', lambda *args: made.append(1) or kind(*args))
-    learn = line()
-    learn.remove_cbs([cb for cb in learn.cbs if isinstance(cb, ProgressCallback)])
-    learn.fit(5, cbs=ProgressCallback(silent=False, mode='plain'))
+    learn, cb = line(), ProgressCallback(silent=False, mode='plain')
+    Runner([Recorder(), cb]).fit(5, learn)
     assert len(made) == 1 and len(capsys.readouterr().out.splitlines()) == 6

@@ -90,7 +90,7 @@ class TrackerCallback(Callback):
     """Keeps the best value of a number, and the epoch in which it came
 
     Source: fastai v1; `comp` and `reset_on_fit` are fastai v2's."""
-    order, in_lr_find = 60, False  # late, when the row is complete; not in a search for a rate
+    order, in_lr_find, in_validate = 60, False, False  # late, when the row is complete
     needs_value, watching, loaded, said_way = True, False, False, False
     kept = 'best', 'best_epoch'  # what `state_dict` holds
 
