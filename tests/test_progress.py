@@ -670,3 +670,13 @@ def test_a_pipe_that_is_closed(tmp_path):
     _, told = p.communicate('\n')
     assert (tmp_path/'a').read_text() == 'done' and p.returncode == 0
     assert told.count('Warning') == 1 and 'Traceback' not in told
+
+
+def test_a_long_table_is_not_copied_in_each_epoch(monkeypatch, capsys):
+    from fastloop.callback import progress
+    from fastloop.examples import line
+    made, kind = [], progress.EpochTable
+    monkeypatch.setattr(progress, 'EpochTable', lambda *args: made.append(1) or kind(*args))
+    learn, cb = line(), ProgressCallback(silent=False, mode='plain')
+    Runner([Recorder(), cb]).fit(5, learn)
+    assert len(made) == 1 and len(capsys.readouterr().out.splitlines()) == 6

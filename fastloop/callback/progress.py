@@ -147,11 +147,11 @@ class ProgressCallback(Callback):
         "Print the header, once the names of all columns are known"
         self.recorder = find_recorder(self.run)
         if self.mode == 'off' or self.recorder is None: return
-        table = EpochTable(self.recorder.header, self.table.rows if self.table else ())
-        if self.table is not None and self.table.header == table.header: return
-        self.table = table
+        header, table = [cell_text(o) for o in self.recorder.header], self.table
+        if table is not None and table.header == header: return  # no row is copied
+        self.table = EpochTable(header, table.rows if table else ())
         if self.mode == 'notebook': self.show_html()
-        else: self.show_line(table.head)
+        else: self.show_line(self.table.head)
 
     def tick(self):
         "Draw the bar if it is time"
