@@ -178,7 +178,7 @@ def take_in(opt: torch.optim.Optimizer,  # Of torch; its groups change in place
     return new
 
 # %% ../nbs/04_param_groups.ipynb #873935d1
-hyper_names = {'lr': 'lr', 'mom': 'mom', 'sqr_mom': 'beta', 'wd': 'wd', 'eps': 'eps'}
+hyper_keys = {'lr': 'lr', 'mom': 'mom', 'sqr_mom': 'beta', 'wd': 'wd', 'eps': 'eps'}
 
 # %% ../nbs/04_param_groups.ipynb #7ee1ab9b
 class Hypers(MutableMapping):
@@ -192,18 +192,18 @@ class Hypers(MutableMapping):
         self.opt, self.group = opt, group
 
     def _read(self, name):
-        if (values := self.opt.read_val(hyper_names.get(name, name))) is None: raise KeyError(name)
+        if (values := self.opt.read_val(hyper_keys.get(name, name))) is None: raise KeyError(name)
         return list(zip(*values)) if isinstance(values, tuple) else values
 
     def _known(self):
-        return [o for o in hyper_names if self.opt.read_val(hyper_names[o]) is not None]
+        return [o for o in hyper_keys if self.opt.read_val(hyper_keys[o]) is not None]
 
     def __getitem__(self, name): return self._read(name)[self.group]
 
     def __setitem__(self, name, value):
         values = self._read(name)
         values[self.group] = value
-        self.opt.set_val(hyper_names.get(name, name), values)
+        self.opt.set_val(hyper_keys.get(name, name), values)
 
     def __delitem__(self, name): raise TypeError(f'the optimizer cannot do without {name!r}')
 
@@ -212,3 +212,9 @@ class Hypers(MutableMapping):
     def __len__(self): return len(self._known())
 
     def __repr__(self): return repr(dict(self))
+
+# %% ../nbs/04_param_groups.ipynb #411fc384
+def all_hypers(opt: object,  # An `OptimWrapper`
+               ) -> list:  # Mappings, one for each layer group
+    "The hyper-parameters of all layer groups"
+    return [Hypers(opt, i) for i in range(len(opt.read_val('lr')))]

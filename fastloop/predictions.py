@@ -72,7 +72,7 @@ def takes_part(cb: object,  # A callback written for any library
     "Does `cb` change batches, predictions or precision?"
     kinds = [o for o in type(cb).__mro__ if o.__module__ != Callback.__module__]
     mine = [getattr(cb, '__dict__', {}), *map(vars, kinds)]
-    if not (getattr(cb, 'in_validate', True) and getattr(cb, 'in_lr_find', True)): return False
+    if not getattr(cb, 'in_validate', True): return False
     if hasattr(type(cb), 'set_model'): return False  # Keras' only look on
     return any(not _in_validation.isdisjoint(o) for o in mine)
 

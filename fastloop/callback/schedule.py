@@ -111,7 +111,7 @@ def check_rivals(cb: Callback,  # A scheduler
 # %% ../../nbs/31_callback.schedule.ipynb #a4b99021
 class Scheduler(Callback):
     "Sets hyper-parameters before each training batch to functions of its number"
-    in_lr_find, start_epoch = False, None
+    in_lr_find, in_validate, start_epoch = False, False, None
     scheduled = ()  # names of the hyper-parameters it sets
     _opt, _plan, _batches, _done = None, (), 0, 0
 

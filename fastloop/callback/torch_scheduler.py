@@ -121,7 +121,7 @@ def _copy_out(now, last, opt):
 # %% ../../nbs/33_callback.torch_scheduler.ipynb #489a42c8
 class TorchScheduler(Callback):
     "Drives any scheduler of `torch.optim.lr_scheduler` by the position in training"
-    order, in_lr_find = 60, False  # after those who fill in the row
+    order, in_lr_find, in_validate = 60, False, False  # after those who fill in the row
     _opt = _replay = _last = _given = None
     _batches, _measured = 0, False  # whether it follows a measured number
 

@@ -53,7 +53,7 @@ class Callback:
 
     Source: Keras.
     """
-    order, in_lr_find = 0, False  # in the order in which they were attached
+    order, in_lr_find, in_validate = 0, False, False  # in the order in which they were attached
     native_events = ()  # those events of this library that it answers by itself
     params = model = None
 
