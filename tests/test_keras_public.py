@@ -20,6 +20,7 @@ from fastloop.keras import backend as K
 from fastloop.keras import callbacks as kc
 from fastloop.keras import optimizers
 from fastloop.learner import Learner
+from fastloop.metrics import accuracy
 
 rng = np.random.default_rng(0)
 x = rng.normal(size=(44, 4)).astype('float32')
@@ -586,3 +587,18 @@ def test_the_mean_of_an_epoch_leaves_ignored_labels_out():
              for n in (44, 8)]
     assert found[0] == pytest.approx(found[1], rel=1e-5)
     assert model.evaluate(x, some, batch_size=8) == pytest.approx(found[0], rel=1e-5)
+
+
+def test_a_callback_measures_other_data_in_the_fit_of_a_learner():
+    class Tests(kc.Callback):
+        def on_train_begin(self, logs=None): self.seen = []
+        def on_epoch_end(self, epoch, logs=None):
+            logs['test_loss'], logs['test_accuracy'] = self.model.evaluate(x, labels, verbose=0)
+            self.seen.append(self.model.evaluate(x, labels, return_dict=True))
+    t = torch.tensor(x), torch.tensor(labels)
+    data = DataBunch.from_tensors(*t, *t, bs=8, device='cpu')
+    learn = Learner(data, nn.Linear(4, 3), metrics=accuracy, silent=True)
+    learn.fit(2, cbs=[cb := Tests(), history := kc.History()])
+    for i, (_, loss, acc) in enumerate(learn.recorder.values):
+        assert history.history['test_loss'][i] == pytest.approx(loss, rel=1e-5)
+        assert cb.seen[i] == pytest.approx({'loss': loss, 'accuracy': acc}, rel=1e-5)

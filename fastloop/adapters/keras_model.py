@@ -21,6 +21,7 @@ import torch
 from ..callback.core import CancelException, foreign_names
 from ..callback.recorder import find_recorder
 from ..core import add_note, atomic_write, check_number, listify
+from ..data.load import TensorLoader
 from ..metrics import better_direction
 from ..optimizer import OptimWrapper, as_wrapper
 from fastloop.torch_core import (
@@ -743,6 +744,24 @@ class LearnerView(ModelView):
     def opt(self) -> object:  # The same object
         "The optimizer of the learner"
         return self.learn.opt
+
+    def evaluate(self, x: object,  # An array, or a loader
+                 y: object = None,  # Targets, if `x` is an array
+                 batch_size: int = 32,  # Samples in a batch
+                 verbose: int = 0,  # Keras' word; nothing is shown
+                 return_dict: bool = False,  # Give the numbers by name
+                 ) -> object:  # The loss; a list of it and the metrics; or a dictionary
+        """Measure the loss and the metrics of the learner, also in the middle of a fit
+
+        Raises: ValueError or TypeError for bad input.
+        """
+        if not is_loader(x):
+            x, y = as_inputs(x), as_inputs(y, 'y')
+            whole = not (y.is_floating_point() or y.dtype == torch.bool)
+            x = TensorLoader(x, y.long() if whole else y, bs=check_batch_size(batch_size))
+        found = dict(zip(self.metrics_names, map(float, self.learn.validate(x))))
+        if return_dict: return found
+        return list(found.values()) if len(found) > 1 else found['loss']
 
     def renew(self):
         "See which layers are to be trained from now on"
