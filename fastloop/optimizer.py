@@ -14,7 +14,6 @@ from torch import nn
 
 from .core import check_property
 from .fused import FusedStep, dynamo_left_alone
-from .torch_core import check_optimizer_state
 from fastloop.param_groups import (
     Hypers,
     copy_values,
@@ -27,6 +26,7 @@ from fastloop.param_groups import (
     spread_pairs,
     write_values,
 )
+from .torch_core import check_optimizer_state
 
 # %% ../nbs/20_optimizer.ipynb #7191ccbb
 def _make(opt_func, split, lrs):
