@@ -442,6 +442,7 @@ def _check_sums(path):
             with archive.open(part) as stream:
                 while stream.read(2**20): pass  # compares the checksum at the end
 
+# %% ../nbs/01_torch_core.ipynb #cd76e129
 def own_names(weights: dict,  # Tensors by name, perhaps of a compiled or a parallel model
               model: nn.Module,  # The model to load into, perhaps a compiled or a parallel one
               ) -> dict:  # The same tensors under the names that `model` has for them

@@ -147,9 +147,9 @@ class ProgressCallback(Callback):
         "Print the header, once the names of all columns are known"
         self.recorder = find_recorder(self.run)
         if self.mode == 'off' or self.recorder is None: return
-        table = EpochTable(self.recorder.header, self.table.rows if self.table else ())
-        if self.table is not None and self.table.header == table.header: return
-        self.table = table
+        header = [cell_text(o) for o in self.recorder.header]
+        if self.table is not None and self.table.header == header: return
+        self.table = EpochTable(header, self.table.rows if self.table else ())
         if self.mode == 'notebook': self.show_html()
         else: self.show_line(table.head)
 
