@@ -126,6 +126,7 @@ def default_loss(data: object,  # A `DataBunch`
     if isinstance(yb, torch.Tensor) and yb.dtype == torch.int64: return F.cross_entropy
     raise ValueError('loss_func: the targets do not tell which loss suits them, so give one')
 
+# %% ../nbs/29_learner.ipynb #0c9c7bcc
 def check_learning(data: object,  # What to train on
                    model: object,  # What is to be trained
                    loss_func: object,  # The loss, or `None`

@@ -140,7 +140,7 @@ class WeightedMean:
 
     def reset(self):
         "Forget all values."
-        self.values, self.total, self.weight = [], None, 0
+        self.values, self.total, self.before = [], None, 0
         self.weights.reset()
 
     def add(
@@ -166,20 +166,25 @@ class WeightedMean:
 
     def add_up(self):
         "Bring what was kept together, on its device."
-        self.total, self.weight = self.sums()
+        self.total, self.before = self.sums()
         self.values = []
         self.weights.reset()
 
     def sums(self) -> tuple:  # None and 0 without any
         "Give the weighted sum of all values so far, and all weights together."
-        if not self.values: return self.total, self.weight
+        if not self.values: return self.total, self.before
         values, weights = stack_numbers(self.values), self.weights.known()
-        if isinstance(weights, list): weight = self.weight + sum(weights)
-        else: weight = self.weight + weights.sum().to(values.device)
+        if isinstance(weights, list): weight = self.before + sum(weights)
+        else: weight = self.before + weights.sum().to(values.device)
         weights = torch.as_tensor(weights, dtype=values.dtype)
         weights = weights.to(values.device, non_blocking=values.is_cuda)  # without waiting
         part = (values if self.summed else values*weights).where(weights != 0, 0).sum()
         return part if self.total is None else self.total.to(part.device) + part, weight
+
+    @property
+    def weight(self) -> float:  # a tensor if labels were counted
+        "Give all weights together."
+        return self.sums()[1]
 
     def compute(self) -> torch.Tensor:  # on the device of the values; None without any
         "Give the mean of all values so far."
@@ -190,12 +195,12 @@ class WeightedMean:
     def state_dict(self) -> dict:  # tensors and numbers, to be saved with a checkpoint
         "Give everything needed to go on elsewhere."
         return dict(values=list(self.values), weights=self.weights.floats(), total=self.total,
-                    weight=self.weight, summed=self.summed)
+                    weight=self.before, summed=self.summed)
 
     def load_state_dict(self, state: dict):  # what `state_dict` gave
         "Go on from where `state` was taken."
         self.values, self.summed = list(state['values']), state.get('summed', False)
-        self.total, self.weight = state['total'], state['weight']
+        self.total, self.before = state['total'], state['weight']
         self.weights.reset()
         for o in state['weights']: self.weights.add(o)
 

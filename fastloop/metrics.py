@@ -127,7 +127,8 @@ class Metric:
     def _targets(self, pred, yb):
         "The targets one by one, if that is how they are wanted; found out once an epoch"
         if not isinstance(yb, (tuple, list)): return (yb,)
-        if self.apart is None: self.apart = self.func is None or takes_apart(self.func, pred, yb)
+        if self.apart is None:
+            self.apart = takes_apart(self.func, pred, yb) if self.func else not _of_samples(yb)
         return tuple(yb) if self.apart else (yb,)
 
     def accumulate(
@@ -234,8 +235,6 @@ def _check_callable(func, name=None):
 # %% ../nbs/15_metrics.ipynb #32f79db0
 class AverageMetric(Metric):
     "The mean of a function over the samples of many batches; labels to be ignored do not count."
-    rules = None
-
     def __init__(
         self,
         func: callable,  # called with predictions and targets, gives the mean of one batch
@@ -248,6 +247,7 @@ class AverageMetric(Metric):
         """
         super().__init__(_check_callable(func, name))
         self.func, self.final, self.counts = func, final, counts_of(func)
+        self.rules = label_rules(func)  # a loss may be a metric, too
         self.mean = WeightedMean(summed=self.counts is not None)
 
     def _clear(self): self.mean.reset()
@@ -258,7 +258,8 @@ class AverageMetric(Metric):
         if isinstance(value, torch.Tensor) and value.numel() != 1:
             raise ValueError(f'{self.name} gave a tensor of shape {tuple(value.shape)}; a metric '
                              'gives one number for a batch')
-        self.mean.add(value, size)
+        if self.rules is None or targets[0].is_floating_point(): self.mean.add(value, size)
+        else: self.mean.add_labels(value, targets[0], self.rules)
 
     def _add_counts(self, pred, targets):
         "Add what was right, and the labels that count"
@@ -293,8 +294,7 @@ def joined(batches):
     first = batches[0]
     if isinstance(first, torch.Tensor): return (torch.cat if first.ndim else torch.stack)(batches)
     if isinstance(first, Mapping): return {k: joined([o[k] for o in batches]) for k in first}
-    if first is None: return None
-    if not isinstance(first, (tuple, list)): return list(batches)
+    if not isinstance(first, (tuple, list)): return None if first is None else list(batches)
     if any(map(_of_samples, batches)): return [o for batch in batches for o in batch]
     parts = [joined(o) for o in zip(*batches)]
     return type(first)(*parts) if hasattr(first, '_fields') else type(first)(parts)
@@ -380,7 +380,7 @@ def distinct(
     return found[len(taken):]
 
 
-def leave_out(
+def tell_ignored(
     metrics: list,  # of `Metric`
     loss_func: object,  # a loss
 ) -> list:  # the same

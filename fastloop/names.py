@@ -133,7 +133,8 @@ def whose_name(name: str,  # Name of an attribute that is not there
     owner = next((o for o, names in other_names.items() if name in names), None)
     if owner == speaker or owner is None and name not in ours_only: return ''
     ours = name if owner is None else other_names[owner][name]
-    said = {ours: theirs for theirs, ours in other_names.get(speaker, {}).items()}.get(ours, ours)
+    said = {o: theirs for theirs, names in other_names.get(speaker, {}).items()
+            for o in names.split(', ')}.get(ours, ours)
     if speaker == 'fastloop': return f"; {name!r} is {owner}'s name, ours is {ours!r}"
     return f"; {name!r} is {owner or 'fastloop'}'s name, {speaker}'s is {said!r}"
 

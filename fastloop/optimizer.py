@@ -15,15 +15,15 @@ from torch import nn
 from .core import check_property
 from .fused import FusedStep, dynamo_left_alone
 from fastloop.param_groups import (
-    Hypers,
+    all_hypers,
     copy_values,
     find_places,
     read_values,
-    regrouped,
     split_no_wd_params,
     spread,
     spread_numbers,
     spread_pairs,
+    take_in,
     write_values,
 )
 from .torch_core import check_optimizer_state
@@ -133,8 +133,7 @@ class OptimWrapper(torch.optim.Optimizer):
     wd = _hyper('wd', 'Weight decay')
     true_wd = property(lambda self: self._true_wd, doc='Is the decay kept apart from the gradient?')
     bn_wd = property(lambda self: self._bn_wd, doc='Do biases and normalizations decay as well?')
-    hypers = property(lambda self: [Hypers(self, i) for i in range(len(self.read_val('lr')))],
-                      doc='One mapping for each layer group: lr, mom, sqr_mom, wd, eps')
+    hypers = property(all_hypers, doc='One mapping for each layer group: lr, mom, sqr_mom, wd, eps')
 
     def __init__(self, opt: torch.optim.Optimizer,  # Its groups and values stay
                  wd: float | list | None = None,  # Weight decay, for all or per group; or as it is
@@ -174,9 +173,8 @@ class OptimWrapper(torch.optim.Optimizer):
         split = split_no_wd_params(layer_groups)
         if not any(split):
             raise ValueError('layer_groups: no parameter in them requires a gradient')
-        lrs = spread_numbers('lr', lr, len(split)//2)
         spread_numbers('wd', wd, len(split)//2)  # before anything is made
-        opt = _with_l2(_make(opt_func, split, lrs), true_wd)
+        opt = _with_l2(_make(opt_func, split, spread_numbers('lr', lr, len(split)//2)), true_wd)
         self = cls(opt, wd, true_wd, bn_wd, 2 if len(opt.param_groups) == len(split) else 1)
         self.opt_func = opt_func
         return self
@@ -192,11 +190,7 @@ class OptimWrapper(torch.optim.Optimizer):
     def regroup(self, layer_groups: nn.Module | Iterable,  # As for `create`
                 ) -> list:  # The parameters that are new
         "Update what `layer_groups` hold now; those that stay keep their state, new ones have none"
-        groups, new = regrouped(self.opt.param_groups, self.groups_per_layer, layer_groups)
-        if not new and len(groups) == len(self.opt.param_groups): return []
-        kept = {id(p) for group in groups for p in group['params']}
-        for p in [p for p in self.opt.state if id(p) not in kept]: del self.opt.state[p]
-        self.opt.param_groups[:] = groups
+        new = take_in(self.opt, self.groups_per_layer, layer_groups)
         self._settle()
         return new
 

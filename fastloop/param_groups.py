@@ -165,8 +165,20 @@ def regrouped(olds: list,  # `param_groups` of an optimizer
     copy_values(olds, width, news, width)
     return news, [p for params in split for p in params if id(p) not in known]
 
+def take_in(opt: torch.optim.Optimizer,  # Of torch; its groups change in place
+            width: int,  # How many of them make one layer group
+            layer_groups: nn.Module | Iterable,  # What is to be trained
+            ) -> list:  # The parameters that are new
+    "Let an optimizer train `layer_groups`, and keep its values and what it knows of parameters"
+    groups, new = regrouped(opt.param_groups, width, layer_groups)
+    if not new and len(groups) == len(opt.param_groups): return []
+    kept = {id(p) for group in groups for p in group['params']}
+    for p in [p for p in opt.state if id(p) not in kept]: del opt.state[p]
+    opt.param_groups[:] = groups
+    return new
+
 # %% ../nbs/04_param_groups.ipynb #873935d1
-hyper_names = {'lr': 'lr', 'mom': 'mom', 'sqr_mom': 'beta', 'wd': 'wd', 'eps': 'eps'}
+hyper_keys = {'lr': 'lr', 'mom': 'mom', 'sqr_mom': 'beta', 'wd': 'wd', 'eps': 'eps'}
 
 # %% ../nbs/04_param_groups.ipynb #7ee1ab9b
 class Hypers(MutableMapping):
@@ -180,18 +192,18 @@ class Hypers(MutableMapping):
         self.opt, self.group = opt, group
 
     def _read(self, name):
-        if (values := self.opt.read_val(hyper_names.get(name, name))) is None: raise KeyError(name)
+        if (values := self.opt.read_val(hyper_keys.get(name, name))) is None: raise KeyError(name)
         return list(zip(*values)) if isinstance(values, tuple) else values
 
     def _known(self):
-        return [o for o in hyper_names if self.opt.read_val(hyper_names[o]) is not None]
+        return [o for o in hyper_keys if self.opt.read_val(hyper_keys[o]) is not None]
 
     def __getitem__(self, name): return self._read(name)[self.group]
 
     def __setitem__(self, name, value):
         values = self._read(name)
         values[self.group] = value
-        self.opt.set_val(hyper_names.get(name, name), values)
+        self.opt.set_val(hyper_keys.get(name, name), values)
 
     def __delitem__(self, name): raise TypeError(f'the optimizer cannot do without {name!r}')
 
@@ -200,3 +212,9 @@ class Hypers(MutableMapping):
     def __len__(self): return len(self._known())
 
     def __repr__(self): return repr(dict(self))
+
+# %% ../nbs/04_param_groups.ipynb #411fc384
+def all_hypers(opt: object,  # An `OptimWrapper`
+               ) -> list:  # Mappings, one for each layer group
+    "The hyper-parameters of all layer groups"
+    return [Hypers(opt, i) for i in range(len(opt.read_val('lr')))]

@@ -34,6 +34,7 @@ def unreduced(loss_func: object,  # A loss of torch, or one with an argument `re
         return partial(loss_func, reduction='none')
     raise ValueError(f'with_loss: {loss_func!r} has no argument reduction')
 
+# %% ../nbs/25_predictions.ipynb #d3306931
 class GatherPreds(Callback):
     "Collects predictions, targets and, if asked, the loss of each item"
     orders = {'after_pred': float('inf')}  # when all others have seen it
@@ -71,7 +72,7 @@ def takes_part(cb: object,  # A callback written for any library
     "Does `cb` change batches, predictions or precision?"
     kinds = [o for o in type(cb).__mro__ if o.__module__ != Callback.__module__]
     mine = [getattr(cb, '__dict__', {}), *map(vars, kinds)]
-    if not (getattr(cb, 'in_validate', True) and getattr(cb, 'in_lr_find', True)): return False
+    if not getattr(cb, 'in_validate', True): return False
     if hasattr(type(cb), 'set_model'): return False  # Keras' only look on
     return any(not _in_validation.isdisjoint(o) for o in mine)
 
@@ -129,6 +130,7 @@ def probabilities(pred: torch.Tensor,  # What the model answered to a batch
     if how is None or not torch.is_tensor(pred): return None
     return pred.softmax(min(1, pred.ndim-1)) if how == 'softmax' else getattr(pred, how)()
 
+# %% ../nbs/25_predictions.ipynb #aa4117ad
 def as_answer(pred: object,  # What the model answered to a batch of one
               loss_func: object,  # The loss that the model was trained with
               classes: list = None,  # Names of the classes, if known

@@ -355,6 +355,7 @@ def call_model(model: object,  # A module or function
         return model(xb) if whole else model(*xb)
     return model(**xb) if isinstance(xb, Mapping) else model(xb)
 
+# %% ../nbs/01_torch_core.ipynb #0cfceae0
 def _put_back_modes(modes, grad):
     "Gradients as they were, then each module in its mode"
     torch.set_grad_enabled(grad)

@@ -93,6 +93,7 @@ def read_groups(learn: object,  # A learner
     if lacks: warnings.warn(f'the layer groups leave out {", ".join(lacks)}: nothing trains them',
                             stacklevel=4)
 
+# %% ../nbs/27_trained.ipynb #9a6ae5ab
 def make_opt(learn: object,  # A learner
              lr: object,  # Rate, or one for each group
              wd: object,  # Weight decay
@@ -123,7 +124,8 @@ def ready_opt(learn: object,  # A learner
     opt, opt_func, _ = learn.made
     mine = learn.opt is opt and opt_func is not None
     if reset or learn.opt is None or mine and opt_func is not learn.opt_func:
-        make_opt(learn, lr, wd)
+        if hasattr(learn, 'create_opt'): learn.create_opt(lr, wd)  # perhaps in a way of its own
+        else: make_opt(learn, lr, wd)
     elif not mine and learn.opt is not opt:
         check_step(learn.opt)
         opt = as_wrapper(learn.opt)

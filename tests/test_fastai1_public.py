@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fastloop.adapters import fastai1
 from fastloop.adapters.fastai1 import (
     ActivationStats,
     Any,
@@ -25,6 +26,7 @@ from fastloop.adapters.fastai1 import (
     HookCallback,
     LearnerCallback,
     MetricsList,
+    OptimWrapper,
     Optional,
     ReduceLROnPlateauCallback,
     SaveModelCallback,
@@ -1130,3 +1132,208 @@ def test_columns_of_every_order():
     for _ in range(2): learn.fit(2)
     assert learn.recorder.names[2:] == ['accuracy', 'cpu used', 'peak', 'late']
     assert [o[3:] for o in learn.recorder.values] == [[0, 6, 4], [1, 6, 4]]
+
+
+# ---- first months, and files that change more than a callback ------------------------------------
+class FirstMonths(Callback):
+    "Keeps the learner itself, and hands its number to the recorder"
+    _order = -20
+    def __init__(self, learn, **kwargs): self.learn = learn
+
+    def on_train_begin(self, **kwargs): self.learn.recorder.add_metric_names(['share'])
+
+    def on_epoch_begin(self, **kwargs): self.output = []
+
+    def on_batch_end(self, last_output, train, **kwargs):
+        if not train: self.output.append(last_output)
+
+    def on_epoch_end(self, last_target, last_output, **kwargs):
+        assert len(last_target) == len(last_output) and not self.learn.recorder.no_val
+        self.learn.recorder.add_metrics([(torch.cat(self.output).argmax(1) == 0).float().mean()])
+
+
+def test_the_recorder_takes_numbers_too():
+    learn = make()
+    learn.fit(2, callbacks=[FirstMonths(learn)])
+    x, y = numbers()
+    share = (plain(2)[0](x[N:]).argmax(1) == 0).float().mean().item()
+    assert learn.recorder.names[-1] == 'share'
+    assert learn.recorder.values[-1][-1] == pytest.approx(share)
+
+
+class BestOfTwo(TrackerCallback):
+    "Calls what dataclasses had, and counts epochs from one"
+    def __init__(self, learn, monitor:str='val_loss', mode:str='auto', prefix:str='m'):
+        super().__init__(learn, monitor=monitor, mode=mode)
+        self.best_acc, self.prefix, self.saved = 0.0001, prefix, []
+        super().__post_init__()
+
+    def on_epoch_end(self, epoch, **kwargs:Any)->None:
+        acc = float(self.learn.recorder.metrics[epoch-1][0])
+        val_loss = self.learn.recorder.val_losses[epoch-1]
+        if acc > self.best_acc:
+            self.best_acc = acc
+            self.saved.append(f'{self.prefix}_{int(acc*1000)}_{int(val_loss*1000)}')
+
+
+def test_numbers_by_epoch():
+    learn = make()
+    learn.fit(3, callbacks=[partial(BestOfTwo, prefix='net')(learn)])
+    rows, best, want = learn.recorder.values, 0.0001, []
+    for row in [rows[0], rows[0], rows[1]]:
+        if row[2] > best:
+            best = row[2]
+            want.append(f'net_{int(row[2]*1000)}_{int(row[1]*1000)}')
+    assert learn.best_of_two.saved == want
+
+
+class PatientOptimizer(OptimWrapper):
+    "Steps when it is told to, and not when the loop says so"
+    def step(self): pass
+    def zero_grad(self): pass
+    def real_step(self): super().step()
+    def real_zero_grad(self): super().zero_grad()
+
+
+@dataclass
+class AccumulateStep(LearnerCallback):
+    def __init__(self, learn:Any, n_step:int=1):
+        super().__init__(learn)
+        self.n_step = n_step
+
+    def on_epoch_begin(self, **kwargs): self.acc_batches = 0
+
+    def on_batch_begin(self, last_input, last_target, train, **kwargs): self.acc_batches += train
+
+    def on_backward_end(self, **kwargs):
+        if self.acc_batches % self.n_step: return
+        for p in self.learn.model.parameters():
+            if p.requires_grad: p.grad.div_(self.n_step)
+        self.learn.opt.real_step()
+        self.learn.opt.real_zero_grad()
+
+
+def test_an_optimizer_that_waits():
+    class Patient(Learner):
+        def create_opt(self, lr:Floats=None, wd:Floats=0.):
+            super().create_opt(lr, wd)
+            self.opt = PatientOptimizer.create(self.opt_func, lr, self.layer_groups, wd=wd,
+                                               true_wd=self.true_wd, bn_wd=self.bn_wd)
+    learn = Patient(make().data, net(), F.cross_entropy, opt_func=SGD, lr=.1, wd=0., silent=True)
+    learn.fit(1, callbacks=[AccumulateStep(learn, 2)])
+    def step(i, model, opt):
+        if i % 2 == 0: return
+        for p in model.parameters(): p.grad /= 2
+        opt.step()
+        opt.zero_grad()
+    same(learn.model, plain(1, step)[0])
+
+
+class ActivationPenalty(LearnerCallback):
+    "Changes the loss in place, in training alone"
+    def on_loss_begin(self, last_output, **kwargs):
+        if self.learn.model.training:
+            self.raw = last_output
+            return {'last_output': last_output*1}
+
+    def on_backward_begin(self, last_loss, **kwargs):
+        if self.learn.model.training:
+            last_loss += .1*self.raw.pow(2).mean()
+            return {'last_loss': last_loss}
+
+
+def test_a_loss_that_is_changed_in_place():
+    learn = make(callback_fns=ActivationPenalty)
+    learn.fit(1)
+    model, (x, y) = net(), numbers()
+    opt = torch.optim.SGD(model.parameters(), lr=.1)
+    for xb, yb in batches(x[:N], y[:N]):
+        out = model(xb)
+        (F.cross_entropy(out, yb) + .1*out.pow(2).mean()).backward()
+        opt.step()
+        opt.zero_grad()
+    same(learn.model, model)
+    assert learn.recorder.values[0][1] == pytest.approx(valid_numbers(model)[0], rel=1e-4)
+
+
+class Wrapped(nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x): return self.module(x)
+
+
+class WrapWhileTraining(LearnerCallback):
+    "Trains the model inside another, as for several devices"
+    def on_train_begin(self, **kwargs): self.learn.model = Wrapped(self.learn.model)
+
+    def on_train_end(self, **kwargs): self.learn.model = self.learn.model.module
+
+
+def test_a_model_that_is_wrapped_while_it_trains():
+    learn = make(callback_fns=WrapWhileTraining)
+    for _ in range(2): learn.fit(1)
+    assert isinstance(learn.model, nn.Sequential)
+    same(learn.model, plain(2)[0])
+
+
+def test_a_batch_of_the_kind_that_is_asked_for():
+    data = make().data
+    x, y = numbers()
+    assert torch.equal(data.one_batch(DatasetType.Valid)[0], x[N:N+BS])
+    assert torch.equal(data.one_batch(DatasetType.Train)[0], x[:BS])
+    assert data.batch_size == BS
+
+
+def test_a_tracker_without_validation_has_nothing_to_track():
+    learn, trial = make(), []
+    learn.data.valid_dl = None
+    learn.fit(2, callbacks=[Pruning(learn, trial)])
+    assert trial == [] and len(learn.recorder.values) == 2
+
+
+@pytest.mark.parametrize('average', ['macro', 'weighted', 'micro'])
+def test_the_metrics_that_the_star_brings(average):
+    kinds = [getattr(fastai1, o)(average) for o in ('Recall', 'Precision', 'FBeta')]
+    others = [fastai1.KappaScore(), fastai1.MatthewsCorreff()]
+    learn = make(metrics=[*kinds, *others])
+    learn.fit(2)
+    x, y = numbers()
+    preds, targets = plain(2)[0](x[N:]).argmax(1).tolist(), y[N:].tolist()
+    got = learn.recorder.values[-1][2:]
+    if average == 'macro': assert got[0:2] + got[3:] == pytest.approx(
+        [o for i, o in enumerate(scores_by_hand(preds, targets)) if i != 2], abs=1e-5)
+    if average == 'micro': assert got[:3] == pytest.approx([valid_numbers(plain(2)[0])[1]]*3)
+    if average == 'weighted':
+        f2, recall = [], []
+        for c in range(3):
+            hits = sum(p == t == c for p, t in zip(preds, targets))
+            f2.append(5*hits/max(4*targets.count(c) + preds.count(c), 1)*targets.count(c)/N_VALID)
+            recall.append(hits/N_VALID)
+        assert got[0] == pytest.approx(sum(recall)) and got[2] == pytest.approx(sum(f2))
+
+
+@pytest.mark.parametrize('weights', [None, 'linear', 'quadratic'])
+def test_kappa_counts_how_far_an_error_is(weights):
+    g = torch.Generator().manual_seed(1)
+    said, true = torch.randint(4, (2, 60), generator=g)
+    metric = fastai1.KappaScore(weights)
+    for p, t in zip(said.split(7), true.split(7)):
+        metric.on_batch_end(last_output=F.one_hot(p, 4).float(), last_target=t)
+    costs = {None: lambda d: float(d > 0), 'linear': lambda d: d, 'quadratic': lambda d: d*d}
+    cost = costs[weights]
+    seen = np.mean([cost(abs(int(p)-int(t))) for p, t in zip(said, true)])
+    chance = np.mean([cost(abs(int(p)-int(t))) for p in said for t in true])
+    assert metric.on_epoch_end(last_metrics=[0.])['last_metrics'][1].item() == \
+        pytest.approx(1 - seen/chance, rel=1e-4)
+
+
+@pytest.mark.parametrize('as_answer', [lambda o: o, bool, torch.as_tensor])
+def test_what_a_comparison_gives_is_an_answer(as_answer):
+    class GoodEnough(LearnerCallback):
+        def on_epoch_end(self, epoch, last_metrics, **kwargs):
+            return as_answer(last_metrics[0] < rows[1][2] + 1e-4)
+    rows, learn = rows_by_hand(2), make(callback_fns=GoodEnough)
+    learn.fit(5)
+    assert len(learn.recorder.values) == 2

@@ -16,7 +16,7 @@ from fastloop.data.bunch import DataBunch
 from fastloop.learner import Learner
 from fastloop.mean_loss import BatchWeights, LossRule, MeanLoss, WeightedMean, label_rules
 from fastloop.metric_functions import dice, error_rate, top_k_accuracy
-from fastloop.metrics import AverageMetric, EpochMetric, accuracy, joined
+from fastloop.metrics import AverageMetric, EpochMetric, accuracy, as_metric, joined
 
 WEIGHT = torch.tensor([1., 3., .5])
 
@@ -178,6 +178,15 @@ def test_masks_and_one_hot_labels():
     assert accuracy(torch.eye(3), hot).item() == pytest.approx(2/3)
 
 
+def test_a_loss_may_be_a_metric():
+    pred, yb = torch.randn(20, 3), torch.randint(3, (20,))
+    yb[5:16] = -100
+    for func in (F.cross_entropy, nn.CrossEntropyLoss(WEIGHT), partial(F.nll_loss, weight=WEIGHT)):
+        metric = AverageMetric(func, 'perplexity', torch.exp)
+        for part in zip(pred.split(5), yb.split(5)): metric.update(*part)
+        assert float(metric) == pytest.approx(func(pred, yb).exp().item(), rel=1e-5)
+
+
 # ---- weights -------------------------------------------------------------------------------------
 def test_weights_keep_their_order():
     weights, labels = BatchWeights(), torch.tensor([0, -100, 1, 2])
@@ -286,3 +295,19 @@ def test_stats_of_objects_that_only_have_the_least():
     run.pred, run.yb, run.loss = torch.zeros(2), None, torch.tensor(2.)
     stats.accumulate(run)
     assert stats.avg_stats == [2.] and stats.count == 2
+
+
+def test_targets_of_pictures_reach_metrics_as_one():
+    class Boxes:
+        "A metric of detection: lists with a dict for each picture"
+        def reset(self): self.n = 0
+
+        def update(self, preds, targets):
+            assert len(preds) == len(targets) and all(isinstance(o, dict) for o in targets)
+            self.n += len(targets)
+
+        def compute(self): return float(self.n)
+    metric = as_metric(Boxes())
+    metric.reset()
+    for n in (3, 1): metric.update([{'box': torch.zeros(2, 4)}]*n, [{'box': torch.ones(1, 4)}]*n)
+    assert metric == 4 and metric.count == 4

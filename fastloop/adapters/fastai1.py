@@ -78,6 +78,8 @@ def as_changes(moment: str,  # One of `moments`
 
     Raises: ValueError for a key that the state does not have.
     """
+    if isinstance(answer, np.bool_ | torch.Tensor) and answer.ndim == 0 and moment in _true_means:
+        answer = bool(answer)  # what comparing a metric gives
     if answer is None or answer is False: return {}
     if isinstance(answer, dict):
         known = initial_state()
@@ -121,21 +123,20 @@ class CallbackHandler(Callback):
 
     def forget(self):
         "Begin with a fresh state and a fresh moving average"
-        self.state_dict, self.mean, self.weight = initial_state(), None, 0.
+        self.state_dict, self.mean, self.weight = initial_state(), 0., 0.
 
     def smooth(self, loss: torch.Tensor,  # The loss of one batch
                ) -> torch.Tensor:  # The moving average, corrected for its start at zero
         "Take one more loss into account, if it is a number; no device is waited for"
-        loss = loss.detach().float()
-        if self.mean is None: self.mean = torch.zeros_like(loss)
-        mean, weight = torch.lerp(self.mean, loss, 1-self.beta), self.beta*self.weight + 1-self.beta
+        new, beta, loss = 1-self.beta, self.beta, loss.detach()
         if loss.device.type == 'cpu':
-            if math.isfinite(loss): self.mean, self.weight = mean, weight
-        else:
-            known = loss.isfinite()
-            self.mean = torch.where(known, mean, self.mean)
-            self.weight = torch.where(known, weight, self.weight)
-        return self.mean/self.weight if torch.is_tensor(self.weight) or self.weight else loss
+            if math.isfinite(value := loss.item()):
+                self.mean, self.weight = beta*self.mean + new*value, beta*self.weight + new
+            return torch.tensor(self.mean/self.weight if self.weight else value)
+        known = loss.isfinite()
+        self.mean = torch.where(known, beta*self.mean + new*loss.float(), self.mean)
+        self.weight = torch.where(known, beta*self.weight + new, self.weight)
+        return self.mean/self.weight
 
     def ask(self, cb: object,  # A callback with `on_*` methods
             moment: str,  # One of `moments`
@@ -261,7 +262,7 @@ def as_numbers(row: list,  # Floats, or `None`
 # %% ../../nbs/80_adapters.fastai1.ipynb #67d44cfd
 class V1Recorder:
     "The recorder of a run as callbacks of fastai v1 know it"
-    add_time, no_val = True, False
+    add_time = True
 
     def __init__(self, run: object,  # The runner
                  recorder: Recorder,  # Its recorder
@@ -276,6 +277,7 @@ class V1Recorder:
 
     names = property(lambda self: list(self._recorder.header))
     opt = property(lambda self: as_wrapper(self._run.learn.opt))
+    no_val = property(lambda self: getattr(self._run.learn.data, 'valid_dl', None) is None)
     silent = property(lambda self: not any(isinstance(o, ProgressCallback) for o in self._run.cbs))
     metrics = property(lambda self: [as_numbers(o[2:]) for o in self._recorder.values
                                      if len(o) > 2 and o[1] is not None])
@@ -293,6 +295,12 @@ class V1Recorder:
         "Add columns, also before the recorder has begun this run"
         if self._begun: self._recorder.add_metric_names(names)
         else: self._early.extend(listify(names))
+
+    def add_metrics(self, mets: list,  # Numbers for the columns that were added
+                    ):
+        "Append to `last_metrics`, the way of fastai 1.0's first months"
+        state = in_run_of(self._run).handler.state_dict
+        state['last_metrics'] = [*state['last_metrics'], *listify(mets)]
 
     def begin(self):
         "The recorder has begun: what was added before comes behind the metrics"
@@ -652,6 +660,7 @@ def in_run_of(run: object,  # A runner
     if handler is None: handler = known.setdefault('shared', CallbackHandler())
     return known.setdefault(id(handler), HandlerInRun(handler, run))
 
+# %% ../../nbs/80_adapters.fastai1.ipynb #3bf93fc7
 def adapt(cb: object,  # A callback of fastai v1, or a handler
           run: object,  # The runner that will announce events
           ) -> list:  # Triples of an event's name, an order, and a function without arguments
@@ -667,6 +676,7 @@ def adapt(cb: object,  # A callback of fastai v1, or a handler
     if not any(o is shared.carrier for o in run.cbs): shared.carrier = cb
     shared.others = [o for o in run.cbs if knows(o) and not isinstance(o, CallbackHandler)]
     if shared.running: shared.view.lend_to(cb)
+    if isinstance(cb, TrackerCallback) and is_replaced(cb, 'after_epoch'): cb.needs_value = False
     native = handlers_of(cb, run) if isinstance(cb, Callback) else ()
     return [*(o for o in native if not is_replaced(cb, o[0])),
             *((event_of[o], place_of(cb, event_of[o]), partial(shared.answer, o, cb))
@@ -684,7 +694,7 @@ _brought = {  # where, and what; without a place it is a module
         'PathOrStr Rank0Tensor SplitFunc SplitFuncOrIdxList StartOptEnd StrList TensorOrNumList '
         'TensorOrNumber Tensors Weights ifnone is_listy is_tuple is_dict first_el range_of '
         'even_mults noop add_metrics DatasetType defaults callbacks master_bar progress_bar Hook '
-        'Hooks HookCallback hook_output hook_outputs ActivationStats'
+        'Hooks HookCallback hook_output hook_outputs ActivationStats ShowGraph'
     ),
     'fastloop.all': (
         'nn F np Learner DataBunch Recorder BasicLearner Callback CancelFitException OptimWrapper '
@@ -705,6 +715,8 @@ _brought = {  # where, and what; without a place it is a module
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #25f8637d
 _brought |= {
+    'fastloop.adapters.fastai1_metrics':
+        'ConfusionMatrix Precision Recall FBeta KappaScore MatthewsCorreff',
     'fastloop.core': 'format_time',
     'fastloop.torch_core': 'children',
     'fastloop.anneal': 'Scheduler',

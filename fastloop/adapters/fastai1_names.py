@@ -42,6 +42,8 @@ class DatasetType(enum.Enum):
     "Which of the loaders is meant"
     Train, Valid, Test, Single, Fix = 1, 2, 3, 4, 5
 
+    def __bool__(self): return self.name in ('Train', 'Fix')  # `data.one_batch(DatasetType.Valid)`
+
 # %% ../../nbs/81_adapters.fastai1_names.ipynb #484d524d
 def ifnone(a: Any,  # Anything
            b: Any,  # What stands for `None`
@@ -256,6 +258,16 @@ class ActivationStats(LearnerCallback):
         if not self.stats: return
         self.stats = torch.tensor([[[float(o) for o in pair] for pair in row]
                                    for row in self.stats]).permute(2, 1, 0)
+
+
+class ShowGraph(LearnerCallback):
+    """Draws the losses when a fit has ended
+
+    Source: fastai v1, which drew them after each epoch.
+    """
+    def on_train_end(self, **kwargs):
+        "Show the curves in a notebook"
+        if self.learn.recorder.losses: self.learn.recorder.plot_losses(return_fig=False)
 
 # %% ../../nbs/81_adapters.fastai1_names.ipynb #944c5c8b
 class CallbacksModule:

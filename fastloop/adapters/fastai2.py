@@ -36,9 +36,10 @@ from fastloop.callback.core import (
 from ..callback.progress import ProgressCallback
 from ..callback.recorder import find_recorder
 from ..core import check_property, format_time, listify, not_yet, required_arguments
+from ..data.bunch import DataBunch
 from ..names import speaks_v2, whose_name
 from ..optimizer import as_wrapper
-from ..param_groups import Hypers, hyper_names
+from ..param_groups import Hypers, hyper_keys
 from ..torch_core import count_batches, model_device, to_detach, to_device
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #e4733cd2
@@ -210,7 +211,7 @@ class OptView:
         if isinstance(value, slice): value = self._spread(value)
         if getattr(value, 'ndim', 0): value = value.tolist()
         if hasattr(value, '__len__') and len(value) == 1: value = [*value]*self._count()
-        self._wrapped.set_val(hyper_names.get(name, name), value)
+        self._wrapped.set_val(hyper_keys.get(name, name), value)
 
     def set_hypers(self, **values: object,  # By name
                    ):
@@ -246,6 +247,12 @@ class LoadersView:
     def __getattr__(self, name):
         if name.startswith('_'): raise AttributeError(name)
         return getattr(self._data, name)
+
+def as_data(dls: object,  # A view of our data, or loaders as another library holds them
+            ) -> object:  # With `train_dl` and `valid_dl`
+    "Loaders as our loop wants them"
+    data = getattr(dls, '_data', dls)
+    return data if hasattr(data, 'train_dl') else DataBunch(data.train, data.valid)
 
 class ProgressView:
     "Our progress under the names of fastai v2's: lines go above the bar, graphs nowhere"
@@ -350,8 +357,7 @@ class LearnView(View):
                          lambda self, value: self._notes.replace('loss_func', value),
                          doc='the loss function; put back when the fit is over')
     dls = property(lambda self: LoadersView(self._run.learn.data),
-                   lambda self, value: setattr(self._run.learn, 'data',
-                                               getattr(value, '_data', value)),
+                   lambda self, value: setattr(self._run.learn, 'data', as_data(value)),
                    doc='the loaders: `train`, `valid`, `device`')
     logger = kept_field('logger', lambda self: _ignore,
                         'called with the row of each epoch, if a callback sets it')
@@ -684,10 +690,10 @@ _brought = {
         'MixUp=MixUpCallback ShortEpochCallback=ShortEpoch SchedLin=sched_lin SchedCos=sched_cos '
         'SchedExp=sched_exp SchedNo=sched_no DataLoaders=DataBunch AvgMetric=AverageMetric '
         'LabelSmoothingCrossEntropy cnn_learner vision_learner ClassificationInterpretation'),
-    'fastcore.basics': ('store_attr patch patch_to noop ifnone range_of listify is_listy tuplify '
-                        'detuplify class2attr add_docs first num_cpus GetAttr'),
-    'fastcore.foundation': 'L docs', 'fastcore.meta': 'delegates',
-    'fastcore.xtras': 'ContextManagers', 'numpy': 'array', 'torch.nn': 'Module',
+    'fastcore.basics': ('store_attr patch patch_to noop ifnone range_of listify tuplify '
+                        'detuplify class2attr first num_cpus GetAttr'),
+    'fastcore.foundation': 'L docs add_docs', 'fastcore.meta': 'delegates',
+    'fastcore.xtras': 'ContextManagers is_listy', 'numpy': 'array', 'torch.nn': 'Module',
     'torch': 'Tensor tensor optim nn', 'torch.utils.data': 'Dataset DataLoader',
     'pathlib': 'Path', 'functools': 'partial reduce wraps', 'copy': 'copy deepcopy',
     'collections': 'defaultdict namedtuple', 'contextlib': 'contextmanager', 'warnings': 'warn',

@@ -14,7 +14,7 @@ from ..callback.core import handlers_of
 from ..callback.recorder import find_recorder
 from ..core import listify
 from ..mean_loss import MeanLoss
-from ..metrics import as_metric
+from ..metrics import as_metric, distinct
 from ..torch_core import batch_size, count_batches
 
 # %% ../../nbs/83_adapters.keras.ipynb #3fdba794
@@ -30,7 +30,7 @@ class LogsOfRun:
         asked = getattr(self.run.learn, 'metrics', ()) if recorder is None else recorder.metrics
         self.metrics = [as_metric(o).fresh() for o in listify(asked)]
         self.mean, self.recorded = MeanLoss(), recorder is not None
-        self.names = [o.name for o in self.metrics]
+        self.names = distinct([o.name for o in self.metrics])
 
     def clear(self):
         "Nothing seen yet"
@@ -92,9 +92,9 @@ class LogsOfRun:
         run, logs = self.run, self.place()
         if self.last is None: return logs
         logs['loss'] = float(self.last)
-        for o in [o.fresh() for o in self.metrics]:
+        for name, o in zip(self.names, [o.fresh() for o in self.metrics]):
             o.update(run.pred, run.yb)
-            if (value := o.compute()) is not None: logs[o.name] = float(value)
+            if (value := o.compute()) is not None: logs[name] = float(value)
         return logs
 
 # %% ../../nbs/83_adapters.keras.ipynb #0dcfe1d3

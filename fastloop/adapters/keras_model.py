@@ -25,6 +25,7 @@ from ..metrics import better_direction
 from ..optimizer import OptimWrapper, as_wrapper
 from fastloop.torch_core import (
     call_model,
+    check_optimizer_state,
     check_weights,
     count_batches,
     evaluating,
@@ -32,6 +33,7 @@ from fastloop.torch_core import (
     load_tensors,
     map_tensors,
     model_device,
+    own_names,
     to_device,
     to_np,
 )
@@ -280,7 +282,8 @@ class OptimizerView:
 
     def __init__(self, model: object,  # The stand-in of the model
                  ):
-        self._model, self._seen, self._wrapper, self._before = model, None, None, 0
+        self._model, self._seen, self._wrapper = model, None, None
+        self._before = -getattr(model.run, 'n_iter', 0)  # counts from now on
 
     def __setattr__(self, name, value):
         if name.startswith('_') or hasattr(type(self), name): object.__setattr__(self, name, value)
@@ -425,12 +428,16 @@ class UnreadableWeights(ValueError, OSError):
     "A file of weights is damaged, or holds more than weights"
 
 def _read_state(path, module):
-    "What a file holds, or an error of one kind whatever is wrong with it"
-    try: state = load_tensors(path, model_device(module))
+    "Weights, the state of an optimizer and its steps, or an error of one kind for what is damaged"
+    try:
+        state = load_tensors(path, model_device(module))
+        if not isinstance(state, dict): raise ValueError(f'it holds a {type(state).__name__}')
+        weights = state['model'] if isinstance(state.get('model'), dict) else state
+        opt, steps = (None if weights is state else state.get(o) for o in ('opt', 'iterations'))
+        if opt is not None: check_optimizer_state(opt)
     except FileNotFoundError: raise
     except Exception as e: raise UnreadableWeights(f'{path.name}: {e}') from e
-    if isinstance(state, dict): return state
-    raise UnreadableWeights(f'{path.name} holds no weights, but a {type(state).__name__}')
+    return weights, opt, steps
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #b7c8b6f8
 def check_batch_size(batch_size: int,  # What was asked for
@@ -452,6 +459,7 @@ def as_inputs(x: object,  # An array, a tensor, or numbers in lists
     array = np.asarray(x)
     if array.dtype.kind not in 'fiub': raise TypeError(f'{name} holds no numbers: {x!r:.80}')
     if array.dtype == np.float64: array = array.astype(np.float32)
+    if not array.flags.writeable: array = array.copy()  # of pandas, or a file; torch would warn
     return torch.from_numpy(np.ascontiguousarray(array))
 
 def as_input_nest(x: object,  # One input, or a list, a tuple or a dictionary of several
@@ -591,7 +599,7 @@ class ModelView:
         Raises: ValueError if their number or a shape is another, before anything is changed.
         """
         mine = self.weights
-        found = [tuple(o.shape) for o in weights]
+        found = [tuple(o.shape if hasattr(o, 'shape') else np.shape(o)) for o in weights]
         if found != [o.shape for o in mine]:
             raise ValueError(f'the model has weights of shapes {[o.shape for o in mine]}, '
                              f'not {found}')
@@ -607,7 +615,8 @@ class ModelView:
         if not overwrite and Path(filepath).exists():
             raise FileExistsError(f'{filepath} exists, and overwrite=False')
         state = {'model': self.module.state_dict()}
-        if self.opt is not None: state['opt'] = self.opt.state_dict()
+        if self.opt is not None:
+            state |= {'opt': self.opt.state_dict(), 'iterations': self.optimizer.count()}
         with atomic_write(filepath) as file: torch.save(state, file)
 
     def save(self, filepath: str | Path,  # Any suffix
@@ -625,16 +634,18 @@ class ModelView:
         Raises: FileNotFoundError; UnreadableWeights; ValueError if they are of another model.
         """
         if skip_mismatch: raise ValueError('skip_mismatch=True: the weights have to fit')
-        state = _read_state(Path(filepath), self.module)
-        weights = state['model'] if isinstance(state.get('model'), dict) else state
+        weights, opt, steps = _read_state(Path(filepath), self.module)
         waits = any(map(torch.nn.parameter.is_lazy, self.module.parameters()))
-        if not waits: check_weights(self.module, weights)
+        if not waits:
+            weights = own_names(weights, self.module)
+            check_weights(self.module, weights)
         try: self.module.load_state_dict(weights)
         except RuntimeError as e: raise ValueError(str(e)) from e
-        if self.opt is None or 'opt' not in state: return
-        try: self.opt.load_state_dict(state['opt'])
+        if self.opt is None or opt is None: return
+        try: self.opt.load_state_dict(opt)
         except (ValueError, KeyError) as e:
-            warnings.warn(f'the optimizer starts anew: {e}', stacklevel=2)
+            return warnings.warn(f'the optimizer starts anew: {e}', stacklevel=2)
+        if isinstance(steps, int): self.optimizer.iterations = steps
 
     def renew(self):
         "See which layers are to be trained from now on"
@@ -643,9 +654,37 @@ class ModelView:
     def __call__(self, *args, **kwargs): return self.module(*args, **kwargs)
 
     @property
+    def name(self) -> str:  # In lower case
+        "The name of the class of the module"
+        return type(self.module).__name__.lower()
+
+    @property
     def layers(self) -> list:  # Modules
         "The layers"
         return list(self.module.children()) or [self.module]
+
+    def get_layer(self, name: str = None,  # As in `named_children`, or its `name`
+                  index: int = None,  # Or its number
+                  ) -> torch.nn.Module:  # The same object
+        """A layer by its name or number
+
+        Raises: ValueError if there is none.
+        """
+        named = dict(self.module.named_children())
+        if index is not None and -len(named) <= index < len(named): return self.layers[index]
+        named |= {o.name: o for o in reversed(self.layers) if isinstance(
+            getattr(o, 'name', None), str)}
+        if name in named: return named[name]
+        raise ValueError(f'there is no layer name={name!r}, index={index!r}; there are '
+                         f'{", ".join(named)}')
+
+    @property
+    def trainable(self) -> bool:  # Of all its parameters
+        "Whether the model is trained; setting it freezes or unfreezes all of it"
+        return all(p.requires_grad for p in self.module.parameters())
+
+    @trainable.setter
+    def trainable(self, value): self.module.requires_grad_(bool(value))
 
     def count_params(self) -> int:  # Of all parameters and buffers
         "How many numbers there are to be learned or kept"

@@ -45,7 +45,7 @@ class EMACallback(Callback):
     Raises: ValueError if `decay` is not from 0 to 1 or `buffers` is not known.
     Source: Polyak & Juditsky (1992); the rule of `warmup` is TensorFlow's.
     """
-    order, in_lr_find = 50, False  # after those who change weights, before those who save them
+    order, in_lr_find, in_validate = 50, False, False  # after those who change weights
 
     def __init__(self, learn: object = None,  # The learner
                  decay: float = 0.999,  # Share of the old average that is kept in each step

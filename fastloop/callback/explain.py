@@ -49,6 +49,7 @@ def handler_name(handler: object,  # A function without arguments
         if value is handler: return name
     pieces = list(_pieces(handler))
     methods = [o for o in pieces if inspect.ismethod(o)]
+    if cb is not None and any(getattr(o, 'func', None) is cb for o in pieces): return '__call__'
     for o in methods:
         if cb is not None and o.__self__ is cb: return o.__name__
     for owner in pieces if cb is None else [cb]:

@@ -99,7 +99,7 @@ class CSVLogger(Callback):
 
     Source: the name, the file and the defaults are those of fastai v1; `separator` is Keras'.
     """
-    order, in_lr_find = 70, False
+    order, in_lr_find, in_validate = 70, False, False
     file, loaded, started, warned = None, None, False, False
 
     def __init__(self, learn: object = None,  # The learner
@@ -186,7 +186,7 @@ class History(Callback):
 
     Source: the names are those of Keras.
     """
-    order, in_lr_find, loaded = 70, False, False
+    order, in_lr_find, in_validate, loaded = 70, False, False, False
 
     def __init__(self, learn: object = None,  # The learner
                  ):

@@ -164,7 +164,7 @@ class LRFinder(Callback):
     Source: Smith (2015), Cyclical Learning Rates (arXiv 1506.01186); names of fastai v1 and v2.
     """
     order, orders = 1000, {'after_loss': -10}  # last on the rate and in tidying up
-    in_lr_find = False  # one that is attached for good takes no part in another's search
+    in_lr_find = in_validate = False  # one attached for good takes no part in others
     snapshot, others, outside = None, None, False  # outside: somebody else took a snapshot
 
     def __init__(self, learn: object = None,  # The learner

@@ -17,7 +17,7 @@ from fastloop.callback.schedule import (
     Scheduler,
     aliases,
     batches_done,
-    hyper_names,
+    our_names,
     shape_named,
 )
 from ..core import check_number
@@ -90,7 +90,7 @@ class GeneralScheduler(Scheduler):
     @property
     def scheduled(self) -> tuple:  # Such as `('lr', 'mom')`
         "Names of the hyper-parameters it sets"
-        return hyper_names(name for phase in self.phases for name in phase.scheds)
+        return our_names(name for phase in self.phases for name in phase.scheds)
 
     def _functions(self, epochs, iters, opt):
         names = dict.fromkeys(name for phase in self.phases for name in phase.scheds)

@@ -18,7 +18,7 @@ import torch
 from .core import Callback
 from ..core import axes_for, listify, show_figure
 from ..mean_loss import BatchWeights, LossRule, MeanLoss, mean_of
-from ..metrics import as_metric, distinct, leave_out, to_floats
+from ..metrics import as_metric, distinct, tell_ignored, to_floats
 
 # %% ../../nbs/21_callback.recorder.ipynb #561c87dd
 class SmoothenValue:
@@ -147,7 +147,7 @@ _lists = ('lrs', 'moms', 'values', 'times', 'nb_batches', 'metrics_names', 'vali
 def _measured(learn, asked):
     "The metrics asked for, or else those of the learner; they know which label is ignored"
     asked = getattr(learn, 'metrics', None) if asked is None else asked
-    return leave_out([as_metric(o) for o in listify(asked)], learn.loss_func)
+    return tell_ignored([as_metric(o) for o in listify(asked)], learn.loss_func)
 
 def _tell(metrics, event, *args):
     "Let those metrics that want to know hear of an event"

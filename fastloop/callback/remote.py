@@ -253,7 +253,7 @@ class RemoteMonitor(Callback):
 
     Source: the name, the parameters and the form of the request are those of Keras.
     """
-    order, in_lr_find = 70, False
+    order, in_lr_find, in_validate = 70, False, False
 
     def __init__(self, learn: object = None,  # The learner
                  root: str = 'http://localhost:9000',  # Address of the server

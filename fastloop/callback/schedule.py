@@ -27,7 +27,7 @@ from ..torch_core import count_batches
 # %% ../../nbs/31_callback.schedule.ipynb #2a13805d
 aliases = {'momentum': 'mom', 'weight_decay': 'wd', 'alpha': 'beta', 'sqr_mom': 'beta'}
 
-def hyper_names(names: list,  # Names in any library's words, `betas` included
+def our_names(names: list,  # Names in any library's words, `betas` included
                 ) -> tuple:  # Names in ours
     "The hyper-parameters that are set by setting `names`, each once"
     parts = [('mom', 'beta') if o == 'betas' else (aliases.get(o, o),) for o in names]
@@ -111,7 +111,7 @@ def check_rivals(cb: Callback,  # A scheduler
 # %% ../../nbs/31_callback.schedule.ipynb #a4b99021
 class Scheduler(Callback):
     "Sets hyper-parameters before each training batch to functions of its number"
-    in_lr_find, start_epoch = False, None
+    in_lr_find, in_validate, start_epoch = False, False, None
     scheduled = ()  # names of the hyper-parameters it sets
     _opt, _plan, _batches, _done = None, (), 0, 0
 
@@ -215,7 +215,7 @@ class ParamScheduler(Scheduler):
     @property
     def scheduled(self) -> tuple:  # Such as `('lr', 'mom')`
         "Names of the hyper-parameters it sets"
-        return hyper_names(self.scheds)
+        return our_names(self.scheds)
 
     def _functions(self, epochs, iters, opt):
         groups = None if opt is None else count_groups(opt)

@@ -24,7 +24,7 @@ class ShortEpoch(Callback):
     Raises: ValueError if `pct` is not from 0 to 1, or a loader has no length.
     Source: fastai v2's `ShortEpochCallback`.
     """
-    in_lr_find = False
+    in_lr_find = in_validate = False
 
     def __init__(self, learn: object = None,  # The learner
                  pct: float = 0.01,  # Part of the batches, from 0 to 1
@@ -53,7 +53,7 @@ class StopAfterNBatches(Callback):
     Raises: ValueError if `n_batches` is no whole number above 0.
     Source: fastai v1's `StopAfterNBatches`.
     """
-    in_lr_find = False
+    in_lr_find = in_validate = False
 
     def __init__(self, learn: object = None,  # The learner
                  n_batches: int = 2,  # How many batches to train

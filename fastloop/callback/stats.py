@@ -10,7 +10,7 @@ from ..bar import print_line
 from .core import Callback
 from ..core import listify
 from ..mean_loss import MeanLoss
-from ..metrics import as_metric, leave_out, to_floats
+from ..metrics import as_metric, tell_ignored, to_floats
 
 # %% ../../nbs/16_callback.stats.ipynb #ff1fde10
 class AvgStats:
@@ -88,7 +88,7 @@ class AvgStatsCallback(Callback):
 
     def begin_fit(self):
         "Learn which labels the loss ignores"
-        for o in (self.train_stats, self.valid_stats): leave_out(o.metrics, self.learn.loss_func)
+        for o in (self.train_stats, self.valid_stats): tell_ignored(o.metrics, self.learn.loss_func)
 
     def begin_epoch(self):
         "Forget the epoch before"

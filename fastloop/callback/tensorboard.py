@@ -141,7 +141,7 @@ class TensorBoardCallback(Callback):
 
     Source: the parameters are those of Keras' `TensorBoard`; `log_preds` is fastai v2's.
     """
-    order, in_lr_find = 60, False  # rows are complete when it comes; a search writes no files
+    order, in_lr_find, in_validate = 60, False, False  # rows are complete when it comes
     most, seconds = 512, 10.  # batches kept, and time passed, before they are written
 
     def __init__(self, learn: object = None,  # The learner

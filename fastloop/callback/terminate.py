@@ -29,7 +29,7 @@ class TerminateOnNaNCallback(Callback):
     """Stops the fit when the training loss is `nan` or infinite
 
     Source: fastai v1; `raise_error` is Keras'."""
-    order, in_lr_find, loaded = 60, False, False
+    order, in_lr_find, in_validate, loaded = 60, False, False, False
 
     def __init__(self, learn: object = None,  # The learner
                  *, n_batches: int = 50,  # Losses to look at together, where looking means waiting

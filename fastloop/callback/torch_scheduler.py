@@ -19,7 +19,7 @@ from fastloop.callback.schedule import (
     check_rivals,
     count_groups,
     fast_setter,
-    hyper_names,
+    our_names,
     training_batches,
 )
 from ..core import check_number, check_word
@@ -121,7 +121,7 @@ def _copy_out(now, last, opt):
 # %% ../../nbs/33_callback.torch_scheduler.ipynb #489a42c8
 class TorchScheduler(Callback):
     "Drives any scheduler of `torch.optim.lr_scheduler` by the position in training"
-    order, in_lr_find = 60, False  # after those who fill in the row
+    order, in_lr_find, in_validate = 60, False, False  # after those who fill in the row
     _opt = _replay = _last = _given = None
     _batches, _measured = 0, False  # whether it follows a measured number
 
@@ -149,7 +149,7 @@ class TorchScheduler(Callback):
         if replay is None: return ('lr',)
         if _moves_momentum(replay.sched): found.append('mom')
         now = replay.values()
-        return hyper_names([*found, *(k for k, v in now.items() if k not in ('betas', 'momentum')
+        return our_names([*found, *(k for k, v in now.items() if k not in ('betas', 'momentum')
                                       and v != [o[k] for o in replay.initial])])
 
     def _build(self, opt):

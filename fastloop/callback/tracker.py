@@ -91,7 +91,7 @@ class TrackerCallback(Callback):
     """Keeps the best value of a number, and the epoch in which it came
 
     Source: fastai v1; `comp` and `reset_on_fit` are fastai v2's."""
-    order, in_lr_find = 60, False  # late, when the row is complete; not in a search for a rate
+    order, in_lr_find, in_validate = 60, False, False  # late, when the row is complete
     needs_value, watching, loaded, said_way = True, False, False, False
     kept = 'best', 'best_epoch'  # what `state_dict` holds
 
@@ -117,6 +117,8 @@ class TrackerCallback(Callback):
     def operator(self) -> object:  # A function of two numbers
         "What tells whether a value is better than another, `np.less` or `np.greater` (fastai v1)"
         return np.less if self.mode == 'min' else np.greater
+
+    def __post_init__(self): "Nothing more: dataclasses of fastai 1.0's first months call it"
 
     def forget(self):
         "No value has been seen yet"

@@ -29,6 +29,7 @@ from fastloop.adapters.keras_model import (
     overrides,
     plain_number,
 )
+from ..bar import print_line
 from ..callback.logger import History as NativeHistory
 from ..callback.logger import accepts, check_functions
 from ..callback.progress import ProgressCallback as NativeProgress
@@ -52,7 +53,7 @@ class Callback:
 
     Source: Keras.
     """
-    order, in_lr_find = 0, False  # in the order in which they were attached
+    order, in_lr_find, in_validate = 0, False, False  # in the order in which they were attached
     native_events = ()  # those events of this library that it answers by itself
     params = model = None
 
@@ -97,7 +98,7 @@ def say(model: object,  # What is trained
         ):
     "Print a line, above the bars if there are any"
     run = getattr(model, 'run', None)
-    print(line) if run is None else say_line(run, line)
+    print_line(line) if run is None else say_line(run, line)
 
 # %% ../../nbs/84_keras.callbacks.ipynb #df9297f0
 class MonitorCallback(Callback):

@@ -33,6 +33,7 @@ from fastloop.adapters.keras_model import (
     join_new,
     unknown_to,
 )
+from ..bar import print_line
 from ..callback.core import as_callback
 from ..callback.recorder import Recorder
 from ..clean_up import put_back
@@ -42,7 +43,7 @@ from ..data.load import TensorLoader
 from .callbacks import History, ProgbarLogger
 from .optimizers import Optimizer, find_optimizer
 from ..learner import Learner
-from ..metrics import AverageMetric, Metric, as_metric, metric_name
+from ..metrics import AverageMetric, Metric, as_metric, distinct, metric_name
 from ..runner import Runner
 from fastloop.torch_core import (
     call_model,
@@ -94,9 +95,11 @@ def _binary(y_true, y_pred):
     return F.binary_cross_entropy(y_pred, _same(y_true, y_pred), reduction='none').mean(-1)
 
 # %% ../../nbs/86_keras.models.ipynb #933cfadf
-def _mean_of(function):
-    "A loss that is the mean over the last axis of a function of prediction and target"
-    return lambda y_true, y_pred: function(y_pred, _same(y_true, y_pred)).mean(-1)
+def _mean(function, y_true, y_pred):
+    "The mean over the last axis of a function of prediction and target"
+    return function(y_pred, _same(y_true, y_pred)).mean(-1)
+
+def _mean_of(function): return partial(_mean, function)  # unlike a lambda, it can be pickled
 
 def _signs(y_true): return 2*y_true-1 if ((y_true == 0) | (y_true == 1)).all() else y_true
 
@@ -115,20 +118,26 @@ def _divergence(y_true, y_pred):
 def _likeness(y_true, y_pred):
     return (F.normalize(_same(y_true, y_pred), dim=-1)*F.normalize(y_pred, dim=-1)).sum(-1)
 
+def _negative_likeness(y_true, y_pred): return -_likeness(y_true, y_pred)
+def _square(p, t): return (p-t).square()
+def _distance(p, t): return (p-t).abs()
+def _square_of_logs(p, t): return (_log1p(p)-_log1p(t)).square()
+def _square_of_hinge(p, t): return _hinge(p, t).square()
+def _poisson(p, t): return p - t*(p+_epsilon).log()
 def _log_cosh(p, t): return (p-t) + F.softplus(-2*(p-t)) - math.log(2.)
 
 # %% ../../nbs/86_keras.models.ipynb #24f221bf
 losses = {
     'categorical_crossentropy': _categorical, 'sparse_categorical_crossentropy': _sparse,
-    'binary_crossentropy': _binary, 'mean_squared_error': _mean_of(lambda p, t: (p-t).square()),
-    'mean_absolute_error': _mean_of(lambda p, t: (p-t).abs()),
+    'binary_crossentropy': _binary, 'mean_squared_error': _mean_of(_square),
+    'mean_absolute_error': _mean_of(_distance),
     'mean_absolute_percentage_error': _mean_of(_off),
-    'mean_squared_logarithmic_error': _mean_of(lambda p, t: (_log1p(p)-_log1p(t)).square()),
-    'hinge': _mean_of(_hinge), 'squared_hinge': _mean_of(lambda p, t: _hinge(p, t).square()),
+    'mean_squared_logarithmic_error': _mean_of(_square_of_logs),
+    'hinge': _mean_of(_hinge), 'squared_hinge': _mean_of(_square_of_hinge),
     'categorical_hinge': _categorical_hinge, 'kl_divergence': _divergence,
-    'poisson': _mean_of(lambda p, t: p - t*(p+_epsilon).log()), 'log_cosh': _mean_of(_log_cosh),
-    'huber': _mean_of(lambda p, t: F.huber_loss(p, t, reduction='none')),
-    'cosine_similarity': lambda y_true, y_pred: -_likeness(y_true, y_pred)}
+    'poisson': _mean_of(_poisson), 'log_cosh': _mean_of(_log_cosh),
+    'huber': _mean_of(partial(F.huber_loss, reduction='none')),
+    'cosine_similarity': _negative_likeness}
 
 _short = {'mse': 'mean_squared_error', 'mae': 'mean_absolute_error',
           'mape': 'mean_absolute_percentage_error', 'msle': 'mean_squared_logarithmic_error',
@@ -147,6 +156,7 @@ def _to_snake(name): return ''.join(f'_{o.lower()}' if o.isupper() else o for o 
 # %% ../../nbs/86_keras.models.ipynb #9089f4c4
 def _is_torchs(function):
     "Does this want predictions first?"
+    while isinstance(function, partial): function = function.func
     return isinstance(function, nn.Module) or str(
         getattr(function, '__module__', '')).startswith('torch.')
 
@@ -190,13 +200,20 @@ def _among_best(labels, y_pred, k=5):
     least = y_pred.topk(min(k, y_pred.shape[-1]), -1).values[..., -1]
     return (y_pred.gather(-1, labels.unsqueeze(-1)).squeeze(-1) >= least).float()
 
+def _top(y_true, y_pred): return _among_best(y_true.argmax(-1), y_pred)
+def _sparse_top(y_true, y_pred): return _among_best(_labels(y_true, y_pred), y_pred)
+
 # %% ../../nbs/86_keras.models.ipynb #2e63445f
 _metrics = losses | {
     'accuracy': _is_right, 'acc': _is_right, 'binary_accuracy': _binary_right,
     'categorical_accuracy': _categorical_right, 'sparse_categorical_accuracy': _sparse_right,
-    'top_k_categorical_accuracy': lambda t, p: _among_best(t.argmax(-1), p),
-    'sparse_top_k_categorical_accuracy': lambda t, p: _among_best(_labels(t, p), p),
+    'top_k_categorical_accuracy': _top,
+    'sparse_top_k_categorical_accuracy': _sparse_top,
     'cosine_similarity': _likeness}
+
+
+def _measure(function, y_pred, *y_true):
+    return function(*(_of_one_rank(o, y_pred) for o in y_true), y_pred).float().mean()
 
 # %% ../../nbs/86_keras.models.ipynb #db771efb
 def keras_metric(metric: object,  # A word, a function of `(y_true, y_pred)`, or a metric object
@@ -210,9 +227,7 @@ def keras_metric(metric: object,  # A word, a function of `(y_true, y_pred)`, or
         return as_metric(metric)
     function = _find_word('metrics', metric, _metrics) if isinstance(metric, str) else metric
     name = metric if isinstance(metric, str) else metric_name(metric)
-    def measure(y_pred, *y_true):
-        return function(*(_of_one_rank(o, y_pred) for o in y_true), y_pred).float().mean()
-    return AverageMetric(measure, name)
+    return AverageMetric(partial(_measure, function), name)
 
 # %% ../../nbs/86_keras.models.ipynb #7ed5c9bd
 def _as_targets(y):
@@ -458,7 +473,7 @@ class Model(ModelView):
     def measured(self) -> dict:  # Metric objects by name
         "What is measured besides the loss"
         found = [keras_metric(o) for o in self.asked_metrics]
-        return {o.name: o for o in found}
+        return dict(zip(distinct([o.name for o in found]), found))
 
     def compile(self, optimizer: object = 'rmsprop',  # A word, an `Optimizer`, one of torch
                 loss: object = None,  # A word, a function of `(y_true, y_pred)`, a loss of torch
@@ -490,7 +505,7 @@ class Model(ModelView):
             f'not trained, since the optimizer that was given does not hold them: {", ".join(new)}',
             stacklevel=2)
         if new and self.params.get('verbose') and isinstance(self.make_opt, Optimizer):
-            print(f'Trained from now on, too: {", ".join(new)}')
+            print_line(f'Trained from now on, too: {", ".join(new)}')
         self.run.learn.opt, self.run.learn.loss_func = self.opt, self.loss_func
 
     def _check_ready(self, what):
@@ -565,7 +580,7 @@ class Model(ModelView):
         bridge_of(run).testing = True
         run.evaluate(loader, self._learner(loader))
         found = dict(zip(['loss', *recorder.metrics_names], recorder.valid_row))
-        if verbose: print(' - '.join(f'{k}: {v:.4f}' for k, v in found.items()))
+        if verbose: print_line(' - '.join(f'{k}: {v:.4f}' for k, v in found.items()))
         if return_dict: return found
         return list(found.values()) if len(found) > 1 else found['loss']
 

@@ -56,7 +56,8 @@ def _checked_config(name, config):
     "What was given, in today's words, or an error that says what is wrong with it"
     defaults = _optimizers[name][1]
     config = {'learning_rate' if k == 'lr' else k: v for k, v in config.items() if v is not None}
-    if not config.get('decay', 1): del config['decay']  # older Keras' word, 0 by default
+    if config.pop('decay', 0): raise ValueError(  # older Keras' word, 0 by default
+        'decay: the rate is changed by a callback here, such as LearningRateScheduler')
     for k in _clip_words:
         if k in config: raise ValueError(
             f'{k}: gradients are clipped by a callback here, GradientClipping(clip=…)')

@@ -178,6 +178,10 @@ def test_csv(fit, tmp_path):
     np.testing.assert_allclose(*values, rtol=2e-4, atol=2e-5)
 
 
+class Explodes(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None): self.model.optimizer.learning_rate = float('inf')
+
+
 @fits
 def test_nan_ends_the_training(fit):
     notes = []
@@ -188,11 +192,11 @@ def test_nan_ends_the_training(fit):
             on_epoch_end=lambda e, logs: seen.append(('epoch', e)),  # noqa: B023
             on_test_begin=lambda logs: seen.append('test'),  # noqa: B023
             on_train_end=lambda logs: seen.append('end'))  # noqa: B023
-        run([keras.callbacks.TerminateOnNaN(), note], 3, float('inf'))
+        run([Explodes(), keras.callbacks.TerminateOnNaN(), note], 3, .1)
         notes.append(seen)
     assert notes[0] == notes[1] and notes[0][-3:] == ['test', ('epoch', 0), 'end']
     with pytest.raises(RuntimeError, match='NaN'):
-        fit([keras.callbacks.TerminateOnNaN(raise_error=True)], 3, float('inf'))
+        fit([Explodes(), keras.callbacks.TerminateOnNaN(raise_error=True)], 3, .1)
 
 
 class Records(keras.callbacks.Callback):

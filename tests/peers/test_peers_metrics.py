@@ -46,6 +46,21 @@ def test_torchmetrics(tmp_path, name):
     assert len(learn.recorder.values[-1]) == 3
 
 
+@pytest.mark.parametrize('make, way', [
+    (lambda: torchmetrics.classification.MulticlassHammingDistance(num_classes=3), 'min'),
+    (lambda: torchmetrics.classification.MulticlassF1Score(num_classes=3), 'max'),
+    (lambda: torchmetrics.classification.MulticlassHingeLoss(num_classes=3), 'min'),
+    (lambda: keras.metrics.SparseCategoricalAccuracy(name='loss_of_nothing'), 'max'),
+    (lambda: keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name='bits'), 'min')])
+def test_a_metric_is_asked_which_way_is_better(tmp_path, make, way):
+    from fastloop.callback.save import SaveModelCallback
+    learn, _, _ = fit([make()], tmp_path, epochs=1)
+    cb = SaveModelCallback(monitor=learn.recorder.names[2])
+    learn.fit(3, .3, cbs=cb)
+    assert cb.mode == way
+    assert cb.best == dict(min=min, max=max)[way](o[2] for o in learn.recorder.values)
+
+
 def test_torchmetrics_begin_again_each_epoch(tmp_path):
     class Sum(torchmetrics.SumMetric):
         def update(self, pred, y): super().update(y)

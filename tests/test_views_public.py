@@ -1,0 +1,300 @@
+"""Callbacks as people publish them for fastai v2, miniai and the course, but for the import line
+
+Those of miniai and of the course run beside a loop as short as theirs; those of fastai v2 run here
+by themselves, and beside the real library in `peers/test_peers_public.py`.
+"""
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import fastloop.adapters.miniai as miniai
+from fastloop.callback.core import written_for
+from fastloop.data.bunch import DataBunch
+from fastloop.learner import Learner
+
+same = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-6)
+folder = Path(__file__).parent/'public'
+
+
+def read(file, star):
+    "The names of a file of callbacks, read after an import line"
+    space = {'__name__': f'public_{file}'}
+    exec(f'{star}\n{(folder/file).with_suffix(".py").read_text()}', space)
+    return space
+
+
+def problem(n_parts=2):
+    "A model and two loaders, the same each time"
+    torch.manual_seed(0)
+    x, y = torch.randn(40, 2), torch.randn(40, 1)
+    parts = [o.split(8) for o in (x, y)]
+    train = list(zip(*parts)) if n_parts == 2 else list(zip(x.split(8), (x*2).split(8), y.split(8)))
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    return model, train, train[:2]
+
+
+# ---- miniai --------------------------------------------------------------------------------------
+class CancelBatchException(Exception): pass
+class CancelEpochException(Exception): pass
+class CancelFitException(Exception): pass
+
+
+class Base: order = 0
+
+
+class MiniTrainCB(Base):
+    def __init__(self, n_inp=1): self.n_inp = n_inp
+    def predict(self, learn): learn.preds = learn.model(*learn.batch[:self.n_inp])
+    def get_loss(self, learn): learn.loss = learn.loss_func(learn.preds, *learn.batch[self.n_inp:])
+    def backward(self, learn): learn.loss.backward()
+    def step(self, learn): learn.opt.step()
+    def zero_grad(self, learn): learn.opt.zero_grad()
+
+
+MiniTrainCB.__name__ = 'TrainCB'
+
+
+class Mini:
+    "A loop as the notebooks of miniai build it, in few lines"
+    def __init__(self, model, train, valid, loss_func, lr, cbs):
+        self.model, self.loss_func, self.lr, self.cbs = model, loss_func, lr, cbs
+        self.dls = type('Dls', (), dict(train=train, valid=valid))()
+
+    def tell(self, name):
+        for cb in sorted(self.cbs, key=lambda o: o.order):
+            if (method := getattr(cb, name, None)) is not None: method(self)
+
+    def phase(self, name, error, work):
+        try:
+            self.tell(f'before_{name}')
+            work()
+            self.tell(f'after_{name}')
+        except error: pass
+        finally: self.tell(f'cleanup_{name}')
+
+    def fit(self, n_epochs, train=True, valid=True):
+        self.n_epochs, self.epochs = n_epochs, range(n_epochs)
+        self.opt = torch.optim.SGD(self.model.parameters(), self.lr)
+        def all_epochs():
+            for self.epoch in self.epochs:
+                if train: self.one_epoch(True)
+                if valid: self.one_epoch(False)
+        self.phase('fit', CancelFitException, all_epochs)
+
+    def one_epoch(self, training):
+        self.training = training
+        self.model.train(training)
+        self.dl = self.dls.train if training else self.dls.valid
+        def all_batches():
+            for self.iter, self.batch in enumerate(self.dl):
+                self.phase('batch', CancelBatchException, self.one_batch)
+        with torch.set_grad_enabled(training):
+            self.phase('epoch', CancelEpochException, all_batches)
+
+    def one_batch(self):
+        for o in ('predict', 'after_predict', 'get_loss', 'after_loss'): self.tell(o)
+        if not self.training: return
+        for o in ('backward', 'after_backward', 'step', 'after_step', 'zero_grad'): self.tell(o)
+
+
+ours = read('miniai', 'from fastloop.adapters.miniai import *')
+names_of_theirs = dict(Callback=Base, TrainCB=MiniTrainCB, torch=torch, partial=partial,
+                       math=__import__('math'), CancelBatchException=CancelBatchException,
+                       CancelEpochException=CancelEpochException,
+                       CancelFitException=CancelFitException)
+theirs = dict(names_of_theirs)
+exec((folder/'miniai.py').read_text(), theirs)
+
+
+@pytest.mark.parametrize('name', list(ours['made']))
+def test_miniai(name):
+    mine, yours = (o['made'][name]() for o in (ours, theirs))
+    assert written_for(mine) == 'miniai'
+    model, train, valid = problem()
+    other, _, _ = problem()
+    dls = miniai.data_loaders(train, valid)
+    learn = miniai.Learner(model, dls, F.mse_loss, lr=.05, cbs=[mine])
+    learn.fit(3)
+    loop = isinstance(yours, MiniTrainCB)
+    cbs = [yours] if loop else [MiniTrainCB(), yours]
+    Mini(other, train, valid, F.mse_loss, .05, cbs).fit(3)
+    for a, b in zip(model.parameters(), other.parameters()): same(a, b)
+    assert getattr(mine, 'left', None) == getattr(yours, 'left', None)
+
+
+def test_a_batch_of_three_parts_and_a_model_of_two_inputs():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.layer = nn.Linear(2, 1)
+        def forward(self, a, b): return self.layer(a+b)
+    _, train, valid = problem(3)
+    model, other = Both(), Both()
+    dls = miniai.data_loaders(train, valid)
+    learn = miniai.MiniaiLearner(model, dls, cbs=miniai.TrainCB(n_inp=2))
+    learn.fit(2)
+    Mini(other, train, valid, F.mse_loss, .1, [MiniTrainCB(2)]).fit(2)
+    same(model.layer.weight, other.layer.weight)
+    assert len(learn.batch) == 3 and learn.preds.shape == (8, 1) and not learn.preds.requires_grad
+
+
+def test_a_pair_is_the_one_input_of_a_model_that_takes_one():
+    class OnePair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 1)
+        def forward(self, pair): return self.layer(pair[0]*pair[1])
+    seen = []
+
+    class Look:
+        def before_batch(self, learn): seen.append((len(learn.batch), len(learn.batch[0])))
+    _, train, _ = problem()
+    train = [((x, torch.ones(len(x), 1)), y) for x, y in train]
+    Learner(DataBunch(train, train), OnePair(), F.mse_loss, silent=True).fit(1, cbs=[Look()])
+    assert set(seen) == {(2, 2)}
+
+
+def test_a_fit_may_only_measure_or_only_train():
+    for train, valid in ((True, False), (False, True), (False, False)):
+        found = []
+        for cb, base in ((ours['FewerEpochs'](), None), (theirs['FewerEpochs'](), MiniTrainCB())):
+            model, tr, va = problem()
+            before = model[0].weight.clone()
+            if base is None:
+                miniai.Learner(model, miniai.data_loaders(tr, va), cbs=cb).fit(3, train, valid)
+            else: Mini(model, tr, va, F.mse_loss, .1, [base, cb]).fit(3, train, valid)
+            found.append(cb.left)
+            assert torch.equal(before, model[0].weight) != train
+        assert found[0] == found[1]
+
+
+def test_epochs_that_are_no_numbers_in_a_row_are_refused():
+    class Twice:
+        def before_fit(self, learn): learn.epochs = [0, 0, 1]
+    model, train, valid = problem()
+    learn = miniai.Learner(model, miniai.data_loaders(train, valid))
+    with pytest.raises(ValueError, match='in a row'): learn.fit(2, cbs=[Twice()])
+    learn.fit(1)  # and the learner is as it was
+    assert learn.run.n_iter == 5
+
+
+# ---- the course ----------------------------------------------------------------------------------
+class CourseBase:
+    _order = 0
+    def __getattr__(self, name): return getattr(self.__dict__['run'], name)
+    def __call__(self, name): return bool((f := getattr(type(self), name, None)) and f(self))
+
+
+class CancelTrainException(Exception): pass
+
+
+class CourseOpt(torch.optim.SGD):
+    hypers = property(lambda self: self.param_groups)
+
+
+class Course:
+    "A loop as the lessons of the course build it, in few lines"
+    logger = print
+
+    def __init__(self, model, data, loss_func, lr, cbs):
+        self.model, self.data, self.loss_func, self.cbs = model, data, loss_func, cbs
+        self.opt = CourseOpt(model.parameters(), lr)
+        for cb in cbs: cb.run = self
+
+    def __call__(self, name):
+        return [cb(name) for cb in sorted(self.cbs, key=lambda o: o._order)]
+
+    def fit(self, epochs):
+        self.epochs, self.n_iter, self.n_epochs = epochs, 0, 0.
+        try:
+            self('begin_fit')
+            for self.epoch in range(epochs):
+                self.dl, self.in_train, self.n_epochs = self.data.train_dl, True, float(self.epoch)
+                self.model.train()
+                self('begin_epoch')
+                self.all_batches()
+                self.dl, self.in_train = self.data.valid_dl, False
+                self.model.eval()
+                self('begin_validate')
+                with torch.no_grad(): self.all_batches()
+                self('after_epoch')
+        except CancelTrainException: self('after_cancel_train')
+        finally: self('after_fit')
+
+    def all_batches(self):
+        self.iters = len(self.dl)
+        for self.iter, (self.xb, self.yb) in enumerate(self.dl): self.one_batch()
+
+    def one_batch(self):
+        try:
+            self('begin_batch')
+            self.pred = self.model(self.xb)
+            self('after_pred')
+            self.loss = self.loss_func(self.pred, self.yb)
+            self('after_loss')
+            if not self.in_train: return
+            self.loss.backward()
+            self('after_backward')
+            self.opt.step()
+            self('after_step')
+            self.opt.zero_grad()
+        except CancelBatchException: self('after_cancel_batch')
+        finally:
+            if self.in_train: self.n_iter, self.n_epochs = self.n_iter+1, self.n_epochs+1/self.iters
+            self('after_batch')
+
+
+course = read('course', 'from fastloop.adapters.course import *')
+lesson = dict(Callback=CourseBase, CancelTrainException=CancelTrainException, nn=nn,
+              CancelBatchException=CancelBatchException)
+exec((folder/'course.py').read_text(), lesson)
+there = set('begin_fit begin_epoch begin_batch after_pred after_loss after_backward after_step '
+            'after_batch begin_validate after_epoch after_fit'.split())
+
+
+@pytest.mark.parametrize('name', list(course['made']))
+def test_the_course(name, capsys):
+    mine, yours = (o['made'][name]() for o in (course, lesson))
+    assert written_for(mine) == 'fastloop'
+    (model, train, valid), (other, _, _) = problem(), problem()
+    data = DataBunch(train, valid)
+    reference = Course(other, data, F.mse_loss, .05, [yours])
+    reference.fit(2)
+    printed = capsys.readouterr().out
+    learn = course['Learner'](model, data, F.mse_loss, lr=.05, cbs=mine)
+    learn.fit(2)
+    assert capsys.readouterr().out == printed
+    for a, b in zip(model.parameters(), other.parameters()): same(a, b)
+    left = getattr(mine, 'left', None)
+    if name == 'Debug': left = [o for o in left if o in there]
+    assert left == getattr(yours, 'left', None)
+
+
+# ---- fastai v2, without fastai -------------------------------------------------------------------
+v2 = read('v2', 'from fastloop.adapters.fastai2 import *')
+
+
+@pytest.mark.parametrize('name', list(v2['made']))
+def test_fastai_v2(name):
+    cb = v2['made'][name]()
+    assert written_for(cb) == 'fastai v2'
+    torch.manual_seed(0)
+    x, y = torch.randn(24, 4), torch.arange(24) % 3
+    train = list(zip(x.split(8), y.split(8)))
+    learn = v2['Learner'](DataBunch(train, train[:2]), nn.Sequential(nn.Linear(4, 3)),
+                          nn.CrossEntropyLoss(), silent=True)
+    learn.fit(2, cbs=cb)
+    assert getattr(cb, 'left', True) not in ([], None) or name == 'SkipBadBatches'
+
+
+def test_every_name_of_every_star_is_there():
+    from importlib import import_module
+    for name in ('course', 'fastai2', 'miniai'):
+        module = import_module(f'fastloop.adapters.{name}')
+        assert all(getattr(module, o) is not None for o in module.__all__)
+        with pytest.raises(AttributeError, match='nothing_like_it'): module.nothing_like_it()
