@@ -335,9 +335,9 @@ def test_faults(tmp_path, make_cb, names, nth):
 @pytest.mark.parametrize('name', ['best', 'deep/er/best'])
 def test_a_folder_that_cannot_be_written_is_named_before_training(tmp_path, name):
     (tmp_path/'models').write_text('a file where the folder should be')
-    learn = Learner(DataBunch.from_tensors(torch.randn(8, 2), torch.arange(8) % 2, torch.randn(4, 2),
-                                           torch.arange(4) % 2, device='cpu'),
-                    torch.nn.Linear(2, 2), path=tmp_path, silent=True, cbs=SaveModelCallback(name=name))
+    x, y = torch.randn(8, 2), torch.arange(8) % 2
+    learn = Learner(DataBunch.from_tensors(x, y, x, y, device='cpu'), torch.nn.Linear(2, 2),
+                    path=tmp_path, silent=True, cbs=SaveModelCallback(name=name))
     before = learn.model.weight.clone()
     with pytest.raises(OSError, match='models'): learn.fit(1)
     assert torch.equal(before, learn.model.weight) and len(list(tmp_path.iterdir())) == 1

@@ -151,7 +151,7 @@ class ProgressCallback(Callback):
         if self.table is not None and self.table.header == header: return
         self.table = EpochTable(header, self.table.rows if self.table else ())
         if self.mode == 'notebook': self.show_html()
-        else: self.show_line(table.head)
+        else: self.show_line(self.table.head)
 
     def tick(self):
         "Draw the bar if it is time"
