@@ -42,9 +42,10 @@ def _make(opt_func, split, lrs):
         return opt_func([{**groups[0], 'params': split[0]+split[1]}], **kwargs)  # LBFGS
 
 # %% ../nbs/20_optimizer.ipynb #8e63dfb3
-def _with_l2(opt):
+def _with_l2(opt, true_wd):
     "AdamW before torch 2.7 knows no L2 decay: the Adam that it would be with it; else `opt`"
-    if type(opt) is not torch.optim.AdamW or 'decoupled_weight_decay' in opt.defaults: return opt
+    old = type(opt) is torch.optim.AdamW and 'decoupled_weight_decay' not in opt.defaults
+    if not old or true_wd is not False: return opt
     with dynamo_left_alone(torch.optim.Optimizer.add_param_group):
         return torch.optim.Adam(opt.param_groups, **opt.defaults)
 
@@ -173,8 +174,7 @@ class OptimWrapper(torch.optim.Optimizer):
         if not any(split):
             raise ValueError('layer_groups: no parameter in them requires a gradient')
         spread_numbers('wd', wd, len(split)//2)  # before anything is made
-        opt = _make(opt_func, split, spread_numbers('lr', lr, len(split)//2))
-        if true_wd is False: opt = _with_l2(opt)
+        opt = _with_l2(_make(opt_func, split, spread_numbers('lr', lr, len(split)//2)), true_wd)
         self = cls(opt, wd, true_wd, bn_wd, 2 if len(opt.param_groups) == len(split) else 1)
         self.opt_func = opt_func
         return self

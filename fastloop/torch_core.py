@@ -399,6 +399,28 @@ def batch_device(learn: object,  # Has `model` and `data`
     on_cpu = device.type == 'cpu' and torch.device(data_device or 'cpu').type == 'cpu'
     return None if on_cpu else device
 
+# %% ../nbs/01_torch_core.ipynb #7c3a91e5
+_names_code = re.compile(r'GLOBAL ([\w.]+)|(?:class|function|callable) ([\w.]+\.[\w.]+)|reduce')
+
+def _named_code(path, e):
+    "What stands in a file besides tensors and plain data, by torch's words; `None` if it is torn"
+    if not isinstance(e, pickle.UnpicklingError): return None
+    if found := _names_code.search(str(e)): return found[1] or found[2] or 'a function'
+    with open(path, 'rb') as file: return 'a pickle of its own' if file.read(1) == b'\x80' else None
+
+def _check_sums(path):
+    "Refuse an archive whose bytes are not those that were written"
+    if not zipfile.is_zipfile(path): return
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+        if not any(o.CRC for o in parts): return  # it was written without
+        folders = any(o.external_attr & 0x10 or o.is_dir() for o in parts)  # torch reads nothing
+        if folders or len({o.filename for o in parts}) < len(parts):
+            raise ValueError('its list of parts is not what torch writes')
+        for part in parts:
+            with archive.open(part) as stream:
+                while stream.read(2**20): pass  # compares the checksum at the end
+
 # %% ../nbs/01_torch_core.ipynb #fedaa75d
 def load_tensors(path: Path,  # A file written by `torch.save`
                  device: object = 'cpu',  # Where the tensors go
@@ -422,27 +444,7 @@ def load_tensors(path: Path,  # A file written by `torch.save`
         text = '' if isinstance(e, pickle.UnpicklingError) else f': {str(e):.200}'
         raise ValueError(f'{path.name} is damaged, or no file of weights{text}') from e
 
-_names_code = re.compile(r'GLOBAL ([\w.]+)|(?:class|function|callable) ([\w.]+\.[\w.]+)|reduce')
-
-def _named_code(path, e):
-    "What stands in a file besides tensors and plain data, by torch's words; `None` if it is torn"
-    if not isinstance(e, pickle.UnpicklingError): return None
-    if found := _names_code.search(str(e)): return found[1] or found[2] or 'a function'
-    with open(path, 'rb') as file: return 'a pickle of its own' if file.read(1) == b'\x80' else None
-
-def _check_sums(path):
-    "Refuse an archive whose bytes are not those that were written"
-    if not zipfile.is_zipfile(path): return
-    with zipfile.ZipFile(path) as archive:
-        parts = archive.infolist()
-        if not any(o.CRC for o in parts): return  # it was written without
-        folders = any(o.external_attr & 0x10 or o.is_dir() for o in parts)  # torch reads nothing
-        if folders or len({o.filename for o in parts}) < len(parts):
-            raise ValueError('its list of parts is not what torch writes')
-        for part in parts:
-            with archive.open(part) as stream:
-                while stream.read(2**20): pass  # compares the checksum at the end
-
+# %% ../nbs/01_torch_core.ipynb #cd76e129
 def own_names(weights: dict,  # Tensors by name, perhaps of a compiled or a parallel model
               model: nn.Module,  # The model to load into, perhaps a compiled or a parallel one
               ) -> dict:  # The same tensors under the names that `model` has for them

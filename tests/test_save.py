@@ -34,7 +34,8 @@ from fastloop.callback.core import (
 from fastloop.callback.save import SaveModelCallback
 from fastloop.callback.terminate import TerminateOnNaNCallback
 from fastloop.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateauCallback
-from fastloop.learner import BasicLearner
+from fastloop.data.bunch import DataBunch
+from fastloop.learner import BasicLearner, Learner
 
 nan = math.nan
 
@@ -328,3 +329,15 @@ def test_lines_stay_above_the_bars(monkeypatch, capsys):
     (lambda learn: SaveModelCallback(n_batches=2, keep=1), own, (4,))])
 def test_faults(tmp_path, make_cb, names, nth):
     check_all_put_back(tmp_path, make_cb, names, nth)
+
+
+# ---- a folder that cannot be written -------------------------------------------------------------
+@pytest.mark.parametrize('name', ['best', 'deep/er/best'])
+def test_a_folder_that_cannot_be_written_is_named_before_training(tmp_path, name):
+    (tmp_path/'models').write_text('a file where the folder should be')
+    x, y = torch.randn(8, 2), torch.arange(8) % 2
+    learn = Learner(DataBunch.from_tensors(x, y, x, y, device='cpu'), torch.nn.Linear(2, 2),
+                    path=tmp_path, silent=True, cbs=SaveModelCallback(name=name))
+    before = learn.model.weight.clone()
+    with pytest.raises(OSError, match='models'): learn.fit(1)
+    assert torch.equal(before, learn.model.weight) and len(list(tmp_path.iterdir())) == 1

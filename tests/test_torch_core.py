@@ -498,8 +498,8 @@ def test_files_without_checksums_and_of_old_torch_are_read(tmp_path):
     assert load_tensors(tmp_path/'bare.pth')['a'].tolist() == [1, 1]
 
 
-@pytest.mark.parametrize('thing, name', [(print, 'print'), (types.SimpleNamespace(a=1), 'types.Simple'),
-                                         (net(), 'torch.nn.modules')])
+@pytest.mark.parametrize('thing, name', [
+    (print, 'print'), (types.SimpleNamespace(a=1), 'types.Simple'), (net(), 'torch.nn.modules')])
 def test_code_is_refused_in_words_of_our_own(tmp_path, thing, name):
     torch.save(thing, tmp_path/'a.pth')
     with pytest.raises(ValueError, match=f'refused: it holds {name}.*could run code$') as e:

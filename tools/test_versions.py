@@ -35,7 +35,7 @@ for opt_func in (AdamW, SGD, Adam, RMSprop):
     learn.fit_one_cycle(3, 1e-2)
 learner(true_wd=False).lr_find(show_plot=False)
 learner().mixup().fit(1)
-assert torch.equal(learn.get_preds()[0], learner().load('bestmodel').get_preds()[0])
+assert torch.equal(learn.get_preds()[0], learner().load('bestmodel', with_opt=False).get_preds()[0])
 assert learn.predict(x[0])[0] in data.classes and len(learn.validate()) == 2
 wide = torch.arange(10).to(torch.uint16)
 assert len(list(TensorLoader(wide, bs=3, shuffle=True))) == 4
@@ -50,7 +50,8 @@ print('well:', torch.__version__)
 
 def run(*args, **how):
     "Run a command; whether it went well, and its last lines"
-    done = subprocess.run([str(o) for o in args], capture_output=True, text=True, **how)
+    try: done = subprocess.run([str(o) for o in args], capture_output=True, text=True, **how)
+    except OSError as e: return False, str(e)
     return done.returncode == 0, '\n'.join((done.stdout + done.stderr).strip().splitlines()[-12:])
 
 
@@ -61,7 +62,8 @@ def build_wheel():
     good, said = run(sys.executable, '-m', 'build', '--wheel', '--no-isolation', '-o', folder,
                      cwd=root)
     if not good:
-        good, said = run(sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', folder, root)
+        good, said = run(sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', folder,
+                         root)
     if not good: sys.exit(f'no wheel can be built:\n{said}')
     return next(folder.glob('*.whl'))
 
@@ -79,14 +81,16 @@ def try_pair(wheel, python, torch):
     if not run(place/'bin'/'python', '-c', 'import torch, fastcore')[0]:
         good, said = run(shutil.which(f'python{python}'), '-m', 'venv', place)
         wanted = f'torch=={torch}.*' if torch and torch.count('.') < 2 else f'torch=={torch}'
-        how = [place/'bin'/'pip', 'install', '-q', '--disable-pip-version-check']
+        how = [place/'bin'/'python', '-m', 'pip', 'install', '-q']
         if good: good, said = run(*how, wanted if torch else 'torch', 'pillow')
         if not good: return f'not to be had: {said.splitlines()[-1] if said else "no such Python"}'
         good, said = run(*how, wheel)
         if not good: return f'FAILED to install:\n{said}'
-    good, said = run(place/'bin'/'pip', 'install', '-q', '--no-deps', '--force-reinstall', wheel)
+    good, said = run(place/'bin'/'python', '-m', 'pip', 'install', '-q', '--no-deps',
+                     '--force-reinstall', wheel)
     if good: good, said = run(place/'bin'/'python', '-c', SHORT_RUN, cwd=place)
-    return said.splitlines()[-1] if good else f'FAILED:\n{said}'
+    done = [o for o in said.splitlines() if o.startswith('well: ')]
+    return done[0] if good and done else f'FAILED:\n{said}'
 
 
 def main():
