@@ -12,13 +12,16 @@ export PATH := $(abspath $(B)):$(PATH)
 # let Python keep what it compiles, whatever the shell says: importing torch then takes half the time
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test test-docs test-peers test-versions docs readme nbs course bench lint clean
+.PHONY: help run test test-all test-docs test-peers test-versions docs readme nbs course bench lint clean
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 run: $(VENV)/.run ## From the embedded images to a fine-tuned network and its mistakes, with three seeds
 	@$(B)/python -m fastloop demo --seed 1 2 3 $(ARGS)
 test: $(VENV)/.dev ## Run every notebook and every test, and check that generated files are current
 	$(B)/python -m pytest -q $(ARGS)
+test-all: ## Run everything: what CI runs, then the wheel on other Pythons and versions of torch
+	.ci/run
+	$(MAKE) test-versions
 test-docs: $(VENV)/.ui docs ## Open the built site in headless Chromium
 	$(B)/python -m pytest -q tests/browser $(ARGS)
 test-peers: $(PEERS)/.done ## Run callbacks, metrics and networks of fastai 2, Keras, torchmetrics, torchvision, timm
