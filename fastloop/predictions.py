@@ -17,6 +17,7 @@ import torch
 # %% ../nbs/25_predictions.ipynb #96d540f2
 from .callback.core import Callback
 from .first_batch import takes_apart
+from .mean_loss import inner_loss
 from .torch_core import map_tensors, to_detach
 
 # %% ../nbs/25_predictions.ipynb #67de7777
@@ -118,7 +119,7 @@ _meant = {'cross_entropy': 'softmax', 'CrossEntropyLoss': 'softmax', 'nll_loss':
 def meaning_of(loss_func: object,  # The loss that a model was trained with
                ) -> str | None:  # The tensor method that makes probabilities; `None` if none does
     "What the outputs of a model mean to its loss"
-    while isinstance(loss_func, partial): loss_func = loss_func.func
+    loss_func, _ = inner_loss(loss_func)
     names = getattr(loss_func, '__name__', ''), *(o.__name__ for o in type(loss_func).__mro__)
     return next((_meant[o] for o in names if o in _meant), None)
 
