@@ -78,9 +78,11 @@ def public_members(cls):
 
     Not those that another module hangs on it, as `fastloop.train` does with its verbs.
     """
-    return [name for name, o in vars(cls).items()
-            if not name.startswith('_') and (isinstance(o, members) or inspect.isfunction(o)
-                                             and o.__module__ == cls.__module__)]
+    def at_home(o):
+        return getattr(getattr(o, 'fget', o), '__module__', None) in (cls.__module__, 'operator')
+    return [name for name, o in vars(cls).items() if not name.startswith('_')
+            and (at_home(o) if isinstance(o, property) or inspect.isfunction(o)
+                 else isinstance(o, members))]
 
 
 class ApiRenderer(ShowDocRenderer):
