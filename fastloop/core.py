@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager, suppress
 from numbers import Integral, Real
 from pathlib import Path
+from types import FunctionType
 
 # %% ../nbs/00_core.ipynb #88edec44
 def listify(
@@ -299,6 +300,12 @@ def required_arguments(
     handler: object,  # A function or bound method
 ) -> list:  # Their names; none if it cannot be told
     "The arguments that `handler` cannot do without."
+    func = getattr(handler, '__func__', None)
+    if isinstance(func, FunctionType) and not func.__dict__:  # a plain method: nothing to search
+        code, given = func.__code__, func.__kwdefaults__ or {}
+        last = code.co_argcount - len(func.__defaults__ or ())
+        named = code.co_varnames[code.co_argcount:code.co_argcount+code.co_kwonlyargcount]
+        return [*code.co_varnames[1:last], *(o for o in named if o not in given)]
     try: parameters = inspect.signature(handler).parameters.values()
     except (TypeError, ValueError): return []
     return [p.name for p in parameters if p.default is p.empty

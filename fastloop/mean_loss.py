@@ -231,7 +231,9 @@ class LossRule:
             if not yb.is_floating_point(): return weights.add_labels(yb, self.rules)
             return weights.add(yb.numel()/yb.shape[min(1, yb.ndim-1)] if yb.numel() else 0)
         count = self.loss_func.counted if self.says else None
-        weights.add(batch_size(xb, yb) if count is None else count)
+        if count is None: count = batch_size(xb, yb)
+        if weights.waiting: weights.add(count)
+        else: weights.counts.append(count)
 
     def weight(self, xb: object,  # Inputs of a batch
                yb: object,  # Targets of the batch

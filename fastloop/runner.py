@@ -301,7 +301,8 @@ class Runner(Callbacks):
     def _count(self):
         "Note that one more training batch is done"
         self.n_iter, self._stepped = self.n_iter+1, False
-        if self.iters: self.n_epochs = self.epoch + min(1., (self.iter+1)/self.iters)
+        share = (self.iter+1)/self.iters if self.iters else 0.
+        if self.iters: self.n_epochs = self.epoch + (share if share < 1. else 1.)
         self.pct_train = self.n_epochs/self.epochs
 
     def _start(self, epochs, learn):

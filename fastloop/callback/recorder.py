@@ -65,7 +65,8 @@ class LossHistory:
         new = torch.cat(self.chunks).tolist() if self.chunks else []
         self.chunks = []
         self.raw += new
-        self.smooth += map(self.smoothed, new)
+        good = math.isfinite(sum(new))  # then there is nothing to leave out
+        self.smooth += map(self.smoothen.add_value if good else self.smoothed, new)
         return new
 
     def smoothed(self, loss: float,  # The next loss

@@ -78,8 +78,9 @@ def batches_done(run: object,  # The run, between two batches or in one
                  ) -> float:  # Number of the batch, from 0; whole unless lengths differ
     "How many training batches lie behind, in a plan whose epochs have `batches` of them"
     epoch = run.epoch + (start_epoch or 0)
-    if run.iters == batches or not run.iters: return epoch*batches + run.iter
-    return (epoch + run.iter/run.iters)*batches  # the loader has another length now
+    if not run.iters: return epoch*batches + run.iter
+    done = min(run.iter, run.iters)  # it may give more batches than it says
+    return epoch*batches + done if run.iters == batches else (epoch + done/run.iters)*batches
 
 def training_batches(cb: Callback,  # Who asks, for the message
                      data: object,  # Has `train_dl`
@@ -145,8 +146,8 @@ class Scheduler(Callback):
         run = self.run
         if not run.in_train: return
         if run.learn.opt is not self._opt: self._prepare()  # a new optimizer, or added in mid-run
-        if run.iters == self._batches:
-            k = (run.epoch+self._done)*run.iters + min(run.iter, run.iters)
+        if run.iters == self._batches and run.iter < run.iters:
+            k = (run.epoch + self._done)*run.iters + run.iter
         else: k = batches_done(run, self._batches, self.start_epoch)
         for fast, put, at in self._plan:
             value = at(k)
