@@ -1,0 +1,115 @@
+"What is refused in the first batch, and what is only unusual and trains"
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from fastloop.data.bunch import DataBunch
+from fastloop.first_batch import takes_apart
+from fastloop.learner import Learner
+
+
+def fit(batches, model, loss_func, **kwargs):
+    learn = Learner(DataBunch(batches, batches), model, loss_func, silent=True, **kwargs)
+    learn.fit(1)
+    return learn
+
+
+# ---- a batch is a pair ---------------------------------------------------------------------------
+class Rows(Dataset):
+    def __len__(self): return 12
+    def __getitem__(self, i): return torch.full((6,), float(i))
+
+
+@pytest.mark.parametrize('bs', [1, 2, 3])
+def test_rows_of_a_tensor_are_no_pair_at_any_batch_size(bs):
+    with pytest.raises(ValueError, match='no pair'):
+        fit(DataLoader(Rows(), bs), nn.Linear(6, 6), nn.MSELoss())
+
+
+@pytest.mark.parametrize('batch', [
+    {'x': torch.zeros(2, 4), 'y': torch.zeros(2)}, (torch.zeros(2, 4),)*3, [torch.zeros(2, 4)],
+    'ab'])
+def test_what_is_no_pair_is_refused_before_anything_is_trained(batch):
+    model = nn.Linear(4, 1)
+    before = model.weight.clone()
+    with pytest.raises(ValueError, match=r'no pair \(xb, yb\)'): fit([batch], model, nn.MSELoss())
+    assert torch.equal(model.weight, before)
+
+
+# ---- one target or several -----------------------------------------------------------------------
+def two(pred, label, size): return F.cross_entropy(pred, label) + size.mean()
+def boxes(pred, targets): return pred.mean()*len(targets)
+def any_number(pred, *targets): return pred.mean()*len(targets)
+
+
+@pytest.mark.parametrize('kind', [tuple, list])
+@pytest.mark.parametrize('func, targets, apart', [
+    (two, [torch.zeros(4), torch.zeros(4)], True),
+    (boxes, [{'boxes': torch.zeros(2, 4)}]*4, False),
+    (boxes, [torch.zeros(n) for n in (1, 9)], False),
+    (any_number, [torch.zeros(4), torch.zeros(4, 2)], True), (any_number, [{}]*4, False),
+    (nn.MSELoss(), [torch.zeros(4, 3)], True), (F.mse_loss, [torch.zeros(4, 3)], True),
+    (partial(two, size=torch.zeros(4)), [torch.zeros(4)], True)])
+def test_targets_are_handed_over_as_the_function_wants_them(kind, func, targets, apart):
+    assert takes_apart(func, torch.zeros(4, 3), kind(targets)) == apart
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.sampled_from([tuple, list]))
+def test_what_takes_one_target_is_given_one(rows, n, kind):
+    targets = kind(torch.zeros(rows) for _ in range(n))
+    assert takes_apart(boxes, torch.zeros(rows, 2), targets) == (n == 1)
+    assert takes_apart(two, torch.zeros(rows, 2), targets) or n != 2
+
+
+# ---- labels --------------------------------------------------------------------------------------
+x, y = torch.randn(8, 4), torch.tensor([0, 1, 2, 255, 0, 1, 2, 255])
+
+
+@pytest.mark.parametrize('loss_func', [
+    partial(F.cross_entropy, ignore_index=255), nn.CrossEntropyLoss(ignore_index=255),
+    lambda pred, y: F.cross_entropy(pred, y, ignore_index=255),
+    partial(partial(F.cross_entropy, ignore_index=255), label_smoothing=.1)])
+def test_a_label_to_ignore_trains(loss_func):
+    assert fit([(x, y)], nn.Linear(4, 3), loss_func).n_iter == 1
+
+
+@pytest.mark.parametrize('loss_func', [
+    F.cross_entropy, nn.CrossEntropyLoss(), lambda pred, y: F.cross_entropy(pred, y)])
+def test_a_label_without_an_output_is_named(loss_func):
+    with pytest.raises(ValueError, match='label 255 has no output'):
+        fit([(x, y)], nn.Linear(4, 3), loss_func)
+
+
+@pytest.mark.parametrize('loss_func', [
+    lambda pred, y: F.poisson_nll_loss(pred[:, 0], y.float()),
+    lambda pred, y: F.soft_margin_loss(pred[:, 0], y.sign().float()),
+    lambda pred, y: (pred.sum(1) - y).abs().mean()])
+def test_whole_numbers_that_are_no_classes_train(loss_func):
+    assert fit([(x, y-3)], nn.Linear(4, 3), loss_func).n_iter == 1
+
+
+# ---- columns -------------------------------------------------------------------------------------
+line = torch.arange(8.)
+
+
+@pytest.mark.parametrize('loss_func', [
+    lambda p, t: ((p-t)**2).mean(), lambda p, t: (p.sigmoid() - t).abs().mean(),
+    lambda p, t: torch.sub(t, p).square().mean(), lambda p, t: (t*2 - p*1).abs().sum(),
+    F.mse_loss, nn.L1Loss(), F.smooth_l1_loss])
+def test_a_loss_that_stretches_a_column_is_refused_with_the_remedy(loss_func):
+    with pytest.raises(ValueError, match=r'\(8, 1\) and \(8,\).*y\[:, None\]'):
+        fit([(x, line)], nn.Linear(4, 1), loss_func)
+
+
+@pytest.mark.parametrize('loss_func', [
+    lambda p, t: ((p[:, 0]-t)**2).mean(), lambda p, t: F.mse_loss(p.squeeze(1), t),
+    lambda p, t: ((p-t[:, None])**2).mean(), lambda p, t: (p - p.T).abs().mean() + 0*t.sum(),
+    lambda p, t: ((p - p.T)*(t[:, None] - t)).mean()])
+def test_a_loss_that_takes_care_of_the_shapes_trains(loss_func):
+    assert fit([(x, line)], nn.Linear(4, 1), loss_func).n_iter == 1
