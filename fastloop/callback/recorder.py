@@ -63,9 +63,8 @@ class LossHistory:
         "Fetch what is still on the device"
         self._stack()
         new = torch.cat(self.chunks).tolist() if self.chunks else []
-        self.chunks = []
+        self.chunks, good = [], math.isfinite(sum(new))  # nothing is to be left out
         self.raw += new
-        good = math.isfinite(sum(new))  # then there is nothing to leave out
         self.smooth += map(self.smoothen.add_value if good else self.smoothed, new)
         return new
 
