@@ -124,9 +124,8 @@ def ready_opt(learn: object,  # A learner
     opt, opt_func, _ = learn.made
     mine = learn.opt is opt and opt_func is not None
     if reset or learn.opt is None or mine and opt_func is not learn.opt_func:
-        if hasattr(learn, 'create_opt'): learn.create_opt(lr, wd)  # perhaps in a way of its own
-        else: make_opt(learn, lr, wd)
-    elif not mine and learn.opt is not opt:
+        learn.create_opt(lr, wd)  # perhaps in a way of its own
+    elif learn.opt is not opt:
         check_step(learn.opt)
         opt = as_wrapper(learn.opt)
         vars(learn).update(opt=opt, made=(opt, None, opt.mom))

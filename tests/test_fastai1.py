@@ -476,3 +476,19 @@ def test_a_loss_that_is_no_number_does_not_enter_the_smoothing(device):
     for value in (1., math.nan, 2., math.inf, 3.): smooth = handler.smooth(torch.tensor(value))
     for value in (1., 2., 3.): want = other.smooth(torch.tensor(value))
     assert smooth == want and handler.smooth(torch.tensor(math.nan)) == want
+
+
+def test_the_loss_of_a_validation_without_a_recorder_is_that_of_all_rows():
+    from types import SimpleNamespace
+    torch.manual_seed(0)
+    x, y = torch.randn(12, 4), torch.randint(3, (12,))
+    y[[5, 6, 7, 9, 10, 11]] = -100
+    seen, model = [], torch.nn.Linear(4, 3)
+    class Watch:
+        def on_epoch_end(self, last_metrics, **kwargs): seen.append(float(last_metrics[0]))
+    batches = list(zip(x.split(4), y.split(4)))
+    learn = SimpleNamespace(model=model, opt=torch.optim.SGD(model.parameters(), lr=0.),
+                            loss_func=torch.nn.functional.cross_entropy,
+                            data=SimpleNamespace(train_dl=batches, valid_dl=batches))
+    Runner(Watch()).fit(1, learn)
+    assert seen == [pytest.approx(learn.loss_func(model(x), y).item())]

@@ -33,11 +33,12 @@ from ..callback.progress import ProgressCallback
 from ..callback.recorder import Recorder, find_recorder
 from ..callback.tracker import TrackerCallback
 from ..core import add_note, listify, nearest_name
-from ..metrics import AverageMetric, WeightedMean, as_metric
+from ..mean_loss import MeanLoss
+from ..metrics import AverageMetric, as_metric
 from ..optimizer import as_wrapper
 from ..predictions import probabilities
 from ..runner import Callbacks, TrainEvalCallback
-from ..torch_core import find_bs, model_device, to_detach
+from ..torch_core import model_device, to_detach
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #756605f7
 def initial_state() -> dict:  # Every key that a callback may read or change
@@ -422,7 +423,7 @@ class HandlerInRun:
                  run: object,  # The runner
                  ):
         self.handler, self.run, self.carrier, self.others = handler, run, None, []
-        self.valid, self.validated, self.skipped, self.rows_before = WeightedMean(), False, False, 0
+        self.valid, self.validated, self.skipped, self.rows_before = MeanLoss(), False, False, 0
         self.view, self.running = V1Learner(run), False
         self.kept = self.frozen = ()
 
@@ -549,7 +550,8 @@ class HandlerInRun:
         run = self.run
         for p, grad in self.kept: p.grad = grad
         self.kept = ()
-        if not run.in_train and run.loss is not None: self.valid.add(run.loss, find_bs(run.yb))
+        if not run.in_train and run.loss is not None:
+            self.valid.add(run.loss, run.learn.loss_func, run.xb, run.yb)
 
     def close_after_batch(self):
         "Break off this pass over the data?"
