@@ -92,8 +92,8 @@ def own_attributes(cls: type,  # A class
                    known: str = 'fastloop',  # Classes of this package are left out
                    ) -> list:  # Pairs of a name and what the class body gave it
     "What a class and its bases have in their own code"
-    return [o for kind in cls.__mro__ for o in vars(kind).items()
-            if kind.__module__.partition('.')[0] not in (known, 'builtins')]
+    theirs = [o for o in cls.__mro__ if o.__module__.partition('.')[0] not in (known, 'builtins')]
+    return [o for kind in theirs for o in vars(kind).items()]
 
 def names_in(o: object,  # Any object
              names: Iterable,  # Names of attributes
