@@ -1,8 +1,8 @@
 """Pictures read, cut to size and batched per second: fastloop beside torchvision's `ImageFolder`.
 
 `python -m benchmarks.images` makes 6,000 small PNG files and 1,000 photographs (JPEG, 2048 x 1536;
-20 different ones, written 50 times) in a folder of its own, and reads each set with both loaders,
-with the same workers, at the same size. Each contender is a process of its own and they take turns;
+20 different ones under 50 names each, so that memory holds them and no disk is measured) in a folder
+of its own, and reads each set with both loaders, with the same workers, at the same size. Each contender is a process of its own and they take turns;
 the ratio is the median of the rounds' ratios. torchvision is looked for in `--peers`, the
 environment of `make test-peers`; without it only fastloop is measured.
 """
@@ -46,7 +46,7 @@ def write_files(folder, small, large, different=20):
             if number not in known:
                 picture(number, *shape).save(file, quality=90)
                 known[number] = file
-            else: file.write_bytes(known[number].read_bytes())
+            else: os.link(known[number], file)
 
 
 # ---- the contenders ------------------------------------------------------------------------------
