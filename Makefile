@@ -12,7 +12,7 @@ export PATH := $(abspath $(B)):$(PATH)
 # let Python keep what it compiles, whatever the shell says: importing torch then takes half the time
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test test-all test-docs test-peers test-versions docs readme nbs course bench lint clean
+.PHONY: help run test test-all test-docs test-peers test-versions docs readme nbs course bench test-gpu bench-gpu lint clean
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 run: $(VENV)/.run ## From the embedded images to a fine-tuned network and its mistakes, with three seeds
@@ -39,6 +39,10 @@ course: $(VENV)/.ui ## Open the notebooks in JupyterLab
 	$(B)/jupyter lab nbs $(ARGS)
 bench: $(VENV)/.dev ## Measure fastloop against loops written by hand
 	$(B)/python -m benchmarks $(ARGS)
+test-gpu: $(VENV)/.dev ## Run what only a CUDA GPU can show; skipped with a reason where there is none
+	$(B)/python -m pytest -q -m gpu -rs tests/test_gpu.py $(ARGS)
+bench-gpu: $(VENV)/.dev ## Measure training on a GPU against the loop written by hand, and both compiled
+	$(B)/python -m benchmarks.gpu $(ARGS)
 lint: $(VENV)/.dev ## Check the style of package, notebooks, tests and tools
 	$(B)/python tools/lint.py $(ARGS)
 clean: ## Remove the environment and everything that was built

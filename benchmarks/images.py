@@ -1,10 +1,11 @@
 """Pictures read, cut to size and batched per second: fastloop beside torchvision's `ImageFolder`.
 
 `python -m benchmarks.images` makes 6,000 small PNG files and 1,000 photographs (JPEG, 2048 x 1536;
-20 different ones under 50 names each, so that memory holds them and no disk is measured) in a folder
-of its own, and reads each set with both loaders, with the same workers, at the same size. Each contender is a process of its own and they take turns;
-the ratio is the median of the rounds' ratios. torchvision is looked for in `--peers`, the
-environment of `make test-peers`; without it only fastloop is measured.
+20 different ones under 50 names each, so that memory holds them and no disk is measured) in a
+folder of its own. It reads each set with both loaders, with the same workers, at the same size.
+Each contender is a process of its own and they take turns; the ratio is the median of the rounds'
+ratios. torchvision is looked for in `--peers`, the environment of `make test-peers`; without it
+only fastloop is measured.
 """
 import argparse
 import json

@@ -206,6 +206,6 @@ def on_its_way(dl: object,  # A loader
                ) -> Iterator:  # The batches, on the GPU
     "Begin a pass whose batches are copied beside the work, one ahead where that cannot be seen"
     side, n = SideStream(device), count_batches(dl) or 0
-    if getattr(dl, 'draws_nothing', False):  # it counts what has been handed out by itself
+    if hasattr(type(dl), 'begin_pass') and dl.draws_nothing:  # it counts what it hands out
         return dl.begin_pass(lambda batches: Ahead(batches, side, n-dl.position))
     return Ahead(begin(dl), side, n if draws_nothing(dl) else 0)
