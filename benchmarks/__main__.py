@@ -229,9 +229,21 @@ def memory_rows(args):
                   ours/theirs <= 1.05)
 
 
-PARTS = {'training': training_rows, 'validation': validation_rows, 'tiny': tiny_rows,
-         'adapters': adapter_rows, 'calls': call_rows, 'import': import_rows, 'memory': memory_rows,
-         'features': feature_rows}
+def loader_rows(args):
+    "The training given torch's `DataLoader`, beside the loop over the same loader"
+    n, epochs = (10_000, 1) if args.quick else (50_000, 2)
+    found = measure(['fastloop_loader', 'loader'], args.rounds, n=n, epochs=epochs)
+    wall, cpu = (ratio(found, 'fastloop_loader', 'loader', key) for key in ('wall', 'cpu'))
+    ours, theirs = (per_step(found, o, epochs*-(-n//64)) for o in ('fastloop_loader', 'loader'))
+    yield row("training given torch's `DataLoader` over tensors, µs a step",
+              'by hand, over the same loader',
+              f'{ours:.0f} / {theirs:.0f} = {wall:.2f} × (of computing time: {cpu:.2f} ×)',
+              '', None)
+
+
+PARTS = {'training': training_rows, 'loader': loader_rows, 'validation': validation_rows,
+         'tiny': tiny_rows, 'adapters': adapter_rows, 'calls': call_rows, 'import': import_rows,
+         'memory': memory_rows, 'features': feature_rows}
 
 
 HEAD = ('work', 'against', 'fastloop, by hand, difference or ratio', 'at most', 'kept')
