@@ -124,7 +124,7 @@ def _collates_rows(collate):
 def _is_of_tensors(ds):
     "Is this exactly a `TensorDataset`, perhaps below a `Subset` or several?"
     while type(ds) is Subset and '__getitems__' not in vars(ds): ds = ds.dataset
-    return type(ds) is TensorDataset and not hasattr(ds, '__getitems__')
+    return type(ds) is TensorDataset and '__getitems__' not in vars(ds)
 
 def whole_batches(dl: object,  # A loader of any kind
                   ) -> object:  # A loader of the same batches; `dl` itself if nothing can be gained
@@ -138,9 +138,12 @@ def whole_batches(dl: object,  # A loader of any kind
 # %% ../nbs/04_fetch.ipynb #bccc78b8
 class SideStream:
     "Copies batches to a GPU beside its other work"
+    streams = {}  # one for each GPU: torch keeps the memory of every stream that there was
+
     def __init__(self, device: torch.device,  # A GPU of CUDA's
                  ):
-        self.device, self.stream = device, torch.cuda.Stream(device)
+        if device not in self.streams: self.streams[device] = torch.cuda.Stream(device)
+        self.device, self.stream = device, self.streams[device]
 
     def start(self, batch: object,  # A batch: a tensor or a nest of them
               ) -> tuple:  # The batch on the GPU, not to be touched yet, and the tensors copied

@@ -6,7 +6,6 @@
 __all__ = ['get_image_files']
 
 # %% ../../nbs/60_vision.image.ipynb #9f6c42cc
-import math
 import os
 import re
 import warnings
@@ -57,7 +56,11 @@ def _decode_smaller(image, size, method):
     if method == 'crop':
         scale = max(width/image.width, height/image.height)
         width, height = image.width*scale, image.height*scale
-    image.draft(image.mode, (math.ceil(2*width), math.ceil(2*height)))
+    for part in (8, 4, 2):  # of sides that divide, or the edge would move
+        smaller = image.width//part, image.height//part
+        whole = image.width % part == image.height % part == 0
+        if whole and smaller[0] >= 2*width and smaller[1] >= 2*height:
+            return image.draft(image.mode, smaller)
 
 
 @contextmanager
