@@ -172,6 +172,7 @@ from fastloop.callback.tracker import (
     TrackerCallback,
 )
 from .callback.training import BnFreeze, GradientAccumulation, GradientClipping
+from .compiled import compile_learner
 from fastloop.train import (
     clip_grad,
     fine_tune,
