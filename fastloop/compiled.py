@@ -121,9 +121,10 @@ def check_compiling(learn: object,  # A learner
     usual = options.get('backend', 'inductor') == 'inductor'
     if usual and model_device(learn.model).type == 'cpu' and find_cxx() is None:
         raise RuntimeError(
-            "compile: torch.compile needs a C++ compiler for programs that run on the processor, and "
-            "there is none: install g++ or clang++ (Windows: Visual Studio's cl), or name one in the "
-            "variable CXX before Python starts; backend='aot_eager' does without, and gains nothing")
+            "compile: torch.compile needs a C++ compiler for programs that run on the processor, "
+            "and there is none: install g++ or clang++ (Windows: Visual Studio's cl), or name one "
+            "in the variable CXX before Python starts; backend='eager' does without, and gains "
+            "nothing")
 
 # %% ../nbs/49_compiled.ipynb #ce64b9bd
 _graph_modes = 'reduce-overhead', 'max-autotune'
@@ -170,7 +171,7 @@ def _undo(learn):
     learn.remove_cbs([cb for cb in learn.cbs if isinstance(cb, GraphReplay)])
 
 def compile_learner(learn: object,  # The learner
-                    **options: object,  # As `torch.compile` has them: `mode`, `dynamic`, `backend` …
+                    **options: object,  # As `torch.compile` has them: `mode`, `backend` …
                     ) -> object:  # The same learner
     """Compile model and loss, each when it is first called; `disable=True` takes that back
 
