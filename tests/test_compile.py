@@ -70,7 +70,8 @@ def make(loss_func=F.cross_entropy, model=None, n=40, bs=16, tmp=None, valid=Tru
     if not valid: data.valid_dl = None
     torch.manual_seed(0)
     kwargs = dict(metrics=accuracy, wd=0., silent=True, path=tmp) | kwargs
-    return Learner(data, network() if model is None else model, loss_func, partial(SGD, momentum=.9), .05, **kwargs)
+    model = network() if model is None else model
+    return Learner(data, model, loss_func, partial(SGD, momentum=.9), .05, **kwargs)
 
 
 def compiled(*args, **kwargs):
@@ -128,13 +129,15 @@ def test_every_kind_of_loss_gives_the_same_numbers(name):
         close(torch.as_tensor(a), torch.as_tensor(b))
 
 
-callbacks = {'one cycle': lambda: OneCycleScheduler(lr_max=.1), 'ema': lambda: EMACallback(decay=.5),
+callbacks = {'one cycle': lambda: OneCycleScheduler(lr_max=.1),
+             'ema': lambda: EMACallback(decay=.5),
              'accumulation': lambda: GradientAccumulation(n_batches=2),
              'clipping': lambda: GradientClipping(clip=.1), 'csv': CSVLogger,
              'bf16': lambda: MixedPrecision(dtype='bf16'), 'fp16': MixedPrecision,
              'mixup': MixUpCallback, 'best': lambda: SaveModelCallback(monitor='valid_loss'),
-             'several': lambda: [OneCycleScheduler(lr_max=.1), EMACallback(decay=.5), MixUpCallback(),
-                                 GradientAccumulation(n_batches=2), GradientClipping(clip=.1)]}
+             'several': lambda: [OneCycleScheduler(lr_max=.1), EMACallback(decay=.5),
+                                 MixUpCallback(), GradientAccumulation(n_batches=2),
+                                 GradientClipping(clip=.1)]}
 
 
 @pytest.mark.parametrize('name', callbacks)
@@ -258,7 +261,7 @@ def test_fine_tuning():
 
 
 def test_a_search_for_a_rate_puts_everything_back():
-    (learn, graphs), plain = compiled(), make()
+    learn, plain = compiled()[0], make()
     found = [o.lr_find(num_it=20, show_plot=False) for o in (learn, plain)]
     assert found[0] == found[1]
     before = {k: v.clone() for k, v in plain.model.state_dict().items()}
@@ -291,7 +294,7 @@ def test_copies_are_whole_and_uncompiled(how, loss):
     learn.fit(1)
     other, ran = how(learn), graphs.ran
     assert type(other.model) is nn.Sequential and other.model._compiled_call_impl is None
-    assert other.loss_func is loss if loss is F.cross_entropy else type(other.loss_func) is type(loss)
+    assert type(other.loss_func) is type(loss) and not isinstance(other.loss_func, CompiledLoss)
     other.fit(1)
     assert graphs.ran == ran
     learn.fit(1)
@@ -381,8 +384,8 @@ def test_torch_gets_model_and_loss_and_the_keywords(monkeypatch):
         return func
     monkeypatch.setattr(torch, 'compile', fake)
     learn = make()
-    assert compile_learner(learn, mode='max-autotune', fullgraph=True, backend='cudagraphs') is learn
-    assert given == [dict(mode='max-autotune', fullgraph=True, backend='cudagraphs')]*2
+    options = dict(mode='max-autotune', fullgraph=True, backend='cudagraphs')
+    assert compile_learner(learn, **options) is learn and given == [options]*2
     learn.fit(1)
     plain = make()
     plain.fit(1)
@@ -465,7 +468,7 @@ def test_mistakes_are_found_in_the_same_words(name):
     assert errors[0] == errors[1]
 
 
-# ---- CUDA graphs, as far as they can be seen without a GPU ----------------------------------------
+# ---- CUDA graphs, as far as they can be seen without a GPU ---------------------------------------
 class Replayed:
     "A back that writes the results of a graph into the same memory each time, as CUDA graphs do"
     def __init__(self): self.places = {}
