@@ -37,7 +37,7 @@ def with_defaults(options: dict,  # Keywords for `torch.compile`
     "Room for more versions, and dropout that draws the numbers it always draws"
     if 'recompile_limit' in inspect.signature(torch.compile).parameters:
         options = {'recompile_limit': 64, **options}
-    if {'mode', 'options', 'backend'}.isdisjoint(options):
+    if not any(options.get(o) for o in ('mode', 'options', 'backend')):
         options = {**options, 'options': {'fallback_random': True}}
     return options
 
@@ -117,7 +117,7 @@ def check_compiling(learn: object,  # A learner
         raise ValueError(f'compile: the model is compiled already, it is a '
                          f'{type(learn.model).__name__}; give the learner the module itself')
     check_shapes(learn.model)
-    usual = options.get('backend', 'inductor') == 'inductor'
+    usual = (options.get('backend') or 'inductor') == 'inductor'
     if usual and model_device(learn.model).type == 'cpu' and find_cxx() is None:
         raise RuntimeError(
             "compile: torch.compile needs a C++ compiler for programs that run on the processor, "

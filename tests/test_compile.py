@@ -176,6 +176,39 @@ def test_machine_code_gives_the_same_numbers():
     close(*(o.model.eval()(torch.ones(2, 6)) for o in (learn, plain)))
 
 
+inputs = {'two': (lambda x, z: (x, z), lambda y: y, F.mse_loss),
+          'by name': (lambda x, z: {'z': z, 'x': x}, lambda y: y, F.mse_loss),
+          'two targets': (lambda x, z: (x, z), lambda y: (y, -y),
+                          lambda p, a, b: (p-a).pow(2).mean() + (p-b).abs().mean()),
+          'with NumPy': (lambda x, z: (x, z), lambda y: y,
+                         lambda p, y: (p-torch.from_numpy(y.numpy())).pow(2).mean())}
+
+
+class Two(nn.Module):
+    "Two inputs, a question that the graph cannot answer, and a count of its calls"
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.calls = nn.Linear(3, 4), nn.Linear(2, 4), 0
+
+    def forward(self, x, z):
+        self.calls += 1
+        out = self.one(x) + self.two(z)
+        return out if float(x.sum()) < 1e9 else -out
+
+
+@pytest.mark.parametrize('name', inputs)
+def test_batches_of_every_shape(name):
+    take_x, take_y, loss_func = inputs[name]
+    g = torch.Generator().manual_seed(0)
+    batches = [(take_x(torch.randn(n, 3, generator=g), torch.randn(n, 2, generator=g)),
+                take_y(torch.randn(n, 4, generator=g))) for n in (8, 8, 5)]
+    plain = Learner(DataBunch(batches, batches[:1]), Two(), loss_func, SGD, .05, silent=True)
+    learn = deepcopy(plain).compile(backend='eager')
+    for o in (plain, learn): o.fit(2)
+    check_same(learn, plain)
+    assert learn.model.calls == plain.model.calls
+
+
 # ---- how often -----------------------------------------------------------------------------------
 def test_a_short_last_batch_costs_something_once():
     learn, graphs = compiled()
@@ -427,8 +460,9 @@ def test_without_a_compiler_it_says_so(monkeypatch):
     learn = make()
     with pytest.raises(RuntimeError, match=r'C\+\+ compiler.*install'): learn.compile()
     assert learn.loss_func is F.cross_entropy and learn.model._compiled_call_impl is None
+    with pytest.raises(RuntimeError, match='install'): learn.compile(backend=None, mode='default')
     learn.compile(backend='eager').fit(1)
-    learn.compile(disable=True)
+    learn.compile(disable=True)  # needs none
 
 
 def test_what_is_compiled_already_or_has_no_shapes_is_refused():
