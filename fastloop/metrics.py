@@ -121,7 +121,9 @@ class Metric:
         "Take one more batch; no device is waited for."
         size = batch_size(pred, yb)
         if not size: return
-        with torch.no_grad(): self._add(pred, self._targets(pred, yb), size)
+        if torch.is_grad_enabled():  # not in a validation
+            with torch.no_grad(): self._add(pred, self._targets(pred, yb), size)
+        else: self._add(pred, self._targets(pred, yb), size)
         self.count += size
 
     def _targets(self, pred, yb):
