@@ -7,6 +7,7 @@ __all__ = ['compile_learner']
 
 # %% ../nbs/49_compiled.ipynb #89063ff1
 import inspect
+import os
 import shutil
 import sys
 from copy import copy, deepcopy
@@ -101,7 +102,7 @@ def find_cxx() -> str | None:  # Its path, `None` if there is none
     "The C++ compiler that torch would use for programs that run on the processor"
     from torch._inductor import config
     names = config.cpp.cxx if isinstance(config.cpp.cxx, (tuple, list)) else [config.cpp.cxx]
-    if sys.platform == 'win32': names = ['cl']
+    if sys.platform == 'win32': names = [os.environ.get('CXX', 'cl')]
     return next((path for o in names if o and (path := shutil.which(o))), None)
 
 def check_compiling(learn: object,  # A learner
