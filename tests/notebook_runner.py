@@ -11,6 +11,7 @@ from pathlib import Path
 
 # what nearly every notebook imports; loading it once saves seconds for each
 PRELOAD = ['torch', 'numpy', 'matplotlib.pyplot', 'matplotlib_inline.backend_inline', 'IPython',
+           'torch._dynamo',  # which the first optimizer imports
            'execnb.nbio', 'execnb.shell', 'nbdev.process', 'fastcore.all', 'notebook_runner']
 
 

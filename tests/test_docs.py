@@ -14,6 +14,8 @@ sys.path.insert(0, str(root))
 docs = import_module('tools.docs')
 rooms = import_module('tools.rooms')
 
+pytestmark = pytest.mark.xdist_group('docs')  # one site for all
+
 
 class Recorder(HTMLParser):
     "The sections of a page by id, each with the links in it, and what the page loads"

@@ -18,6 +18,7 @@ from nbdev.config import get_config  # noqa: E402
 bin_dir = Path(sys.executable).parent
 notebooks = sorted((root/'nbs').glob('*.ipynb'))
 flags = get_config(path=root).tst_flags.split()
+shared = 'PYTEST_XDIST_WORKER' in os.environ  # other processes of this run have notebooks too
 skip = [o for o in flags if o not in os.environ.get('NB_FLAGS', '').split()]
 
 
@@ -32,7 +33,7 @@ def runner(tmp_path_factory):
     before = dict(os.environ)
     context = notebook_runner.server(env)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    pool, numbers = ThreadPoolExecutor(min(4, cores or 1)), count()
+    pool, numbers = ThreadPoolExecutor(1 if shared else min(4, cores or 1)), count()
 
     def start(path, **kw):
         return pool.submit(notebook_runner.run, context, path, skip, root,
@@ -45,15 +46,16 @@ def runner(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def runs(runner, request):
-    "The notebooks that this run of pytest asks for, all started, some at a time"
+    "A function that gives a notebook's future; alone, this process starts all that are asked for"
+    if shared: return runner
     wanted = [o.callspec.params['nb'] for o in request.session.items
               if getattr(o, 'originalname', '') == 'test_runs' and o.path == Path(__file__)]
-    return {o: runner(o) for o in wanted}
+    return {o: runner(o) for o in wanted}.get
 
 
 @pytest.mark.parametrize('nb', notebooks, ids=lambda o: o.name)
 def test_runs(nb, runs):
-    result = runs[nb].result()
+    result = runs(nb).result()
     if not result['ok']: pytest.fail(f"{nb.name}, {result['error']}", pytrace=False)
     # a cell that shows something shows it in the stored notebook as well, and the other way round
     stored = [bool(o['outputs']) for o in cells(nb) if o['cell_type'] == 'code']

@@ -464,7 +464,7 @@ def in_terminal(code, columns=100):
         if not part: break
         out += part
     os.close(ours)
-    assert child.wait(30) == 0, out.decode()
+    assert child.wait(300) == 0, out.decode()
     return out.decode()
 
 
@@ -483,7 +483,7 @@ def test_a_real_terminal():
 
 def test_a_pipe():
     result = subprocess.run([sys.executable, '-c', PIPE], capture_output=True, env=environment(),
-                            check=True, timeout=60)
+                            check=True, timeout=300)
     out = result.stdout.decode()
     imported, _, rest = out.partition('\n')
     assert imported == '[]' and result.stderr == b''
@@ -533,13 +533,16 @@ class Kernel:
                 places[place] = len(outputs)
                 outputs.append(content)
         reply = self.client.execute_interactive(textwrap.dedent(code), allow_stdin=answers,
-                                                output_hook=collect, timeout=60)
+                                                output_hook=collect, timeout=300)
         assert reply['content']['status'] == 'ok', reply['content'].get('traceback')
         return outputs, messages
 
     def stop(self):
         self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
+
+
+in_kernel = pytest.mark.xdist_group('kernel')  # one kernel for all
 
 
 @pytest.fixture(scope='module')
@@ -550,6 +553,7 @@ def kernel():
     made.stop()
 
 
+@in_kernel
 def test_a_notebook_in_a_browser(kernel):
     outputs, messages = kernel.run(
         "check(fit(Slow, learn=learner(20, 10), metrics=[accuracy, evil]))", answers=True)
@@ -577,6 +581,7 @@ def test_a_notebook_in_a_browser(kernel):
 
 
 
+@in_kernel
 def test_a_notebook_that_is_interrupted(kernel):
     outputs, _ = kernel.run('''
         try: fit(Slow, Interrupt, learn=learner(20), epochs=3)
@@ -587,12 +592,14 @@ def test_a_notebook_that_is_interrupted(kernel):
     assert not any('widget' in o for out in outputs for o in out['data'])
 
 
+@in_kernel
 def test_fast_epochs_do_not_flood_a_notebook(kernel):
     outputs, messages = kernel.run("check(fit(epochs=300, learn=learner(1, 1)))", answers=True)
     updates = [c for kind, c in messages if kind == 'update_display_data']
     assert outputs[0]['data']['text/plain'].count('\n') == 300 and len(updates) < 150
 
 
+@in_kernel
 def test_a_notebook_that_a_program_runs(kernel):
     outputs, messages = kernel.run("check(fit(Slow))")
     text = ''.join(o['text'] for o in outputs[:-1])
@@ -601,10 +608,11 @@ def test_a_notebook_that_a_program_runs(kernel):
     assert {kind for kind, _ in messages} <= {'status', 'execute_input', 'stream', 'execute_result'}
 
 
+@in_kernel
 def test_nbclient_counts_as_a_program(kernel):
     nbformat, nbclient = pytest.importorskip('nbformat'), pytest.importorskip('nbclient')
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('check(fit(Slow))')])
-    nbclient.NotebookClient(nb, timeout=60, km=kernel.manager).execute()
+    nbclient.NotebookClient(nb, timeout=300, km=kernel.manager).execute()
     streams = [o['text'] for o in nb.cells[0].outputs if o['output_type'] == 'stream']
     assert len(''.join(streams).splitlines()) == 3
     assert nb.cells[0].outputs[-1].data == {'text/plain': "'plain'"}
