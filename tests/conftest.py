@@ -1,4 +1,5 @@
 "How the tests run: as many processes as the machine bears, and Hypothesis without a clock."
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -8,9 +9,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 GIGABYTES = 1.5  # what one process needs at most, with what its tests start
 
-try: from hypothesis import HealthCheck, settings
-except ImportError: pass  # the environment of the peers has none
-else:
+if importlib.util.find_spec('hypothesis'):  # the environment of the peers has none
+    from hypothesis import HealthCheck, settings
+
     # a busy machine is slow, which is no fault of what is tested
     settings.register_profile('no clock', deadline=None, print_blob=True,
                               suppress_health_check=[HealthCheck.too_slow])
@@ -31,10 +32,3 @@ def pytest_xdist_auto_num_workers(config):
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     memory = free_gigabytes()
     return max(1, min(cores or 1, int(memory/GIGABYTES) if memory else 4))
-
-
-def pytest_collection_modifyitems(items):
-    "Tests of a module that makes something dear once stay in one process (`--dist loadgroup`)"
-    for o in items:
-        if name := getattr(o.module, 'together', None):
-            o.add_marker(pytest.mark.xdist_group(name))
