@@ -7,8 +7,10 @@ PY   ?= python3
 FIND := $(addprefix --find-links ,$(or $(PIP_FIND_LINKS),$(shell $(PY) -m pip config get global.find-links 2>/dev/null)))
 PIP   = $(B)/uv pip install -q --python $(B)/python $(FIND) -c constraints.txt
 UV_PEERS = $(B)/uv pip install -q --python $(PEERS)/bin/python $(FIND) -c peers-constraints.txt
-# all cores, as far as memory goes (tests/conftest.py); the browser and the peers have targets of their own
-SUITE = $(B)/python -m pytest -q -n auto --dist loadgroup --ignore=tests/browser --ignore=tests/peers
+# all cores, as far as memory goes (tests/conftest.py); with `loadgroup` a process that dies must not be
+# replaced, or pytest-xdist 3.8 waits for ever; the browser and the peers have targets of their own
+SUITE = $(B)/python -m pytest -q -n auto --dist loadgroup --max-worker-restart 0 \
+	--ignore=tests/browser --ignore=tests/peers
 export OMP_NUM_THREADS ?= 1
 export PATH := $(abspath $(B)):$(PATH)
 # let Python keep what it compiles, whatever the shell says: importing torch then takes half the time
