@@ -15,7 +15,6 @@ from fastloop.__main__ import main
 from fastloop.demo import compare_seeds, demo, demo_data, demo_model, known_classes
 from fastloop.vision.learner import cnn_learner
 
-pytestmark = pytest.mark.xdist_group('demo')
 PICTURES = ['confusion', 'losses', 'lr_find', 'mistakes', 'predictions', 'schedule']
 
 

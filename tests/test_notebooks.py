@@ -18,7 +18,6 @@ from nbdev.config import get_config  # noqa: E402
 bin_dir = Path(sys.executable).parent
 notebooks = sorted((root/'nbs').glob('*.ipynb'))
 flags = get_config(path=root).tst_flags.split()
-in_export = pytest.mark.xdist_group('export')  # one export for all
 shared = 'PYTEST_XDIST_WORKER' in os.environ  # other processes of this run have notebooks too
 skip = [o for o in flags if o not in os.environ.get('NB_FLAGS', '').split()]
 
@@ -153,7 +152,6 @@ def exported(tmp_path_factory):
     return folder
 
 
-@in_export
 def test_exporting_again_changes_nothing(exported):
     changed = export_differences(root, exported)
     assert not changed, f'run `make nbs` and commit: {changed} (or remove what no notebook makes)'
@@ -173,7 +171,6 @@ def test_every_module_of_the_package_has_its_notebook():
     assert made == kept
 
 
-@in_export
 @pytest.mark.parametrize('damage', ['change', 'stale', 'missing', 'index'])
 def test_export_differences_are_found(damage, exported, tmp_path):
     "The check above sees a module edited by hand, a stale one, a missing one, an old index"

@@ -19,7 +19,6 @@ from pathlib import Path
 import pytest
 
 root = Path(__file__).resolve().parent.parent
-pytestmark = pytest.mark.xdist_group('packaging')  # one wheel for all
 bin_dir = Path(sys.executable).parent
 OFFLINE = r'(?i)dns error|failed to lookup|error sending request|network is unreachable|' \
           r'could not connect|connection (refused|reset|error)|no matching distribution|timed out'

@@ -542,9 +542,6 @@ class Kernel:
         self.manager.shutdown_kernel(now=True)
 
 
-in_kernel = pytest.mark.xdist_group('kernel')  # one kernel for all
-
-
 @pytest.fixture(scope='module')
 def kernel():
     pytest.importorskip('ipykernel')
@@ -553,7 +550,6 @@ def kernel():
     made.stop()
 
 
-@in_kernel
 def test_a_notebook_in_a_browser(kernel):
     outputs, messages = kernel.run(
         "check(fit(Slow, learn=learner(20, 10), metrics=[accuracy, evil]))", answers=True)
@@ -581,7 +577,6 @@ def test_a_notebook_in_a_browser(kernel):
 
 
 
-@in_kernel
 def test_a_notebook_that_is_interrupted(kernel):
     outputs, _ = kernel.run('''
         try: fit(Slow, Interrupt, learn=learner(20), epochs=3)
@@ -592,14 +587,12 @@ def test_a_notebook_that_is_interrupted(kernel):
     assert not any('widget' in o for out in outputs for o in out['data'])
 
 
-@in_kernel
 def test_fast_epochs_do_not_flood_a_notebook(kernel):
     outputs, messages = kernel.run("check(fit(epochs=300, learn=learner(1, 1)))", answers=True)
     updates = [c for kind, c in messages if kind == 'update_display_data']
     assert outputs[0]['data']['text/plain'].count('\n') == 300 and len(updates) < 150
 
 
-@in_kernel
 def test_a_notebook_that_a_program_runs(kernel):
     outputs, messages = kernel.run("check(fit(Slow))")
     text = ''.join(o['text'] for o in outputs[:-1])
@@ -608,7 +601,6 @@ def test_a_notebook_that_a_program_runs(kernel):
     assert {kind for kind, _ in messages} <= {'status', 'execute_input', 'stream', 'execute_result'}
 
 
-@in_kernel
 def test_nbclient_counts_as_a_program(kernel):
     nbformat, nbclient = pytest.importorskip('nbformat'), pytest.importorskip('nbclient')
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('check(fit(Slow))')])

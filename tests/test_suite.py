@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from processes import cores, free_gigabytes, how_many
+from processes import cores, free_gigabytes, how_many, unit
 
 root = Path(__file__).resolve().parent.parent
 
@@ -21,6 +21,13 @@ def test_free_memory(tmp_path):
     (tmp_path/'b').write_text('MemTotal: 9 kB\n')
     assert [free_gigabytes(tmp_path/o) for o in 'abc'] == [3., None, None]
     assert cores() >= 1
+
+
+def test_what_is_shared_stays_in_one_process():
+    one, other = 'tests/test_docs.py::test_a[x::y]', 'tests/test_docs.py::test_b'
+    assert unit(one) == unit(other) == 'tests/test_docs.py'
+    one, other = 'tests/test_core.py::test_a[1]', 'tests/test_core.py::test_a[2]'
+    assert (unit(one), unit(other)) == (one, other)
 
 
 def test_no_example_has_a_deadline():
