@@ -22,6 +22,7 @@ from torch.utils.data import (
 )
 
 from ..core import check_number
+from ..inputs import as_tensor
 from ..torch_core import no_random
 
 # %% ../../nbs/11_data.load.ipynb #15746c64
@@ -68,19 +69,6 @@ def check_tensors(tensors, names):
     if len(tensors[0]) == 0: raise ValueError(f'{names[0]} is empty: give at least one item')
 
 # %% ../../nbs/11_data.load.ipynb #4890e979
-def as_tensor(name, data):
-    "`data` as a tensor without a graph, sharing its memory where that is safe"
-    if isinstance(data, torch.Tensor): return data.detach() if data.requires_grad else data
-    try:
-        array = np.asarray(data)
-        if not array.dtype.isnative: array = array.astype(array.dtype.newbyteorder('='))
-        if not array.flags.writeable or any(o < 0 for o in array.strides): array = array.copy()
-        return torch.as_tensor(array)
-    except (TypeError, ValueError, RuntimeError) as e:
-        raise TypeError(f'{name} must be a tensor or a numeric array, '
-                        f'got {type(data).__name__}: {e}') from e
-
-
 def _ready(tensors, device):
     "`tensors` checked, and moved to `device` if there is one"
     names = [f'tensors[{i}]' for i in range(len(tensors))]
