@@ -97,9 +97,11 @@ def own_attributes(cls: type,  # A class
 
 def names_in(o: object,  # Any object
              names: Iterable,  # Names of attributes
+             base: type = None,  # A class whose own attributes do not count
              ) -> list:  # Some of `names`
     "Those that an object or its classes bring along; nothing is called to find out"
-    own = set(getattr(o, '__dict__', ())).union(*map(vars, type(o).__mro__))
+    kinds = [vars(kind) for kind in type(o).__mro__ if kind is not base]
+    own = set(getattr(o, '__dict__', ())).union(*kinds)
     return [name for name in names if name in own]
 
 def own_functions(cls: type,  # A class
