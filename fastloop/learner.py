@@ -26,7 +26,14 @@ from fastloop.callback.core import (
 from .callback.explain import explain_handlers
 from .callback.progress import ProgressCallback
 from .callback.recorder import Recorder, find_recorder
-from .core import atomic_write, check_property, listify, not_yet, safe_path
+from fastloop.core import (
+    atomic_write,
+    check_property,
+    listify,
+    not_yet,
+    safe_path,
+    understands,
+)
 from .data.load import in_order
 from .first_batch import check_fit
 
@@ -227,6 +234,7 @@ class Learner(SeesRun):
         self.add_cbs([make(self) for make in listify(callback_fns)] + listify(cbs)
                      + [make() for make in listify(cb_funcs)])
 
+    @understands(n_epoch='epochs')
     def fit(self, epochs: int,  # Number of epochs, 0 or more
             lr: object = None,  # A number, a list with one for each layer group, or a slice
             wd: object = None,  # Weight decay; the learner's by default
@@ -326,8 +334,6 @@ class Learner(SeesRun):
         self.cbs = [cb for cb in self.cbs if not any(cb is o for o in gone)]
         if self.running: self.run.remove_cbs(gone)
         return self
-
-    add_cb, remove_cb = add_cbs, remove_cbs  # fastai v2's words for one
 
     @contextmanager
     def added_cbs(self, cbs: object,  # A callback, a class of callbacks, or several

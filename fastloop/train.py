@@ -23,13 +23,15 @@ from .callback.recorder import Recorder
 from .callback.schedule import OneCycleScheduler, ParamScheduler
 from .callback.training import GradientClipping
 from .compiled import compile_learner
-from .core import listify
+from .core import listify, understands
 from .first_batch import check_fit
 from .learner import Learner
 from .optimizer import OptimWrapper
 from .runner import TrainEvalCallback
 
 # %% ../nbs/50_train.ipynb #6f9c71e8
+@understands(n_epoch='epochs', lr_max='max_lr', lr='max_lr', div='div_factor',
+             div_final='final_div')
 @delegates(Learner.fit)
 def fit_one_cycle(learn: Learner,  # The learner
                   epochs: int,  # Number of epochs, 0 or more
@@ -58,6 +60,7 @@ def fit_one_cycle(learn: Learner,  # The learner
     return learn.fit(epochs, rate, wd, [cycle, *listify(cbs)], callbacks, **kwargs)
 
 # %% ../nbs/50_train.ipynb #c7c45f01
+@understands(n_epoch='epochs')
 @delegates(Learner.fit)
 def fit_flat_cos(learn: Learner,  # The learner
                  epochs: int,  # Number of epochs, 0 or more
@@ -78,6 +81,7 @@ def fit_flat_cos(learn: Learner,  # The learner
     return learn.fit(epochs, rate, wd, [ParamScheduler(sched), *listify(cbs)], **kwargs)
 
 # %% ../nbs/50_train.ipynb #bfa0de8c
+@understands()
 @delegates(Learner.fit)
 def fit_sgdr(learn: Learner,  # The learner
              n_cycles: int,  # Number of cycles, 1 or more
@@ -98,6 +102,7 @@ def fit_sgdr(learn: Learner,  # The learner
     return learn.fit(epochs, rate, wd, [ParamScheduler(sched), *listify(cbs)], **kwargs)
 
 # %% ../nbs/50_train.ipynb #bfc95481
+@understands()
 @delegates(fit_one_cycle)
 def fine_tune(learn: Learner,  # The learner; its model has two layer groups or more
               epochs: int,  # Epochs in which everything is trained, 0 or more
@@ -253,5 +258,6 @@ Learner.to_bf16 = to_bf16
 Learner.to_fp32 = to_fp32
 Learner.compile = compile_learner
 Learner.show_training_loop = Learner.explain  # fastai v2's name
+Learner.add_cb, Learner.remove_cb = Learner.add_cbs, Learner.remove_cbs  # its words for one
 Learner.callbacks = _as_list(make=False)
 Learner.callback_fns = _as_list(make=True)
