@@ -163,6 +163,7 @@ from .callback.torch_scheduler import TorchScheduler
 
 # %% ../nbs/90_all.ipynb #7fc7c9c4
 from .callback.averages import EMACallback
+from .callback.checkpoint import CheckpointCallback
 from .callback.save import SaveModelCallback
 from .callback.short import ShortEpoch, StopAfterNBatches
 from .callback.terminate import TerminateOnNaNCallback

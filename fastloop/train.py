@@ -14,6 +14,7 @@ from fastcore.meta import delegates
 
 # %% ../nbs/50_train.ipynb #59f42075
 from .anneal import check_positive, flat_cos_sched, sgdr_sched
+from .callback.checkpoint import in_stage, restore_checkpoint, write_checkpoint
 from .callback.lr_finder import SuggestedLRs, find_lr
 from .callback.mixup import MixUpCallback
 from .callback.playground import plot_sched
@@ -116,11 +117,14 @@ def fine_tune(learn: Learner,  # The learner; its model has two layer groups or 
     for name, o in (('base_lr', base_lr), ('lr_mult', lr_mult)): check_positive(name, o)
     OneCycleScheduler(lr_max=base_lr, pct_start=pct_start, div_factor=div_factor)
     learn.freeze()
-    try: fit_one_cycle(learn, freeze_epochs, slice(base_lr), pct_start=0.99, **kwargs)
+    try:
+        with in_stage(learn, 0):
+            fit_one_cycle(learn, freeze_epochs, slice(base_lr), pct_start=0.99, **kwargs)
     finally: learn.unfreeze()
     top = base_lr/2
-    fit_one_cycle(learn, epochs, slice(top/lr_mult, top), pct_start=pct_start,
-                  div_factor=div_factor, **kwargs)
+    with in_stage(learn, 1):
+        fit_one_cycle(learn, epochs, slice(top/lr_mult, top), pct_start=pct_start,
+                      div_factor=div_factor, **kwargs)
 
 # %% ../nbs/50_train.ipynb #ab3cc959
 def lr_find(learn: Learner,  # The learner
@@ -250,5 +254,7 @@ Learner.clip_grad = clip_grad
 Learner.to_fp16 = to_fp16
 Learner.to_bf16 = to_bf16
 Learner.to_fp32 = to_fp32
+Learner.checkpoint = write_checkpoint
+Learner.restore = restore_checkpoint
 Learner.callbacks = _as_list(make=False)
 Learner.callback_fns = _as_list(make=True)

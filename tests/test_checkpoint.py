@@ -1,0 +1,224 @@
+"""A fit that is killed and taken up again equals one that nobody has killed, to the last bit.
+
+Each test trains once without a break, then lets a callback raise somewhere, makes learner, data and
+callbacks anew with other seeds, goes on with `resume=True`, and compares weights, optimizer,
+history, batches, random numbers and files.
+"""
+import random
+import warnings
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from fastloop.all import (
+    SGD,
+    BnFreeze,
+    Callback,
+    CheckpointCallback,
+    CSVLogger,
+    DataBunch,
+    EarlyStoppingCallback,
+    EMACallback,
+    F,
+    GradientAccumulation,
+    GradientClipping,
+    History,
+    Learner,
+    MixedPrecision,
+    MixUpCallback,
+    OneCycleScheduler,
+    ReduceLROnPlateauCallback,
+    SaveModelCallback,
+    TensorBoardCallback,
+    TensorLoader,
+    accuracy,
+    set_seed,
+)
+from fastloop.callback.core import events
+from fastloop.callback.snapshot import same_state
+from fastloop.event_files import read_scalars
+from fastloop.state_files import numbered_files, read_state
+from fastloop.torch_core import rng_state
+
+N, BS, EPOCHS = 22, 4, 3  # six training batches an epoch, the last of two items
+WIDTH = 6
+
+
+class Killed(BaseException):
+    "The end, at any place"
+
+
+class Kill(Callback):
+    "Raises when `event` comes for the `nth` time"
+    def __init__(self, event, nth, order=0):
+        self.order, self.left = order, nth
+        setattr(self, event, self.strike)
+
+    def strike(self):
+        self.left -= 1
+        if self.left == 0: raise Killed
+
+
+class Seen(Callback):
+    "Writes down what each step has seen"
+    order = 90
+
+    def begin_fit(self): self.steps = []
+
+    def after_batch(self):
+        run = self.run
+        place = run.in_train, run.epoch, run.iter, run.n_iter, run.n_epochs, run.pct_train
+        self.steps.append((place, run.xb.clone(), run.yb.clone(), run.loss.item(), run.opt.lr,
+                           run.opt.mom))
+
+
+class Noisy(Dataset):
+    "Items that are varied by every random generator there is"
+    def __init__(self, x, y, seed): self.x, self.y, self.rng = x, y, np.random.default_rng(seed)
+    def __len__(self): return len(self.x)
+
+    def __getitem__(self, i):
+        noise = random.random() + np.random.rand() + torch.rand(()).item() + self.rng.normal()
+        return self.x[i] + noise/10, self.y[i]
+
+
+def tensors():
+    g = torch.Generator().manual_seed(3)
+    x, y = torch.randn(N + 10, 5, generator=g), torch.randint(0, 3, (N + 10,), generator=g)
+    return x[:N], y[:N], x[N:], y[N:]
+
+
+def tensor_data(seed, path):
+    x, y, xv, yv = tensors()
+    return DataBunch(TensorLoader(x, y, bs=BS, shuffle=True, seed=seed),
+                     TensorLoader(xv, yv, bs=6), device='cpu', path=path)
+
+
+def loader_data(seed, path, workers=0, generator=False):
+    x, y, xv, yv = tensors()
+    g = torch.Generator().manual_seed(seed) if generator else None
+    train = DataLoader(Noisy(x, y, seed), BS, shuffle=True, num_workers=workers, generator=g)
+    return DataBunch(train, DataLoader(TensorDataset(xv, yv), 6), device='cpu', path=path)
+
+
+def list_data(seed, path):
+    x, y, xv, yv = tensors()
+    return DataBunch(list(zip(x.split(BS), y.split(BS))), [(xv, yv)], device='cpu', path=path)
+
+
+class Net(nn.Module):
+    "Layers with dropout, a batch norm, and a number that is in no state_dict"
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(5, WIDTH), nn.BatchNorm1d(WIDTH), nn.ReLU(),
+                                  nn.Dropout(.3))
+        self.head = nn.Linear(WIDTH, 3)
+        self.register_buffer('calls', torch.zeros(()), persistent=False)
+
+    def forward(self, x):
+        if self.training: self.calls += 1
+        return self.head(self.body(x))*(1 + self.calls/100)
+
+
+def make(seed, path, data=tensor_data, opt_func=partial(SGD, momentum=.9), cbs=(), every=1,
+         **kwargs):
+    "A learner made from `seed`, with checkpoints after every batch"
+    set_seed(seed)
+    data = data(seed, path)
+    learn = Learner(data, Net(), F.cross_entropy, opt_func=opt_func, lr=.1, metrics=accuracy,
+                    splitter=lambda m: [m.body, m.head], silent=True,
+                    cbs=[CheckpointCallback(every=every, verbose=False), Seen(),
+                         *(make_cb() for make_cb in cbs)], **kwargs)
+    set_seed(seed + 1)
+    return learn
+
+
+def fit(learn, verb='fit', *args, **kwargs):
+    if verb == 'fit_sgdr': args = (2, 1)
+    elif verb == 'fine_tune': args = (2,)
+    else: args = (EPOCHS,)
+    getattr(learn, verb)(*args, **kwargs)
+    return learn
+
+
+def outcome(learn):
+    "Everything that two trainings must have in common"
+    recorder = learn.recorder
+    return dict(model=learn.model.state_dict(), calls=learn.model.calls, opt=learn.opt.state_dict(),
+                lrs=recorder.lrs, moms=recorder.moms, losses=recorder.raw_losses,
+                smooth=recorder.losses, values=recorder.values, batches=recorder.nb_batches,
+                metrics=[float(o) for o in recorder.metrics],
+                counters=[getattr(learn, o) for o in ('epoch', 'n_iter', 'n_epochs', 'pct_train')],
+                random=rng_state())
+
+
+def check_same(one, two):
+    for k, v in outcome(one).items():
+        assert same_state(v, outcome(two)[k]), f'{k}: {v} and {outcome(two)[k]}'
+    steps = two.seen.steps
+    assert not steps or same_state(one.seen.steps[-len(steps):], steps)
+
+
+@contextmanager
+def killed():
+    try: yield
+    except Killed: pass
+
+
+def broken(path, kills, verb='fit', **kwargs):
+    "A training that is killed as often as there are `kills`, and taken up again each time"
+    for i, kill in enumerate(kills):
+        learn = make(10 + i if i else 0, path, **kwargs)
+        with killed(): fit(learn, verb, cbs=kill, resume=i > 0)
+    learn = make(99, path, **kwargs)
+    return fit(learn, verb, resume=True)
+
+
+data_kinds = dict(tensors=tensor_data, loader=loader_data, lists=list_data,
+                  generator=partial(loader_data, generator=True))
+
+
+@pytest.fixture(scope='module')
+def unbroken(tmp_path_factory):
+    "The training that nobody kills, once for each way to make it"
+    known = {}
+
+    def find(name, verb='fit', **kwargs):
+        if (name, verb) not in known:
+            path = tmp_path_factory.mktemp('unbroken')
+            known[name, verb] = fit(make(0, path, **kwargs), verb), path
+        return known[name, verb]
+    return find
+
+
+@pytest.mark.parametrize('data', data_kinds)
+@pytest.mark.parametrize('every', [1, 4, 'epoch'])
+def test_killed_in_every_batch(data, every, unbroken, tmp_path):
+    kwargs = dict(data=data_kinds[data], every=every)
+    whole, _ = unbroken(data + str(every), **kwargs)
+    steps, first = 6*EPOCHS, every if every != 'epoch' else 6
+    for n in range(first + 1, steps + 1):
+        path = tmp_path/f'{n}'
+        check_same(whole, broken(path, [Kill('after_step', n)], **kwargs))
+        if every != 'epoch': assert len(numbered_files(path/'models/checkpoints')) <= 3
+
+
+@pytest.mark.parametrize('event', [o for o in events if not o.startswith('after_cancel')])
+@pytest.mark.parametrize('order', [-1000, 1000])
+def test_killed_in_every_event(event, order, unbroken, tmp_path):
+    whole, _ = unbroken('tensors1')
+    for nth in (1, 2, 9):
+        learn = make(0, tmp_path/f'{nth}')
+        with killed(): fit(learn, cbs=Kill(event, nth, order))
+        if not numbered_files(tmp_path/f'{nth}/models/checkpoints'): continue
+        check_same(whole, fit(make(9, tmp_path/f'{nth}'), resume=True))
+
+
+if __name__ == '__main__':
+    import sys
+    sys.exit(pytest.main([__file__, *sys.argv[1:]]))
