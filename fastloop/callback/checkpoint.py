@@ -311,7 +311,8 @@ class CheckpointCallback(Callback):
         if (state := self.state) is None: return
         self.state, inside = None, state['run']['iter'] or state['cut']
         self.put_back(state)
-        self.run.first_epoch = state['run']['epoch']
+        run, epoch = self.run, state['run']['epoch']
+        run.first_epoch, run.epoch = epoch, min(epoch, run.epochs-1)
         self.active = state['cut'] != 'fit'
         if not self.active: raise CancelFitException
         self.middle = state if inside else None
