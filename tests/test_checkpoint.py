@@ -5,7 +5,6 @@ callbacks anew with other seeds, goes on with `resume=True`, and compares weight
 history, batches, random numbers and files.
 """
 import random
-import warnings
 from contextlib import contextmanager
 from functools import partial
 
@@ -17,8 +16,12 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from fastloop.all import (
     SGD,
+    AvgStatsCallback,
     BnFreeze,
     Callback,
+    CancelEpochException,
+    CancelFitException,
+    CancelStepException,
     CheckpointCallback,
     CSVLogger,
     DataBunch,
@@ -31,18 +34,24 @@ from fastloop.all import (
     Learner,
     MixedPrecision,
     MixUpCallback,
-    OneCycleScheduler,
+    ParamScheduler,
+    Recorder,
     ReduceLROnPlateauCallback,
     SaveModelCallback,
+    ShortEpoch,
+    StopAfterNBatches,
     TensorBoardCallback,
     TensorLoader,
+    TerminateOnNaNCallback,
+    TorchScheduler,
     accuracy,
+    sched_cos,
     set_seed,
 )
 from fastloop.callback.core import events
 from fastloop.callback.snapshot import same_state
 from fastloop.event_files import read_scalars
-from fastloop.state_files import numbered_files, read_state
+from fastloop.state_files import numbered_files
 from fastloop.torch_core import rng_state
 
 N, BS, EPOCHS = 22, 4, 3  # six training batches an epoch, the last of two items
@@ -125,8 +134,10 @@ class Net(nn.Module):
         return self.head(self.body(x))*(1 + self.calls/100)
 
 
-def make(seed, path, data=tensor_data, opt_func=partial(SGD, momentum=.9), cbs=(), every=1,
-         **kwargs):
+sgd = partial(SGD, momentum=.9)
+
+
+def make(seed, path, data=tensor_data, opt_func=sgd, cbs=(), every=1, **kwargs):
     "A learner made from `seed`, with checkpoints after every batch"
     set_seed(seed)
     data = data(seed, path)
@@ -217,6 +228,118 @@ def test_killed_in_every_event(event, order, unbroken, tmp_path):
         with killed(): fit(learn, cbs=Kill(event, nth, order))
         if not numbered_files(tmp_path/f'{nth}/models/checkpoints'): continue
         check_same(whole, fit(make(9, tmp_path/f'{nth}'), resume=True))
+
+
+class Stops(Callback):
+    "Ends some phase by its answer, or by raising"
+    def __init__(self, event, at, error=None):
+        self.at, self.error = at, error
+        setattr(self, event, self.end)
+
+    def end(self):
+        run = self.run
+        if (run.epoch, run.iter) != self.at or not run.in_train: return None
+        if self.error: raise self.error
+        return True
+
+
+class StopsAfter(Callback):
+    "Ends the fit with an epoch"
+    order = 200
+    def after_epoch(self): return self.run.epoch == 1
+
+
+class Halves(Callback):
+    "Changes the optimizer when an epoch begins"
+    def begin_epoch(self): self.opt.lr = self.opt.lr/2
+
+
+class Counter(Callback):
+    "Counts with effects on the training, and says how far it is"
+    n = 0
+    def begin_epoch(self): self.n += 1
+    def after_loss(self): self.run.loss = self.run.loss*(1 + self.n/10)
+    def state_dict(self): return {'n': np.int64(self.n), 'by': {1: (self.n,)}}
+    def load_state_dict(self, state): self.n = int(state['n'])
+
+
+features = {
+    'accumulation': [partial(GradientAccumulation, n_batches=4)],
+    'samples': [partial(GradientAccumulation, n_acc=10), partial(GradientClipping, clip=.5)],
+    'average': [partial(EMACallback, decay=.8)],
+    'all averaged': [partial(EMACallback, decay=.8, buffers='average'), SaveModelCallback],
+    'average kept out': [partial(EMACallback, decay=.8, keep_average=False)],
+    'mixup': [MixUpCallback],
+    'stacked': [partial(MixUpCallback, stack_y=False), partial(GradientAccumulation, n_batches=2)],
+    'bfloat16': [partial(MixedPrecision, dtype='bf16')],
+    'float16': [partial(MixedPrecision, init_scale=2.**20, growth_interval=3)],
+    'float16 gathered': [partial(MixedPrecision, init_scale=2.**20, growth_interval=3),
+                         partial(GradientAccumulation, n_batches=4), EMACallback],
+    'stopping': [partial(EarlyStoppingCallback, restore_best=True)],
+    'stopping late': [partial(EarlyStoppingCallback, monitor='accuracy', patience=2)],
+    'plateau': [partial(ReduceLROnPlateauCallback, factor=.5, min_delta=1)],
+    'best': [SaveModelCallback],
+    'best two': [partial(SaveModelCallback, keep=2)],
+    'every': [partial(SaveModelCallback, every='epoch'), History],
+    'every four': [partial(SaveModelCallback, n_batches=4, keep=2)],
+    'table': [CSVLogger, AvgStatsCallback],
+    'table goes on': [partial(CSVLogger, append=True)],
+    'board': [TensorBoardCallback],
+    'short': [partial(ShortEpoch, pct=.5)],
+    'stop after': [partial(StopAfterNBatches, n_batches=8), CSVLogger],
+    'not a number': [TerminateOnNaNCallback],
+    'fit is ended by an epoch': [StopsAfter, SaveModelCallback],
+    'pass is ended by a batch': [partial(Stops, 'after_batch', (1, 2))],
+    'fit is ended by a batch': [partial(Stops, 'after_batch', (1, 2), CancelFitException()),
+                                EMACallback],
+    'epoch is ended by a batch': [partial(Stops, 'after_batch', (1, 2), CancelEpochException())],
+    'batch is left out': [partial(Stops, 'after_pred', (1, 2))],
+    'step is left out': [partial(Stops, 'begin_step', (1, 2), CancelStepException())],
+    'rate by epochs': [Halves],
+    'counter': [Counter],
+    'batch norm': [BnFreeze],
+    'schedule': [lambda: ParamScheduler('lr', sched_cos(.1, .01))],
+    'schedule of torch': [lambda: TorchScheduler(make=partial(torch.optim.lr_scheduler.StepLR,
+                                                              step_size=1), every='epoch')],
+    'schedule of torch by batches': [lambda: TorchScheduler(make=partial(
+        torch.optim.lr_scheduler.CyclicLR, base_lr=.01, max_lr=.1, cycle_momentum=True,
+        step_size_up=4), every='batch')],
+    'plateau of torch': [lambda: TorchScheduler(make=partial(
+        torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0, threshold=1.),
+        monitor='valid_loss')],
+}
+
+
+def contents(path):
+    "What the files of a run say, without times"
+    found = {}
+    for file in sorted(path.rglob('*')):
+        name = str(file.relative_to(path))
+        if file.is_dir() or 'checkpoints' in name or 'tfevents' in name: continue
+        if file.suffix == '.csv':
+            rows = [line.rpartition(',')[0] for line in file.read_text().splitlines()]
+            found[name] = rows
+        else: found[name] = torch.load(file, weights_only=True)
+    if (path/'logs').exists(): found['logs'] = read_scalars(path/'logs')
+    return found
+
+
+def own_state(learn):
+    "What the callbacks know in the end, but for times"
+    cbs = [o for o in learn.cbs if not isinstance(o, (CheckpointCallback, Recorder))]
+    return {type(o).__name__: o.state_dict() for o in cbs if hasattr(type(o), 'state_dict')}
+
+
+@pytest.mark.parametrize('feature', features)
+def test_with_everything(feature, unbroken, tmp_path):
+    kwargs = dict(cbs=features[feature])
+    whole, there = unbroken(feature, **kwargs)
+    for n in (2, 5, 6, 7, 8, 10, 12, 13, 16):
+        path = tmp_path/f'{n}'
+        resumed = broken(path, [Kill('begin_backward', n)], **kwargs)
+        check_same(whole, resumed)
+        assert same_state(contents(there), contents(path)), f'killed at {n}'
+        assert same_state(own_state(whole), own_state(resumed)), f'killed at {n}'
 
 
 if __name__ == '__main__':

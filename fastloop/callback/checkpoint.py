@@ -6,6 +6,7 @@
 __all__ = ['CheckpointCallback']
 
 # %% ../../nbs/49_callback.checkpoint.ipynb #80baaa4a
+import math
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,12 +30,17 @@ from fastloop.loader_place import (
     says_place,
 )
 from ..state_files import keep_newest, next_file, numbered_files, read_state, write_state
-from ..torch_core import check_optimizer_state, check_weights, own_names, rng_state
-from ..torch_core import set_rng_state
+from fastloop.torch_core import (
+    check_optimizer_state,
+    check_weights,
+    own_names,
+    rng_state,
+    set_rng_state,
+)
 
 # %% ../../nbs/49_callback.checkpoint.ipynb #96b72f31
-onlookers = {'ProgressCallback', 'TraceCallback', 'LambdaCallback', 'RemoteMonitor', 'ProgbarLogger',
-             'DashboardCallback'}  # whether one of them is there makes no difference
+onlookers = {'ProgressCallback', 'TraceCallback', 'LambdaCallback', 'RemoteMonitor',
+             'ProgbarLogger', 'DashboardCallback'}  # a training is the same without them
 
 def shaping(cbs: list,  # The callbacks of a run
             ) -> dict:  # Callbacks by the name of their class, and a number if it is not the first
@@ -125,7 +131,7 @@ def check_run_fits(state: dict,  # A checkpoint
     if odd: raise ValueError(f'the checkpoint is of other callbacks: {", ".join(odd)}')
     place = state['run']
     if place['epoch'] + bool(place['iter']) > epochs: raise ValueError(
-        f"epochs={epochs}: the checkpoint is in epoch {place['epoch']+1} already; epochs is the total")
+        f"epochs={epochs}: the checkpoint is in epoch {place['epoch']+1}; epochs is the total")
     planned = [k for k, cb in here.items() if hasattr(type(cb), 'scheduled')]
     if epochs != place['epochs'] and planned: raise ValueError(
         f"epochs={epochs}: the checkpoint is of {place['epochs']} epochs, for which {planned[0]} "
@@ -138,7 +144,8 @@ def load_training(learn: object,  # Has `model`, `opt` and `loss_func`
                   ):
     "Put back weights, optimizer and loss, gradients that wait, and what callbacks keep"
     model = learn.model
-    trained, grads = (own_names(o, model) for o in (dict.fromkeys(state['trained']), state['grads']))
+    trained = own_names(dict.fromkeys(state['trained']), model)
+    grads = own_names(state['grads'], model)
     named, buffers = dict(model.named_parameters()), dict(model.named_buffers())
     for k, p in named.items():
         if p.requires_grad != (k in trained): p.requires_grad_(k in trained)
@@ -212,10 +219,10 @@ class CheckpointCallback(Callback):
     """
     name, order, can_resume = 'checkpoints', 100, True  # `learn.checkpoint` is a verb
     in_lr_find = in_validate = False
-    orders = {**dict.fromkeys(('begin_fit', 'begin_train', 'after_batch', 'after_epoch'), float('inf')),
+    orders = {**dict.fromkeys(('begin_fit', 'begin_train', 'after_batch', 'after_epoch'), math.inf),
               **dict.fromkeys(('begin_epoch', 'begin_batch', 'after_train', 'after_cancel_train',
                                'after_cancel_epoch', 'after_cancel_fit', 'after_fit'),
-                              float('-inf'))}
+                              -math.inf)}
 
     def __init__(self, learn: object = None,  # The learner
                  every: object = 'epoch',  # Or a number of training batches
