@@ -270,7 +270,7 @@ features = {
     'all averaged': [partial(EMACallback, decay=.8, buffers='average'), SaveModelCallback],
     'average kept out': [partial(EMACallback, decay=.8, keep_average=False)],
     'mixup': [MixUpCallback],
-    'stacked': [partial(MixUpCallback, stack_y=False), partial(GradientAccumulation, n_batches=2)],
+    'mixup gathered': [MixUpCallback, partial(GradientAccumulation, n_batches=4)],
     'bfloat16': [partial(MixedPrecision, dtype='bf16')],
     'float16': [partial(MixedPrecision, init_scale=2.**20, growth_interval=3)],
     'float16 gathered': [partial(MixedPrecision, init_scale=2.**20, growth_interval=3),

@@ -162,7 +162,7 @@ class GradientAccumulation(Callback):
     def after_train(self):
         "Step with what is left at the end of the epoch"
         if self.pending is not None: self.take_up()
-        if not self.samples: return
+        if not self.samples or not gradients(self.learn.opt): return self.clear()
         self.to_unit(self.total)
         self.closing = True
         try:
