@@ -4,9 +4,14 @@ Each test trains once without a break, then lets a callback raise somewhere, mak
 callbacks anew with other seeds, goes on with `resume=True`, and compares weights, optimizer,
 history, batches, random numbers and files.
 """
+import errno
+import importlib
+import pkgutil
 import random
+import sys
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 
 import numpy as np
 import pytest
@@ -51,7 +56,7 @@ from fastloop.all import (
 from fastloop.callback.core import events
 from fastloop.callback.snapshot import same_state
 from fastloop.event_files import read_scalars
-from fastloop.state_files import numbered_files
+from fastloop.state_files import numbered_files, write_state
 from fastloop.torch_core import rng_state
 
 N, BS, EPOCHS = 22, 4, 3  # six training batches an epoch, the last of two items
@@ -342,6 +347,295 @@ def test_with_everything(feature, unbroken, tmp_path):
         assert same_state(own_state(whole), own_state(resumed)), f'killed at {n}'
 
 
+verbs = ['fit_one_cycle', 'fit_flat_cos', 'fit_sgdr', 'fine_tune']
+
+
+@pytest.mark.parametrize('verb', verbs)
+@pytest.mark.parametrize('every', [1, 'epoch'])
+def test_every_verb(verb, every, unbroken, tmp_path):
+    kwargs = dict(every=every, opt_func=torch.optim.AdamW, cbs=[CSVLogger, EMACallback])
+    if verb == 'fine_tune': kwargs['cbs'] = [partial(CSVLogger, append=True), SaveModelCallback]
+    whole, there = unbroken(f'verb{every}', verb, **kwargs)
+    for n in (2, 5, 6, 7, 10, 12, 13, 17, 18) if every == 1 else (7, 12, 16):
+        resumed = broken(tmp_path/f'{n}', [Kill('begin_backward', n)], verb, **kwargs)
+        check_same(whole, resumed)
+        assert same_state(contents(there), contents(tmp_path/f'{n}')), f'killed at {n}'
+
+
+class KillIn(Kill):
+    "Raises in a batch of the second fit of a verb"
+    def begin_fit(self): self.left += 1000 if self.learn.stage == 0 else -1000*(self.left > 1000)
+
+
+@pytest.mark.parametrize('n', [1, 2, 5, 6, 7, 11])
+def test_fine_tune_goes_on_in_its_second_phase(n, unbroken, tmp_path):
+    kwargs = dict(every=1, opt_func=torch.optim.AdamW,
+                  cbs=[partial(CSVLogger, append=True), SaveModelCallback])
+    whole, there = unbroken('verb1', 'fine_tune', **kwargs)
+    kills = [KillIn('begin_backward', n), KillIn('after_validate', 1), KillIn('begin_batch', 8)]
+    resumed = broken(tmp_path, kills, 'fine_tune', **kwargs)
+    check_same(whole, resumed)
+    assert same_state(contents(there), contents(tmp_path))
+    with pytest.raises(ValueError, match='of fine_tune'): fit(make(1, tmp_path, **kwargs),
+                                                              resume=True)
+
+
+@pytest.mark.parametrize('kills', [(2, 2, 2), (3, 1, 9), (6, 1, 6), (7, 7, 7), (13, 1, 1)])
+def test_killed_three_times_in_a_row(kills, unbroken, tmp_path):
+    kwargs = dict(data=loader_data, cbs=[CSVLogger, partial(GradientAccumulation, n_batches=4),
+                                         EMACallback, SaveModelCallback, MixUpCallback])
+    whole, there = unbroken('three', 'fit_one_cycle', **kwargs)
+    resumed = broken(tmp_path, [Kill('after_pred', n) for n in kills], 'fit_one_cycle', **kwargs)
+    check_same(whole, resumed)
+    assert same_state(contents(there), contents(tmp_path))
+
+
+@pytest.mark.parametrize('n', [4, 6, 11])
+def test_workers_draw_the_same_numbers(n, unbroken, tmp_path):
+    kwargs = dict(data=partial(loader_data, workers=2))
+    whole, _ = unbroken('workers', **kwargs)
+    check_same(whole, broken(tmp_path, [Kill('after_step', n)], **kwargs))
+
+
+def newest(path): return [o for _, o in numbered_files(path/'models/checkpoints')]
+
+
+def zeros(data): return bytes(len(data))
+
+
+def flipped(data): return data[:len(data)//2] + bytes([data[len(data)//2] ^ 1]) + \
+    data[len(data)//2+1:]
+
+
+damages = dict(flipped=flipped, cut=lambda o: o[:-100], half=lambda o: o[:len(o)//2],
+               empty=lambda o: b'', zeros=zeros, longer=lambda o: o + b'x')
+
+
+@pytest.mark.parametrize('damage', damages)
+def test_the_one_before_is_taken_when_the_newest_is_damaged(damage, unbroken, tmp_path):
+    whole, _ = unbroken('tensors1')
+    with killed(): fit(make(0, tmp_path), cbs=Kill('after_step', 9))
+    file = newest(tmp_path)[0]
+    file.write_bytes(damages[damage](file.read_bytes()))
+    learn = make(5, tmp_path)
+    with pytest.warns(UserWarning, match=f'the checkpoint before.*{file.name} is damaged'):
+        fit(learn, resume=True)
+    check_same(whole, learn)
+    assert file not in newest(tmp_path)
+
+
+def test_all_damaged(tmp_path, capsys):
+    with killed(): fit(make(0, tmp_path), cbs=Kill('after_step', 9))
+    for file in newest(tmp_path): file.write_bytes(b'')
+    learn = make(0, tmp_path)
+    learn.checkpoints.verbose = True
+    with pytest.warns(UserWarning, match='damaged'): fit(learn, resume=True)
+    check_same(fit(make(0, tmp_path/'other')), learn)
+    assert capsys.readouterr().out.count('this fit starts anew') == 1
+
+
+class Evil:
+    def __reduce__(self): return exec, ('raise SystemExit("it ran")',)
+
+
+def test_code_is_refused(tmp_path):
+    with killed(): fit(make(0, tmp_path), cbs=Kill('after_step', 9))
+    file = newest(tmp_path)[0]
+    torch.save({'model': Evil()}, file)
+    with pytest.warns(UserWarning, match='is refused: it holds .*exec'):
+        fit(make(0, tmp_path), resume=True)
+    torch.save({'model': Evil()}, tmp_path/'a.pt')
+    with pytest.raises(ValueError, match='is refused: it holds .*exec'):
+        make(0, tmp_path).restore(tmp_path/'a.pt')
+    write_state(tmp_path/'b.pt', {'model': {}})
+    with pytest.raises(ValueError, match='no checkpoint: it lacks'):
+        make(0, tmp_path).restore(tmp_path/'b.pt')
+    file = newest(tmp_path)[0]
+    assert {'model', 'opt', 'random'} <= set(torch.load(file, weights_only=True))
+
+
+class Wide(Net):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(WIDTH, 4)
+
+
+def fewer(seed, path):
+    data = tensor_data(seed, path)
+    x, y = data.train_dl.tensors
+    return DataBunch(TensorLoader(x[:-2], y[:-2], bs=BS, shuffle=True, seed=seed), data.valid_dl,
+                     device='cpu', path=path)
+
+
+def other_batches(seed, path):
+    data = tensor_data(seed, path)
+    return DataBunch(TensorLoader(*data.train_dl.tensors, bs=5, shuffle=True), data.valid_dl,
+                     device='cpu', path=path)
+
+
+others = dict(
+    architecture=(dict(change=lambda o: setattr(o, 'model', Wide())), 'head.weight'),
+    items=(dict(data=fewer), 'train_dl: the checkpoint is of other data .*22 items.*20 items'),
+    batches=(dict(data=other_batches), 'batches of 4.*batches of 5'),
+    kind=(dict(data=loader_data), 'TensorLoader.*DataLoader'),
+    missing=(dict(cbs=[]), 'other callbacks: CSVLogger is missing'),
+    new=(dict(cbs=[CSVLogger, EMACallback]), 'other callbacks: EMACallback is new'),
+    unstateful=(dict(cbs=[CSVLogger, MixUpCallback]), 'MixUpCallback is new'),
+    optimizer=(dict(opt_func=torch.optim.AdamW), 'optimizer SGD, this is AdamW'),
+    epochs=(dict(epochs=1), 'epochs=1: the checkpoint is in epoch 2; epochs is the total'),
+    plan=(dict(epochs=5, verb='fit_one_cycle'), 'OneCycleScheduler is new'))
+
+
+@pytest.mark.parametrize('other', others)
+def test_what_does_not_fit_is_said_before_anything_is_changed(other, tmp_path):
+    with killed(): fit(make(0, tmp_path, cbs=[CSVLogger]), cbs=Kill('after_step', 9))
+    how, message = others[other]
+    how = dict(how)
+    change, epochs, verb = how.pop('change', None), how.pop('epochs', 3), how.pop('verb', 'fit')
+    learn = make(5, tmp_path, **(dict(cbs=[CSVLogger]) | how))
+    if change: change(learn)
+    files = {o: o.read_bytes() for o in tmp_path.rglob('*') if o.is_file()}
+    before = [o.clone() for o in learn.model.state_dict().values()]
+    random_numbers, place = rng_state(), learn.data.train_dl
+    with pytest.raises(ValueError, match=message): getattr(learn, verb)(epochs, resume=True)
+    assert same_state(before, list(learn.model.state_dict().values()))
+    assert same_state(random_numbers, rng_state()) and learn.opt is None
+    assert files == {o: o.read_bytes() for o in tmp_path.rglob('*') if o.is_file()}
+    assert learn.data.train_dl is place and learn.recorder.values == []
+
+
+def test_another_number_of_epochs(unbroken, tmp_path):
+    whole, _ = unbroken('tensors1')
+    learn = make(0, tmp_path)
+    learn.fit(1)
+    check_same(whole, fit(make(4, tmp_path), resume=True))  # nothing depends on the number
+    learn = make(0, tmp_path/'planned')
+    learn.fit_one_cycle(2)
+    with pytest.raises(ValueError, match='epochs=4: .* of 2 epochs, .*OneCycleScheduler'):
+        make(1, tmp_path/'planned').fit_one_cycle(4, resume=True)
+
+
+def test_a_fit_that_is_complete_is_not_run_again(unbroken, tmp_path):
+    kwargs = dict(cbs=features['stopping'])
+    whole, _ = unbroken('stopping', **kwargs)
+    fit(make(0, tmp_path, **kwargs))
+    before = newest(tmp_path)
+    for seed in (3, 4):
+        learn = fit(make(seed, tmp_path, **kwargs), resume=True)
+        check_same(whole, learn)
+        assert learn.seen.steps == [] and newest(tmp_path) == before
+
+
+def test_the_same_learner_goes_on_after_an_interrupt(unbroken, tmp_path):
+    class Interrupt(Kill):
+        def strike(self):
+            self.left -= 1
+            if self.left == 0: raise KeyboardInterrupt
+
+    whole, _ = unbroken('tensors1')
+    learn = make(0, tmp_path)
+    with pytest.raises(KeyboardInterrupt): fit(learn, cbs=Interrupt('after_loss', 10))
+    check_same(whole, fit(learn, resume=True))
+
+
+def test_nothing_to_go_on_from(tmp_path, capsys):
+    learn = make(0, tmp_path)
+    learn.checkpoints.verbose = True
+    fit(learn, resume=True)
+    assert capsys.readouterr().out.splitlines() == [
+        f'no checkpoint in {tmp_path}/models/checkpoints: this fit starts anew']
+    check_same(fit(make(0, tmp_path/'other')), learn)
+
+
+@pytest.mark.parametrize('kwargs', [dict(every=0), dict(every='step'), dict(every=1.5),
+                                    dict(keep=0), dict(keep='all')])
+def test_bad_arguments(kwargs):
+    with pytest.raises(ValueError, match=next(iter(kwargs))): CheckpointCallback(**kwargs)
+
+
+def test_by_hand(tmp_path):
+    kwargs = dict(cbs=[History])
+    learn = make(0, tmp_path/'a', **kwargs)
+    learn.fit(1)
+    file = learn.checkpoint(tmp_path/'there'/'mine.pt')
+    values, history = list(learn.recorder.values), dict(learn.history.history)
+    learn.fit(2, .05)
+    other = make(7, tmp_path/'b', **kwargs)
+    assert other.restore(file) is other
+    assert same_state(values, other.recorder.values)
+    assert same_state(history, other.history.history)
+    other.fit(2, .05)
+    check_same(learn, other)
+    other.model = Wide()
+    with pytest.raises(ValueError, match='head.weight'): other.restore(file)
+    with pytest.raises(FileNotFoundError): other.restore(tmp_path/'none.pt')
+
+
+def test_lr_find_and_validate_write_nothing(tmp_path):
+    learn = make(0, tmp_path)
+    learn.lr_find(num_it=8, show_plot=False)
+    learn.validate()
+    learn.get_preds()
+    assert not (tmp_path/'models').exists()
+    learn.fit(0)
+    assert not (tmp_path/'models').exists()
+
+
+def raises(func, nth, error):
+    "A function that fails when it is called for the `nth` time"
+    calls = count(1)
+
+    def call(*args, **kwargs):
+        if next(calls) == nth: raise error
+        return func(*args, **kwargs)
+    return call
+
+
+steps_of_writing = ['torch.save', 'os.fsync', 'os.replace', 'fastloop.state_files.Sealed.seal',
+                    'fastloop.state_files.to_plain', 'fastloop.core._new_temp',
+                    'fastloop.core._sync_folder', 'fastloop.callback.checkpoint.keep_newest']
+
+
+@pytest.mark.parametrize('step', steps_of_writing)
+@pytest.mark.parametrize('nth', [1, 9])
+def test_killed_while_it_is_written(step, nth, unbroken, tmp_path, monkeypatch):
+    whole, _ = unbroken('tensors1')
+    owner, name = step.rpartition('.')[::2]
+    place = pkgutil.resolve_name(owner) if '.' in owner else importlib.import_module(owner)
+    with monkeypatch.context() as m:
+        m.setattr(place, name, raises(getattr(place, name), nth, Killed()))
+        with killed(): fit(make(0, tmp_path))
+    assert not list(tmp_path.rglob('*.tmp'))
+    if newest(tmp_path): check_same(whole, fit(make(8, tmp_path), resume=True))
+
+
+@pytest.mark.parametrize('step', ['torch.save', 'os.fsync', 'os.replace'])
+def test_a_failure_ends_the_fit_only_if_it_is_the_first(step, unbroken, tmp_path, monkeypatch):
+    whole, _ = unbroken('tensors1')
+    owner, name = step.split('.')
+    place = importlib.import_module(owner)
+    full = OSError(errno.ENOSPC, 'No space left on device')
+    with monkeypatch.context() as m:
+        m.setattr(place, name, raises(getattr(place, name), 1, full))
+        with pytest.raises(OSError, match='The disk is full'): fit(make(0, tmp_path/'a'))
+    assert not newest(tmp_path/'a')
+    with monkeypatch.context() as m:
+        m.setattr(place, name, raises(getattr(place, name), 5, full))
+        learn = make(0, tmp_path/'b')
+        with pytest.warns(UserWarning, match='could not be written.*The disk is full'): fit(learn)
+    check_same(whole, learn)
+    check_same(whole, fit(make(3, tmp_path/'b'), resume=True))
+
+
+class Unplain(Callback):
+    def state_dict(self): return {'learn': self.learn}
+    def load_state_dict(self, state): pass
+
+
+def test_a_state_that_is_no_data(tmp_path):
+    with pytest.raises(TypeError, match=r"\['callbacks'\]\['Unplain'\]\['learn'\] holds a Learner"):
+        fit(make(0, tmp_path, cbs=[Unplain]))
+
+
 if __name__ == '__main__':
-    import sys
     sys.exit(pytest.main([__file__, *sys.argv[1:]]))
