@@ -10,8 +10,10 @@ import hashlib
 import os
 import re
 from collections import deque
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import torch
@@ -35,6 +37,7 @@ def _array_in(kind, shape, data):
     return np.frombuffer(bytearray(data.numpy()[:size]), kind).reshape(shape)
 
 _kinds = {  # what is put into plain data, how, and how it comes back
+    'numbers': ((), None, lambda t, kind: tuple(t.tolist()) if kind == 'tuple' else t.tolist()),
     'array': (np.ndarray, _array_out, _array_in),
     'number': (np.generic, lambda o: _array_out(np.asarray(o)), lambda *o: _array_in(*o)[()]),
     'bytes': ((bytes, bytearray), lambda o: [_bytes_out(o), len(o)], _bytes_in),
@@ -59,6 +62,15 @@ def _dict_out(value, where):
     if all(type(k) in (str, int) for k, _ in pairs) and _mark not in value: return dict(pairs)
     return {_mark: 'dict', 'data': [[to_plain(k, where), v] for k, v in pairs]}
 
+def _items_out(value, where):
+    "A list or tuple; a long one of numbers as a tensor, which is written and read at once"
+    kinds = set(map(type, value)) if len(value) > 32 else ()
+    if kinds == {float} or kinds == {int} and max(map(abs, value)) < 2**62:
+        numbers = torch.tensor(value, dtype=torch.float64 if kinds == {float} else torch.int64)
+        return {_mark: 'numbers', 'data': [numbers, type(value).__name__]}
+    items = [to_plain(o, f'{where}[{i}]') for i, o in enumerate(value)]
+    return tuple(items) if isinstance(value, tuple) else items
+
 def to_plain(value: object,  # Numbers, texts, tensors, arrays, and what holds them
              where: str = 'the state',  # What it is called in an error
              ) -> object:  # Of kinds that a reader knows who runs no code
@@ -68,9 +80,7 @@ def to_plain(value: object,  # Numbers, texts, tensors, arrays, and what holds t
     if value is None or type(value) in (bool, int, float, str): return value
     if isinstance(value, torch.Tensor): return _tensor_out(value)
     if isinstance(value, dict): return _dict_out(value, where)
-    if isinstance(value, (list, tuple)):
-        items = [to_plain(o, f'{where}[{i}]') for i, o in enumerate(value)]
-        return tuple(items) if isinstance(value, tuple) else items
+    if isinstance(value, (list, tuple)): return _items_out(value, where)
     for kind, (types, out, _) in _kinds.items():
         if isinstance(value, types): return {_mark: kind, 'data': to_plain(out(value), where)}
     for basic in (bool, int, float, str):
@@ -136,19 +146,53 @@ def is_sealed(file: Path,  # Any file
         return f.read() == _word + total.hexdigest().encode()
 
 # %% ../nbs/05_state_files.ipynb #40f6eac7
+class StateWriter:
+    "Writes states one after the other, and waits for the disk beside what comes next"
+    thread = error = None
+
+    def write(self, file: str | Path,  # The file; folders that are missing are made
+              state: dict,  # See `to_plain`; what is changed afterwards does not reach the file
+              then: Callable = lambda: None,  # Called when the file is there
+              ):
+        """Begin to write a state, when the one before is written
+
+        Raises: OSError of the disk, also that of the one before; TypeError for no plain data."""
+        self.wait()
+        state, whole = to_plain(state), ExitStack()
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        with whole:
+            sealed = Sealed(whole.enter_context(atomic_write(file)))
+            torch.save(state, sealed)
+            sealed.seal()
+            rest = whole.pop_all()
+        self.thread = Thread(target=self._end, args=(rest, then), name='StateWriter')
+        self.thread.start()
+
+    def _end(self, rest, then):
+        try:
+            rest.close()  # to the disk, then under its name
+            then()
+        except BaseException as e: self.error = e
+
+    def wait(self):
+        """Wait until everything is on the disk
+
+        Raises: OSError of the disk."""
+        if (thread := self.thread) is None: return
+        thread.join()
+        error, self.error, self.thread = self.error, None, None
+        if error is not None: raise error
+
 def write_state(file: str | Path,  # The file; folders that are missing are made
                 state: dict,  # See `to_plain`
                 ) -> Path:  # The file
     """Write a state whole or not at all
 
     Raises: OSError of the disk; TypeError if the state is no plain data."""
-    file, state = Path(file), to_plain(state)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(file) as f:
-        sealed = Sealed(f)
-        torch.save(state, sealed)
-        sealed.seal()
-    return file
+    writer = StateWriter()
+    writer.write(file, state)
+    writer.wait()
+    return Path(file)
 
 def _home(storage, location):
     "On the device where it was, if there is such a device here"

@@ -9,6 +9,7 @@ __all__ = ['CheckpointCallback']
 import math
 import warnings
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,7 +30,14 @@ from fastloop.loader_place import (
     loader_state,
     says_place,
 )
-from ..state_files import keep_newest, next_file, numbered_files, read_state, write_state
+from fastloop.state_files import (
+    StateWriter,
+    keep_newest,
+    next_file,
+    numbered_files,
+    read_state,
+    write_state,
+)
 from fastloop.torch_core import (
     check_optimizer_state,
     check_weights,
@@ -236,7 +244,7 @@ class CheckpointCallback(Callback):
         else: check_number('every', every, 1, whole=True)
         if keep is not None: check_number('keep', keep, 1, whole=True)
         self.every, self.keep, self.folder = every, keep, folder
-        self.resume, self.verbose = resume, verbose
+        self.resume, self.verbose, self.writer = resume, verbose, StateWriter()
         self.clear()
 
     def clear(self):
@@ -372,18 +380,29 @@ class CheckpointCallback(Callback):
         "Write what was noted, before anything is changed"
         if self.pending is None: return
         if cut: self.pending |= moment_of(self.learn, self.run) | {'run': self.pending['run']}
-        place, n = self.pending['run'], getattr(self.learn, 'stage', None)
+        place, stage = self.pending['run'], getattr(self.learn, 'stage', None)
         state = training_state(self.learn, self.run.cbs) | self.pending
-        state |= dict(start=self.start if place['iter'] else None, cut=cut, stage=n)
-        words = f"epoch{place['epoch']}-batch{place['iter']}"
-        try: write_state(next_file(self.where, words), state)
+        state |= dict(start=self.start if place['iter'] else None, cut=cut, stage=stage)
+        file = next_file(self.where, f"epoch{place['epoch']}-batch{place['iter']}")
+        self.settle()
+        try:
+            self.writer.write(file, state, partial(keep_newest, file.parent, self.keep, self.bad))
+            if not self.written: self.writer.wait()  # the first one shows whether it works
         except Exception as e:
             self.pending = None
             if not self.written: raise
-            warnings.warn(f'a checkpoint could not be written, training goes on: {e}', stacklevel=2)
-        else:
-            self.pending, self.written = None, True
-            keep_newest(self.where, self.keep, self.bad)
+            self.warn(e)
+        self.pending, self.written = None, True
+
+    def settle(self):
+        "Wait until the checkpoint before is on the disk"
+        try: self.writer.wait()
+        except Exception as e: self.warn(e)
+
+    def warn(self, e: Exception,  # What went wrong
+             ):
+        "Say that there is one checkpoint less"
+        warnings.warn(f'a checkpoint could not be written, training goes on: {e}', stacklevel=3)
 
     def begin_epoch(self):
         "Write the checkpoint of the epoch before"
@@ -410,5 +429,7 @@ class CheckpointCallback(Callback):
         run, over = self.run, self.cancelled and self.run.exception is None
         if not self.active or self.skip: return self.clear()
         if over and self.pending is None and run.n_iter: self.pending = moment_of(self.learn, run)
-        try: self.write('fit' if over else None)
+        try:
+            self.write('fit' if over else None)
+            self.settle()
         finally: self.clear()
