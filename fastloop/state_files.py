@@ -9,6 +9,7 @@ __all__ = []
 import hashlib
 import os
 import re
+from array import array
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -66,7 +67,8 @@ def _items_out(value, where):
     "A list or tuple; a long one of numbers as a tensor, which is written and read at once"
     kinds = set(map(type, value)) if len(value) > 32 else ()
     if kinds == {float} or kinds == {int} and max(map(abs, value)) < 2**62:
-        numbers = torch.tensor(value, dtype=torch.float64 if kinds == {float} else torch.int64)
+        code, dtype = ('d', torch.float64) if kinds == {float} else ('q', torch.int64)
+        numbers = torch.frombuffer(array(code, value), dtype=dtype)
         return {_mark: 'numbers', 'data': [numbers, type(value).__name__]}
     items = [to_plain(o, f'{where}[{i}]') for i, o in enumerate(value)]
     return tuple(items) if isinstance(value, tuple) else items
@@ -99,13 +101,13 @@ def from_plain(value: object,  # From `to_plain`, perhaps by way of a file
 
 # %% ../nbs/05_state_files.ipynb #ff908acf
 _end, _word = b'PK\x05\x06', b'fastloop '
-_seal_size = len(_word) + 32
+_seal_size = len(_word) + 64
 
 class Sealed:
     "Passes on what is written, but for the end of the archive, which is changed to hold a sum"
     def __init__(self, file: object,  # Open for writing bytes
                  ):
-        self.file, self.sum, self.held = file, hashlib.blake2b(digest_size=16), b''
+        self.file, self.sum, self.held = file, hashlib.sha256(), b''
 
     def write(self, data: bytes,  # The next part
               ) -> int:  # How many bytes were taken
@@ -138,7 +140,7 @@ class Sealed:
 def is_sealed(file: Path,  # Any file
               ) -> bool:  # Whether every byte is as it was written
     "Compare a file with the sum at its end"
-    rest, total = os.path.getsize(file) - _seal_size, hashlib.blake2b(digest_size=16)
+    rest, total = os.path.getsize(file) - _seal_size, hashlib.sha256()
     with open(file, 'rb') as f:
         while rest > 0 and (part := f.read(min(rest, 2**20))):
             total.update(part)

@@ -57,7 +57,7 @@ def shaping(cbs: list,  # The callbacks of a run
     for cb in cbs:
         kind, name = type(cb), type(cb).__name__
         ours = kind.__module__.split('.')[0] == 'fastloop' and name not in onlookers
-        if getattr(cb, 'can_resume', False) or not (ours or says_place(cb)): continue
+        if getattr(kind, 'can_resume', False) or not (ours or says_place(cb)): continue
         found[name if name not in found else f'{name} {len(found)}'] = cb
     return found
 
