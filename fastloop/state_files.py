@@ -185,6 +185,7 @@ class StateWriter:
         error, self.error, self.thread = self.error, None, None
         if error is not None: raise error
 
+# %% ../nbs/05_state_files.ipynb #95481bfd
 def write_state(file: str | Path,  # The file; folders that are missing are made
                 state: dict,  # See `to_plain`
                 ) -> Path:  # The file

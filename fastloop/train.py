@@ -14,7 +14,6 @@ from fastcore.meta import delegates
 
 # %% ../nbs/50_train.ipynb #59f42075
 from .anneal import check_positive, flat_cos_sched, sgdr_sched
-from .callback.checkpoint import in_stage, restore_checkpoint, write_checkpoint
 from .callback.lr_finder import SuggestedLRs, find_lr
 from .callback.mixup import MixUpCallback
 from .callback.playground import plot_sched
@@ -28,6 +27,7 @@ from .first_batch import check_fit
 from .learner import Learner
 from .optimizer import OptimWrapper
 from .runner import TrainEvalCallback
+from .training_state import in_stage, restore_checkpoint, write_checkpoint
 
 # %% ../nbs/50_train.ipynb #6f9c71e8
 @delegates(Learner.fit)

@@ -8,11 +8,8 @@ __all__ = ['CheckpointCallback']
 # %% ../../nbs/49_callback.checkpoint.ipynb #80baaa4a
 import math
 import warnings
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-
-import torch
 
 # %% ../../nbs/49_callback.checkpoint.ipynb #9bd8b0c6
 from ..bar import print_line
@@ -23,203 +20,68 @@ from fastloop.callback.core import (
     CancelTrainException,
 )
 from ..core import check_number, check_word
-from fastloop.loader_place import (
-    ResumedPass,
-    describe_loader,
-    load_loader_state,
-    loader_state,
-    says_place,
-)
-from fastloop.state_files import (
-    StateWriter,
-    keep_newest,
-    next_file,
-    numbered_files,
-    read_state,
-    write_state,
-)
-from fastloop.torch_core import (
-    check_optimizer_state,
-    check_weights,
-    own_names,
-    rng_state,
-    set_rng_state,
+from ..loader_place import ResumedPass, load_loader_state, loader_state, says_place
+from ..state_files import StateWriter, keep_newest, next_file, numbered_files
+from ..torch_core import rng_state, set_rng_state
+from fastloop.training_state import (
+    check_learner_fits,
+    check_run_fits,
+    counters,
+    load_training,
+    moment_of,
+    read_checkpoint,
+    silent_ones,
+    training_state,
 )
 
 # %% ../../nbs/49_callback.checkpoint.ipynb #96b72f31
-onlookers = {'ProgressCallback', 'TraceCallback', 'LambdaCallback', 'RemoteMonitor',
-             'ProgbarLogger', 'DashboardCallback'}  # a training is the same without them
+class CheckpointFolder:
+    "Checkpoints in one folder, of which the newest stay"
+    def __init__(self, folder: Path,  # Made when the first one is written
+                 keep: int = None,  # How many stay; all by default
+                 ):
+        self.folder, self.keep, self.writer = folder, keep, StateWriter()
+        self.good, self.bad = False, set()  # is there one to go on from? which ones are damaged?
 
-def shaping(cbs: list,  # The callbacks of a run
-            ) -> dict:  # Callbacks by the name of their class, and a number if it is not the first
-    "The callbacks without which a training would be another one"
-    found = {}
-    for cb in cbs:
-        kind, name = type(cb), type(cb).__name__
-        ours = kind.__module__.split('.')[0] == 'fastloop' and name not in onlookers
-        if getattr(kind, 'can_resume', False) or not (ours or says_place(cb)): continue
-        found[name if name not in found else f'{name} {len(found)}'] = cb
-    return found
+    def newest(self) -> tuple:  # Its path and what it holds; twice `None` if there is none
+        "Read checkpoints, the newest first, until one is whole"
+        for _, path in numbered_files(self.folder):
+            try: found = path, read_checkpoint(path)
+            except ValueError as e:
+                self.bad.add(path)
+                warnings.warn(f'the checkpoint before this one is taken: {e}', stacklevel=2)
+            else:
+                self.good = True
+                return found
+        return None, None
 
-def silent_ones(cbs: list,  # The callbacks of a run
-                ) -> list:  # Names of their classes
-    "Callbacks that keep something, and do not say what"
-    mine = [cb for cb in cbs if type(cb).__module__.split('.')[0] != 'fastloop']
-    return [type(cb).__name__ for cb in mine if not says_place(cb)
-            and set(getattr(cb, '__dict__', ())) - {'run', 'learn', 'name'}]
+    def write(self, state: dict,  # A checkpoint
+              words: str,  # What its name says
+              ):
+        """Write a checkpoint, and remove those that are too many
 
-# %% ../../nbs/49_callback.checkpoint.ipynb #4f652c83
-def _own_loss(learn):
-    "The loss that was given, if it has numbers of its own"
-    loss = getattr(learn.loss_func, 'crit', learn.loss_func)  # mixup wraps it
-    return loss if isinstance(loss, torch.nn.Module) and loss.state_dict() else None
+        Raises: what went wrong, if there is no other checkpoint; else that is a warning."""
+        self.settle()
+        file = next_file(self.folder, words)
+        try:
+            self.writer.write(file, state, partial(keep_newest, self.folder, self.keep, self.bad))
+            if not self.good: self.writer.wait()  # the first one shows whether it works
+        except Exception as e:
+            if not self.good: raise
+            self.warn(e)
+        self.good = True
 
-def training_state(learn: object,  # Has `model`, `opt`, `loss_func` and `data`
-                   cbs: list,  # The callbacks of its run
-                   ) -> dict:  # What changes while it is trained; tensors are those in use
-    "Weights, optimizer, gradients that wait, and what callbacks keep"
-    weights, named = learn.model.state_dict(), dict(learn.model.named_parameters())
-    loss, opt, data = _own_loss(learn), learn.opt, learn.data
-    return dict(
-        model=weights, trained=[k for k, p in named.items() if p.requires_grad],
-        buffers={k: v for k, v in learn.model.named_buffers() if k not in weights},
-        grads={k: p.grad for k, p in named.items() if p.grad is not None},
-        loss=None if loss is None else loss.state_dict(),
-        opt=None if opt is None else opt.state_dict(), opt_kind=_kind(opt),
-        data=[describe_loader(getattr(data, o, None)) for o in ('train_dl', 'valid_dl')],
-        callbacks={k: cb.state_dict() if says_place(cb) else None
-                   for k, cb in shaping(cbs).items()})
+    def settle(self):
+        "Wait until the checkpoint before is on the disk"
+        try: self.writer.wait()
+        except Exception as e: self.warn(e)
 
-def _kind(opt): return None if opt is None else type(getattr(opt, 'opt', opt)).__name__
-
-_counters = 'epochs', 'epoch', 'iter', 'iters', 'n_iter', 'n_epochs', 'pct_train'
-
-def moment_of(learn: object,  # Has `data`
-             run: object = None,  # Its run
-             **changes: object,  # Counters that will have other values in a moment
-             ) -> dict:  # Plain data
-    "Where a run is: its counters, the random numbers, and where the loaders are"
-    data = learn.data
-    return dict(run={k: getattr(run, k, 0) for k in _counters} | changes, random=rng_state(),
-                loaders=[loader_state(getattr(data, o, None)) for o in ('train_dl', 'valid_dl')])
-
-# %% ../../nbs/49_callback.checkpoint.ipynb #6af0c7f1
-def _told_loader(o):
-    "A description of a loader in words"
-    if not o: return 'none'
-    return f"{o['kind']}, {o['items']} items, {o['batches']} batches of {o['bs']}"
-
-def check_learner_fits(state: dict,  # A checkpoint
-                       learn: object,  # Perhaps of another architecture
-                       ):
-    """See whether model and optimizer are those of a checkpoint, before anything is changed
-
-    Raises: ValueError that says what is another one."""
-    check_weights(learn.model, own_names(state['model'], learn.model))
-    if state['opt'] is None: return
-    check_optimizer_state(state['opt'])
-    if _kind(learn.opt) not in (None, state['opt_kind']): raise ValueError(
-        f"the checkpoint is of the optimizer {state['opt_kind']}, this is {_kind(learn.opt)}")
-
-def check_run_fits(state: dict,  # A checkpoint
-                   learn: object,  # Has `data`
-                   cbs: list,  # The callbacks of its run
-                   epochs: int,  # Epochs of this fit
-                   ):
-    """See whether a fit can go on from a checkpoint, before anything is changed
-
-    Raises: ValueError that says what is another one."""
-    for part, theirs in zip(('train_dl', 'valid_dl'), state['data']):
-        mine = describe_loader(getattr(learn.data, part, None))
-        if mine != theirs: raise ValueError(f'{part}: the checkpoint is of other data '
-                                            f'({_told_loader(theirs)}; here {_told_loader(mine)})')
-    there, here = state['callbacks'], shaping(cbs)
-    odd = [f'{k} is missing' for k in there if k not in here]
-    odd += [f'{k} is new' for k in here if k not in there]
-    if odd: raise ValueError(f'the checkpoint is of other callbacks: {", ".join(odd)}')
-    place = state['run']
-    if place['epoch'] + bool(place['iter']) > epochs: raise ValueError(
-        f"epochs={epochs}: the checkpoint is in epoch {place['epoch']+1}; epochs is the total")
-    planned = [k for k, cb in here.items() if hasattr(type(cb), 'scheduled')]
-    if epochs != place['epochs'] and planned: raise ValueError(
-        f"epochs={epochs}: the checkpoint is of {place['epochs']} epochs, for which {planned[0]} "
-        'made its plan')
-
-# %% ../../nbs/49_callback.checkpoint.ipynb #bd698685
-def load_training(learn: object,  # Has `model`, `opt` and `loss_func`
-                  cbs: list,  # The callbacks of its run
-                  state: dict,  # A checkpoint that fits
-                  ):
-    "Put back weights, optimizer and loss, gradients that wait, and what callbacks keep"
-    model = learn.model
-    trained = own_names(dict.fromkeys(state['trained']), model)
-    grads = own_names(state['grads'], model)
-    named, buffers = dict(model.named_parameters()), dict(model.named_buffers())
-    for k, p in named.items():
-        if p.requires_grad != (k in trained): p.requires_grad_(k in trained)
-    if hasattr(learn, 'follow_model'): learn.follow_model()
-    model.load_state_dict(own_names(state['model'], model))
-    with torch.no_grad():
-        for k, v in own_names(state['buffers'], model).items():
-            if k in buffers: buffers[k].copy_(v)
-    if state['opt'] is not None: learn.opt.load_state_dict(state['opt'])
-    if (loss := _own_loss(learn)) is not None and state['loss']: loss.load_state_dict(state['loss'])
-    for k, p in named.items(): p.grad = grads[k].to(p.device) if k in grads else None
-    for k, cb in shaping(cbs).items():
-        if says_place(cb) and state['callbacks'].get(k) is not None:
-            cb.load_state_dict(state['callbacks'][k])
-
-# %% ../../nbs/49_callback.checkpoint.ipynb #aacfcf5b
-@contextmanager
-def in_stage(learn: object,  # A learner
-             number: int,  # Of a fit among those that one verb makes, from 0
+    def warn(self, e: Exception,  # What went wrong
              ):
-    "Inside a `with` block, checkpoints tell which of several fits they are of"
-    vars(learn)['stage'] = number
-    try: yield
-    finally: vars(learn).pop('stage', None)
+        "Say that there is one checkpoint less"
+        warnings.warn(f'a checkpoint could not be written, training goes on: {e}', stacklevel=4)
 
-def write_checkpoint(learn: object,  # A learner
-                     path: str | Path,  # The file; folders that are missing are made
-                     ) -> Path:  # The file
-    """Write everything that the training of a learner depends on into one file
-
-    Raises: OSError if it cannot be written."""
-    run = getattr(learn, 'run', None)
-    cbs = run.cbs if getattr(learn, 'running', False) else learn.cbs
-    state = training_state(learn, cbs) | moment_of(learn, run)
-    return write_state(path, state | dict(start=None, cut=None, stage=None))
-
-def read_checkpoint(path: str | Path,  # From `write_checkpoint` or a `CheckpointCallback`
-                    ) -> dict:  # The state
-    """Read a checkpoint
-
-    Raises: FileNotFoundError; ValueError if it is damaged, or something else."""
-    state = read_state(path)
-    lacks = {'model', 'opt', 'run', 'random', 'callbacks'} - set(state)
-    if lacks: raise ValueError(f'{Path(path).name} is no checkpoint: it lacks {sorted(lacks)}')
-    return state
-
-def restore_checkpoint(learn: object,  # A learner like the one of the checkpoint
-                       path: str | Path,  # The file
-                       ) -> object:  # The learner
-    """Put everything back that a checkpoint holds
-
-    Raises: FileNotFoundError; ValueError if it is damaged or does not fit, before anything is
-    changed; RuntimeError in a fit."""
-    if getattr(learn, 'running', False): raise RuntimeError('restore: a fit is running')
-    state = read_checkpoint(path)
-    if state['opt'] is not None and learn.opt is None: learn.create_opt()
-    check_learner_fits(state, learn)
-    load_training(learn, learn.cbs, state)
-    for part, theirs, place in zip(('train_dl', 'valid_dl'), state['data'], state['loaders']):
-        dl = getattr(learn.data, part, None)
-        if describe_loader(dl) == theirs: load_loader_state(dl, place)
-        else: print_line(f'restore: {part} is another one, and begins where it is')
-    set_rng_state(state['random'])
-    return learn
-
-# %% ../../nbs/49_callback.checkpoint.ipynb #13a55410
+# %% ../../nbs/49_callback.checkpoint.ipynb #83d6b38e
 class CheckpointCallback(Callback):
     """Keeps checkpoints, from which `fit(…, resume=True)` goes on
 
@@ -244,14 +106,13 @@ class CheckpointCallback(Callback):
         else: check_number('every', every, 1, whole=True)
         if keep is not None: check_number('keep', keep, 1, whole=True)
         self.every, self.keep, self.folder = every, keep, folder
-        self.resume, self.verbose, self.writer = resume, verbose, StateWriter()
+        self.resume, self.verbose = resume, verbose
         self.clear()
 
     def clear(self):
         "Nothing is known of a fit"
         self.state = self.start = self.pending = self.middle = None
-        self.written = self.cancelled = self.skip = self.active = False
-        self.bad = set()
+        self.cancelled = self.skip = self.active = False
 
     @property
     def where(self) -> Path:  # Need not be there
@@ -270,7 +131,7 @@ class CheckpointCallback(Callback):
         self.clear()
         for event in ('after_batch', 'begin_batch'): vars(self).pop(event, None)
         if not run.epochs: return
-        self.active = True
+        self.active, self.files = True, CheckpointFolder(self.where, self.keep)
         if self.every != 'epoch': self.after_batch, self.begin_batch = self.tick, self.write
         resume = getattr(run.learn, 'resume', False) if self.resume is None else self.resume
         if not resume: return
@@ -281,7 +142,7 @@ class CheckpointCallback(Callback):
 
     def find(self):
         "Take the newest checkpoint that is whole, if it is of this fit"
-        stage, path, state = getattr(self.learn, 'stage', None), *self.newest()
+        stage, path, state = getattr(self.learn, 'stage', None), *self.files.newest()
         if state is None: return self.say(f'no checkpoint in {self.where}: this fit starts anew')
         theirs = state['stage']
         if (stage is None) != (theirs is None): raise ValueError(
@@ -292,17 +153,8 @@ class CheckpointCallback(Callback):
             return
         check_learner_fits(state, self.learn)
         check_run_fits(state, self.learn, self.run.cbs, self.run.epochs)
-        self.state, self.written = state, True
+        self.state = state
         self.tell(path, state['run'])
-
-    def newest(self) -> tuple:  # Its path and what it holds; twice `None` if there is none
-        "Read checkpoints, the newest first, until one is whole"
-        for _, path in numbered_files(self.where):
-            try: return path, read_checkpoint(path)
-            except ValueError as e:
-                self.bad.add(path)
-                warnings.warn(f'the checkpoint before this one is taken: {e}', stacklevel=2)
-        return None, None
 
     def tell(self, path: Path,  # The checkpoint
              place: dict,  # Its counters
@@ -336,7 +188,7 @@ class CheckpointCallback(Callback):
                  ):
         "Put everything back"
         load_training(self.learn, self.run.cbs, state)
-        for k in _counters[1:]: setattr(self.run, k, state['run'][k])
+        for k in counters[1:]: setattr(self.run, k, state['run'][k])
         for part, place in zip(('train_dl', 'valid_dl'), state['loaders']):
             load_loader_state(getattr(self.learn.data, part, None), place)
         set_rng_state(state['random'])
@@ -383,26 +235,11 @@ class CheckpointCallback(Callback):
         place, stage = self.pending['run'], getattr(self.learn, 'stage', None)
         state = training_state(self.learn, self.run.cbs) | self.pending
         state |= dict(start=self.start if place['iter'] else None, cut=cut, stage=stage)
-        file = next_file(self.where, f"epoch{place['epoch']}-batch{place['iter']}")
-        self.settle()
-        try:
-            self.writer.write(file, state, partial(keep_newest, file.parent, self.keep, self.bad))
-            if not self.written: self.writer.wait()  # the first one shows whether it works
-        except Exception as e:
+        try: self.files.write(state, f"epoch{place['epoch']}-batch{place['iter']}")
+        except Exception:
             self.pending = None
-            if not self.written: raise
-            self.warn(e)
-        self.pending, self.written = None, True
-
-    def settle(self):
-        "Wait until the checkpoint before is on the disk"
-        try: self.writer.wait()
-        except Exception as e: self.warn(e)
-
-    def warn(self, e: Exception,  # What went wrong
-             ):
-        "Say that there is one checkpoint less"
-        warnings.warn(f'a checkpoint could not be written, training goes on: {e}', stacklevel=3)
+            raise
+        self.pending = None
 
     def begin_epoch(self):
         "Write the checkpoint of the epoch before"
@@ -431,5 +268,5 @@ class CheckpointCallback(Callback):
         if over and self.pending is None and run.n_iter: self.pending = moment_of(self.learn, run)
         try:
             self.write('fit' if over else None)
-            self.settle()
+            self.files.settle()
         finally: self.clear()

@@ -341,8 +341,7 @@ class Recorder(Callback):
     def state_dict(self) -> dict:  # Lists of plain numbers
         "Everything needed to go on elsewhere"
         found = {k: list(getattr(self, k)) for k in (*_lists, 'sizes')}
-        latest = to_floats([getattr(o, 'latest', None) for o in self.metrics])
-        return {**found, 'history': self.history.state_dict(), 'latest': latest}
+        return {**found, 'history': self.history.state_dict()}
 
     def load_state_dict(self, state: dict,  # From `state_dict`
                         ):
@@ -350,7 +349,6 @@ class Recorder(Callback):
         for k in _lists: setattr(self, k, list(state[k]))
         self.weights.reset()
         for o in state['sizes']: self.weights.add(o)
-        for o, value in zip(self.metrics, state.get('latest', ())): o.latest = value
         self.history.load_state_dict(state['history'])
 
 # %% ../../nbs/21_callback.recorder.ipynb #580e6b59
