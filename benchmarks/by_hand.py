@@ -142,6 +142,67 @@ def loader(data, epochs):
     return result
 
 
+def gathered(x, y, at_once=40):
+    "Shuffled batches, the rows of some of them gathered at once"
+    for idx in torch.randperm(len(x)).split(at_once*BS):
+        yield from zip(x.index_select(0, idx).split(BS), y.index_select(0, idx).split(BS))
+
+
+def train_bare(model, batches):
+    "What eager torch needs for an epoch: no mean, no schedule, and nobody is asked anything"
+    params = list(model.parameters())
+    momenta = [torch.zeros_like(p) for p in params]
+    for xb, yb in batches:
+        F.cross_entropy(model(xb), yb).backward()
+        with torch.no_grad():
+            torch._fused_sgd_(params, [p.grad for p in params], momenta, lr=LR, momentum=MOMS[1],
+                              weight_decay=0., dampening=0., nesterov=False, maximize=False,
+                              is_first_step=False)
+        for p in params: p.grad = None
+
+
+def floor(data, epochs):
+    "The least that the work takes without a compiler: no feature but the accuracy of each epoch"
+    x, y, x_valid, y_valid = data
+    model = mlp()
+    for _ in range(epochs):
+        model.train()
+        train_bare(model, gathered(x, y))
+        result = 0., validate(model, x_valid, y_valid)
+    return result
+
+
+def validated(data, epochs):
+    "The mean loss and the accuracy of validation rows, as often as there are epochs"
+    *_, x, y = data
+    model = mlp()
+    for _ in range(epochs):
+        model.eval()
+        total = right = 0.
+        with torch.no_grad():
+            for i in range(0, len(x), VALID_BS):
+                xb, yb = x[i:i+VALID_BS], y[i:i+VALID_BS]
+                pred = model(xb)
+                total += F.cross_entropy(pred, yb).item()*len(yb)
+                right += (pred.argmax(1) == yb).sum().item()
+    return total/len(x), right/len(x)
+
+
+def predicted(data, epochs):
+    "The answers to all validation rows, and their labels, as often as there are epochs"
+    *_, x, y = data
+    model = mlp()
+    for _ in range(epochs):
+        model.eval()
+        preds, labels = [], []
+        with torch.no_grad():
+            for i in range(0, len(x), VALID_BS):
+                preds.append(model(x[i:i+VALID_BS]))
+                labels.append(y[i:i+VALID_BS])
+        preds, labels = torch.cat(preds), torch.cat(labels)
+    return 0., (preds.argmax(1) == labels).float().mean().item()
+
+
 def tiny(data, epochs):
     "One weight, batches of one row: hardly anything but the loop itself"
     x, y = data

@@ -123,6 +123,9 @@ def answer(name, request, state):
     if kind == 'calls': return calls_per_step(name, **request)
     if kind == 'callbacks': return extra_callbacks(**request)
     if kind == 'adapters': return adapter_costs(**request)
+    if kind == 'features':
+        from benchmarks.features import feature_costs
+        return feature_costs(**request)
     work, make = contender(name)
     if request['n'] not in state: state[request['n']] = make(request['n'])
     found = timed(work, state[request['n']], request['epochs'])

@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager, suppress
+from itertools import count
 from numbers import Integral, Real
 from pathlib import Path
 from types import FunctionType
@@ -103,6 +104,18 @@ def not_yet(
     "Leave out objects that are there already."
     known = {id(o) for o in there}
     return [o for o in new if not (id(o) in known or known.add(id(o)))]
+
+# %% ../nbs/00_core.ipynb #03701552
+def distinct(
+    names: list,  # Texts
+    taken: list = (),  # Texts that are used already
+) -> list:  # As many; what comes again becomes `name_1`, `name_2`
+    "Names of columns, each once."
+    found = list(taken)
+    for name in names:
+        tries = (f'{name}_{i}' if i else name for i in count())
+        found.append(next(o for o in tries if o not in found and (o == name or o not in names)))
+    return found[len(taken):]
 
 # %% ../nbs/00_core.ipynb #e0fb100d
 def check_number(

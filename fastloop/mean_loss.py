@@ -125,6 +125,8 @@ def stack_numbers(values: list,  # Numbers, and tensors of one number
     "Numbers as one tensor, on the device of those that are tensors"
     device = next((o.device for o in values if isinstance(o, torch.Tensor)), torch.device('cpu'))
     dtype = torch.float32 if device.type == 'mps' else torch.float64
+    if all(type(o) is torch.Tensor and not o.ndim for o in values):
+        return torch.stack(values).to(dtype)
     return torch.stack([o.reshape(()) if isinstance(o, torch.Tensor)
                         else torch.tensor(o, dtype=dtype, device=device) for o in values]).to(dtype)
 

@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
-from itertools import count
 from types import FunctionType
 
 import torch
@@ -37,6 +36,7 @@ def class_numbers(metric, pred, yb, dim):
                          f'for each class in dimension {dim}; for a single yes-or-no output there '
                          'is accuracy_thresh')
     guess, shape = pred.argmax(dim), tuple(yb.shape)
+    if yb.shape == guess.shape: return guess, yb
     if yb.shape == pred.shape: yb = yb.argmax(dim)  # one-hot labels, or probabilities
     elif yb.ndim == pred.ndim and yb.shape[dim] == 1: yb = yb.squeeze(dim)
     elif yb.numel() == guess.numel() and 1 in (yb.ndim, guess.ndim): yb = yb.reshape(guess.shape)
@@ -121,7 +121,9 @@ class Metric:
         "Take one more batch; no device is waited for."
         size = batch_size(pred, yb)
         if not size: return
-        with torch.no_grad(): self._add(pred, self._targets(pred, yb), size)
+        if torch.is_grad_enabled():  # not in a validation
+            with torch.no_grad(): self._add(pred, self._targets(pred, yb), size)
+        else: self._add(pred, self._targets(pred, yb), size)
         self.count += size
 
     def _targets(self, pred, yb):
@@ -248,9 +250,11 @@ class AverageMetric(Metric):
         super().__init__(_check_callable(func, name))
         self.func, self.final, self.counts = func, final, counts_of(func)
         self.rules = label_rules(func)  # a loss may be a metric, too
-        self.mean = WeightedMean(summed=self.counts is not None)
+        self.mean, self.asked = WeightedMean(summed=self.counts is not None), None
 
-    def _clear(self): self.mean.reset()
+    def _clear(self):
+        self.mean.reset()
+        self.asked = None  # `counts` with the label to leave out, known at the first batch
 
     def _add(self, pred, targets, size):
         if self.counts is not None: return self._add_counts(pred, targets)
@@ -263,11 +267,11 @@ class AverageMetric(Metric):
 
     def _add_counts(self, pred, targets):
         "Add what was right, and the labels that count"
-        counts = is_ignoring(self.counts, self.ignored)
-        total, of = counts(pred, *targets)
+        if self.asked is None:
+            self.asked = is_ignoring(self.counts, self.ignored)
+            self.rules = None, getattr(self.asked, 'keywords', {}).get('ignore_index', -100)
+        total, of = self.asked(pred, *targets)
         if not isinstance(of, torch.Tensor): return self.mean.add(total, of)
-        ignored = getattr(counts, 'keywords', {}).get('ignore_index', -100)
-        if self.rules is None or self.rules[1] != ignored: self.rules = None, ignored
         self.mean.add_labels(total, of, self.rules)
 
     def _result(self):
@@ -366,18 +370,6 @@ def better_direction(
         if isinstance(higher, bool): return 'max' if higher else 'min'
         if way in ('up', 'down'): return 'max' if way == 'up' else 'min'
     return None
-
-
-def distinct(
-    names: list,  # texts
-    taken: list = (),  # texts that are used already
-) -> list:  # as many; what comes again becomes `name_1`, `name_2`
-    "Names of columns, each once."
-    found = list(taken)
-    for name in names:
-        tries = (f'{name}_{i}' if i else name for i in count())
-        found.append(next(o for o in tries if o not in found and (o == name or o not in names)))
-    return found[len(taken):]
 
 
 def tell_ignored(

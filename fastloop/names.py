@@ -92,8 +92,15 @@ def own_attributes(cls: type,  # A class
                    known: str = 'fastloop',  # Classes of this package are left out
                    ) -> list:  # Pairs of a name and what the class body gave it
     "What a class and its bases have in their own code"
-    return [o for kind in cls.__mro__ for o in vars(kind).items()
-            if kind.__module__.partition('.')[0] not in (known, 'builtins')]
+    theirs = [o for o in cls.__mro__ if o.__module__.partition('.')[0] not in (known, 'builtins')]
+    return [o for kind in theirs for o in vars(kind).items()]
+
+def names_in(o: object,  # Any object
+             names: Iterable,  # Names of attributes
+             ) -> list:  # Some of `names`
+    "Those that an object or its classes bring along; nothing is called to find out"
+    own = set(getattr(o, '__dict__', ())).union(*map(vars, type(o).__mro__))
+    return [name for name in names if name in own]
 
 def own_functions(cls: type,  # A class
                   ) -> Iterator:  # Its functions, those of properties too

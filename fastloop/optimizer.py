@@ -8,6 +8,7 @@ __all__ = ['OptimWrapper', 'SGD', 'RMSprop', 'Adam', 'AdamW']
 # %% ../nbs/20_optimizer.ipynb #1434f7bf
 import inspect
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 
 import torch
 from torch import nn
@@ -312,6 +313,18 @@ def as_wrapper(opt: torch.optim.Optimizer,  # A torch optimizer, or a wrapper
                ) -> OptimWrapper:  # That wrapper, or one around `opt` that changes nothing in it
     "An optimizer under one set of names"
     return opt if isinstance(opt, OptimWrapper) else OptimWrapper(opt)
+
+def _read_group(opt, i=-1):
+    "Learning rate and momentum of a parameter group of a torch optimizer"
+    group = opt.param_groups[i]
+    mom = group['momentum'] if 'momentum' in group else group.get('betas', (None,))[0]
+    return group.get('lr'), mom
+
+def rate_reader(opt: object,  # An optimizer, or what has its names
+                ) -> Callable:  # Takes `opt`, gives the rate and the momentum of its last group
+    "The shortest way to learning rate and momentum"
+    if type(opt) is OptimWrapper: return lambda o: _read_group(o.opt, -o.groups_per_layer)
+    return attrgetter('lr', 'mom') if hasattr(opt, 'lr') and hasattr(opt, 'mom') else _read_group
 
 # %% ../nbs/20_optimizer.ipynb #54f665a5
 def SGD(params: Iterable,  # Parameters or parameter groups

@@ -49,16 +49,13 @@ class GatherPreds(Callback):
         self.preds, self.targets, self.losses = [], [], []
 
     def after_pred(self):
-        "Without targets the answer is all there is"
-        if self.with_targets: return None
+        "Take the answers of one batch to the CPU; no loss is computed that nobody asks for"
         self.preds.append(to_detach(self.pred))
-        return True
+        if self.with_targets: self.targets.append(to_detach(self.yb))
+        return not self.with_loss
 
     def after_loss(self):
-        "Take one batch to the CPU"
-        self.preds.append(to_detach(self.pred))
-        self.targets.append(to_detach(self.yb))
-        if not self.with_loss: return
+        "Take the losses too"
         loss_func = unreduced(self.loss_func)
         apart = takes_apart(loss_func, self.pred, self.yb)
         losses = loss_func(self.pred, *(self.yb if apart else [self.yb]))

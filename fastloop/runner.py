@@ -38,6 +38,7 @@ from fastloop.callback.core import (
 from .clean_up import Passes, put_back
 from .core import add_note, check_property, listify, not_yet, without_traceback
 from .first_batch import FirstBatch, check_fit, takes_apart
+from .fused import backward
 from .torch_core import batch_device, call_model, count_batches, to_detach, to_device
 
 # %% ../nbs/14_runner.ipynb #3f5c0c3f
@@ -191,10 +192,10 @@ class Runner(Callbacks):
     def __init__(self, cbs: object = None,  # A callback or several
                  cb_funcs: object = None,  # A function that makes a callback, or several
                  ):
-        self.cbs = []
-        self.add_cbs(listify(cbs) + [make() for make in listify(cb_funcs)])
-        if not any(isinstance(cb, TrainEvalCallback) for cb in self.cbs):
-            self.add_cbs(TrainEvalCallback)
+        cbs, self.cbs = listify(cbs) + [make() for make in listify(cb_funcs)], []
+        kinds = [o if isinstance(o, type) else type(o) for o in cbs]
+        own = any(issubclass(o, TrainEvalCallback) for o in kinds)
+        self.add_cbs(cbs if own else [*cbs, TrainEvalCallback])
 
     def fit(self, epochs: int,  # Number of epochs, 0 or more
             learn: object,  # Anything with `model`, `opt`, `loss_func` and `data`
@@ -269,7 +270,7 @@ class Runner(Callbacks):
         "Compute gradients, use them, clear them; a cancelled step leaves them to accumulate"
         try:
             self('begin_backward')
-            self.loss.backward()
+            backward(self.loss)
         except CancelBackwardException: self('after_cancel_backward')
         self('after_backward')
         self._stepped = False

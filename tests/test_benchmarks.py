@@ -46,6 +46,20 @@ def test_fastloop_does_the_same_work(by_fastloop, data, capsys):
     assert by_fastloop.fastloop_tiny(line, 2)[0] == pytest.approx(by_hand.tiny(line, 2)[0], rel=0.1)
 
 
+def test_a_validation_and_its_answers_are_the_same(by_fastloop, data, capsys):
+    for name in ('validated', 'predicted'):
+        theirs = getattr(by_hand, name)(data, 1)
+        assert getattr(by_fastloop, f'fastloop_{name}')(data, 1) == pytest.approx(theirs, abs=1e-6)
+    assert by_hand.floor(data, 2)[1] > 0.5, 'the floor learns, too'
+
+
+def test_each_feature_is_there_when_it_is_timed(data, capsys):
+    features = part('features')
+    rows = features.feature_costs(n=640, rounds=1)
+    assert [o[0] for o in rows[-5:]] == ['recorder', 'one-cycle', 'bar', 'validation', 'accuracy']
+    assert rows[0][2] is None and all(o[1] > 0 for o in rows)
+
+
 def test_every_batch_gets_the_same_rates(by_fastloop, data, capsys):
     "Learning rate and momentum of each step are those of the loop by hand"
     learn = by_fastloop.image_learner(tuple(o[:640] for o in data))

@@ -463,13 +463,13 @@ def test_what_is_no_runner_is_refused(runner):
     with pytest.raises(TypeError, match='runner is a subclass of Runner'): make(runner=runner)
 
 
-@pytest.mark.parametrize('verb', ['validate', 'get_preds'])
-def test_the_first_batch_alone_is_checked(verb, monkeypatch):
+@pytest.mark.parametrize('verb, asked', [('validate', {}), ('get_preds', dict(with_loss=True))])
+def test_the_first_batch_alone_is_checked(verb, asked, monkeypatch):
     calls, learn = [], make()
     import fastloop.first_batch as module
     real = module.first_loss
     monkeypatch.setattr(module, 'first_loss', lambda *args: calls.append(1) or real(*args))
-    getattr(learn, verb)(learn.data.train_dl)
+    getattr(learn, verb)(learn.data.train_dl, **asked)
     assert len(learn.data.train_dl) > 1 and len(calls) == 1
     learn.fit(2)
     assert len(calls) == 2

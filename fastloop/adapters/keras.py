@@ -12,9 +12,9 @@ import warnings
 from .keras_model import HookList, LearnerView, Logs, overrides
 from ..callback.core import handlers_of
 from ..callback.recorder import find_recorder
-from ..core import listify
+from ..core import distinct, listify
 from ..mean_loss import MeanLoss
-from ..metrics import as_metric, distinct
+from ..metrics import as_metric
 from ..torch_core import batch_size, count_batches
 
 # %% ../../nbs/83_adapters.keras.ipynb #3fdba794

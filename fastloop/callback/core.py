@@ -10,7 +10,6 @@ __all__ = ['phases', 'events', 'CancelValidException', 'event_names', 'adapters'
            'handlers_of', 'TraceCallback']
 
 # %% ../../nbs/13_callback.core.ipynb #bfb53f72
-import inspect
 from functools import cache, partial
 from importlib import import_module
 
@@ -20,6 +19,7 @@ from fastloop.names import (
     check_learner,
     foreign_names,
     learner_state,
+    names_in,
     near_event,
     run_state,
     speaks_v2,
@@ -214,9 +214,8 @@ def has_own(cb: object,  # A callback written for any library
             ) -> bool:  # Not for what every `Callback` has, or what is found in the run
     "Does `cb` bring a method called `name` along?"
     if name in getattr(cb, '__dict__', ()): return True
-    found = getattr(type(cb), name, None)
-    if found is None or found is getattr(Callback, name, None): return False
-    return not isinstance(inspect.getattr_static(type(cb), name), _Spelling)
+    found = next((vars(o)[name] for o in type(cb).__mro__ if name in vars(o)), None)
+    return not (found is None or found is vars(Callback).get(name) or isinstance(found, _Spelling))
 
 def event_handlers(cb: object,  # A callback
                    ) -> list:  # Pairs of an event's name and the bound method that answers it
@@ -227,13 +226,13 @@ def event_handlers(cb: object,  # A callback
     if isinstance(cb, Callback) and type(cb).__call__ is not Callback.__call__:
         return [(event, partial(cb, event)) for event in events]
     found = []
-    for name, event in event_names.items():
+    for name in names_in(cb, event_names):
         handler = getattr(cb, name) if has_own(cb, name) else None
         if not callable(handler): continue
         if wants := required_arguments(handler):
             raise TypeError(f'{type(cb).__name__}.{name} wants arguments ({", ".join(wants)}), '
                             'but handlers take none: read self.xb, self.loss, self.learn …')
-        found.append((event, handler))
+        found.append((event_names[name], handler))
     return sorted(found, key=lambda o: events.index(o[0]))
 
 # %% ../../nbs/13_callback.core.ipynb #e6544013
@@ -246,8 +245,9 @@ def is_native(cb: object,  # Any object
               ) -> bool:  # Whether it extends `Callback` and uses no other library's words
     "Does the loop understand `cb` as it is?"
     if not isinstance(cb, Callback): return False
-    if any(has_own(cb, o) for o in _foreign_names): return False
-    wants = {o: required_arguments(getattr(cb, o)) for o in events if has_own(cb, o)}
+    if any(has_own(cb, o) for o in names_in(cb, _foreign_names)): return False
+    mine = [o for o in names_in(cb, events) if has_own(cb, o)]
+    wants = {o: required_arguments(getattr(cb, o)) for o in mine}
     if any(wants.values()):  # miniai's handlers take the learner, all of them
         return any(len(w) != 1 or o[:6] == 'begin_' or w[0] in run_state for o, w in wants.items())
     return not speaks_v2(cb)

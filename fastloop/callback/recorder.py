@@ -9,16 +9,16 @@ __all__ = ['SmoothenValue', 'Recorder', 'find_recorder']
 import math
 import time
 from itertools import accumulate
-from operator import attrgetter
 
 # %% ../../nbs/21_callback.recorder.ipynb #4030a4c8
 import torch
 
 # %% ../../nbs/21_callback.recorder.ipynb #e2a63ad1
 from .core import Callback
-from ..core import axes_for, listify, show_figure
+from ..core import axes_for, distinct, listify, show_figure
 from ..mean_loss import BatchWeights, LossRule, MeanLoss, mean_of
-from ..metrics import as_metric, distinct, tell_ignored, to_floats
+from ..metrics import as_metric, tell_ignored, to_floats
+from ..optimizer import rate_reader
 
 # %% ../../nbs/21_callback.recorder.ipynb #561c87dd
 class SmoothenValue:
@@ -87,16 +87,6 @@ class LossHistory:
         self.smooth = [self.smoothed(o) for o in self.raw]
 
 # %% ../../nbs/21_callback.recorder.ipynb #facfc03f
-def _read_group(opt):
-    "Learning rate and momentum of the last parameter group of a torch optimizer"
-    group = opt.param_groups[-1]
-    return group['lr'], group.get('momentum', group.get('betas', (None,))[0])
-
-def _reader(opt):
-    "Who reads learning rate and momentum of `opt`, once in a batch"
-    has_names = hasattr(opt, 'lr') and hasattr(opt, 'mom')
-    return attrgetter('lr', 'mom') if has_names else _read_group
-
 def _at_ends(rows, i, nb_batches, first, last):
     "Column `i` of `rows`, each with the batch at which its epoch ended, from `first` to `last`"
     ends = accumulate(nb_batches)
@@ -181,7 +171,7 @@ class Recorder(Callback):
         self.clear()
         self.metrics = _measured(self.learn, self.asked)
         self.add_metric_names([o.name for o in self.metrics])
-        self._hypers, self.begun = _reader(self.learn.opt), False
+        self._hypers, self.begun = rate_reader(self.learn.opt), False
         _tell(self.metrics, 'begin_fit', self.run)
 
     def after_fit(self):

@@ -48,7 +48,8 @@ def _gather(t, idx):
 def _cut(tensors, order, bs, start, stop, most=2**19):
     "Batches of rows `start` to `stop`, in `order` or as they lie, gathered `most` bytes at a time"
     row = sum(t.element_size()*t[0].numel() for t in tensors)
-    group = bs*max(1, min(64, most//max(1, row*bs)))  # rows gathered at once, whole batches
+    at_once = 64 if order is None else max(1, min(64, most//max(1, row*bs)))
+    group = bs*at_once  # rows gathered or cut at once, whole batches
     for first in range(start, stop, group):
         rows = slice(first, min(first + group, stop))
         if order is None: parts = [t[rows] for t in tensors]

@@ -37,13 +37,13 @@ from ..bar import print_line
 from ..callback.core import as_callback
 from ..callback.recorder import Recorder
 from ..clean_up import put_back
-from ..core import check_number, check_word, listify
+from ..core import check_number, check_word, distinct, listify
 from ..data.bunch import DataBunch
 from ..data.load import TensorLoader
 from .callbacks import History, ProgbarLogger
 from .optimizers import Optimizer, find_optimizer
 from ..learner import Learner
-from ..metrics import AverageMetric, Metric, as_metric, distinct, metric_name
+from ..metrics import AverageMetric, Metric, as_metric, metric_name
 from ..runner import Runner
 from fastloop.torch_core import (
     call_model,
