@@ -73,6 +73,7 @@ def _items_out(value, where):
     items = [to_plain(o, f'{where}[{i}]') for i, o in enumerate(value)]
     return tuple(items) if isinstance(value, tuple) else items
 
+# %% ../nbs/05_state_files.ipynb #bb75ad29
 def to_plain(value: object,  # Numbers, texts, tensors, arrays, and what holds them
              where: str = 'the state',  # What it is called in an error
              ) -> object:  # Of kinds that a reader knows who runs no code

@@ -107,6 +107,7 @@ def check_learner_fits(state: dict,  # A checkpoint
     if _kind(learn.opt) not in (None, state['opt_kind']): raise ValueError(
         f"the checkpoint is of the optimizer {state['opt_kind']}, this is {_kind(learn.opt)}")
 
+# %% ../nbs/48_training_state.ipynb #41e9fadd
 def check_run_fits(state: dict,  # A checkpoint
                    learn: object,  # Has `data`
                    cbs: list,  # The callbacks of its run
@@ -178,6 +179,7 @@ def write_checkpoint(learn: object,  # A learner
     state = training_state(learn, cbs) | moment_of(learn, run)
     return write_state(path, state | dict(start=None, cut=None, stage=None))
 
+# %% ../nbs/48_training_state.ipynb #5c2e0ef8
 def read_checkpoint(path: str | Path,  # From `write_checkpoint` or a `CheckpointCallback`
                     ) -> dict:  # The state
     """Read a checkpoint

@@ -82,6 +82,22 @@ class CheckpointFolder:
         warnings.warn(f'a checkpoint could not be written, training goes on: {e}', stacklevel=4)
 
 # %% ../../nbs/49_callback.checkpoint.ipynb #83d6b38e
+def go_on_inside(run: object,  # A runner that is about to begin a pass
+                 state: dict,  # A checkpoint from the middle of such a pass
+                 ):
+    "Let a pass begin behind the batches that are done"
+    dl, done, start = run.dl, state['run']['iter'], state['start']
+    if start is not None:
+        load_loader_state(dl, start['loader'])
+        set_rng_state(start['random'])
+
+    def then():
+        run.dl = dl
+        if start is not None: load_loader_state(dl, state['loaders'][0])
+        set_rng_state(state['random'])
+    run.first_iter, run.dl = done, ResumedPass(dl, 0 if says_place(dl) else done, then)
+
+# %% ../../nbs/49_callback.checkpoint.ipynb #460ed61c
 class CheckpointCallback(Callback):
     """Keeps checkpoints, from which `fit(…, resume=True)` goes on
 
@@ -201,18 +217,10 @@ class CheckpointCallback(Callback):
                 self.start = dict(random=rng_state(), loader=loader_state(run.dl))
             return
         self.put_back(state)
-        self.start, dl, done = state['start'], run.dl, state['run']['iter']
+        self.start = state['start']
         if state['cut'] == 'train': raise CancelTrainException
         if state['cut'] == 'epoch': raise CancelEpochException
-        if self.start is not None:
-            load_loader_state(dl, self.start['loader'])
-            set_rng_state(self.start['random'])
-
-        def then():
-            run.dl = dl
-            if self.start is not None: load_loader_state(dl, state['loaders'][0])
-            set_rng_state(state['random'])
-        run.first_iter, run.dl = done, ResumedPass(dl, 0 if says_place(dl) else done, then)
+        go_on_inside(run, state)
 
     # ---- keeping ---------------------------------------------------------------------------------
     def tick(self):
