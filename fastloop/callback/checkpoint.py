@@ -57,6 +57,7 @@ class CheckpointFolder:
 
     def write(self, state: dict,  # A checkpoint
               words: str,  # What its name says
+              wait: bool = True,  # Until it is on the disk; the first one is waited for anyway
               ):
         """Write a checkpoint, and remove those that are too many
 
@@ -65,7 +66,7 @@ class CheckpointFolder:
         file = next_file(self.folder, words)
         try:
             self.writer.write(file, state, partial(keep_newest, self.folder, self.keep, self.bad))
-            if not self.good: self.writer.wait()  # the first one shows whether it works
+            if wait or not self.good: self.writer.wait()
         except Exception as e:
             if not self.good: raise
             self.warn(e)
@@ -243,7 +244,8 @@ class CheckpointCallback(Callback):
         place, stage = self.pending['run'], getattr(self.learn, 'stage', None)
         state = training_state(self.learn, self.run.cbs) | self.pending
         state |= dict(start=self.start if place['iter'] else None, cut=cut, stage=stage)
-        try: self.files.write(state, f"epoch{place['epoch']}-batch{place['iter']}")
+        words = f"epoch{place['epoch']}-batch{place['iter']}"
+        try: self.files.write(state, words, wait=self.every != 'epoch')
         except Exception:
             self.pending = None
             raise
