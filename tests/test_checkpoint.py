@@ -59,6 +59,7 @@ from fastloop.event_files import read_scalars
 from fastloop.state_files import numbered_files, write_state
 from fastloop.torch_core import rng_state
 
+rare = pytest.mark.rare  # run by `make test-all` alone
 N, BS, EPOCHS = 22, 4, 3  # six training batches an epoch, the last of two items
 WIDTH = 6
 
@@ -212,18 +213,30 @@ def unbroken(tmp_path_factory):
     return find
 
 
+def kill_in_batches(unbroken, tmp_path, data, every, numbers):
+    kwargs = dict(data=data_kinds[data], every=every)
+    whole, _ = unbroken(data + str(every), **kwargs)
+    first = every if every != 'epoch' else 6
+    for n in (o for o in numbers if o > first):
+        path = tmp_path/f'{n}'
+        check_same(whole, broken(path, [Kill('after_step', n)], **kwargs))
+        assert len(numbered_files(path/'models/checkpoints')) <= 3
+
+
+@pytest.mark.parametrize('data', data_kinds)
+def test_killed_in_some_batches(data, unbroken, tmp_path):
+    kill_in_batches(unbroken, tmp_path, data, 1, (4, 7, 12))
+    kill_in_batches(unbroken, tmp_path/'epoch', data, 'epoch', (7, 15))
+
+
+@rare
 @pytest.mark.parametrize('data', data_kinds)
 @pytest.mark.parametrize('every', [1, 4, 'epoch'])
 def test_killed_in_every_batch(data, every, unbroken, tmp_path):
-    kwargs = dict(data=data_kinds[data], every=every)
-    whole, _ = unbroken(data + str(every), **kwargs)
-    steps, first = 6*EPOCHS, every if every != 'epoch' else 6
-    for n in range(first + 1, steps + 1):
-        path = tmp_path/f'{n}'
-        check_same(whole, broken(path, [Kill('after_step', n)], **kwargs))
-        if every != 'epoch': assert len(numbered_files(path/'models/checkpoints')) <= 3
+    kill_in_batches(unbroken, tmp_path, data, every, range(1, 6*EPOCHS + 1))
 
 
+@rare
 @pytest.mark.parametrize('event', [o for o in events if not o.startswith('after_cancel')])
 @pytest.mark.parametrize('order', [-1000, 1000])
 def test_killed_in_every_event(event, order, unbroken, tmp_path):
@@ -335,11 +348,10 @@ def own_state(learn):
     return {type(o).__name__: o.state_dict() for o in cbs if hasattr(type(o), 'state_dict')}
 
 
-@pytest.mark.parametrize('feature', features)
-def test_with_everything(feature, unbroken, tmp_path):
+def kill_with(feature, unbroken, tmp_path, numbers):
     kwargs = dict(cbs=features[feature])
     whole, there = unbroken(feature, **kwargs)
-    for n in (2, 5, 6, 7, 8, 10, 12, 13, 16):
+    for n in numbers:
         path = tmp_path/f'{n}'
         resumed = broken(path, [Kill('begin_backward', n)], **kwargs)
         check_same(whole, resumed)
@@ -347,16 +359,38 @@ def test_with_everything(feature, unbroken, tmp_path):
         assert same_state(own_state(whole), own_state(resumed)), f'killed at {n}'
 
 
+@pytest.mark.parametrize('feature', features)
+def test_with_everything(feature, unbroken, tmp_path):
+    kill_with(feature, unbroken, tmp_path, (6, 9))
+
+
+@rare
+@pytest.mark.parametrize('feature', features)
+def test_with_everything_killed_everywhere(feature, unbroken, tmp_path):
+    kill_with(feature, unbroken, tmp_path, (2, 5, 7, 8, 10, 12, 13, 16))
+
+
 verbs = ['fit_one_cycle', 'fit_flat_cos', 'fit_sgdr', 'fine_tune']
 
 
 @pytest.mark.parametrize('verb', verbs)
+def test_verbs(verb, unbroken, tmp_path):
+    kill_in_verb(verb, 1, unbroken, tmp_path, (5, 13))
+
+
+@rare
+@pytest.mark.parametrize('verb', verbs)
 @pytest.mark.parametrize('every', [1, 'epoch'])
-def test_every_verb(verb, every, unbroken, tmp_path):
+def test_verbs_killed_everywhere(verb, every, unbroken, tmp_path):
+    numbers = (2, 6, 7, 10, 12, 17, 18) if every == 1 else (7, 12, 16)
+    kill_in_verb(verb, every, unbroken, tmp_path, numbers)
+
+
+def kill_in_verb(verb, every, unbroken, tmp_path, numbers):
     kwargs = dict(every=every, opt_func=torch.optim.AdamW, cbs=[CSVLogger, EMACallback])
     if verb == 'fine_tune': kwargs['cbs'] = [partial(CSVLogger, append=True), SaveModelCallback]
     whole, there = unbroken(f'verb{every}', verb, **kwargs)
-    for n in (2, 5, 6, 7, 10, 12, 13, 17, 18) if every == 1 else (7, 12, 16):
+    for n in numbers:
         resumed = broken(tmp_path/f'{n}', [Kill('begin_backward', n)], verb, **kwargs)
         check_same(whole, resumed)
         assert same_state(contents(there), contents(tmp_path/f'{n}')), f'killed at {n}'
@@ -597,7 +631,7 @@ steps_of_writing = ['torch.save', 'os.fsync', 'os.replace', 'fastloop.state_file
 
 
 @pytest.mark.parametrize('step', steps_of_writing)
-@pytest.mark.parametrize('nth', [1, 9])
+@pytest.mark.parametrize('nth', [pytest.param(1, marks=rare), 9])
 def test_killed_while_it_is_written(step, nth, unbroken, tmp_path, monkeypatch):
     whole, _ = unbroken('tensors1')
     owner, name = step.rpartition('.')[::2]
