@@ -24,11 +24,11 @@ __all__ = ['torch', 'nn', 'F', 'np', 'partial', 'Path', 'atomic_write', 'camel2s
            'OneCycleScheduler', 'ParamScheduler', 'SchedulePlayground', 'TorchScheduler', 'TrainingPhase', 'plot_sched',
            'TensorBoardCallback', 'EarlyStoppingCallback', 'ReduceLROnPlateauCallback', 'SaveModelCallback',
            'TerminateOnNaNCallback', 'TrackerCallback', 'BnFreeze', 'EMACallback', 'CheckpointCallback',
-           'GradientAccumulation', 'GradientClipping', 'ShortEpoch', 'StopAfterNBatches', 'clip_grad', 'fine_tune',
-           'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find', 'mixup', 'to_bf16', 'to_fp16', 'to_fp32',
-           'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate', 'RandomShift', 'default_tfms',
-           'get_image_files', 'imagenet_stats', 'ResNet', 'resnet18', 'resnet34', 'resnet50', 'simple_cnn',
-           'ClassificationInterpretation', 'VisionLearner', 'cnn_learner', 'vision_learner']
+           'GradientAccumulation', 'GradientClipping', 'ShortEpoch', 'StopAfterNBatches', 'clip_grad',
+           'compile_learner', 'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find', 'mixup', 'to_bf16',
+           'to_fp16', 'to_fp32', 'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate', 'RandomShift',
+           'default_tfms', 'get_image_files', 'imagenet_stats', 'ResNet', 'resnet18', 'resnet34', 'resnet50',
+           'simple_cnn', 'ClassificationInterpretation', 'VisionLearner', 'cnn_learner', 'vision_learner']
 
 # %% ../nbs/90_all.ipynb #26a8e1a0
 from functools import partial
@@ -173,6 +173,7 @@ from fastloop.callback.tracker import (
     TrackerCallback,
 )
 from .callback.training import BnFreeze, GradientAccumulation, GradientClipping
+from .compiled import compile_learner
 from fastloop.train import (
     clip_grad,
     fine_tune,
@@ -232,8 +233,8 @@ _all_ = [
     'SaveModelCallback', 'TerminateOnNaNCallback', 'TrackerCallback', 'BnFreeze', 'EMACallback',
     'CheckpointCallback',
     'GradientAccumulation', 'GradientClipping', 'ShortEpoch', 'StopAfterNBatches', 'clip_grad',
-    'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find', 'mixup', 'to_bf16',
-    'to_fp16', 'to_fp32', 'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate',
+    'compile_learner', 'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find', 'mixup',
+    'to_bf16', 'to_fp16', 'to_fp32', 'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate',
     'RandomShift', 'default_tfms', 'get_image_files', 'imagenet_stats', 'ResNet', 'resnet18',
     'resnet34', 'resnet50', 'simple_cnn', 'ClassificationInterpretation', 'VisionLearner',
     'cnn_learner', 'vision_learner']

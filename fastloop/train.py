@@ -22,6 +22,7 @@ from .callback.progress import ProgressCallback
 from .callback.recorder import Recorder
 from .callback.schedule import OneCycleScheduler, ParamScheduler
 from .callback.training import GradientClipping
+from .compiled import compile_learner
 from .core import listify
 from .first_batch import check_fit
 from .learner import Learner
@@ -256,5 +257,6 @@ Learner.to_bf16 = to_bf16
 Learner.to_fp32 = to_fp32
 Learner.checkpoint = write_checkpoint
 Learner.restore = restore_checkpoint
+Learner.compile = compile_learner
 Learner.callbacks = _as_list(make=False)
 Learner.callback_fns = _as_list(make=True)
