@@ -102,9 +102,6 @@ def _find_rate(learn): return learn.lr_find(start_lr=1e-5, show_plot=False).mini
 
 def _train(learn, epochs, rate, **kwargs): learn.fine_tune(epochs, rate, lr_mult=2, **kwargs)
 
-
-def _say_nothing(text): pass
-
 # %% ../nbs/91_demo.ipynb #b38d8bce
 def _told_data(data):
     "Where the images are, and how many"
@@ -124,6 +121,9 @@ def _told_answers(learn, judge):
     lines += [f'{count} images of {actual} are taken for {said}'
               for actual, said, count in judge.most_confused(8)[:3]]
     return '\n'.join(lines)
+
+
+def _say_nothing(text): pass
 
 # %% ../nbs/91_demo.ipynb #1f1cf542
 def save_figure(fig: object,  # A matplotlib figure

@@ -54,8 +54,15 @@ def _own_loss(learn):
     loss = getattr(learn.loss_func, 'crit', learn.loss_func)  # mixup wraps it
     return loss if isinstance(loss, torch.nn.Module) and loss.state_dict() else None
 
+def _parts(run):
+    "What adapters keep beside a run: sums of the epoch, for callbacks of other libraries"
+    own = [v for k, v in getattr(run, '__dict__', {}).items() if k.startswith('_')]
+    inner = [v for o in own if type(o) is dict for v in o.values()]
+    return [o for o in (*own, *inner) if says_place(o)]
+
 def training_state(learn: object,  # Has `model`, `opt`, `loss_func` and `data`
                    cbs: list,  # The callbacks of its run
+                   run: object = None,  # The run, if it goes on
                    ) -> dict:  # What changes while it is trained; tensors are those in use
     "Weights, optimizer, gradients that wait, and what callbacks keep"
     weights, named = learn.model.state_dict(), dict(learn.model.named_parameters())
@@ -66,6 +73,7 @@ def training_state(learn: object,  # Has `model`, `opt`, `loss_func` and `data`
         grads={k: p.grad for k, p in named.items() if p.grad is not None},
         loss=None if loss is None else loss.state_dict(),
         opt=None if opt is None else opt.state_dict(), opt_kind=_kind(opt), latest=_latest(cbs),
+        parts=[o.state_dict() for o in _parts(run)],
         data=[describe_loader(getattr(data, o, None)) for o in ('train_dl', 'valid_dl')],
         callbacks={k: cb.state_dict() if says_place(cb) else None
                    for k, cb in shaping(cbs).items()})
@@ -136,6 +144,7 @@ def check_run_fits(state: dict,  # A checkpoint
 def load_training(learn: object,  # Has `model`, `opt` and `loss_func`
                   cbs: list,  # The callbacks of its run
                   state: dict,  # A checkpoint that fits
+                  run: object = None,  # The run, if one goes on
                   ):
     "Put back weights, optimizer and loss, gradients that wait, and what callbacks keep"
     model = learn.model
@@ -152,6 +161,7 @@ def load_training(learn: object,  # Has `model`, `opt` and `loss_func`
             if k in buffers: buffers[k].copy_(v)
     if state['opt'] is not None: learn.opt.load_state_dict(state['opt'])
     if (loss := _own_loss(learn)) is not None and state['loss']: loss.load_state_dict(state['loss'])
+    for o, mine in zip(_parts(run), state['parts']): o.load_state_dict(mine)
     recorder = find_recorder(SimpleNamespace(cbs=cbs))
     for o, value in zip(getattr(recorder, 'metrics', ()), state['latest']): o.latest = value
     for k, cb in shaping(cbs).items():
@@ -176,7 +186,7 @@ def write_checkpoint(learn: object,  # A learner
     Raises: OSError if it cannot be written."""
     run = getattr(learn, 'run', None)
     cbs = run.cbs if getattr(learn, 'running', False) else learn.cbs
-    state = training_state(learn, cbs) | moment_of(learn, run)
+    state = training_state(learn, cbs, run) | moment_of(learn, run)
     return write_state(path, state | dict(start=None, cut=None, stage=None))
 
 # %% ../nbs/48_training_state.ipynb #5c2e0ef8

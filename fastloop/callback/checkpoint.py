@@ -83,6 +83,8 @@ class CheckpointFolder:
         warnings.warn(f'a checkpoint could not be written, training goes on: {e}', stacklevel=4)
 
 # %% ../../nbs/49_callback.checkpoint.ipynb #83d6b38e
+cuts = {'train': CancelTrainException, 'epoch': CancelEpochException}  # what was broken off there
+
 def go_on_inside(run: object,  # A runner that is about to begin a pass
                  state: dict,  # A checkpoint from the middle of such a pass
                  ):
@@ -134,9 +136,8 @@ class CheckpointCallback(Callback):
     @property
     def where(self) -> Path:  # Need not be there
         "The folder of the checkpoints"
-        if self.folder is not None: return Path(self.folder)
-        path = Path(getattr(self.learn, 'path', None) or '.')
-        return path/getattr(self.learn, 'model_dir', 'models')/'checkpoints'
+        models = Path(getattr(self.learn, 'path', '.'), getattr(self.learn, 'model_dir', 'models'))
+        return models/'checkpoints' if self.folder is None else Path(self.folder)
 
     def set_runner(self, run: object,  # The runner that will announce events
                    ):
@@ -151,8 +152,8 @@ class CheckpointCallback(Callback):
         self.active, self.files = True, CheckpointFolder(self.where, self.keep)
         if self.every != 'epoch': self.after_batch, self.begin_batch = self.tick, self.write
         resume = getattr(run.learn, 'resume', False) if self.resume is None else self.resume
-        if not resume: return
-        try: self.find()
+        try:
+            if resume: self.find()
         except ValueError:
             run.refused = True  # the learner's optimizer is as before
             raise
@@ -177,9 +178,9 @@ class CheckpointCallback(Callback):
              place: dict,  # Its counters
              ):
         "Say where the fit goes on, and what is not in the checkpoint"
+        done = f"{place['epoch']} of {self.run.epochs} epochs are done"
         inside = f", batch {place['iter']}" if place['iter'] else ''
-        self.say(f"going on from {path.name}: {place['epoch']} of {self.run.epochs} epochs are "
-                 f'done{inside}')
+        self.say(f'going on from {path.name}: {done}{inside}')
         if names := silent_ones(self.run.cbs):
             self.say(f'without state in the checkpoint: {", ".join(names)}')
 
@@ -204,7 +205,7 @@ class CheckpointCallback(Callback):
     def put_back(self, state: dict,  # A checkpoint
                  ):
         "Put everything back"
-        load_training(self.learn, self.run.cbs, state)
+        load_training(self.learn, self.run.cbs, state, self.run)
         for k in counters[1:]: setattr(self.run, k, state['run'][k])
         for part, place in zip(('train_dl', 'valid_dl'), state['loaders']):
             load_loader_state(getattr(self.learn.data, part, None), place)
@@ -219,8 +220,7 @@ class CheckpointCallback(Callback):
             return
         self.put_back(state)
         self.start = state['start']
-        if state['cut'] == 'train': raise CancelTrainException
-        if state['cut'] == 'epoch': raise CancelEpochException
+        if state['cut']: raise cuts[state['cut']]
         go_on_inside(run, state)
 
     # ---- keeping ---------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ class CheckpointCallback(Callback):
         if self.pending is None: return
         if cut: self.pending |= moment_of(self.learn, self.run) | {'run': self.pending['run']}
         place, stage = self.pending['run'], getattr(self.learn, 'stage', None)
-        state = training_state(self.learn, self.run.cbs) | self.pending
+        state = training_state(self.learn, self.run.cbs, self.run) | self.pending
         state |= dict(start=self.start if place['iter'] else None, cut=cut, stage=stage)
         words = f"epoch{place['epoch']}-batch{place['iter']}"
         try: self.files.write(state, words, wait=self.every != 'epoch')
@@ -252,12 +252,10 @@ class CheckpointCallback(Callback):
         self.pending = None
 
     def begin_epoch(self):
-        "Write the checkpoint of the epoch before"
+        "Write the checkpoint of the epoch before, or of the last batch"
         self.write()
 
-    def after_train(self):
-        "Write the checkpoint of the last batch"
-        self.write()
+    after_train = begin_epoch
 
     def after_cancel_train(self):
         "The training part was broken off"
