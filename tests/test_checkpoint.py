@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from fastloop import keras
 from fastloop.all import (
     SGD,
     AvgStatsCallback,
@@ -669,6 +670,38 @@ class Unplain(Callback):
 def test_a_state_that_is_no_data(tmp_path):
     with pytest.raises(TypeError, match=r"\['callbacks'\]\['Unplain'\]\['learn'\] holds a Learner"):
         fit(make(0, tmp_path, cbs=[Unplain]))
+
+
+class KerasKill(keras.callbacks.Callback):
+    "Ends the training after some batches"
+    def __init__(self, left): self.left = left
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if self.left == 0: raise Killed
+
+
+def keras_fit(seed, path, left=0, **kwargs):
+    "Fit a model of Keras; its history, its weights, and its table"
+    set_seed(seed)
+    model = keras.models.Sequential([nn.Linear(5, 8), nn.Dropout(.2), nn.ReLU(), nn.Linear(8, 3)])
+    model.compile('adam', 'sparse_categorical_crossentropy', metrics=['accuracy'])
+    backup = keras.callbacks.BackupAndRestore(path/'backup', **kwargs)
+    cbs = [backup, keras.callbacks.CSVLogger(path/'table.csv'), keras.callbacks.EarlyStopping(),
+           keras.callbacks.ReduceLROnPlateau(patience=1), KerasKill(left)]
+    x, y, xv, yv = tensors()
+    found = model.fit(x, y, batch_size=BS, epochs=EPOCHS, verbose=0, callbacks=cbs,
+                      validation_data=(xv, yv))
+    assert not (path/'backup').exists()
+    return found.history, model.get_weights(), (path/'table.csv').read_text()
+
+
+@pytest.mark.parametrize('left', [2, 6, 7, 11])
+def test_keras(left, tmp_path):
+    whole = keras_fit(0, tmp_path/'whole')
+    with killed(): keras_fit(0, tmp_path/'broken', left, save_freq=1)
+    resumed = keras_fit(9, tmp_path/'broken', save_freq=1)
+    assert whole[0] == resumed[0] and same_state(whole[1:], resumed[1:])
 
 
 if __name__ == '__main__':
