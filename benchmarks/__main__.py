@@ -261,9 +261,9 @@ def compile_rows(args):
 
 def checkpoint_rows(args):
     "What a checkpoint after each epoch adds to the training"
-    n, epochs = (10_000, 2) if args.quick else (50_000, 4)
+    n, epochs = (10_000, 2) if args.quick else (50_000, 8)
     ours, theirs = 'fastloop_checkpoint', 'fastloop'
-    found = measure([ours, theirs], 2*args.rounds, n=n, epochs=epochs)
+    found = measure([ours, theirs], args.rounds, n=n, epochs=epochs)
     wall, cpu = (ratio(found, ours, theirs, key) for key in ('wall', 'cpu'))
     times = [per_step(found, o, epochs*1000) for o in (ours, theirs)]
     yield row('training with a checkpoint each epoch, ms an epoch', 'the same training without',

@@ -108,34 +108,30 @@ class Sealed:
     "Passes on what is written, but for the end of the archive, which is changed to hold a sum"
     def __init__(self, file: object,  # Open for writing bytes
                  ):
-        self.file, self.sum, self.held = file, hashlib.sha256(), b''
+        self.file, self.sum, self.held = file, hashlib.sha256(), bytearray()
 
     def write(self, data: bytes,  # The next part
               ) -> int:  # How many bytes were taken
-        "Pass on all but the last 22 bytes"
-        whole = memoryview(data).cast('B')
-        if len(whole) < 22:
-            joined = self.held + bytes(whole)
-            self._emit(joined[:-22])
-            self.held = joined[-22:]
-        else:
-            self._emit(self.held)
-            self._emit(whole[:-22])
-            self.held = bytes(whole[-22:])
-        return len(whole)
+        "Take a part, and pass on all but the last 22 bytes when there is enough of it"
+        part = memoryview(data).cast('B')
+        self.held += part
+        if len(self.held) > 2**20: self._emit(len(self.held)-22)
+        return len(part)
 
-    def _emit(self, data):
-        if len(data):
-            self.sum.update(data)
-            self.file.write(data)
+    def _emit(self, n):
+        part = bytes(self.held[:n])
+        self.sum.update(part)
+        self.file.write(part)
+        del self.held[:n]
 
     def flush(self):
         "Nothing: the end is still to come"
 
     def seal(self):
         "Write the end, and the sum behind it"
-        if not self.held.startswith(_end): raise ValueError('this is not the end of an archive')
-        self._emit(self.held[:-2] + _seal_size.to_bytes(2, 'little'))
+        if self.held[-22:-18] != _end: raise ValueError('this is not the end of an archive')
+        self.held[-2:] = _seal_size.to_bytes(2, 'little')
+        self._emit(len(self.held))
         self.file.write(_word + self.sum.hexdigest().encode())
 
 def is_sealed(file: Path,  # Any file
