@@ -17,7 +17,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Sampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from fastloop import keras
 from fastloop.all import (
@@ -197,8 +204,42 @@ def broken(path, kills, verb='fit', **kwargs):
     return fit(learn, verb, resume=True)
 
 
-data_kinds = dict(tensors=tensor_data, loader=loader_data, lists=list_data,
+class EpochSampler(Sampler):
+    "Another order in each epoch, which it is told"
+    epoch = 0
+    def set_epoch(self, epoch): self.epoch = epoch
+    def __len__(self): return N
+
+    def __iter__(self):
+        return iter(torch.randperm(N, generator=torch.Generator().manual_seed(self.epoch)).tolist())
+
+
+class Stream(IterableDataset):
+    "Items one after the other, varied by chance"
+    def __init__(self, x, y): self.x, self.y = x, y
+
+    def __iter__(self):
+        for x, y in zip(self.x, self.y): yield x + torch.rand(()), y
+
+
+def sampled_data(seed, path, kind):
+    x, y, xv, yv = tensors()
+    ds = TensorDataset(x, y)
+    if kind == 'epochs': train = DataLoader(ds, BS, sampler=EpochSampler())
+    elif kind == 'weights': train = DataLoader(ds, BS, sampler=WeightedRandomSampler(
+        torch.arange(1., N+1), N))
+    elif kind == 'stream': train = DataLoader(Stream(x, y), BS)
+    elif kind == 'workers': train = DataLoader(Noisy(x, y, seed), BS, shuffle=True, num_workers=1,
+                                               persistent_workers=True)
+    elif kind == 'plain': train = DataLoader(ds, BS, shuffle=True)
+    return DataBunch(train, DataLoader(TensorDataset(xv, yv), 6), device='cpu', path=path)
+
+
+data_kinds = {k: partial(sampled_data, kind=k) for k in ('epochs', 'weights', 'stream', 'plain')}
+data_kinds |= dict(tensors=tensor_data, loader=loader_data, lists=list_data,
                   generator=partial(loader_data, generator=True))
+optimizers = dict(adam=partial(torch.optim.Adam, amsgrad=True), rmsprop=torch.optim.RMSprop,
+                  nadam=torch.optim.NAdam, nesterov=partial(SGD, momentum=.9, nesterov=True))
 
 
 @pytest.fixture(scope='module')
@@ -228,6 +269,20 @@ def kill_in_batches(unbroken, tmp_path, data, every, numbers):
 def test_killed_in_some_batches(data, unbroken, tmp_path):
     kill_in_batches(unbroken, tmp_path, data, 1, (4, 7, 12))
     kill_in_batches(unbroken, tmp_path/'epoch', data, 'epoch', (7, 15))
+
+
+@pytest.mark.parametrize('name', optimizers)
+def test_optimizers(name, unbroken, tmp_path):
+    kwargs = dict(opt_func=optimizers[name])
+    whole, _ = unbroken(name, **kwargs)
+    check_same(whole, broken(tmp_path, [Kill('after_step', n) for n in (4, 5)], **kwargs))
+
+
+@rare
+def test_persistent_workers(unbroken, tmp_path):
+    kwargs = dict(data=partial(sampled_data, kind='workers'))
+    whole, _ = unbroken('persistent', **kwargs)
+    check_same(whole, broken(tmp_path, [Kill('after_step', n) for n in (4, 5)], **kwargs))
 
 
 @rare

@@ -194,13 +194,12 @@ class CheckpointCallback(Callback):
         "Put everything back, when all others have begun"
         if self.skip: raise CancelFitException
         if (state := self.state) is None: return
-        self.state, inside = None, state['run']['iter'] or state['cut']
         self.put_back(state)
-        run, epoch = self.run, state['run']['epoch']
+        run, epoch, inside = self.run, state['run']['epoch'], state['run']['iter'] or state['cut']
         run.first_epoch, run.epoch = epoch, min(epoch, run.epochs-1)
         self.active = state['cut'] != 'fit'
         if not self.active: raise CancelFitException
-        self.middle = state if inside else None
+        self.state, self.middle = None, state if inside else None
 
     def put_back(self, state: dict,  # A checkpoint
                  ):
