@@ -759,5 +759,46 @@ def test_keras(left, tmp_path):
     assert whole[0] == resumed[0] and same_state(whole[1:], resumed[1:])
 
 
+class ForV1:
+    "Written for fastai v1"
+    def __init__(self): self.seen = []
+
+    def on_batch_end(self, smooth_loss, iteration, num_batch, epoch, train, **kwargs):
+        if train: self.seen.append((float(smooth_loss), iteration, num_batch, epoch))
+
+
+class ForV2(Callback):
+    "Written for fastai v2"
+    def __init__(self): self.seen = []
+    def before_batch(self): self.seen.append((self.learn.training, self.epoch, self.train_iter))
+
+
+class ForMiniai:
+    "Written for miniai"
+    def __init__(self): self.seen = []
+    def after_batch(self, learn): self.seen.append((learn.epoch, learn.loss.item(), learn.iter))
+
+
+@pytest.mark.parametrize('kind', [ForV1, ForV2, ForMiniai])
+def test_callbacks_of_other_libraries_see_the_same(kind, unbroken, tmp_path, capsys):
+    def seen(learn): return next(o.seen for o in learn.cbs if isinstance(o, kind))
+    whole, _ = unbroken(kind.__name__, cbs=[kind])
+    with killed(): fit(make(0, tmp_path, cbs=[kind]), cbs=Kill('after_step', 9))
+    learn = make(3, tmp_path, cbs=[kind])
+    learn.checkpoints.verbose = True
+    check_same(whole, fit(learn, resume=True))
+    assert seen(learn) and seen(whole)[-len(seen(learn)):] == seen(learn)
+    said = capsys.readouterr().out
+    assert said.count('without state in the checkpoint: ') == 1 and kind.__name__ in said
+
+
+def test_epochs_of_some_steps_are_refused(tmp_path):
+    model = keras.models.Sequential([nn.Linear(5, 3)])
+    model.compile('sgd', 'sparse_categorical_crossentropy')
+    backup = keras.callbacks.BackupAndRestore(tmp_path/'backup')
+    with pytest.raises(ValueError, match='steps_per_epoch=2'):
+        model.fit(*tensors()[:2], callbacks=[backup], steps_per_epoch=2, verbose=0)
+
+
 if __name__ == '__main__':
     sys.exit(pytest.main([__file__, *sys.argv[1:]]))

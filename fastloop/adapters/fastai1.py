@@ -534,6 +534,17 @@ class HandlerInRun:
         self.skipped = False
         return bool(self.handler.state_dict['skip_bwd'])
 
+    def state_dict(self) -> dict:  # Numbers and tensors
+        "The smoothed loss"
+        state = self.handler
+        return dict(mean=state.mean, weight=state.weight, loss=state.state_dict['smooth_loss'])
+
+    def load_state_dict(self, state: dict,  # From `state_dict`
+                        ):
+        "Go on from where `state` was taken"
+        self.handler.mean, self.handler.weight = state['mean'], state['weight']
+        self.handler.state_dict['smooth_loss'] = state['loss']
+
     def close_begin_step(self):
         "Skip the step?"
         self.skipped = bool(self.handler.state_dict['skip_step'])
