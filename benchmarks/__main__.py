@@ -259,9 +259,22 @@ def compile_rows(args):
               f'{wall:.2f} × (of computing time: {cpu:.2f} ×)', '0.85 ×', wall <= 0.85)
 
 
+def checkpoint_rows(args):
+    "What a checkpoint after each epoch adds to the training"
+    n, epochs = (10_000, 2) if args.quick else (50_000, 8)
+    ours, theirs = 'fastloop_checkpoint', 'fastloop'
+    found = measure([ours, theirs], args.rounds, n=n, epochs=epochs)
+    wall, cpu = (ratio(found, ours, theirs, key) for key in ('wall', 'cpu'))
+    times = [per_step(found, o, epochs*1000) for o in (ours, theirs)]
+    yield row('training with a checkpoint each epoch, ms an epoch', 'the same training without',
+              f'{times[0]:.1f} / {times[1]:.1f} = {wall:.3f} × (of computing time: {cpu:.3f} ×)',
+              '1.02 ×', wall <= 1.02)
+
+
 PARTS = {'training': training_rows, 'loader': loader_rows, 'validation': validation_rows,
          'tiny': tiny_rows, 'adapters': adapter_rows, 'calls': call_rows, 'import': import_rows,
-         'memory': memory_rows, 'features': feature_rows, 'compile': compile_rows}
+         'memory': memory_rows, 'features': feature_rows, 'compile': compile_rows,
+         'checkpoint': checkpoint_rows}
 
 
 HEAD = ('work', 'against', 'fastloop, by hand, difference or ratio', 'at most', 'kept')

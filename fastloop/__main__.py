@@ -26,13 +26,15 @@ def main(argv: list | None = None,  # Words of the command; those of the process
     demo.add_argument('--out', default='demo', help='folder for pictures, history and weights')
     demo.add_argument('--seed', type=int, nargs='+', default=[42],
                       help='decides the weights and the order; with several, they are compared')
+    demo.add_argument('--resume', action='store_true', help='go on with one that stopped')
     args = parser.parse_args(argv)
     from fastloop import demo
     try:
-        if len(args.seed) > 1: demo.compare_seeds(args.seed, args.epochs, args.out)
-        else: demo.demo(args.epochs, args.out, args.seed[0])
+        how = dict(epochs=args.epochs, out=args.out, resume=args.resume)
+        if len(args.seed) > 1: demo.compare_seeds(args.seed, **how)
+        else: demo.demo(seed=args.seed[0], **how)
     except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
+        print('interrupted; the same command with --resume goes on from here', file=sys.stderr)
         return 130
     return 0
 

@@ -23,12 +23,12 @@ __all__ = ['torch', 'nn', 'F', 'np', 'partial', 'Path', 'atomic_write', 'camel2s
            'LabelSmoothingCrossEntropy', 'MixUpCallback', 'MixUpLoss', 'MixedPrecision', 'GeneralScheduler',
            'OneCycleScheduler', 'ParamScheduler', 'SchedulePlayground', 'TorchScheduler', 'TrainingPhase', 'plot_sched',
            'TensorBoardCallback', 'EarlyStoppingCallback', 'ReduceLROnPlateauCallback', 'SaveModelCallback',
-           'TerminateOnNaNCallback', 'TrackerCallback', 'BnFreeze', 'EMACallback', 'GradientAccumulation',
-           'GradientClipping', 'ShortEpoch', 'StopAfterNBatches', 'clip_grad', 'compile_learner', 'fine_tune',
-           'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find', 'mixup', 'to_bf16', 'to_fp16', 'to_fp32',
-           'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate', 'RandomShift', 'default_tfms',
-           'get_image_files', 'imagenet_stats', 'ResNet', 'resnet18', 'resnet34', 'resnet50', 'simple_cnn',
-           'ClassificationInterpretation', 'VisionLearner', 'cnn_learner', 'vision_learner']
+           'TerminateOnNaNCallback', 'TrackerCallback', 'BnFreeze', 'EMACallback', 'CheckpointCallback',
+           'GradientAccumulation', 'GradientClipping', 'ShortEpoch', 'StopAfterNBatches', 'clip_grad',
+           'compile_learner', 'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find', 'mixup', 'to_bf16',
+           'to_fp16', 'to_fp32', 'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate', 'RandomShift',
+           'default_tfms', 'get_image_files', 'imagenet_stats', 'ResNet', 'resnet18', 'resnet34', 'resnet50',
+           'simple_cnn', 'ClassificationInterpretation', 'VisionLearner', 'cnn_learner', 'vision_learner']
 
 # %% ../nbs/90_all.ipynb #26a8e1a0
 from functools import partial
@@ -163,6 +163,7 @@ from .callback.torch_scheduler import TorchScheduler
 
 # %% ../nbs/90_all.ipynb #7fc7c9c4
 from .callback.averages import EMACallback
+from .callback.checkpoint import CheckpointCallback
 from .callback.save import SaveModelCallback
 from .callback.short import ShortEpoch, StopAfterNBatches
 from .callback.terminate import TerminateOnNaNCallback
@@ -230,6 +231,7 @@ _all_ = [
     'ParamScheduler', 'SchedulePlayground', 'TorchScheduler', 'TrainingPhase', 'plot_sched',
     'TensorBoardCallback', 'EarlyStoppingCallback', 'ReduceLROnPlateauCallback',
     'SaveModelCallback', 'TerminateOnNaNCallback', 'TrackerCallback', 'BnFreeze', 'EMACallback',
+    'CheckpointCallback',
     'GradientAccumulation', 'GradientClipping', 'ShortEpoch', 'StopAfterNBatches', 'clip_grad',
     'compile_learner', 'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find', 'mixup',
     'to_bf16', 'to_fp16', 'to_fp32', 'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate',

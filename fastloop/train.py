@@ -28,6 +28,7 @@ from .first_batch import check_fit
 from .learner import Learner
 from .optimizer import OptimWrapper
 from .runner import TrainEvalCallback
+from .training_state import in_stage, restore_checkpoint, write_checkpoint
 
 # %% ../nbs/50_train.ipynb #6f9c71e8
 @understands(n_epoch='epochs', lr_max='max_lr', lr='max_lr', div='div_factor',
@@ -122,11 +123,14 @@ def fine_tune(learn: Learner,  # The learner; its model has two layer groups or 
     for name, o in (('base_lr', base_lr), ('lr_mult', lr_mult)): check_positive(name, o)
     OneCycleScheduler(lr_max=base_lr, pct_start=pct_start, div_factor=div_factor)
     learn.freeze()
-    try: fit_one_cycle(learn, freeze_epochs, slice(base_lr), pct_start=0.99, **kwargs)
+    try:
+        with in_stage(learn, 0):
+            fit_one_cycle(learn, freeze_epochs, slice(base_lr), pct_start=0.99, **kwargs)
     finally: learn.unfreeze()
     top = base_lr/2
-    return fit_one_cycle(learn, epochs, slice(top/lr_mult, top), pct_start=pct_start,
-                         div_factor=div_factor, **kwargs)
+    with in_stage(learn, 1):
+        return fit_one_cycle(learn, epochs, slice(top/lr_mult, top), pct_start=pct_start,
+                             div_factor=div_factor, **kwargs)
 
 # %% ../nbs/50_train.ipynb #ab3cc959
 def lr_find(learn: Learner,  # The learner
@@ -256,6 +260,8 @@ Learner.clip_grad = clip_grad
 Learner.to_fp16 = to_fp16
 Learner.to_bf16 = to_bf16
 Learner.to_fp32 = to_fp32
+Learner.checkpoint = write_checkpoint
+Learner.restore = restore_checkpoint
 Learner.compile = compile_learner
 Learner.show_training_loop = Learner.explain  # fastai v2's name
 Learner.add_cb, Learner.remove_cb = Learner.add_cbs, Learner.remove_cbs  # its words for one

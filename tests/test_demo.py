@@ -4,8 +4,10 @@ import csv
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -133,3 +135,23 @@ def test_the_command_into_a_pipe(piped):
         'lr_find', 'schedule', 'losses', 'predictions', 'confusion', 'mistakes', 'history',
         'weights']
     assert not any(c in piped.text + piped.errors for c in '\r\x1b\x08')
+
+
+@pytest.mark.rare
+def test_a_demo_that_was_interrupted_goes_on(piped, tmp_path):
+    env = {**os.environ, 'OMP_NUM_THREADS': str(torch.get_num_threads())}
+    command = [sys.executable, '-m', 'fastloop', 'demo', '--epochs', '1', '--out', tmp_path]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                             env=env)
+    until = time.monotonic() + 300
+    while not list(tmp_path.glob('checkpoints/000006*')) and time.monotonic() < until:
+        time.sleep(.01)  # the head is trained, and a part of the epoch after it
+    first.send_signal(signal.SIGINT)
+    assert first.wait(60) == 130 and '--resume goes on' in first.stderr.read()
+    then = subprocess.run([*command, '--resume'], capture_output=True, text=True, env=env)
+    assert then.returncode == 0 and 'going on from 00000' in then.stdout, then.stderr
+    weights = torch.load(tmp_path/'weights.pth', weights_only=True)['model']
+    assert all(torch.equal(piped.weights[k], v) for k, v in weights.items())
+    rows = list(csv.DictReader((tmp_path/'history.csv').open(newline='')))
+    for o in (*rows, *piped.rows): o['time'] = ''
+    assert rows == piped.rows and not (tmp_path/'checkpoints').exists()

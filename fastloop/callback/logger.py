@@ -157,6 +157,7 @@ class CSVLogger(Callback):
     def after_fit(self):
         "Try once more what could not be written"
         if self.started: self._try(self.file.flush)
+        elif self.file and self.loaded is not None: self.file.rows = self.loaded
         self.started, self.loaded = False, None
 
     def state_dict(self) -> dict:  # One number, or `None` before the first epoch
