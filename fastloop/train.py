@@ -25,6 +25,7 @@ from .callback.training import GradientClipping
 from .core import listify
 from .first_batch import check_fit
 from .learner import Learner
+from .model_file import export_learner
 from .optimizer import OptimWrapper
 from .runner import TrainEvalCallback
 
@@ -250,5 +251,6 @@ Learner.clip_grad = clip_grad
 Learner.to_fp16 = to_fp16
 Learner.to_bf16 = to_bf16
 Learner.to_fp32 = to_fp32
+Learner.export = export_learner
 Learner.callbacks = _as_list(make=False)
 Learner.callback_fns = _as_list(make=True)
