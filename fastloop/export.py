@@ -28,6 +28,7 @@ from fastloop.model_file import (
     parts_digest,
     read_parts,
     seal_holds,
+    sealed,
     settings_name,
     write_parts,
 )
@@ -81,12 +82,12 @@ _parts = re.compile(r'data/weights/(weight_\d+|model_weights_config\.json)|model
                     + re.escape(settings_name))
 _operations = re.compile(
     r'torch\.ops\.aten\.(?!from_file|_?pin|_?is_pinned)\w+\.\w+|torch\.sym_\w+|math\.trunc|'
-    r'torch\.ops\.higher_order\.wrap_with_(set_grad_enabled|autocast)|_operator\.(getitem|eq|ne|le|'
-    r'ge|lt|gt|neg|pos|mul|add|sub|floordiv|mod|pow|truediv|and_|or_|lshift|rshift)')
-_in_sizes = set('''Symbol Integer Float Rational Add Mul Pow Max Min Mod Eq Ne Lt Le Gt Ge And Or Not
-FloorDiv ModularIndexing Where PythonMod CleanDiv CeilToInt FloorToInt CeilDiv LShift RShift
-PowByNatural FloatPow FloatTrueDiv IntTrueDiv TruncToFloat TruncToInt RoundToInt RoundDecimal ToFloat
-Identity floor ceiling oo'''.split())
+    r'torch\.ops\.higher_order\.wrap_with_(set_grad_enabled|autocast)|_operator\.(getitem|eq|ne|'
+    r'le|ge|lt|gt|neg|pos|mul|add|sub|floordiv|mod|pow|truediv|and_|or_|lshift|rshift)')
+_in_sizes = set('''Symbol Integer Float Rational Add Mul Pow Max Min Mod Eq Ne Lt Le Gt Ge And Or
+Not FloorDiv ModularIndexing Where PythonMod CleanDiv CeilToInt FloorToInt CeilDiv LShift RShift
+PowByNatural FloatPow FloatTrueDiv IntTrueDiv TruncToFloat TruncToInt RoundToInt RoundDecimal
+ToFloat Identity floor ceiling oo'''.split())
 _arithmetic = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Compare, ast.operator, ast.unaryop,
                ast.cmpop, ast.Load, ast.Call, ast.keyword, ast.Name, ast.Constant)
 
@@ -107,7 +108,8 @@ def is_plain_nest(text: str,  # How torch writes the structure of inputs or outp
     "Is this structure harmless?"
     def plain(o):
         kind, context = o['type'], o['context']
-        good = (kind, context) in ((None, None), ('builtins.tuple', 'null'), ('builtins.dict', '[]'))
+        known = (None, None), ('builtins.tuple', 'null'), ('builtins.dict', '[]')
+        good = (kind, context) in known
         return good and set(o) == {'type', 'context', 'children_spec'} and all(
             map(plain, o['children_spec']))
     try: version, tree = json.loads(text)
@@ -146,7 +148,8 @@ def check_parts(data: bytes,  # A sealed archive
     with zipfile.ZipFile(BytesIO(data)) as archive: names = archive.namelist()
     parts = read_parts(data)
     unused = parts.pop('data/sample_inputs/model.pt', b'')
-    strange = [o for o in parts if not _parts.fullmatch(o)] + ['data/sample_inputs/model.pt']*bool(unused)
+    strange = [o for o in parts if not _parts.fullmatch(o)]
+    if unused: strange.append('data/sample_inputs/model.pt')
     if strange: raise ValueError(f'it holds {strange[0]}, which no exported learner has; such a '
                                  'part may be a pickle, and loading it could run code')
     if len(set(names)) < len(names): raise ValueError('it has two parts of one name')
@@ -193,11 +196,12 @@ def read_onnx(data: bytes,  # A file
     """
     holds = onnx_seal_holds(data)
     if not data or code_in(data): raise ValueError(why_refused(data))
-    if not holds: raise ValueError('its bytes are not those that learn.export wrote' if holds is False
-                                   else 'learn.export has not written it, or it is damaged')
+    if holds is None: raise ValueError('learn.export has not written it, or it is damaged')
+    if not holds: raise ValueError('its bytes are not those that learn.export wrote')
     if re.search(rb'\x0a\x08location\x12', data):
         raise ValueError('its weights are in another file, and learn.export keeps them in one')
-    try: import onnxruntime
+    try:
+        import onnxruntime
     except ImportError as e: raise ImportError(
         "an .onnx file needs the packages of an extra: pip install 'fastloop[onnx]'") from e
     wanted = ['CUDAExecutionProvider']*(device.type == 'cuda') + ['CPUExecutionProvider']
@@ -232,9 +236,9 @@ def as_input(leaf: dict,  # Name, type and shape of one input
         t = t.to(want)
     t = t[None] if one and shape[:1] == [None] else t
     if len(shape) == t.ndim and all(n in (None, m) for n, m in zip(shape, t.shape)): return t
-    size = ' x '.join('any' if o is None else str(o) for o in shape[1 if one else 0:]) or 'one number'
+    size = ' x '.join('any' if o is None else str(o) for o in shape[one:]) or 'one number'
     raise ValueError(f'{leaf["tensor"]}: {"an item" if one else "a batch"} has the shape {size}, '
-                     f'this one {tuple(t.shape)[1 if one else 0:]}; predict takes one item, '
+                     f'this one {tuple(t.shape)[one:]}; predict takes one item, '
                      'get_preds takes many')
 
 def inputs_of(tree: dict,  # The structure of the inputs
@@ -305,7 +309,7 @@ def rows_in(tree: dict,  # The structure of the inputs
     if len(sizes) != 1: raise ValueError(f'the inputs have {sorted(sizes)} rows')
     return sizes.pop()
 
-def batches_of(items: object,  # A loader of batches, with targets or without
+def loaded_batches(items: object,  # A loader of batches, with targets or without
                tree: dict,  # The structure of the inputs
                ) -> Iterator:  # Pairs: tensors, and targets or `None`
     "The batches of a loader"
@@ -386,12 +390,12 @@ class Predictor:
             free = [o['shape'][:1] == [None] for o in leaves_of(self.inputs)]
             for i in range(0, rows_in(self.inputs, tensors), bs):
                 yield [t[i:i+bs] if o else t for o, t in zip(free, tensors)], None
-        else: yield from batches_of(items, self.inputs)
+        else: yield from loaded_batches(items, self.inputs)
 
     def get_preds(self, items: object,  # An array, a tensor, a list of items, a folder, a loader
                   bs: int = 64,  # Items that are computed at a time
                   probabilities: bool = False,  # Give probabilities, not what the model answers
-                  ) -> tuple:  # The answers, in the form of the model; the loader's targets or `None`
+                  ) -> tuple:  # Answers, in the form of the model; the loader's targets or `None`
         """What the model answers to many items, as `learn.get_preds` does
 
         Raises: TypeError or ValueError that says what the model takes.
@@ -418,7 +422,8 @@ class Predictor:
 
     def __repr__(self):
         classes = f'{len(self.classes)} classes' if self.classes else 'no classes'
-        shapes = ', '.join(f'{o["tensor"]}: {o["dtype"]} {o["shape"]}' for o in leaves_of(self.inputs))
+        inputs = leaves_of(self.inputs)
+        shapes = ', '.join(f'{o["tensor"]}: {o["dtype"]} {o["shape"]}' for o in inputs)
         return f'Predictor({shapes}; {classes}; {self.device})'
 
 # %% ../nbs/51_export.ipynb #02def7e2

@@ -99,7 +99,8 @@ def pt2_archive() -> object:  # The module
 
     Raises: RuntimeError if this torch is too old.
     """
-    try: from torch.export import pt2_archive as found
+    try:
+        from torch.export import pt2_archive as found
     except ImportError: raise RuntimeError(
         f'.pt2 files need torch 2.8 or newer, this is {torch.__version__}') from None
     return found
@@ -192,8 +193,8 @@ def check_answers(learn: object,  # A learner
     if close_enough(answer, learner_answer(learn, xb), .1 if half else 1e-3): return
     names = [type(cb).__name__ for cb in learn.cbs if takes_part(cb)]
     raise ValueError('export: the program does not answer as the learner does' + (
-        f', perhaps because of its callbacks: {", ".join(names)}. A file holds the model alone: put '
-        'what they do into the model, or take them away' if names else '; what the model answers '
+        f', perhaps because of its callbacks: {", ".join(names)}. A file holds the model alone: '
+        'put what they do into the model, or take them away' if names else '; what the model answers '
         'depends on more than its inputs'))
 
 # %% ../nbs/49_model_file.ipynb #5418ff31

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 # %% ../nbs/48_program.ipynb #dde1a437
+from .summaries import bare_model
 from .torch_core import call_model, find_bs, map_tensors, rng_state, set_rng_state
 
 # %% ../nbs/48_program.ipynb #a99a0eb1
@@ -63,14 +64,6 @@ def leaves_of(tree: dict,  # From `tree_of`
     return [leaf for o in tree.get('list', tree.get('tuple', ())) for leaf in leaves_of(o)]
 
 # %% ../nbs/48_program.ipynb #eb585cfa
-def bare_model(model: nn.Module,  # Perhaps a compiled or a parallel one
-               ) -> nn.Module:  # What is inside
-    "The model without wrappers"
-    while hasattr(model, '_orig_mod') or isinstance(
-            model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        model = model._orig_mod if hasattr(model, '_orig_mod') else model.module
-    return model
-
 def _hooks(layer):
     "The tables of hooks that a call of this layer looks into"
     return [layer._forward_hooks, layer._forward_pre_hooks]
@@ -219,7 +212,9 @@ def onnx_model(program: torch.export.ExportedProgram,  # From `trace_program`
 
     Raises: ImportError that names the extra; ValueError if ONNX has no word for an operation.
     """
-    try: import onnx, onnxscript  # noqa: E401, F401
+    try:
+        import onnx  # noqa: F401 (torch needs both)
+        import onnxscript  # noqa: F401
     except ImportError as e:
         raise ImportError("an .onnx file needs the packages of an extra: pip install "
                           "'fastloop[onnx]'") from e
