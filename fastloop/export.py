@@ -28,7 +28,6 @@ from fastloop.model_file import (
     parts_digest,
     read_parts,
     seal_holds,
-    sealed,
     settings_name,
     write_parts,
 )
@@ -103,6 +102,7 @@ def is_arithmetic(text: str,  # An expression for a size
             and all(re.fullmatch(r'[a-z]{1,4}\d+', o) or o in _in_sizes for o in names)
             and all(re.fullmatch(r'\w{1,40}', o) for o in texts))
 
+# %% ../nbs/51_export.ipynb #96d007e0
 def is_plain_nest(text: str,  # How torch writes the structure of inputs or outputs
                   ) -> bool:  # Whether it is made of tuples, and one empty dictionary
     "Is this structure harmless?"
@@ -241,6 +241,7 @@ def as_input(leaf: dict,  # Name, type and shape of one input
                      f'this one {tuple(t.shape)[one:]}; predict takes one item, '
                      'get_preds takes many')
 
+# %% ../nbs/51_export.ipynb #62f2ca51
 def inputs_of(tree: dict,  # The structure of the inputs
               x: object,  # A batch, or one item
               one: bool,  # Whether it is one item

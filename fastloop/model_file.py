@@ -113,6 +113,7 @@ def write_parts(parts: dict,  # Bytes by name
         for name, data in parts.items(): archive.write_bytes(name, data)
     return buffer.getvalue()
 
+# %% ../nbs/49_model_file.ipynb #c45a585f
 def sealed(data: bytes,  # A zip file that ends with its table, as torch writes it
            ) -> bytes:  # The same with the digest as its comment
     "Add a digest of all bytes"
@@ -178,6 +179,7 @@ def close_enough(got: object,  # An answer
         atol=share*(1 + float(y.double().nan_to_num().abs().max() if y.numel() else 0)))
         for x, y in zip(a, b))
 
+# %% ../nbs/49_model_file.ipynb #71e95869
 def check_answers(learn: object,  # A learner
                   module: object,  # The program, as a function of tensors
                   outputs: dict,  # The structure of its answers
@@ -194,8 +196,8 @@ def check_answers(learn: object,  # A learner
     names = [type(cb).__name__ for cb in learn.cbs if takes_part(cb)]
     raise ValueError('export: the program does not answer as the learner does' + (
         f', perhaps because of its callbacks: {", ".join(names)}. A file holds the model alone: '
-        'put what they do into the model, or take them away' if names else '; what the model answers '
-        'depends on more than its inputs'))
+        'put what they do into the model, or take them away' if names else
+        '; what the model answers depends on more than its inputs'))
 
 # %% ../nbs/49_model_file.ipynb #5418ff31
 def example_inputs(learn: object,  # A learner

@@ -172,6 +172,7 @@ def free_sizes(tensors: list,  # Inputs of a program
     return tuple({0: batch, **o} if t.ndim and len(t) == rows else {}
                  for t, o in zip(tensors, sizes))
 
+# %% ../nbs/48_program.ipynb #7ec9d3e8
 def trace_program(model: nn.Module,  # From `evaluation_copy`
                   tree: dict,  # The structure of the inputs
                   tensors: list,  # The inputs of a batch of at least two rows
