@@ -84,9 +84,8 @@ _operations = re.compile(
     r'torch\.ops\.higher_order\.wrap_with_(set_grad_enabled|autocast)|_operator\.(getitem|eq|ne|'
     r'le|ge|lt|gt|neg|pos|mul|add|sub|floordiv|mod|pow|truediv|and_|or_|lshift|rshift)')
 _in_sizes = set('''Symbol Integer Float Rational Add Mul Pow Max Min Mod Eq Ne Lt Le Gt Ge And Or
-Not FloorDiv ModularIndexing Where PythonMod CleanDiv CeilToInt FloorToInt CeilDiv LShift RShift
-PowByNatural FloatPow FloatTrueDiv IntTrueDiv TruncToFloat TruncToInt RoundToInt RoundDecimal
-ToFloat Identity floor ceiling oo'''.split())
+Not FloorDiv ModularIndexing Where PythonMod CleanDiv CeilToInt FloorToInt CeilDiv PowByNatural
+IntTrueDiv TruncToInt RoundToInt Identity floor ceiling oo'''.split())
 _arithmetic = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Compare, ast.operator, ast.unaryop,
                ast.cmpop, ast.Load, ast.Call, ast.keyword, ast.Name, ast.Constant)
 
