@@ -37,6 +37,7 @@ def _add_predict(commands):
     predict.add_argument('--bs', type=_positive, default=64, help='pictures read at a time')
     predict.add_argument('--device', help='cpu, cuda …; a GPU if there is one')
 
+# %% ../nbs/92_cli.ipynb #1ce2d834
 def _print_answers(args):
     "Print a line for each picture and class; how many pictures could be read"
     from fastloop.export import Predictor, files_in, label_files
@@ -44,10 +45,9 @@ def _print_answers(args):
     predictor = Predictor.load(args.model, args.device)
     files, read = [o for path in args.paths for o in files_in(path)], 0
     width = max(len(str(o)) for o in files)
-    columns = '{:<%d}  {:>11}  {}' % width
     def line(file, name, prob):
-        text = csv_line([file, name, prob]) if args.csv else columns.format(file, prob, name) + '\n'
-        sys.stdout.write(text)
+        told = f'{file:<{width}}  {prob:>11}  {name}\n'
+        sys.stdout.write(csv_line([file, name, prob]) if args.csv else told)
     line('file', 'class', 'probability')
     for file, answer in label_files(predictor, files, args.bs):
         if isinstance(answer, ValueError): print(f'left out: {answer}', file=sys.stderr)

@@ -65,13 +65,13 @@ def why_refused(data: bytes,  # A file without a good seal
                 ) -> str:  # What it is
     "Say what a file is that `learn.export` has not written, or somebody has changed"
     if not data: return 'it is empty'
-    if code := code_in(data):
-        return f'it holds {code[0]}, and loading it could run code'
+    if code := code_in(data): return f'it holds {code[0]}, and loading it could run code'
+    if seal_holds(data) is False: return 'its bytes are not those that learn.export wrote'
     if data[:1] == b'\x80': return 'it is a pickle, and loading one can run code'
     if data[:2] != b'PK': return 'it is no archive, so it is no exported learner, or it is damaged'
     try: parts = read_parts(data)
     except Exception: return 'it is damaged or cut off'
-    if settings_name in parts: return 'its bytes are not those that learn.export wrote'
+    if settings_name in parts: return 'its seal is gone, or somebody has changed it'
     if 'data.pkl' in parts: return 'it holds weights; learn.load reads those'
     return 'learn.export has not written it'
 
@@ -89,6 +89,7 @@ IntTrueDiv TruncToInt RoundToInt Identity floor ceiling oo'''.split())
 _arithmetic = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Compare, ast.operator, ast.unaryop,
                ast.cmpop, ast.Load, ast.Call, ast.keyword, ast.Name, ast.Constant)
 
+# %% ../nbs/51_export.ipynb #bb09162a
 def is_arithmetic(text: str,  # An expression for a size
                   ) -> bool:  # Whether it computes with sizes and does nothing else
     "Is this expression harmless?"

@@ -31,6 +31,7 @@ from fastloop.program import (
     strip_program,
     trace_program,
     tree_of,
+    undisturbed,
 )
 from .torch_core import model_device, no_random, rng_state, set_rng_state, to_device
 from .trained import check_shapes
@@ -132,7 +133,7 @@ def pt2_bytes(program: torch.export.ExportedProgram,  # From `trace_program`
               ) -> bytes:  # The file
     "Program and settings as one archive of torch, sealed"
     pt2_archive()
-    torch.export.save(program, buffer := io.BytesIO())
+    with undisturbed(): torch.export.save(program, buffer := io.BytesIO())
     parts = read_parts(buffer.getvalue())
     text = json.dumps({**settings, 'checksum': parts_digest(parts)}, indent=1)
     return sealed(write_parts({**parts, settings_name: text.encode()}))
