@@ -139,6 +139,7 @@ def strange_part(value: object,  # What JSON holds: dictionaries, lists, texts a
             re.fullmatch(r'[\w.+]*' if key == 'torch_version' else r'[\w.]*', value))
     return None if good else f'{key}: {value!r:.60}'
 
+# %% ../nbs/51_export.ipynb #48ad82f7
 def check_parts(data: bytes,  # A sealed archive
                 ) -> dict:  # Bytes by name
     """The parts of an exported learner, if they are what they should be
@@ -401,12 +402,14 @@ class Predictor:
 
         Raises: TypeError or ValueError that says what the model takes.
         """
-        found, targets = [], []
+        parts, targets = [], []
         for tensors, yb in self.batches(items, bs):
-            found.append(self.ask(tensors))
+            tree_of(self.ask(tensors), found := [])
+            parts.append(found)
             targets.append(to_detach(yb))
-        if not found: raise ValueError('there are no items to predict')
-        preds = joined(found)
+        if not parts: raise ValueError('there are no items to predict')
+        whole = [torch.cat(o) if o[0].ndim else o[0] for o in zip(*parts)]
+        preds = rebuild(self.settings['outputs'], iter(whole))
         if probabilities: preds = self.probabilities(preds)
         return preds, None if targets[0] is None else joined(targets)
 
