@@ -73,7 +73,10 @@ def evaluation_copy(model: nn.Module,  # A model
     "A copy in evaluation mode, without hooks but torch's own"
     model = bare_model(model)
     hooks = [hook for o in model.modules() for table in _hooks(o) for hook in table.values()]
-    copy = deepcopy(model, {id(o): o for o in hooks}).cpu().eval().requires_grad_(False)
+    memo = {id(o): o for o in hooks}
+    memo |= {id(t): t.detach().clone() for o in model.modules() for t in vars(o).values()
+             if isinstance(t, torch.Tensor) and not t.is_leaf}  # computed by such a hook
+    copy = deepcopy(model, memo).cpu().eval().requires_grad_(False)
     for table in (table for o in copy.modules() for table in _hooks(o)):
         for key, hook in list(table.items()):
             if not str(getattr(hook, '__module__', '')).startswith('torch.'): del table[key]
@@ -186,7 +189,7 @@ def trace_program(model: nn.Module,  # From `evaluation_copy`
     with undisturbed(), torch.no_grad():
         try: return torch.export.export(flat, tensors, dynamic_shapes=(sizes,), strict=False)
         except Exception as e:
-            fixed = 'Constraint' in str(e) or 'specialized' in str(e)
+            fixed = 'Constraint' in str(e) or 'specialized it' in str(e)
             auto = getattr(torch.export.Dim, 'AUTO', None)
             line = (fixing_line(flat, tensors, free_sizes(tensors, rows, auto)) if fixed else
                     model_line(e))
