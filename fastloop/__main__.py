@@ -42,6 +42,7 @@ def _print_answers(args):
     "Print a line for each picture and class; how many pictures could be read"
     from fastloop.export import Predictor, files_in, label_files
     from fastloop.rows import csv_line
+    if not os.path.isfile(args.model): raise FileNotFoundError(f'there is no file {args.model}')
     files, read = [o for path in args.paths for o in files_in(path)], 0
     predictor = Predictor.load(args.model, args.device)
     width = max(len(str(o)) for o in files)

@@ -185,6 +185,10 @@ from fastloop.train import (
     to_fp32,
 )
 
+# %% ../nbs/90_all.ipynb #a11use02
+from .export import Predictor, label_files
+from .model_file import export_learner
+
 # %% ../nbs/90_all.ipynb #78d26dc2
 from .vision.data import ImageDataBunch, imagenet_stats
 from .vision.image import get_image_files

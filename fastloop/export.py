@@ -55,7 +55,7 @@ def code_in(data: bytes,  # Any file
             ) -> list:  # Names
     "What a file or its parts would call"
     if data[:1] == b'\x80': return called_names(data)
-    if not depth or data[:2] != b'PK' or not zipfile.is_zipfile(BytesIO(data)): return []
+    if not depth or data[:2] != b'PK': return []
     try:
         with zipfile.ZipFile(BytesIO(data)) as archive:
             return [o for part in archive.namelist() for o in code_in(archive.read(part), depth-1)]

@@ -320,7 +320,8 @@ def test_alone_in_an_empty_folder(pictures, table, tmp_path):
             f'print(*Predictor.load({str(table[2])!r}).predict([1, 2, 3])[:2])\n'
             'print("fastloop.vision.image" in sys.modules, "fastloop.learner" in sys.modules)\n'
             f'print(*Predictor.load({str(file)!r}).predict({str(photo)!r})[:2])')
-    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True,
+                          text=True)
     assert done.returncode == 0, done.stderr
     first, loaded, second = done.stdout.splitlines()
     assert first == ' '.join(map(str, table[1].predict([1, 2, 3])[:2]))
