@@ -1,6 +1,8 @@
 "The same work as in `by_hand`, given to fastloop."
 from types import SimpleNamespace
 
+from torch.utils.data import DataLoader, TensorDataset
+
 from benchmarks.by_hand import BS, LR, MOMS, VALID_BS, mlp, one_weight
 from fastloop.all import SGD, Callback, DataBunch, F, Learner, accuracy, nn
 from fastloop.callback.schedule import OneCycleScheduler
@@ -33,6 +35,18 @@ def fastloop_predicted(data, epochs):
     learn = image_learner(data)
     for _ in range(epochs): preds, labels = learn.get_preds()
     return 0., float(accuracy(preds, labels))
+
+
+def fastloop_loader(data, epochs):
+    "The same, given torch's `DataLoader` over the tensors; the mean loss and the accuracy"
+    x, y, x_valid, y_valid = data
+    bunch = DataBunch(DataLoader(TensorDataset(x, y), BS, shuffle=True),
+                      DataLoader(TensorDataset(x_valid, y_valid), VALID_BS))
+    learn = Learner(bunch, mlp(), F.cross_entropy, opt_func=SGD, metrics=[accuracy], wd=0.,
+                    cbs=[OneCycleScheduler(lr_max=LR, moms=MOMS)])
+    learn.fit(epochs, LR)
+    train_loss, _, score = learn.recorder.values[-1]
+    return float(train_loss), float(score)
 
 
 def line_learner(data, cbs=()):

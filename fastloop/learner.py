@@ -23,9 +23,15 @@ from .core import atomic_write, check_property, listify, not_yet, safe_path
 from .data.load import in_order
 from .first_batch import check_fit
 from .layer_groups import freeze_before, spread_rates
-from .metrics import joined
 from .optimizer import AdamW
-from .predictions import GatherPreds, as_answer, ask, batch_of_one
+from fastloop.predictions import (
+    GatherPreds,
+    as_answer,
+    ask,
+    batch_of_one,
+    must_be_probabilities,
+    to_ask,
+)
 from .runner import Runner, TrainEvalCallback, check_hiding
 from .summary import PrintedText, model_summary
 from fastloop.torch_core import (
@@ -374,24 +380,25 @@ class Learner(SeesRun):
         ask(self, recorder, valid_loader(self.data, dl))
         return recorder.valid_row
 
-    def get_preds(self, dl: object = None,  # A loader; the validation loader by default
+    def get_preds(self, dl: object = None,  # A loader or items; the validation loader by default
                   with_loss: bool = False,  # Return the loss of each item too
-                  ) -> tuple:  # Outputs of the model and targets, on the CPU; then the losses
-        """What the model answers to every item of a loader, as it answers
+                  probabilities: bool = False,  # Probabilities in place of what the model answers
+                  ) -> tuple:  # Outputs and targets (or `None`), on the CPU; then the losses
+        """What the model answers to every item, in its own form and in the order of the items
 
-        Raises: ValueError if there is no loader, it is empty, or the loss cannot be taken by item.
+        Raises: ValueError if there is nothing to ask, no loss by item, or no way to probabilities.
         """
         gather = GatherPreds(with_loss=with_loss)
-        ask(self, gather, valid_loader(self.data, dl))
-        if not gather.preds: raise ValueError('the loader has no batches to predict')
-        found = gather.preds, gather.targets, *([gather.losses] if with_loss else [])
-        return tuple(joined(o) for o in found)
+        ask(self, gather, to_ask(self.data, dl))
+        preds, *others = gather.found()
+        if probabilities: preds = must_be_probabilities(preds, self.loss_func)
+        return preds, *others
 
     def predict(self, x: object,  # One item, without the dimension of the batch
                 ) -> tuple:  # Class (by name, if known), its number, and the probabilities
         "What the model says of one item; where there are no classes, the output three times"
-        gather = GatherPreds(with_targets=False)
-        ask(self, gather, [(batch_of_one(x, self.model), None)])
+        gather, like = GatherPreds(), getattr(self.data, 'example', None)
+        ask(self, gather, [(batch_of_one(x, self.model, like), None)])
         return as_answer(gather.preds[0], self.loss_func, getattr(self.data, 'classes', None))
 
     def summary(self) -> PrintedText:  # A table

@@ -130,7 +130,7 @@ class Metric:
         "The targets one by one, if that is how they are wanted; found out once an epoch"
         if not isinstance(yb, (tuple, list)): return (yb,)
         if self.apart is None:
-            self.apart = takes_apart(self.func, pred, yb) if self.func else not _of_samples(yb)
+            self.apart = takes_apart(self.func, pred, yb) if self.func else not is_of_samples(yb)
         return tuple(yb) if self.apart else (yb,)
 
     def accumulate(
@@ -286,7 +286,7 @@ class AverageMetric(Metric):
     def _load_state(self, state): self.mean.load_state_dict(state)
 
 # %% ../nbs/15_metrics.ipynb #113c6ff8
-def _of_samples(batch):
+def is_of_samples(batch):
     "Does a list hold an entry for each sample, and not one for each of several targets?"
     if any(not isinstance(o, (torch.Tensor, tuple, list)) for o in batch): return True
     tensors = [o for o in batch if isinstance(o, torch.Tensor)]
@@ -299,7 +299,7 @@ def joined(batches):
     if isinstance(first, torch.Tensor): return (torch.cat if first.ndim else torch.stack)(batches)
     if isinstance(first, Mapping): return {k: joined([o[k] for o in batches]) for k in first}
     if not isinstance(first, (tuple, list)): return None if first is None else list(batches)
-    if any(map(_of_samples, batches)): return [o for batch in batches for o in batch]
+    if any(map(is_of_samples, batches)): return [o for batch in batches for o in batch]
     parts = [joined(o) for o in zip(*batches)]
     return type(first)(*parts) if hasattr(first, '_fields') else type(first)(parts)
 

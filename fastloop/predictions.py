@@ -10,15 +10,21 @@ import inspect
 from contextlib import contextmanager
 from copy import copy
 from functools import partial
+from os import PathLike
 
 # %% ../nbs/25_predictions.ipynb #0dc4dab0
 import torch
+from torch.utils.data import Dataset
 
 # %% ../nbs/25_predictions.ipynb #96d540f2
 from .callback.core import Callback
+from .clean_up import begin_batches
+from .data.bunch import inputs_like
+from .data.load import in_order
 from .first_batch import takes_apart
 from .mean_loss import inner_loss
-from .torch_core import map_tensors, to_detach
+from .metrics import is_of_samples, joined
+from .torch_core import end_workers, map_tensors, to_detach
 
 # %% ../nbs/25_predictions.ipynb #67de7777
 def unreduced(loss_func: object,  # A loss of torch, or one with an argument `reduction`
@@ -42,16 +48,16 @@ class GatherPreds(Callback):
 
     def __init__(self, learn: object = None,  # The learner
                  with_loss: bool = False,  # Whether to compute the loss of each item
-                 with_targets: bool = True,  # Else there are none, and no loss at all
                  ):
         super().__init__(learn)
-        self.with_loss, self.with_targets = with_loss, with_targets
-        self.preds, self.targets, self.losses = [], [], []
+        self.with_loss, self.preds, self.targets, self.losses = with_loss, [], [], []
 
     def after_pred(self):
         "Take the answers of one batch to the CPU; no loss is computed that nobody asks for"
+        if self.with_loss and self.yb is None:
+            raise ValueError('with_loss: these items have no targets, so there is no loss')
         self.preds.append(to_detach(self.pred))
-        if self.with_targets: self.targets.append(to_detach(self.yb))
+        self.targets.append(to_detach(self.yb))
         return not self.with_loss
 
     def after_loss(self):
@@ -60,6 +66,60 @@ class GatherPreds(Callback):
         apart = takes_apart(loss_func, self.pred, self.yb)
         losses = loss_func(self.pred, *(self.yb if apart else [self.yb]))
         self.losses.append(to_detach(losses.flatten(1).mean(1) if losses.ndim > 1 else losses))
+
+    def found(self) -> tuple:  # Predictions, targets (or `None`) and, if asked, losses
+        """All batches together
+
+        Raises: ValueError if there was none.
+        """
+        if not self.preds: raise ValueError('the loader has no batches to predict')
+        lists = self.preds, self.targets, *([self.losses] if self.with_loss else [])
+        return tuple(joined(o) for o in lists)
+
+# %% ../nbs/25_predictions.ipynb #770ad23e
+def gives_batches(o: object,  # A loader, or items
+              ) -> bool:  # Whether it gives batches
+    "Is this something to go through, batch by batch?"
+    if isinstance(o, (list, tuple)):
+        return bool(o) and all(isinstance(b, (list, tuple)) and len(b) == 2
+                               and hasattr(b[0], '__len__') for b in o)
+    known = torch.is_tensor(o) or hasattr(o, '__array__') or isinstance(o, (dict, str, PathLike))
+    return not known and hasattr(o, '__iter__') and not isinstance(o, Dataset)
+
+def as_pair(batch: object,  # Inputs and targets, or inputs alone
+            ) -> tuple:  # Inputs, and targets or `None`
+    "A batch of inputs alone becomes a pair without targets"
+    if not isinstance(batch, (tuple, list)): return batch, None
+    return (batch[0], None) if len(batch) == 1 else batch
+
+class Asked:
+    "A loader that gives pairs, whether or not `dl` gives targets"
+    def __init__(self, dl: object,  # A loader
+                 ): self.dl = dl
+
+    def __iter__(self): return map(as_pair, begin_batches(self.dl))
+    def __len__(self): return len(self.dl)
+
+    def __getattr__(self, name):
+        if name == 'dl' or name.startswith('__'): raise AttributeError(name)
+        return getattr(self.dl, name)
+
+    def end_workers(self):
+        "End the processes that prepare batches"
+        end_workers(self.dl)
+
+def to_ask(data: object,  # A `DataBunch`, or anything with `valid_dl`
+           dl: object = None,  # A loader, with or without targets, or items; else `valid_dl`
+           ) -> Asked:  # Goes through the items in their order
+    """What a model is to be asked about
+
+    Raises: ValueError if there is nothing.
+    """
+    if dl is None and (dl := data.valid_dl) is None:
+        raise ValueError('the data has no validation loader: give a loader, dl=…')
+    if isinstance(dl, (list, tuple)) and not dl: raise ValueError(f'dl={dl!r} has no batches')
+    if not gives_batches(dl): dl = data.test_dl(dl)
+    return Asked(in_order(dl) if dl is getattr(data, 'train_dl', None) else dl)
 
 # %% ../nbs/25_predictions.ipynb #59c2851f
 _in_validation = {'begin_batch', 'before_batch', 'on_batch_begin', 'after_pred', 'after_predict',
@@ -100,8 +160,10 @@ def ask(learn: object,  # A learner
 # %% ../nbs/25_predictions.ipynb #509d8d8d
 def batch_of_one(x: object,  # One item: a tensor, an array, or several in a tuple or dictionary
                  model: torch.nn.Module,  # The model that will be asked
+                 like: object = None,  # The inputs of a batch that it was trained with, if known
                  ) -> object:  # The same with a dimension for the batch
     "Make a batch of one item, as the model wants it"
+    if like is not None: return inputs_like('x', x, like, one=True)
     if isinstance(x, (tuple, list)): return type(x)(batch_of_one(o, model) for o in x)
     if isinstance(x, dict): return {k: batch_of_one(o, model) for k, o in x.items()}
     x = torch.as_tensor(x) if hasattr(x, '__array__') else x
@@ -109,6 +171,7 @@ def batch_of_one(x: object,  # One item: a tensor, an array, or several in a tup
     wrong = torch.is_tensor(x) and x.dtype == torch.float64 and kind is not None
     return map_tensors(x.to(kind) if wrong else x, lambda o: o[None])
 
+# %% ../nbs/25_predictions.ipynb #76fac698
 _meant = {'cross_entropy': 'softmax', 'CrossEntropyLoss': 'softmax', 'nll_loss': 'exp',
           'NLLLoss': 'exp', 'binary_cross_entropy_with_logits': 'sigmoid',
           'BCEWithLogitsLoss': 'sigmoid', 'binary_cross_entropy': 'clone', 'BCELoss': 'clone'}
@@ -128,6 +191,19 @@ def probabilities(pred: torch.Tensor,  # What the model answered to a batch
     if how is None or not torch.is_tensor(pred): return None
     return pred.softmax(min(1, pred.ndim-1)) if how == 'softmax' else getattr(pred, how)()
 
+def must_be_probabilities(pred: object,  # What the model answered
+                          loss_func: object,  # The loss that the model was trained with
+                          ) -> torch.Tensor:  # From 0 to 1
+    """The probabilities in an answer
+
+    Raises: ValueError if the loss, or the form of the answer, does not tell.
+    """
+    found = probabilities(pred, loss_func)
+    if found is None: raise ValueError(
+        f'probabilities: the model answers a {type(pred).__name__} and was trained with '
+        f'{loss_func!r}, which does not say how to make probabilities; leave the argument out')
+    return found
+
 # %% ../nbs/25_predictions.ipynb #aa4117ad
 def as_answer(pred: object,  # What the model answered to a batch of one
               loss_func: object,  # The loss that the model was trained with
@@ -135,7 +211,8 @@ def as_answer(pred: object,  # What the model answered to a batch of one
               ) -> tuple:  # Class or classes (by name, if known), their number, the probabilities
     "Say what an answer means; where there are no classes, the output three times"
     probs = probabilities(pred, loss_func)
-    pred = map_tensors(pred, lambda o: o[0])
+    of_samples = isinstance(pred, (list, tuple)) and is_of_samples(pred)  # an entry for each item
+    pred = pred[0] if of_samples else map_tensors(pred, lambda o: o[0])
     if probs is None: return pred, pred, pred
     probs = probs[0] if probs.ndim > 1 else probs
     several = meaning_of(loss_func) in ('sigmoid', 'clone')

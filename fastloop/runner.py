@@ -238,7 +238,7 @@ class Runner(Callbacks):
                     ):
         "Run every batch of `dl`"
         self.dl, self.iters, start, self.first_iter = dl, count_batches(dl), self.first_iter, 0
-        self._apart, done, batches = None, start, self._passes.begin(dl, self.epoch)
+        self._apart, done, batches = None, start, self._passes.begin(dl, self.epoch, self.device)
         try:
             for self.iter, batch in enumerate(batches, start):
                 if self.device is not None: batch = to_device(batch, self.device, non_blocking=True)

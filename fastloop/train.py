@@ -22,6 +22,7 @@ from .callback.progress import ProgressCallback
 from .callback.recorder import Recorder
 from .callback.schedule import OneCycleScheduler, ParamScheduler
 from .callback.training import GradientClipping
+from .compiled import compile_learner
 from .core import listify
 from .first_batch import check_fit
 from .learner import Learner
@@ -251,6 +252,7 @@ Learner.clip_grad = clip_grad
 Learner.to_fp16 = to_fp16
 Learner.to_bf16 = to_bf16
 Learner.to_fp32 = to_fp32
+Learner.compile = compile_learner
 Learner.export = export_learner
 Learner.callbacks = _as_list(make=False)
 Learner.callback_fns = _as_list(make=True)

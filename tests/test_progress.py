@@ -464,7 +464,7 @@ def in_terminal(code, columns=100):
         if not part: break
         out += part
     os.close(ours)
-    assert child.wait(30) == 0, out.decode()
+    assert child.wait(300) == 0, out.decode()
     return out.decode()
 
 
@@ -483,7 +483,7 @@ def test_a_real_terminal():
 
 def test_a_pipe():
     result = subprocess.run([sys.executable, '-c', PIPE], capture_output=True, env=environment(),
-                            check=True, timeout=60)
+                            check=True, timeout=300)
     out = result.stdout.decode()
     imported, _, rest = out.partition('\n')
     assert imported == '[]' and result.stderr == b''
@@ -533,7 +533,7 @@ class Kernel:
                 places[place] = len(outputs)
                 outputs.append(content)
         reply = self.client.execute_interactive(textwrap.dedent(code), allow_stdin=answers,
-                                                output_hook=collect, timeout=60)
+                                                output_hook=collect, timeout=300)
         assert reply['content']['status'] == 'ok', reply['content'].get('traceback')
         return outputs, messages
 
@@ -604,7 +604,7 @@ def test_a_notebook_that_a_program_runs(kernel):
 def test_nbclient_counts_as_a_program(kernel):
     nbformat, nbclient = pytest.importorskip('nbformat'), pytest.importorskip('nbclient')
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('check(fit(Slow))')])
-    nbclient.NotebookClient(nb, timeout=60, km=kernel.manager).execute()
+    nbclient.NotebookClient(nb, timeout=300, km=kernel.manager).execute()
     streams = [o['text'] for o in nb.cells[0].outputs if o['output_type'] == 'stream']
     assert len(''.join(streams).splitlines()) == 3
     assert nb.cells[0].outputs[-1].data == {'text/plain': "'plain'"}

@@ -158,11 +158,13 @@ class ProgressCallback(Callback):
         if perf_counter() >= self.due: self.redraw()
 
     def redraw(self):
-        "Draw the bar, and the last row if it has not been shown yet; the loss is fetched for it"
+        "Draw the bar, and the last row if it has not been shown yet; no device is waited for"
         if self.stale: self.show_html()
         run, note = self.run, ''
         if run.in_train and self.recorder is not None:
-            note = f'loss {cell_text(self.recorder.smooth_loss)}'
+            history = self.recorder.history
+            history.sync(wait=False)
+            if history.smooth: note = f'loss {cell_text(history.smooth[-1])}'
         part = 'train' if run.in_train else 'valid'
         self.bar.draw(f'epoch {run.epoch+1}/{run.epochs} {part}', run.iter+1, run.iters, note)
         self.due = perf_counter() + self.interval

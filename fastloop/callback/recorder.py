@@ -8,7 +8,7 @@ __all__ = ['SmoothenValue', 'Recorder', 'find_recorder']
 # %% ../../nbs/21_callback.recorder.ipynb #67df9839
 import math
 import time
-from itertools import accumulate
+from itertools import accumulate, takewhile
 
 # %% ../../nbs/21_callback.recorder.ipynb #4030a4c8
 import torch
@@ -19,6 +19,7 @@ from ..core import axes_for, distinct, listify, show_figure
 from ..mean_loss import BatchWeights, LossRule, MeanLoss, mean_of
 from ..metrics import as_metric, tell_ignored, to_floats
 from ..optimizer import rate_reader
+from ..torch_core import Coming
 
 # %% ../../nbs/21_callback.recorder.ipynb #561c87dd
 class SmoothenValue:
@@ -47,7 +48,7 @@ class LossHistory:
     def __init__(self, beta: float = 0.98,  # Smoothing, see `SmoothenValue`
                  ):
         self.smoothen, self.raw, self.smooth = SmoothenValue(beta), [], []
-        self.chunks, self.waiting = [], []
+        self.chunks, self.waiting, self.coming = [], [], []
 
     def add(self, loss: torch.Tensor,  # One number
             ):
@@ -59,11 +60,15 @@ class LossHistory:
         if self.waiting: self.chunks.append(torch.stack([o.reshape(()) for o in self.waiting]))
         self.waiting = []
 
-    def sync(self) -> list:  # The losses that have come since the last call, as floats
+    def sync(self, wait: bool = True,  # Else take what has come by now, and ask for the rest
+             ) -> list:  # The losses that have come since the last call, as floats
         "Fetch what is still on the device"
         self._stack()
-        new = torch.cat(self.chunks).tolist() if self.chunks else []
-        self.chunks, good = [], math.isfinite(sum(new))  # nothing is to be left out
+        if self.chunks: self.coming.append(Coming(torch.cat(self.chunks)))
+        here = list(takewhile(lambda o: wait or o.arrived(), self.coming))
+        self.chunks, self.coming = [], self.coming[len(here):]
+        new = [loss for o in here for loss in o.numbers()]
+        good = math.isfinite(sum(new))  # nothing is to be left out
         self.raw += new
         self.smooth += map(self.smoothen.add_value if good else self.smoothed, new)
         return new

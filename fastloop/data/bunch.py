@@ -15,11 +15,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from ..core import check_number
-from .load import TensorLoader, as_tensor, check_tensors
+from .load import TensorLoader, check_tensors
+from ..inputs import cut, inputs_like, usual_tensor
 from fastloop.torch_core import (
     count_batches,
     default_device,
     find_bs,
+    map_tensors,
     rng_state,
     set_rng_state,
     to_device,
@@ -155,19 +157,6 @@ def _told(dl):
     return 'batches' if count_batches(dl) is None else f'{len(dl)} batches'
 
 # %% ../../nbs/12_data.bunch.ipynb #b41ff3ba
-def usual_tensor(
-    name: str,  # of the argument, for the message
-    data: object,  # a tensor, an array or a list of numbers
-) -> torch.Tensor:  # NumPy's and Python's floats in the default type, unless that is half precision
-    """Data as a tensor, in the types that a model expects.
-
-    Raises: TypeError naming the argument if it is no array of numbers.
-    """
-    t = as_tensor(name, data)
-    if t.dtype != torch.float64 or isinstance(data, torch.Tensor): return t
-    return t if torch.get_default_dtype() == torch.float64 else t.float()
-
-
 def _are_texts(y):
     "Are the labels texts?"
     if isinstance(y, torch.Tensor) or not hasattr(y, '__len__'): return False
@@ -236,7 +225,7 @@ class DataBunch:
         if valid_dl is not None: _check_loader('valid_dl', valid_dl)
         self.train_dl, self.valid_dl, self.path = train_dl, valid_dl, Path(path)
         self.device = default_device() if device is None else torch.device(device)
-        self.c = _infer_c(self.train_ds) if c is None else c
+        self.c, self._seen = _infer_c(self.train_ds) if c is None else c, None
 
     @classmethod
     def create(
@@ -313,6 +302,30 @@ class DataBunch:
         dl = self.train_dl if train else self.valid_dl
         if dl is None: raise ValueError('valid_dl is None: there is no validation batch')
         return to_device(_look(dl), self.device)
+
+    @property
+    def example(self) -> object:  # tensors, in the structure that the model takes
+        "The inputs of one training item, as a batch; looked at once."
+        if self._seen is None or self._seen[0] is not self.train_dl:
+            first = map_tensors(_look(self.train_dl)[0], lambda t: t[:1].clone())
+            self._seen = self.train_dl, first
+        return self._seen[1]
+
+    def test_dl(
+        self,
+        items: object,  # arrays, rows or tensors like those trained on; or a data set of them
+        bs: int | None = None,  # items in a batch, `None`: as many as in validation
+    ) -> Iterable:  # batches of inputs, in the order of the items
+        """Make a loader of items without targets, to ask a trained model.
+
+        Raises: ValueError or TypeError if the items are not like those in the training data.
+        """
+        bs = bs or _batch_size(self.valid_dl) or 2*(self.bs or 32)
+        bs = check_number('bs', bs, 1, whole=True)
+        if isinstance(items, Dataset): return DataLoader(items, bs)
+        rows = inputs_like('items', items, self.example)
+        if isinstance(rows, torch.Tensor): return TensorLoader(rows, bs=bs)
+        return [(o, None) for o in cut(rows, bs)]
 
     @property
     def train_ds(self) -> Dataset | None:  # `None` where the loader does not say

@@ -1,0 +1,215 @@
+"A trained model is asked about items of any kind, and its answers keep their form and their order."
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from fastloop.callback.core import Callback
+from fastloop.data.bunch import DataBunch
+from fastloop.data.load import TensorLoader
+from fastloop.learner import Learner
+
+g = torch.Generator().manual_seed(0)
+x, y = torch.randn(40, 4, generator=g), torch.randint(0, 3, (40,), generator=g)
+ids, numbers = torch.randint(0, 9, (30, 2), generator=g), torch.randn(30, 3, generator=g)
+names = ['bag', 'boot', 'coat']
+
+
+def classifier():
+    torch.manual_seed(0)
+    data = DataBunch.from_tensors(x, y, x, y, bs=8, classes=names, device='cpu')
+    return Learner(data, nn.Linear(4, 3), silent=True)
+
+
+class Heads(nn.Module):
+    "Two answers to one question, in the form that `form` makes"
+    def __init__(self, form):
+        super().__init__()
+        self.a, self.b, self.form = nn.Linear(4, 3), nn.Linear(4, 1), form
+
+    def forward(self, x): return self.form(self.a(x), self.b(x))
+
+
+class Mixed(nn.Module):
+    "Two inputs, one of them whole numbers"
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(9, 2), nn.Linear(7, 1)
+
+    def forward(self, cat, num):
+        return self.head(torch.cat([self.words(cat).flatten(1), num], 1)).squeeze(1)
+
+
+class Rows(Dataset):
+    def __init__(self, form): self.form = form
+    def __len__(self): return 30
+
+    def __getitem__(self, i):
+        return self.form(cat=ids[i], num=numbers[i]), (ids[i].sum() > 8).float()
+
+
+def mixed(form):
+    torch.manual_seed(0)
+    data = DataBunch.create(Rows(form), Rows(form), bs=8, device='cpu')
+    return Learner(data, Mixed(), F.binary_cross_entropy_with_logits, silent=True)
+
+
+unlabelled = {
+    'a tensor': x, 'an array': x.numpy(), 'float64': x.double().numpy(), 'rows': x.tolist(),
+    'tensors in a list': list(x), 'arrays in a list': list(x.numpy()),
+    'a TensorLoader': TensorLoader(x, bs=7), 'a data set': TensorDataset(x),
+    'a DataLoader': DataLoader(TensorDataset(x), 7), 'batches of tensors': DataLoader(x, 7),
+    'backwards in memory': x.flip(0).numpy()[::-1]}
+
+
+@pytest.mark.parametrize('items', unlabelled.values(), ids=list(unlabelled))
+def test_items_without_targets_are_answered_in_order(items):
+    learn = classifier()
+    preds, targets = learn.get_preds(items)
+    assert targets is None
+    torch.testing.assert_close(preds, learn.model(x).detach())
+    assert learn.model.training  # as it was
+
+
+@pytest.mark.parametrize('items', [TensorDataset(x, y), TensorLoader(x, y, bs=9), [(x, y)],
+                                   [(x[:9], y[:9]), (x[9:], y[9:])]])
+def test_targets_that_are_there_come_back(items):
+    preds, targets, losses = classifier().get_preds(items, with_loss=True)
+    assert torch.equal(targets, y)
+    torch.testing.assert_close(losses, F.cross_entropy(preds, y, reduction='none'))
+
+
+def test_the_training_loader_answers_in_the_order_of_its_data_set():
+    learn = classifier()
+    preds, targets = learn.get_preds(learn.data.train_dl)
+    assert torch.equal(targets, y)
+    torch.testing.assert_close(preds, learn.model(x).detach())
+
+
+def test_probabilities():
+    learn = classifier()
+    probs, _ = learn.get_preds(x, probabilities=True)
+    torch.testing.assert_close(probs, learn.model(x).softmax(1).detach())
+    yes = mixed(dict).get_preds(probabilities=True)[0]
+    assert yes.shape == (30,) and ((0 < yes) & (yes < 1)).all()
+    for loss_func, model in ((F.mse_loss, nn.Linear(4, 1)),
+                             (lambda pred, y: pred[0].sum(), Heads(lambda a, b: (a, b)))):
+        learn = Learner(learn.data, model, loss_func, silent=True)
+        with pytest.raises(ValueError, match='probabilities: the model answers a'):
+            learn.get_preds(x, probabilities=True)
+
+
+forms = {'tuple': lambda a, b: (a, b), 'list': lambda a, b: [a, b],
+         'dict': lambda a, b: {'a': a, 'b': b}, 'nested': lambda a, b: {'ab': (a, [b])}}
+
+
+@pytest.mark.parametrize('form', forms.values(), ids=list(forms))
+def test_an_answer_comes_back_in_its_own_form(form):
+    data = classifier().data
+
+    def first(o): return next(iter(o.values() if isinstance(o, dict) else o))
+
+    def loss_func(pred, y):
+        a = first(pred)
+        return F.cross_entropy(first(a) if isinstance(a, tuple) else a, y)
+    learn = Learner(data, Heads(form), loss_func, silent=True)
+    learn.fit(1)
+    with torch.no_grad(): expected = learn.model.eval()(x)
+    preds, targets = learn.get_preds()
+    torch.testing.assert_close(preds, expected)
+    assert torch.equal(targets, y)
+    for one in learn.predict(x[5]):
+        torch.testing.assert_close(one, form(*[head(x[5]).detach()
+                                               for head in (learn.model.a, learn.model.b)]))
+
+
+def test_one_answer_for_each_image_in_a_list():
+    "What detection models give: a dict for each item of a batch"
+    class Boxes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(4, 8)
+
+        def forward(self, x): return [{'boxes': o.view(2, 4)} for o in self.head(x)]
+    learn = Learner(classifier().data, Boxes(), lambda pred, y: pred[0]['boxes'].sum(), silent=True)
+    preds, _ = learn.get_preds(x)
+    assert len(preds) == 40 and preds[3]['boxes'].shape == (2, 4)
+    torch.testing.assert_close(learn.predict(x[3])[0], preds[3])
+
+
+@pytest.mark.parametrize('form', [dict, lambda **parts: tuple(parts.values()),
+                                  lambda **parts: list(parts.values())])
+def test_several_inputs(form):
+    learn = mixed(form)
+    expected = learn.model(ids, numbers).detach()
+    torch.testing.assert_close(learn.get_preds()[0], expected)
+    raw = form(cat=ids.int().numpy(), num=numbers.double().numpy())
+    preds, targets = learn.get_preds(raw)
+    torch.testing.assert_close(preds, expected)
+    assert targets is None
+    name, number, prob = learn.predict(form(cat=ids[4].tolist(), num=numbers[4].tolist()))
+    torch.testing.assert_close(prob[0], expected[4].sigmoid())
+    assert name == int(number) == int(prob > .5)
+
+
+@pytest.mark.parametrize('item', [x[0], x[0].numpy(), x[0].double().numpy(), x[0].tolist(),
+                                  tuple(x[0].tolist())])
+def test_one_item_of_any_kind(item):
+    learn = classifier()
+    name, number, probs = learn.predict(item)
+    torch.testing.assert_close(probs, learn.model(x[0]).softmax(0).detach())
+    assert name == names[int(number)] and int(number) == int(probs.argmax())
+
+
+refused = {
+    'a batch for one item': (lambda learn: learn.predict(x), r'x: an item has shape \(40, 4\)'),
+    'one item for a batch': (lambda learn: learn.get_preds(x[0]), r'trained with \(4,\) for each'),
+    'words': (lambda learn: learn.predict(['a', 'b', 'c', 'd']), 'x must be a tensor or a numeric'),
+    'nothing': (lambda learn: learn.get_preds([]), 'has no batches'),
+    'no rows': (lambda learn: learn.get_preds(x[:0]), 'at least one item'),
+    'losses of the unlabelled': (lambda learn: learn.get_preds(x, with_loss=True), 'no targets'),
+    'three in a batch': (lambda learn: learn.get_preds(TensorLoader(x, x, y, bs=8)), 'no pair'),
+    'no size of batches': (lambda learn: learn.data.test_dl(x, bs=-1), 'bs'),
+    'an input missing': (lambda learn: mixed(dict).predict({'cat': [1, 2]}), r'\(cat, num\)'),
+    'one input of two': (lambda learn: mixed(dict).get_preds(numbers), 'a dict of 2 inputs')}
+
+
+@pytest.mark.parametrize('ask, message', refused.values(), ids=list(refused))
+def test_what_cannot_be_asked_is_refused(ask, message):
+    learn = classifier()
+    before = torch.get_rng_state()
+    with pytest.raises((ValueError, TypeError), match=message): ask(learn)
+    if 'mixed' not in ask.__code__.co_names: assert torch.equal(torch.get_rng_state(), before)
+    assert len(learn.get_preds(x)[0]) == 40  # and asks on
+
+
+def test_asking_leaves_the_training_as_it_was():
+    "The same weights after a fit, whether or not the model was asked before and within it"
+    class Asks(Callback):
+        def after_batch(self):
+            if self.in_train: self.learn.get_preds(x[:5]), self.learn.predict(x[0])
+
+    def weights(*cbs, asked=False):
+        learn = classifier()
+        learn.data.train_dl.seed = 3
+        if asked: learn.get_preds(x.numpy()), learn.predict(x[1].tolist())
+        learn.fit(2, cbs=[*cbs])
+        return learn.model.weight.detach()
+    assert torch.equal(weights(), weights(Asks(), asked=True))
+
+
+def test_a_test_loader_is_cut_as_asked():
+    data = classifier().data
+    assert [len(xb) for xb, in data.test_dl(x)] == [16, 16, 8]
+    assert [len(xb) for xb, in data.test_dl(x.numpy(), bs=30)] == [30, 10]
+    batches = mixed(dict).data.test_dl({'cat': ids, 'num': numbers}, bs=20)
+    assert [len(xb['cat']) for xb, yb in batches if yb is None] == [20, 10]
+
+
+def test_workers_of_a_loader_end_with_the_answers():
+    from multiprocessing import active_children
+    before = set(active_children())
+    loader = DataLoader(TensorDataset(x), 7, num_workers=2)
+    assert len(classifier().get_preds(loader)[0]) == 40
+    assert set(active_children()) <= before
