@@ -165,7 +165,7 @@ def learner_answer(learn: object,  # A learner
                    xb: object,  # Inputs of a batch
                    ) -> object:  # On the CPU
     "What a learner answers, its callbacks included"
-    gather = GatherPreds(with_targets=False)
+    gather = GatherPreds()
     with no_random(): ask(learn, gather, [(to_device(xb, model_device(learn.model)), None)])
     return gather.preds[0]
 

@@ -589,6 +589,15 @@ def test_wrapped_models(table, tmp_path):
     assert close(Predictor.load(learn.export(tmp_path/'a.pt2')).predict([1, 2, 3]), want)
 
 
+def test_compiled_learners(table, tmp_path):
+    learn = copy.deepcopy(table[0]).compile(backend='eager')
+    call, loss = learn.model._compiled_call_impl, learn.loss_func
+    predictor = Predictor.load(learn.export(tmp_path/'a.pt2'), 'cpu')
+    assert close(predictor.predict([1, 2, 3]), table[1].predict([1, 2, 3]))
+    assert predictor.settings['meaning'] == 'softmax'
+    assert learn.model._compiled_call_impl is call and learn.loss_func is loss
+
+
 def test_mixed_precision_stays_behind(table, tmp_path):
     learn = copy.deepcopy(table[0]).to_bf16()
     got = Predictor.load(learn.export(tmp_path/'m.pt2')).predict([1, 2, 3])
