@@ -128,7 +128,7 @@ def training_rows(args):
 
 def validation_rows(args):
     "Time of a validation alone, and of predictions"
-    n, passes = (10_000, 10) if args.quick else (50_000, 5)
+    n, passes = (10_000, 10) if args.quick else (50_000, 20)
     found = measure(['fastloop_validated', 'validated', 'fastloop_predicted', 'predicted'],
                     2*args.rounds, n=n, epochs=passes)
     batches = passes*-(-n//5//128)

@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager, suppress
+from functools import cache
 from itertools import count
 from numbers import Integral, Real
 from pathlib import Path
@@ -53,6 +54,7 @@ _word_start = re.compile('([^_])([A-Z][a-z]+)')
 _last_capital = re.compile('([a-z0-9])([A-Z])')
 
 
+@cache  # asked whenever a callback is attached
 def camel2snake(
     name: str,  # Name with capitals, such as a class name
 ) -> str:  # The same words in lower case, joined by underscores

@@ -15,13 +15,22 @@ import torch
 from torch.nn import functional as F
 
 # %% ../nbs/29_learner.ipynb #3a2719f5
-from .callback.core import Callback, as_callback, find_callback, order_of, run_state
+from fastloop.callback.core import (
+    Callback,
+    as_callback,
+    callback_name,
+    find_callback,
+    order_of,
+    run_state,
+)
 from .callback.explain import explain_handlers
 from .callback.progress import ProgressCallback
-from .callback.recorder import Recorder
+from .callback.recorder import Recorder, find_recorder
 from .core import atomic_write, check_property, listify, not_yet, safe_path
 from .data.load import in_order
 from .first_batch import check_fit
+
+# %% ../nbs/29_learner.ipynb #11990597
 from .layer_groups import freeze_before, spread_rates
 from .optimizer import AdamW
 from fastloop.predictions import (
@@ -33,7 +42,7 @@ from fastloop.predictions import (
     to_ask,
 )
 from .runner import Runner, TrainEvalCallback, check_hiding
-from .summary import PrintedText, model_summary
+from .summary import PrintedText, describe, model_summary
 from fastloop.torch_core import (
     check_optimizer_state,
     check_weights,
@@ -72,8 +81,14 @@ class SeesRun:
         if name in run_state and self.run is not None: setattr(self.run, name, value)
         else: object.__setattr__(self, name, value)
 
+    def __dir__(self):
+        cbs = [*getattr(self, 'cbs', ()), *getattr(self.run, 'cbs', ())]
+        return sorted({*super().__dir__(), *run_state, *map(callback_name, cbs)})
+
+    def __repr__(self): return describe(self)
     def __getstate__(self): return {k: v for k, v in self.__dict__.items() if k != 'running'}
 
+# %% ../nbs/29_learner.ipynb #e847d52d
 class BasicLearner(SeesRun):
     """A learner of four fields, for use with a `Runner`
 
@@ -219,7 +234,7 @@ class Learner(SeesRun):
             callbacks: object = None,  # fastai v1's word for `cbs`
             reset_opt: bool = False,  # Start with a new optimizer
             resume: bool = False,  # Go on from the newest checkpoint; `epochs` is then the total
-            ):
+            ) -> Recorder:  # What was recorded: its table, its numbers, its pictures
         """Train the model
 
         Raises: ValueError or TypeError for bad input, before anything is changed.
@@ -236,6 +251,7 @@ class Learner(SeesRun):
             with opt_unless_refused(self):
                 ready_opt(self, lr, wd, reset_opt)
                 self.runner(cbs).fit(epochs, self)
+        return find_recorder(self.run)
 
     # ---- optimizer and layer groups --------------------------------------------------------------
     def create_opt(self, lr: object = None,  # Rate, or one for each group; else the learner's
@@ -415,5 +431,3 @@ class Learner(SeesRun):
             run.remove_cbs(run.cbs)
             run.add_cbs(self.cbs)
         print(explain_handlers(run.handlers))
-
-    show_training_loop = explain  # fastai v2's name

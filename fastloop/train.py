@@ -46,7 +46,7 @@ def fit_one_cycle(learn: Learner,  # The learner
                   cbs: object = None,  # Callbacks for this fit only
                   anneal: object = 'cos',  # Shape of both halves, a word or an annealing function
                   **kwargs: object,  # `reset_opt` and `resume`, as in `fit`
-                  ):
+                  ) -> Recorder:  # What was recorded
     """Train with a rate that rises and falls, while the momentum does the opposite
 
     Raises: ValueError or TypeError for bad input, before anything is changed.
@@ -56,7 +56,7 @@ def fit_one_cycle(learn: Learner,  # The learner
     cycle = OneCycleScheduler(lr_max=rate, moms=moms, div_factor=div_factor, pct_start=pct_start,
                               final_div=final_div, tot_epochs=tot_epochs, start_epoch=start_epoch,
                               anneal=anneal)
-    learn.fit(epochs, rate, wd, [cycle, *listify(cbs)], callbacks, **kwargs)
+    return learn.fit(epochs, rate, wd, [cycle, *listify(cbs)], callbacks, **kwargs)
 
 # %% ../nbs/50_train.ipynb #c7c45f01
 @delegates(Learner.fit)
@@ -68,7 +68,7 @@ def fit_flat_cos(learn: Learner,  # The learner
                  wd: object = None,  # Weight decay; the learner's by default
                  cbs: object = None,  # Callbacks for this fit only
                  **kwargs: object,  # `callbacks`, `reset_opt` and `resume`, as in `fit`
-                 ):
+                 ) -> Recorder:  # What was recorded
     """Train with a rate that stays where it is, and falls along a cosine at the end
 
     Raises: ValueError or TypeError for bad input, before anything is changed.
@@ -76,7 +76,7 @@ def fit_flat_cos(learn: Learner,  # The learner
     """
     rate = learn.lr_range(learn.lr if lr is None else lr)
     sched = flat_cos_sched(rate, div_final=div_final, pct_start=pct_start)
-    learn.fit(epochs, rate, wd, [ParamScheduler(sched), *listify(cbs)], **kwargs)
+    return learn.fit(epochs, rate, wd, [ParamScheduler(sched), *listify(cbs)], **kwargs)
 
 # %% ../nbs/50_train.ipynb #bfa0de8c
 @delegates(Learner.fit)
@@ -88,7 +88,7 @@ def fit_sgdr(learn: Learner,  # The learner
              wd: object = None,  # Weight decay; the learner's by default
              cbs: object = None,  # Callbacks for this fit only
              **kwargs: object,  # `callbacks`, `reset_opt` and `resume`, as in `fit`
-             ):
+             ) -> Recorder:  # What was recorded
     """Train in cycles, each of which begins with a high rate and ends at zero
 
     Raises: ValueError or TypeError for bad input, before anything is changed.
@@ -96,7 +96,7 @@ def fit_sgdr(learn: Learner,  # The learner
     """
     rate = learn.lr_range(learn.lr if lr_max is None else lr_max)
     epochs, sched = sgdr_sched(n_cycles, cycle_len, rate, cycle_mult)
-    learn.fit(epochs, rate, wd, [ParamScheduler(sched), *listify(cbs)], **kwargs)
+    return learn.fit(epochs, rate, wd, [ParamScheduler(sched), *listify(cbs)], **kwargs)
 
 # %% ../nbs/50_train.ipynb #bfc95481
 @delegates(fit_one_cycle)
@@ -108,7 +108,7 @@ def fine_tune(learn: Learner,  # The learner; its model has two layer groups or 
               pct_start: float = 0.3,  # Share of the batches in which the rate rises, 0 to 1
               div_factor: float = 5.0,  # The rate starts at its top over `div_factor`
               **kwargs: object,  # Passed on to both fits: `cbs`, `wd`, `moms` …
-              ):
+              ) -> Recorder:  # What the second fit recorded
     """Train the last layer group alone, then all of them, the first ones gently
 
     Raises: ValueError or TypeError for bad input, before anything is changed.
@@ -121,8 +121,8 @@ def fine_tune(learn: Learner,  # The learner; its model has two layer groups or 
     try: fit_one_cycle(learn, freeze_epochs, slice(base_lr), pct_start=0.99, **kwargs)
     finally: learn.unfreeze()
     top = base_lr/2
-    fit_one_cycle(learn, epochs, slice(top/lr_mult, top), pct_start=pct_start,
-                  div_factor=div_factor, **kwargs)
+    return fit_one_cycle(learn, epochs, slice(top/lr_mult, top), pct_start=pct_start,
+                         div_factor=div_factor, **kwargs)
 
 # %% ../nbs/50_train.ipynb #ab3cc959
 def lr_find(learn: Learner,  # The learner
@@ -253,6 +253,7 @@ Learner.to_fp16 = to_fp16
 Learner.to_bf16 = to_bf16
 Learner.to_fp32 = to_fp32
 Learner.compile = compile_learner
+Learner.show_training_loop = Learner.explain  # fastai v2's name
 Learner.export = export_learner
 Learner.callbacks = _as_list(make=False)
 Learner.callback_fns = _as_list(make=True)

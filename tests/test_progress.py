@@ -33,11 +33,12 @@ from fastloop.callback.core import (
     CancelTrainException,
 )
 from fastloop.callback.logger import CSVLogger, read_table
-from fastloop.callback.progress import EpochTable, ProgressCallback, cell_text
-from fastloop.callback.recorder import Recorder
+from fastloop.callback.progress import ProgressCallback
+from fastloop.callback.recorder import LossHistory, Recorder
 from fastloop.examples import line
 from fastloop.metrics import accuracy
 from fastloop.runner import Runner
+from fastloop.table import EpochTable, cell_text
 
 root = Path(__file__).resolve().parent.parent
 
@@ -333,14 +334,14 @@ def test_bar_and_table_on_a_screen(screen):
 @watched
 def test_at_most_ten_drawings_a_second_and_the_loss_is_fetched_for_them_only(screen, monkeypatch):
     drawn, fetched = [], []
-    draw, loss = PhaseBar.draw, Recorder.smooth_loss
+    draw, sync = PhaseBar.draw, LossHistory.sync
     monkeypatch.setattr(PhaseBar, 'draw', lambda *a: drawn.append(a[2]) or draw(*a))
-    monkeypatch.setattr(Recorder, 'smooth_loss',
-                        property(lambda self: fetched.append(1) or loss.fget(self)))
+    monkeypatch.setattr(LossHistory, 'sync',
+                        lambda self, wait=True: fetched.append(wait) or sync(self, wait))
     fit(epochs=1, learn=learner(100, 0))  # one second: each batch looks at the clock once
     assert drawn[0] == 1 and 9 <= len(drawn) <= 11
     assert {b-a for a, b in zip(drawn, drawn[1:])} <= {10, 11}
-    assert len(fetched) == len(drawn)
+    assert fetched.count(False) == len(drawn)  # the last one waits, at the end of the epoch
 
 
 @watched
@@ -653,7 +654,7 @@ def test_output_that_breaks_costs_one_warning(tmp_path, monkeypatch, left, mode,
 PIPED = """
 import sys, warnings
 from fastloop.callback.progress import ProgressCallback
-from fastloop.callback.recorder import Recorder
+from fastloop.callback.recorder import LossHistory, Recorder
 from fastloop.examples import line
 from fastloop.runner import Runner
 input()

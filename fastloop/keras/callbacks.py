@@ -33,7 +33,6 @@ from ..bar import print_line
 from ..callback.logger import History as NativeHistory
 from ..callback.logger import accepts, check_functions
 from ..callback.progress import ProgressCallback as NativeProgress
-from ..callback.progress import cell_text
 from ..callback.recorder import find_recorder
 from ..callback.remote import RemoteMonitor as NativeRemoteMonitor
 from ..callback.schedule import find_schedulers
@@ -43,6 +42,7 @@ from ..callback.tracker import improves, lower_rates, say_line
 from ..core import check_number, check_word, nearest_name
 from ..metrics import WeightedMean
 from ..rows import RowFile, read_cells
+from ..table import cell_text
 
 # %% ../../nbs/84_keras.callbacks.ipynb #732771f3
 @as_default
