@@ -725,3 +725,25 @@ def test_the_commands_rows_for_answers_of_all_kinds():
     assert ranked((value, value, value), None) == [('1.25 2', '')]
     one = torch.tensor([.25])
     assert ranked(('no', torch.tensor([0]), one), ['no', 'yes']) == [('no', '0.7500')]
+
+
+@pytest.mark.parametrize('kind', ['mlp', 'words', 'recurrent'])
+def test_a_program_moves_to_another_device_as_a_whole(kind, tmp_path):
+    "Tensors that the model makes itself move too; `meta` is a device that every machine has"
+    learn = make(kind)
+    file, xb = learn.export(tmp_path/'m.pt2'), learn.data.batch[0]
+    program = Predictor.load(file, 'meta').program
+    with torch.no_grad(): found = program(xb.to('meta'))[0]
+    want, _ = learn.get_preds([learn.data.batch])
+    assert found.device.type == 'meta' and found.shape == want.shape
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_from_a_gpu_and_to_one(table, tmp_path):
+    learn = make('recurrent')
+    xb, want = learn.data.batch[0], learn.get_preds([learn.data.batch])[0]
+    learn.model.cuda()
+    file = learn.export(tmp_path/'m.pt2')
+    for device in ('cpu', 'cuda'):
+        got = Predictor.load(file, device).get_preds(xb)[0]
+        assert got.device.type == 'cpu' and torch.allclose(got, want, atol=1e-4)
