@@ -24,11 +24,12 @@ __all__ = ['torch', 'nn', 'F', 'np', 'partial', 'Path', 'atomic_write', 'camel2s
            'OneCycleScheduler', 'ParamScheduler', 'SchedulePlayground', 'TorchScheduler', 'TrainingPhase', 'plot_sched',
            'TensorBoardCallback', 'EarlyStoppingCallback', 'ReduceLROnPlateauCallback', 'SaveModelCallback',
            'TerminateOnNaNCallback', 'TrackerCallback', 'BnFreeze', 'EMACallback', 'CheckpointCallback',
-           'GradientAccumulation', 'GradientClipping', 'ShortEpoch', 'StopAfterNBatches', 'clip_grad',
-           'compile_learner', 'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find', 'mixup', 'to_bf16',
-           'to_fp16', 'to_fp32', 'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate', 'RandomShift',
-           'default_tfms', 'get_image_files', 'imagenet_stats', 'ResNet', 'resnet18', 'resnet34', 'resnet50',
-           'simple_cnn', 'ClassificationInterpretation', 'VisionLearner', 'cnn_learner', 'vision_learner']
+           'GradientAccumulation', 'GradientClipping', 'ShortEpoch', 'StopAfterNBatches', 'clip_grad', 'Predictor',
+           'export_learner', 'label_files', 'compile_learner', 'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr',
+           'lr_find', 'mixup', 'to_bf16', 'to_fp16', 'to_fp32', 'ImageDataBunch', 'RandomErase', 'RandomFlip',
+           'RandomRotate', 'RandomShift', 'default_tfms', 'get_image_files', 'imagenet_stats', 'ResNet', 'resnet18',
+           'resnet34', 'resnet50', 'simple_cnn', 'ClassificationInterpretation', 'VisionLearner', 'cnn_learner',
+           'vision_learner']
 
 # %% ../nbs/90_all.ipynb #26a8e1a0
 from functools import partial
@@ -187,6 +188,10 @@ from fastloop.train import (
     to_fp32,
 )
 
+# %% ../nbs/90_all.ipynb #a11use02
+from .export import Predictor, label_files
+from .model_file import export_learner
+
 # %% ../nbs/90_all.ipynb #78d26dc2
 from .vision.data import ImageDataBunch, imagenet_stats
 from .vision.image import get_image_files
@@ -233,6 +238,7 @@ _all_ = [
     'SaveModelCallback', 'TerminateOnNaNCallback', 'TrackerCallback', 'BnFreeze', 'EMACallback',
     'CheckpointCallback',
     'GradientAccumulation', 'GradientClipping', 'ShortEpoch', 'StopAfterNBatches', 'clip_grad',
+    'Predictor', 'export_learner', 'label_files',
     'compile_learner', 'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find', 'mixup',
     'to_bf16', 'to_fp16', 'to_fp32', 'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate',
     'RandomShift', 'default_tfms', 'get_image_files', 'imagenet_stats', 'ResNet', 'resnet18',

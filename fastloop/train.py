@@ -26,6 +26,7 @@ from .compiled import compile_learner
 from .core import listify, understands
 from .first_batch import check_fit
 from .learner import Learner
+from .model_file import export_learner
 from .optimizer import OptimWrapper
 from .runner import TrainEvalCallback
 from .training_state import in_stage, restore_checkpoint, write_checkpoint
@@ -265,5 +266,6 @@ Learner.restore = restore_checkpoint
 Learner.compile = compile_learner
 Learner.show_training_loop = Learner.explain  # fastai v2's name
 Learner.add_cb, Learner.remove_cb = Learner.add_cbs, Learner.remove_cbs  # its words for one
+Learner.export = export_learner
 Learner.callbacks = _as_list(make=False)
 Learner.callback_fns = _as_list(make=True)

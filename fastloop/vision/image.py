@@ -15,6 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 
+# %% ../../nbs/60_vision.image.ipynb #e0pict04
+from io import BytesIO
+
 # %% ../../nbs/60_vision.image.ipynb #af72c692
 import numpy as np
 import torch
@@ -105,6 +108,26 @@ def read_size(
     with _opened(file) as image:
         lies = image.getexif().get(_orientation, 1) in _lying
         return image.size if lies else image.size[::-1]
+
+# %% ../../nbs/60_vision.image.ipynb #e0pict02
+def picture_input(
+    file: object,  # an image file, its bytes, an opened file, or an image of PIL
+    settings: dict,  # `channels`, `size`, `method`, and `mean` and `std`, a list each or `None`
+) -> torch.Tensor:  # what the model sees, (channels, h, w)
+    """The numbers for one picture.
+
+    Raises: ValueError naming the file if it cannot be read.
+    """
+    if hasattr(file, 'getbands'):  # lossless, for all kinds of pixels
+        file, image = BytesIO(), file
+        image.save(file, 'tiff')
+    if isinstance(file, (bytes, bytearray)): file = BytesIO(file)
+    size = settings['size'] and tuple(settings['size'])
+    pixels = read_pixels(file, settings['channels'], size, settings['method'])
+    x = torch.from_numpy(pixels.copy()).float().div_(255)
+    if settings['mean'] is None: return x
+    mean, std = [torch.tensor(settings[o]).reshape(-1, 1, 1) for o in ('mean', 'std')]
+    return (x-mean).div_(std)
 
 # %% ../../nbs/60_vision.image.ipynb #fc081446
 image_suffixes = ('.png', '.jpg', '.jpeg', '.jfif', '.bmp', '.gif', '.webp', '.tif', '.tiff',
