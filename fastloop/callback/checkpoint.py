@@ -124,8 +124,7 @@ class CheckpointCallback(Callback):
         if isinstance(every, str): check_word('every', every, ('epoch',))
         else: check_number('every', every, 1, whole=True)
         if keep is not None: check_number('keep', keep, 1, whole=True)
-        self.every, self.keep, self.folder = every, keep, folder
-        self.resume, self.verbose = resume, verbose
+        vars(self).update(every=every, keep=keep, folder=folder, resume=resume, verbose=verbose)
         self.clear()
 
     def clear(self):
@@ -136,8 +135,9 @@ class CheckpointCallback(Callback):
     @property
     def where(self) -> Path:  # Need not be there
         "The folder of the checkpoints"
+        if self.folder is not None: return Path(self.folder)
         models = Path(getattr(self.learn, 'path', '.'), getattr(self.learn, 'model_dir', 'models'))
-        return models/'checkpoints' if self.folder is None else Path(self.folder)
+        return models/'checkpoints'
 
     def set_runner(self, run: object,  # The runner that will announce events
                    ):
