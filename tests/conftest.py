@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # as make does: other sums round otherwise
 sys.path.insert(0, str(Path(__file__).parent))
 from processes import cores, free_gigabytes, how_many, unit  # noqa: E402
 
