@@ -6,14 +6,12 @@
 __all__ = ['ExperimentCallback']
 
 # %% ../../nbs/43_callback.experiment.ipynb #c6cf8f5c
-import inspect
-import os
-import re
 import tempfile
 import threading
 import time
 import warnings
 from collections import deque
+from collections.abc import Iterator
 from functools import partial
 from numbers import Real
 from pathlib import Path
@@ -27,14 +25,15 @@ from .logger import check_recorded, epoch_row
 from .save import SaveModelCallback
 from .tracker import TrackerCallback
 from ..core import atomic_write, check_number
+from ..fit_settings import fit_settings, numbered, told_error
 from ..optimizer import as_wrapper
 
 # %% ../../nbs/43_callback.experiment.ipynb #617018b9
 class Background:
-    "Does one piece of work after the other in a thread, so that nobody waits for it"
+    "Does one piece of work after the other in a thread; says once what goes wrong"
     def __init__(self):
         self.waiting, self.lock, self.idle = deque(), threading.Lock(), threading.Event()
-        self.problem = None
+        self.problem, self.told = None, False
         self.idle.set()
 
     def __reduce__(self): return type(self), ()  # a copy has its own work
@@ -42,12 +41,12 @@ class Background:
     def put(self, work: object,  # A function
             *args,  # What it is called with
             ):
-        "Take one more piece of work"
+        "Take one more piece of work; nobody waits for it"
         with self.lock:
             self.waiting.append(partial(work, *args))
             if not self.idle.is_set(): return
             try: threading.Thread(target=self._work, name='Background', daemon=True).start()
-            except RuntimeError as e: self.problem = self.problem or str(e)  # Python is ending
+            except RuntimeError as e: self.problem = told_error(e)  # Python is ending
             else: self.idle.clear()
 
     def _work(self):
@@ -55,74 +54,32 @@ class Background:
             with self.lock:
                 if not self.waiting: return self.idle.set()
                 work = self.waiting.popleft()
-            try: work()
-            except BaseException as e: self.problem = self.problem or told_error(e)
+            self.attempt(work)
             del work  # it may hold tensors
 
-    def flush(self, timeout: float,  # Seconds
-              ) -> bool:  # Whether nothing is left to do
+    def attempt(self, work: object,  # A function
+                ) -> bool:  # Whether it worked
+        "Do something at once that may fail without harm"
+        try: work()
+        except Exception as e:
+            self.problem = self.problem or told_error(e)
+            return False
+        return True
+
+    def tell(self, who: object,  # Whose work it is
+             ):
+        "Warn if something went wrong, the first time only"
+        problem, self.problem = self.problem, None
+        if problem is None or self.told: return
+        self.told = True
+        warnings.warn(f'{who!r}: {problem}. Training goes on; this is said once', stacklevel=3)
+
+    def wait(self, timeout: float,  # Seconds
+             ) -> bool:  # Whether nothing is left to do
         "Wait until everything is done"
-        return self.idle.wait(timeout)
-
-# %% ../../nbs/43_callback.experiment.ipynb #d4335dae
-_secret = re.compile('key|token|secret|passw|credential|auth|header|cookie', re.I)
-
-def without_secrets(text: str,  # A message or a setting
-                    ) -> str:  # The same for everybody to read
-    "Take out names and passwords of addresses, and what the environment keeps secret"
-    text = re.sub(r'(\w+://)[^/\s]*@', r'\1', text)
-    for name, value in os.environ.items():
-        if _secret.search(name) and len(value) > 5: text = text.replace(value, '…')
-    return text
-
-def told_error(e: BaseException,  # What a tracker raised
-               ) -> str:  # One line
-    "An error in words that may be shown"
-    lines = str(e).strip().splitlines()
-    return without_secrets(f'{type(e).__name__}: {lines[0][:300]}' if lines else type(e).__name__)
-
-# %% ../../nbs/43_callback.experiment.ipynb #88de16e4
-def settings_of(cb: object,  # A callback written for any library
-                ) -> dict:  # Names and values
-    "The arguments that a callback was made with, as far as it keeps them as numbers and texts"
-    try: names = inspect.signature(type(cb).__init__).parameters
-    except (TypeError, ValueError): return {}
-    kept = getattr(cb, '__dict__', {})
-    found = {k: kept[k] for k in names if isinstance(kept.get(k), (bool, int, float, str))}
-    return {k: without_secrets(v) if isinstance(v, str) else v for k, v in found.items()
-            if not _secret.search(k)}
-
-def numbered(tag: str,  # What the values are called
-             values: list,  # One or several
-             ) -> dict:  # Values by tag
-    "`tag` alone for one value, `tag_0`, `tag_1` … for several"
-    if len(values) == 1: return {tag: values[0]}
-    return {f'{tag}_{i}': o for i, o in enumerate(values)}
-
-def name_of(o: object,  # A function, or an object
-            ) -> str:  # The name of the function, or of the object's class
-    "What something is called"
-    while isinstance(o, partial): o = o.func
-    return getattr(o, '__name__', type(o).__name__)
-
-def fit_settings(run: object,  # A runner
-                 rates: list,  # Learning rates of the layer groups
-                 ) -> dict:  # Names and values
-    "What a fit is made with"
-    learn, dl = run.learn, run.learn.data.train_dl
-    weights, opt = list(learn.model.parameters()), learn.opt
-    found = dict(
-        epochs=run.epochs, batch_size=getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None),
-        **numbered('lr', rates), wd=getattr(learn, 'wd', None), loss=name_of(learn.loss_func),
-        optimizer=type(getattr(opt, 'opt', opt)).__name__, model=type(learn.model).__name__,
-        parameters=sum(o.numel() for o in weights),
-        trainable=sum(o.numel() for o in weights if o.requires_grad))
-    for cb in run.cbs:
-        if hasattr(type(cb), 'write_settings'): continue  # a tracker's are not the fit's
-        found |= {f'{type(cb).__name__}.{k}': v for k, v in settings_of(cb).items()}
-    return {k: v for k, v in found.items() if v is not None}
-
-
+        if self.idle.wait(timeout): return True
+        self.problem = self.problem or f'the tracker is not done after {timeout:g} s'
+        return False
 
 # %% ../../nbs/43_callback.experiment.ipynb #187a8659
 class BestWeights:
@@ -170,6 +127,8 @@ class BestWeights:
         return path, self.kept
 
 # %% ../../nbs/43_callback.experiment.ipynb #fbeb775a
+rows_of = 'epoch', 'batch'  # what numbers are counted by
+
 def end_of(e: BaseException | None,  # What ended a fit
            ) -> str:  # `FINISHED`, `FAILED` or `KILLED`
     "How a fit ended, in the words of MLflow"
@@ -178,8 +137,8 @@ def end_of(e: BaseException | None,  # What ended a fit
 
 def is_first_process() -> bool:  # True also if there is one process only
     "Is this the process that prints, draws and writes?"
-    group = torch.distributed
-    return not (group.is_available() and group.is_initialized() and group.get_rank())
+    d = torch.distributed
+    return not (d.is_available() and d.is_initialized() and d.get_rank())
 
 def batch_rows(rows: list,  # For each batch its number, the time, its loss, rates, momentums
                losses: torch.Tensor | None,  # The same losses in one tensor
@@ -189,78 +148,20 @@ def batch_rows(rows: list,  # For each batch its number, the time, its loss, rat
     found = []
     for (i, at, _, lrs, moms), loss in zip(rows, [] if losses is None else losses.tolist()):
         numbers = {'loss': loss, **numbered('lr', lrs), **numbered('mom', moms or [])}
-        numbers = {f'batch/{k}': v for k, v in numbers.items() if isinstance(v, Real)}
-        found.append(('batch', first+i, at, numbers))
+        found.append(('batch', first+i, at, {f'batch/{k}': v for k, v in numbers.items()
+                                             if isinstance(v, Real)}))
     return found
 
-# %% ../../nbs/43_callback.experiment.ipynb #a5da5caf
-class BestWeights:
-    "A file of the weights of the best epoch"
-    def __init__(self, monitor: str = None,  # A column; by default the validation loss
-                 mode: str = 'auto',  # `min`, `max`, or `auto` to ask the metric, then the name
-                 ):
-        self.monitor, self.mode, self.temp, self.kept = monitor, mode, None, None
-        self.watch = TrackerCallback(monitor=monitor or 'valid_loss', mode=mode, verbose=False,
-                                     reset_on_fit=False)
-
-    def __reduce__(self): return type(self), (self.monitor, self.mode)
-
-    def begin(self, run: object,  # A runner
-              ):
-        """A fit begins
-
-        Raises: ValueError if there will be no such column."""
-        validates = getattr(run.learn.data, 'valid_dl', None) is not None
-        self.watch.monitor = self.monitor or ('valid_loss' if validates else 'train_loss')
-        self.watch.set_runner(run)
-        self.watch.begin_fit()
-
-    def saver(self) -> SaveModelCallback | None:  # `None` if there is none
-        "A callback of the run that keeps a file of the best weights anyway"
-        return next((cb for cb in self.watch.run.cbs if isinstance(cb, SaveModelCallback)
-                     and cb.every == 'improvement'), None)
-
-    def look(self):
-        "Write a file if this was the best epoch, and nobody else does"
-        self.watch.after_epoch()
-        if not self.watch.new_best or self.saver() is not None: return
-        if self.temp is None: self.temp = tempfile.TemporaryDirectory(prefix='fastloop-')
-        with atomic_write(Path(self.temp.name)/'bestmodel.pth') as f:
-            torch.save({'model': self.watch.learn.model.state_dict()}, f)
-
-    def news(self) -> tuple:  # A file and the value that was watched; twice `None` if there is none
-        "The best weights, if they were not asked for yet"
-        if self.watch.best in (None, self.kept): return None, None
-        path = self.temp and Path(self.temp.name)/'bestmodel.pth'
-        if (cb := self.saver()) is not None:
-            path = self.watch.learn.model_file(cb.saved[0][2]) if cb.saved else None
-        if path is None: return None, None
-        self.kept = self.watch.best
-        return path, self.kept
-
-# %% ../../nbs/43_callback.experiment.ipynb #d2d0c14f
-def end_of(e: BaseException | None,  # What ended a fit
-           ) -> str:  # `FINISHED`, `FAILED` or `KILLED`
-    "How a fit ended, in the words of MLflow"
-    if e is None: return 'FINISHED'
-    return 'KILLED' if isinstance(e, KeyboardInterrupt) else 'FAILED'
-
-def is_first_process() -> bool:  # True also if there is one process only
-    "Is this the process that prints, draws and writes?"
-    group = torch.distributed
-    return not (group.is_available() and group.is_initialized() and group.get_rank())
-
-def batch_rows(rows: list,  # For each batch its number, the time, its loss, rates, momentums
-               losses: torch.Tensor | None,  # The same losses in one tensor
-               first: int,  # Number of the first batch of this fit in the run
-               ) -> list:  # Tuples of `batch`, a number, a time, and numbers by name
-    "What a tracker is told about batches; the device is waited for here"
-    found = []
-    for (i, at, _, lrs, moms), loss in zip(rows, [] if losses is None else losses.tolist()):
-        numbers = {'loss': loss, **numbered('lr', lrs), **numbered('mom', moms or [])}
-        numbers = {f'batch/{k}': v for k, v in numbers.items() if isinstance(v, Real)}
-        found.append(('batch', first+i, at, numbers))
-    return found
+def in_pieces(rows: list,  # As from `batch_rows`
+              place: tuple,  # The next epoch and the next batch before them
+              size: int = 200,  # Rows in a piece
+              ) -> Iterator:  # Yields some rows, the place behind them, and the rows that are left
+    "Cut rows into pieces that a tracker takes at once"
+    while rows:
+        some, rows = rows[:size], rows[size:]
+        ends = [max([o[1]+1 for o in some if o[0] == kind], default=0) for kind in rows_of]
+        place = tuple(map(max, place, ends))
+        yield some, place, rows
 
 # %% ../../nbs/43_callback.experiment.ipynb #d358b277
 class ExperimentCallback(Callback):
@@ -291,7 +192,7 @@ class ExperimentCallback(Callback):
         "Nothing is known of a run; the next fit opens a new one"
         self.run_id, self.place, self.start, self.fits, self.settings = None, (0, 0), (0, 0), 0, {}
         self.rows, self.unsent, self.ended, self.opened = [], [], 0, False
-        self.active = self.dead = self.warned = self.loaded = False
+        self.active = self.dead = self.loaded = False
         self.best = type(self.best)(self.best.monitor, self.best.mode)
 
     # ---- how to talk to a tracker ----------------------------------------------------------------
@@ -334,14 +235,14 @@ class ExperimentCallback(Callback):
         "See whether there will be something to tell; the run is opened later"
         check_recorded(self)
         if self.new_run and not self.loaded: self.forget()
-        self.rows, self.active, self.dead, self.warned = [], False, False, False
+        self.rows, self.active, self.dead, self.beside.told = [], False, False, False
         if self.best_weights: self.best.begin(self.run)
 
     def begin_epoch(self):
         "Open the run when the first epoch begins"
         if self.active or self.dead or not is_first_process(): return
         inside, self.loaded, self.ended = self.loaded and self.run.n_iter, False, self.run.epoch
-        self.active, self.opened = self.attempt(self.find_run), False
+        self.active, self.opened = self.beside.attempt(self.find_run), False
         self.dead = not self.active
         if self.active: self.later(self._open, fit_settings(self.run, self.given_rates), inside)
 
@@ -358,8 +259,8 @@ class ExperimentCallback(Callback):
         row = epoch_row(self.run)
         self.ended = row.pop('epoch')+1
         self.hand_over({k: float(v) for k, v in row.items() if isinstance(v, Real)})
-        if self.best_weights: self.attempt(self.best.look)
-        self.tell()
+        if self.best_weights: self.beside.attempt(self.best.look)
+        self.beside.tell(self)
 
     def after_fit(self):
         "Tell how it ended, and wait a little for the tracker"
@@ -367,24 +268,15 @@ class ExperimentCallback(Callback):
         self.active, self.best.watch.watching = False, False
         self.hand_over()
         self.later(self._finish, end_of(self.run.exception), self.ended, self.run.n_iter)
-        self.wait(self.timeout)
+        self.beside.wait(self.timeout)
+        self.beside.tell(self)
 
     # ---- handing over ----------------------------------------------------------------------------
-    def attempt(self, work: object,  # A function
-                ) -> bool:  # Whether it worked
-        "Do something that may fail without harm"
-        try: work()
-        except Exception as e:
-            self.beside.problem = self.beside.problem or told_error(e)
-            self.tell()
-            return False
-        return True
-
     def later(self, work: object,  # A function
               *args,  # What it is called with
               ):
         "Do something in the background, unless the run could not be opened"
-        self.beside.put(lambda: None if self.dead else work(*args))
+        self.beside.put(lambda: self.dead or work(*args))
 
     def hand_over(self, numbers: dict = None,  # Those of an epoch that has ended
                   ):
@@ -393,26 +285,13 @@ class ExperimentCallback(Callback):
         losses = torch.stack([o[2].reshape(()) for o in rows]) if rows else None
         if rows or numbers: self.later(self._write, rows, losses, self.ended-1, numbers)
 
-    def wait(self, timeout: float,  # Seconds
-             ) -> bool:  # Whether everything was written
-        "Wait for the tracker"
-        done = self.beside.flush(timeout)
-        if not done: self.beside.problem = f'the tracker is not done after {timeout:g} s'
-        self.tell()
-        return done
-
-    def tell(self):
-        "Warn if something went wrong, once in a fit"
-        problem, self.beside.problem = self.beside.problem, None
-        if problem is None or self.warned: return
-        self.warned = True
-        warnings.warn(f'{self!r}: {problem}. Training goes on; this is said once', stacklevel=3)
-
     def close(self, timeout: float = None,  # Seconds to wait; by default those of the callback
               ) -> bool:  # Whether everything was written
         "End a run that is still open, and wait; another fit goes on in it"
         self.beside.put(self.close_run)
-        return self.wait(self.timeout if timeout is None else timeout)
+        done = self.beside.wait(self.timeout if timeout is None else timeout)
+        self.beside.tell(self)
+        return done
 
     def state_dict(self) -> dict:  # Plain data
         "What is needed to go on; what is known is handed over to be written"
@@ -420,7 +299,7 @@ class ExperimentCallback(Callback):
         if self.active:
             self.hand_over()
             self.later(self._keep, *self.best.news())
-            if not self.opened: self.beside.flush(self.timeout)
+            if not self.opened: self.beside.wait(self.timeout)
             place = [a+b for a, b in zip(self.start, (self.ended, self.run.n_iter))]
         return dict(run_id=self.run_id, start=list(self.start), place=list(place), fits=self.fits,
                     settings=dict(self.settings), kept=self.best.kept,
@@ -452,19 +331,14 @@ class ExperimentCallback(Callback):
             self.start, self.fits = tuple(map(max, self.place, found)), self.fits+1
         self.place, self.unsent, self.opened = tuple(found), [], True
         new = {k: v for k, v in settings.items() if self.settings.get(k) != v}
-        self.settings = self.settings | new
-        first = '' if self.fits < 2 else f'fit{self.fits}/'
+        self.settings, first = self.settings | new, '' if self.fits < 2 else f'fit{self.fits}/'
         if new: self.write_settings({first+k: v for k, v in new.items()})
 
     def _write(self, rows, losses, epoch, numbers):
         self.unsent += batch_rows(rows, losses, self.start[1])
         if numbers: self.unsent.append(('epoch', self.start[0]+epoch, time.time(), numbers))
-        self.unsent = [o for o in self.unsent if o[1] >= self.place[o[0] == 'batch']][-100_000:]
-        while self.unsent:
-            some, rest = self.unsent[:200], self.unsent[200:]
-            behind = [max([o[1]+1 for o in some if o[0] == axis], default=0)
-                      for axis in ('epoch', 'batch')]
-            place = tuple(map(max, self.place, behind))
+        self.unsent = [o for o in self.unsent if o[1] >= self.place[rows_of.index(o[0])]][-10**5:]
+        for some, place, rest in in_pieces(self.unsent, self.place):
             self.write_rows(some, place)
             self.place, self.unsent = place, rest
 
