@@ -116,14 +116,13 @@ class BestWeights:
         with atomic_write(Path(self.temp.name)/'bestmodel.pth') as f:
             torch.save({'model': self.watch.learn.model.state_dict()}, f)
 
-    def news(self) -> tuple:  # A file and the value that was watched; twice `None` if there is none
+    def news(self) -> tuple:  # A file, or `None`, and the value that was watched
         "The best weights, if they were not asked for yet"
         if self.watch.best in (None, self.kept): return None, None
         path = self.temp and Path(self.temp.name)/'bestmodel.pth'
         if (cb := self.saver()) is not None:
             path = self.watch.learn.model_file(cb.saved[0][2]) if cb.saved else None
-        if path is None: return None, None
-        self.kept = self.watch.best
+        if path is not None: self.kept = self.watch.best
         return path, self.kept
 
 # %% ../../nbs/43_callback.experiment.ipynb #fbeb775a
@@ -160,8 +159,7 @@ def in_pieces(rows: list,  # As from `batch_rows`
     while rows:
         some, rows = rows[:size], rows[size:]
         ends = [max([o[1]+1 for o in some if o[0] == kind], default=0) for kind in rows_of]
-        place = tuple(map(max, place, ends))
-        yield some, place, rows
+        yield some, (place := tuple(map(max, place, ends))), rows
 
 # %% ../../nbs/43_callback.experiment.ipynb #d358b277
 class ExperimentCallback(Callback):
@@ -255,7 +253,7 @@ class ExperimentCallback(Callback):
 
     def after_epoch(self):
         "Hand over the numbers of this epoch and of its batches, and keep the weights of the best"
-        if not self.active: return
+        if not self.active: return self.beside.tell(self)
         row = epoch_row(self.run)
         self.ended = row.pop('epoch')+1
         self.hand_over({k: float(v) for k, v in row.items() if isinstance(v, Real)})
@@ -264,7 +262,7 @@ class ExperimentCallback(Callback):
 
     def after_fit(self):
         "Tell how it ended, and wait a little for the tracker"
-        if not self.active: return
+        if not self.active: return self.beside.tell(self)
         self.active, self.best.watch.watching = False, False
         self.hand_over()
         self.later(self._finish, end_of(self.run.exception), self.ended, self.run.n_iter)

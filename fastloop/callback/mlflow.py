@@ -19,7 +19,8 @@ def mlflow_package() -> object:  # The module
     """The package mlflow
 
     Raises: ImportError that says what to install."""
-    try: import mlflow.entities
+    try:
+        import mlflow.entities
     except ImportError as e:
         raise ImportError('MLflowCallback needs the package mlflow: '
                           'pip install "fastloop[mlflow]"') from e

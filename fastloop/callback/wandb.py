@@ -20,7 +20,8 @@ def wandb_package() -> object:  # The module
     """The package wandb
 
     Raises: ImportError that says what to install."""
-    try: import wandb
+    try:
+        import wandb
     except ImportError as e:
         raise ImportError('WandbCallback needs the package wandb: '
                           'pip install "fastloop[wandb]"') from e
@@ -37,6 +38,7 @@ def check_init(arguments: dict,  # Names and values
             raise TypeError(f'{name}={arguments[name]!r}: neither WandbCallback nor wandb.init has '
                             f'such an argument; wandb.init has {", ".join(known)}')
 
+# %% ../../nbs/44_callback.wandb.ipynb #15e1f3be
 _file = 'fastloop.json'
 
 def noted_place(run: object,  # Of W&B
