@@ -189,7 +189,7 @@ class ExperimentCallback(Callback):
     def forget(self):
         "Nothing is known of a run; the next fit opens a new one"
         self.run_id, self.place, self.start, self.fits, self.settings = None, (0, 0), (0, 0), 0, {}
-        self.rows, self.unsent, self.ended, self.opened = [], [], 0, False
+        self.rows, self.unsent, self.ended, self.opened, self.known = [], [], 0, False, None
         self.active = self.dead = self.loaded = False
         self.best = type(self.best)(self.best.monitor, self.best.mode)
 
@@ -307,24 +307,25 @@ class ExperimentCallback(Callback):
                         ):
         "Go on from where `state` was taken, in the same run"
         if self.active: return  # the same state once more, inside an epoch
-        self.run_id, self.fits, self.settings = state['run_id'], state['fits'], state['settings']
+        self.run_id = self.known = state['run_id']
+        self.fits, self.settings = state['fits'], state['settings']
         self.start, self.place = tuple(state['start']), tuple(state['place'])
         self.best.kept, self.loaded = state['kept'], True
         self.best.watch.load_state_dict(state['best'])
 
     def __getstate__(self):
         copied = {k: v for k, v in vars(self).items() if k not in ('read', 'after_loss')}
-        return copied | dict(run_id=None, place=(0, 0), start=(0, 0), fits=0, settings={}, rows=[],
-                             unsent=[], active=False)
+        return copied | dict(run_id=None, known=None, place=(0, 0), start=(0, 0), fits=0, rows=[],
+                             settings={}, unsent=[], active=False)
 
     # ---- in the background -----------------------------------------------------------------------
     def _open(self, settings, inside):
-        before = self.run_id
         try: found = self.open_run()
         except BaseException:
             self.dead = True
             raise
-        if before not in (None, self.run_id): self.place, self.fits, self.settings = (0, 0), 0, {}
+        if self.known != self.run_id:
+            self.known, self.place, self.fits, self.settings = self.run_id, (0, 0), 0, {}
         if not inside:
             self.start, self.fits = tuple(map(max, self.place, found)), self.fits+1
         self.place, self.unsent, self.opened = tuple(found), [], True
