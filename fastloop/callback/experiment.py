@@ -6,6 +6,7 @@
 __all__ = ['ExperimentCallback']
 
 # %% ../../nbs/43_callback.experiment.ipynb #c6cf8f5c
+import shutil
 import tempfile
 import threading
 import time
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from functools import partial
 from numbers import Real
 from pathlib import Path
+from weakref import finalize
 
 # %% ../../nbs/43_callback.experiment.ipynb #b42988f4
 import torch
@@ -112,14 +114,16 @@ class BestWeights:
         "Write a file if this was the best epoch, and nobody else does"
         self.watch.after_epoch()
         if not self.watch.new_best or self.saver() is not None: return
-        if self.temp is None: self.temp = tempfile.TemporaryDirectory(prefix='fastloop-')
-        with atomic_write(Path(self.temp.name)/'bestmodel.pth') as f:
+        if self.temp is None:
+            self.temp = Path(tempfile.mkdtemp(prefix='fastloop-'))
+            finalize(self, shutil.rmtree, self.temp, ignore_errors=True)
+        with atomic_write(self.temp/'bestmodel.pth') as f:
             torch.save({'model': self.watch.learn.model.state_dict()}, f)
 
     def news(self) -> tuple:  # A file, or `None`, and the value that was watched
         "The best weights, if they were not asked for yet"
         if self.watch.best in (None, self.kept): return None, None
-        path = self.temp and Path(self.temp.name)/'bestmodel.pth'
+        path = self.temp and self.temp/'bestmodel.pth'
         if (cb := self.saver()) is not None:
             path = self.watch.learn.model_file(cb.saved[0][2]) if cb.saved else None
         if path is not None: self.kept = self.watch.best

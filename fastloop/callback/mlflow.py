@@ -30,7 +30,8 @@ def allowed_name(name: str,  # Of a number or a setting
                  ) -> str:  # One that MLflow takes
     "A name without what MLflow refuses"
     name = re.sub(r'[^\w\-. /]', '_', name)[:250]
-    return name if posixpath.normpath(name) == name else name.replace('/', '_')
+    plain = posixpath.normpath(name) == name and name[:1] not in ('.', '/')
+    return name if plain else name.replace('/', '_')
 
 # %% ../../nbs/44_callback.mlflow.ipynb #d5cdd22d
 class MLflowCallback(ExperimentCallback):
