@@ -64,7 +64,7 @@ class Memory(ExperimentCallback):
     def close_run(self): self._do('close_run')
 
     def of(self, name): return [o[1] for o in self.told if o[0] == name]
-    def rows_of(self, kind): return [o for rows in self.of('write_rows') for o in rows if o[0] == kind]
+    def rows_of(self, kind): return [o for o in sum(self.of('write_rows'), []) if o[0] == kind]
 
 
 class Raises(Callback):
