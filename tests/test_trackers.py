@@ -450,7 +450,7 @@ def test_mlflow_gets_names_and_values_that_it_takes(tmp_path, mlflow):
 
 
 @pytest.mark.parametrize('name, allowed', [
-    ('valid_loss', 'valid_loss'), ('F1, macro', 'F1_ macro'), ('a/b', 'a/b'), ('../x', '.._x'),
+    ('valid_loss', 'valid_loss'), ('F1, macro', 'F1_ macro'), ('a/b', 'a/b'), ('../x', 'x'),
     ('a//b', 'a__b'), ('x'*300, 'x'*250), ('f(β=2)', 'f_β_2_')])
 def test_names_for_mlflow(name, allowed): assert allowed_name(name) == allowed
 

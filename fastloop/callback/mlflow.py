@@ -29,16 +29,15 @@ def mlflow_package() -> object:  # The module
 def allowed_name(name: str,  # Of a number or a setting
                  ) -> str:  # One that MLflow takes
     "A name without what MLflow refuses"
-    name = re.sub(r'[^\w\-. /]', '_', name)[:250]
-    plain = posixpath.normpath(name) == name and name[:1] not in ('.', '/')
-    return name if plain else name.replace('/', '_')
+    name = re.sub(r'[^\w\-. /]', '_', name).lstrip('./ ')[:250] or '_'
+    return name if posixpath.normpath(name) == name else name.replace('/', '_')
 
 # %% ../../nbs/44_callback.mlflow.ipynb #d5cdd22d
 class MLflowCallback(ExperimentCallback):
     """Tells MLflow about each fit: settings, curves, the best weights, how it ended
 
     Raises: ImportError if mlflow is not installed."""
-    client, given, chunk = None, None, 100
+    name, client, given, chunk = 'mlflow', None, None, 100
 
     def __init__(self, learn: object = None,  # The learner
                  experiment: str = None,  # Made if it is missing; by default MLflow's choice
