@@ -9,6 +9,7 @@ __all__ = ['WandbCallback']
 import inspect
 import json
 import re
+import time
 from pathlib import Path
 
 # %% ../../nbs/44_callback.wandb.ipynb #44e3ad16
@@ -64,7 +65,7 @@ class WandbCallback(ExperimentCallback):
     """Tells Weights & Biases about each fit: settings, curves, the best weights, how it ended
 
     Raises: ImportError if wandb is not installed; TypeError for an argument that nobody knows."""
-    wandb_run, mine = None, True
+    wandb_run, mine, closed = None, True, 0.
 
     def __init__(self, learn: object = None,  # The learner
                  project: str = None,  # By default W&B's choice
@@ -99,6 +100,7 @@ class WandbCallback(ExperimentCallback):
             self.wandb_run, self.mine = active, False
             return
         known = {'id': self.run_id, 'resume': 'allow'} if self.run_id and self.mine else {}
+        if known: time.sleep(max(0, self.closed+1.1-time.time()))  # its files are named by seconds
         self.mine = True
         self.wandb_run = wandb.init(**{'reinit': 'create_new'} | known | self.init)
 
@@ -145,7 +147,7 @@ class WandbCallback(ExperimentCallback):
                   ):
         "End a run of ours"
         if self.wandb_run is None or not self.mine: return
-        run, self.wandb_run = self.wandb_run, None
+        run, self.wandb_run, self.closed = self.wandb_run, None, time.time()
         run.finish(exit_code=code)
 
     def load_state_dict(self, state: dict,  # From `state_dict`
