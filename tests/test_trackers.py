@@ -522,9 +522,11 @@ def test_wandb_run_of_the_user_is_used_and_left_open(tmp_path, wandb):
     assert [o['epoch'] for o in wandb.runs[1].rows if 'epoch' in o] == [0]
 
 
-def test_wandb_knows_how_far_a_run_is_that_was_killed(tmp_path, wandb):
+def test_wandb_knows_how_far_a_run_was_that_is_over(tmp_path, wandb):
     tracker = WandbCallback()
     make(tmp_path).fit(2, cbs=tracker)
+    assert noted_place(wandb.Run(id=tracker.run_id)) == (0, 0)
+    tracker.close()
     assert noted_place(wandb.Run(id=tracker.run_id)) == (2, 10)
     assert noted_place(wandb.Run(id='other')) == (0, 0)
 

@@ -126,7 +126,6 @@ class WandbCallback(ExperimentCallback):
             if kind == 'epoch':
                 for name in numbers: run.define_metric(name, step_metric='epoch')
             run.log({axis[kind]: step, **numbers, '_timestamp': at})
-        note_place(run, place)
 
     def write_file(self, path: Path,  # The file
                    value: float,  # What was watched
@@ -149,6 +148,7 @@ class WandbCallback(ExperimentCallback):
         if self.wandb_run is None or not self.mine: return
         run, self.wandb_run, self.closed = self.wandb_run, None, time.time()
         run.finish(exit_code=code)
+        note_place(run, self.place)
 
     def load_state_dict(self, state: dict,  # From `state_dict`
                         ):
