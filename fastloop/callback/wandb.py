@@ -40,7 +40,7 @@ def check_init(arguments: dict,  # Names and values
                             f'such an argument; wandb.init has {", ".join(known)}')
 
 # %% ../../nbs/44_callback.wandb.ipynb #15e1f3be
-_file = 'fastloop.json'
+_file, _opened = 'fastloop.json', set()  # the runs that were opened here, by their ids
 
 def noted_place(run: object,  # Of W&B
                 ) -> tuple:  # The next epoch and the next batch
@@ -93,7 +93,7 @@ class WandbCallback(ExperimentCallback):
     def find_run(self):
         "Take a run that the user has opened, go on with ours, or open one"
         wandb = wandb_package()
-        active = wandb.run
+        active = None if getattr(wandb.run, 'id', None) in _opened else wandb.run
         if active is None and self.wandb_run is not None and self.mine: return
         if active is not None:
             if self.mine: self.close_run()
@@ -103,6 +103,7 @@ class WandbCallback(ExperimentCallback):
         if known: time.sleep(max(0, self.closed+1.1-time.time()))  # its files are named by seconds
         self.mine = True
         self.wandb_run = wandb.init(**{'reinit': 'create_new'} | known | self.init)
+        _opened.add(self.wandb_run.id)
 
     def open_run(self) -> tuple:  # Of the next epoch and the next batch in it
         "See how far the run is, and let epochs and batches have their own axes"

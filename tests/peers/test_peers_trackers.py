@@ -240,8 +240,9 @@ def told_so_far(folder, run_id):
             if kind == 'history':
                 rows.append({i.key or '/'.join(i.nested_key): json.loads(i.value_json)
                              for i in o.history.item})
-            if kind == 'config': config |= {i.key or '/'.join(i.nested_key): json.loads(i.value_json)
-                                            for i in o.config.update}
+            if kind == 'config':
+                config |= {i.key or '/'.join(i.nested_key): json.loads(i.value_json)
+                           for i in o.config.update}
             if kind == 'run': config |= {i.key: json.loads(i.value_json)
                                          for i in o.run.config.update if i.key}
             if kind == 'artifact': files += [(e.path, sorted(o.artifact.aliases))
