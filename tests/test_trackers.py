@@ -8,6 +8,7 @@ import sys
 import threading
 import warnings
 from types import ModuleType, SimpleNamespace
+from uuid import uuid4
 
 import pytest
 import torch
@@ -471,7 +472,7 @@ def wandb(monkeypatch, tmp_path):
 
     class Run:
         def __init__(self, **kwargs):
-            self.kwargs, self.id, self.code = kwargs, kwargs.get('id') or f'w{len(it.runs)}', None
+            self.kwargs, self.id, self.code = kwargs, kwargs.get('id') or uuid4().hex, None
             self.rows, self.config, self.summary, self.files = [], {}, {}, []
             self.dir = tmp_path/'wandb'/f'run-{len(it.runs)}-{self.id}'/'files'
             self.dir.mkdir(parents=True)

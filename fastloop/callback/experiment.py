@@ -13,7 +13,6 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterator
-from functools import partial
 from numbers import Real
 from pathlib import Path
 from weakref import finalize
@@ -45,7 +44,7 @@ class Background:
             ):
         "Take one more piece of work; nobody waits for it"
         with self.lock:
-            self.waiting.append(partial(work, *args))
+            self.waiting.append(lambda: work(*args))
             if not self.idle.is_set(): return
             try: threading.Thread(target=self._work, name='Background', daemon=True).start()
             except RuntimeError as e: self.problem = told_error(e)  # Python is ending
@@ -130,13 +129,10 @@ class BestWeights:
         return path, self.kept
 
 # %% ../../nbs/43_callback.experiment.ipynb #fbeb775a
-rows_of = 'epoch', 'batch'  # what numbers are counted by
-
 def end_of(e: BaseException | None,  # What ended a fit
            ) -> str:  # `FINISHED`, `FAILED` or `KILLED`
     "How a fit ended, in the words of MLflow"
-    if e is None: return 'FINISHED'
-    return 'KILLED' if isinstance(e, KeyboardInterrupt) else 'FAILED'
+    return 'FINISHED' if e is None else 'KILLED' if isinstance(e, KeyboardInterrupt) else 'FAILED'
 
 def is_first_process() -> bool:  # True also if there is one process only
     "Is this the process that prints, draws and writes?"
@@ -162,7 +158,7 @@ def in_pieces(rows: list,  # As from `batch_rows`
     "Cut rows into pieces that a tracker takes at once"
     while rows:
         some, rows = rows[:size], rows[size:]
-        ends = [max([o[1]+1 for o in some if o[0] == kind], default=0) for kind in rows_of]
+        ends = [max([o[1]+1 for o in some if o[0] == kind], default=0) for kind in ('epoch', 'batch')]
         yield some, (place := tuple(map(max, place, ends))), rows
 
 # %% ../../nbs/43_callback.experiment.ipynb #d358b277
@@ -340,7 +336,7 @@ class ExperimentCallback(Callback):
     def _write(self, rows, losses, epoch, numbers):
         self.unsent += batch_rows(rows, losses, self.start[1])
         if numbers: self.unsent.append(('epoch', self.start[0]+epoch, time.time(), numbers))
-        self.unsent = [o for o in self.unsent if o[1] >= self.place[rows_of.index(o[0])]][-10**5:]
+        self.unsent = [o for o in self.unsent if o[1] >= self.place[o[0] == 'batch']][-10**5:]
         for some, place, rest in in_pieces(self.unsent, self.place):
             self.write_rows(some, place)
             self.place, self.unsent = place, rest

@@ -110,7 +110,8 @@ def test_mlflow_run(client, tmp_path):
     assert (run.info.status, run.data.params['fit2/lr']) == ('FINISHED', '0.001')
 
 
-@pytest.mark.parametrize('error, status', [(ValueError(), 'FAILED'), (KeyboardInterrupt(), 'KILLED')])
+@pytest.mark.parametrize('error, status', [(ValueError(), 'FAILED'),
+                                           (KeyboardInterrupt(), 'KILLED')])
 def test_mlflow_status(client, tmp_path, error, status):
     tracker, learn = MLflowCallback(experiment=client.name), make(tmp_path)
     with pytest.raises(type(error)): learn.fit(2, cbs=[tracker, Raises(error)])
