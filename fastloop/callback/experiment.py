@@ -144,8 +144,8 @@ def batch_rows(rows: list,  # For each batch its number, the time, its loss, rat
                first: int,  # Number of the first batch of this fit in the run
                ) -> list:  # Tuples of `batch`, a number, a time, and numbers by name
     "What a tracker is told about batches; the device is waited for here"
-    found = []
-    for (i, at, _, lrs, moms), loss in zip(rows, [] if losses is None else losses.tolist()):
+    found, losses = [], [] if losses is None else losses.tolist()
+    for (i, at, _, lrs, moms), loss in zip(rows, losses):
         numbers = {'loss': loss, **numbered('lr', lrs), **numbered('mom', moms or [])}
         found.append(('batch', first+i, at, {f'batch/{k}': v for k, v in numbers.items()
                                              if isinstance(v, Real)}))
@@ -158,7 +158,7 @@ def in_pieces(rows: list,  # As from `batch_rows`
     "Cut rows into pieces that a tracker takes at once"
     while rows:
         some, rows = rows[:size], rows[size:]
-        ends = [max([o[1]+1 for o in some if o[0] == kind], default=0) for kind in ('epoch', 'batch')]
+        ends = [max([0, *(o[1]+1 for o in some if o[0] == k)]) for k in ('epoch', 'batch')]
         yield some, (place := tuple(map(max, place, ends))), rows
 
 # %% ../../nbs/43_callback.experiment.ipynb #d358b277
@@ -254,9 +254,8 @@ class ExperimentCallback(Callback):
     def after_epoch(self):
         "Hand over the numbers of this epoch and of its batches, and keep the weights of the best"
         if not self.active: return self.beside.tell(self)
-        row = epoch_row(self.run)
-        self.ended = row.pop('epoch')+1
-        self.hand_over({k: float(v) for k, v in row.items() if isinstance(v, Real)})
+        row, self.ended = epoch_row(self.run), self.run.epoch+1
+        self.hand_over({k: float(v) for k, v in row.items() if isinstance(v, Real) and k != 'epoch'})
         if self.best_weights: self.beside.attempt(self.best.look)
         self.beside.tell(self)
 
@@ -288,8 +287,7 @@ class ExperimentCallback(Callback):
         "End a run that is still open, and wait; another fit goes on in it"
         self.beside.put(self.close_run)
         done = self.beside.wait(self.timeout if timeout is None else timeout)
-        self.beside.tell(self)
-        return done
+        return self.beside.tell(self) or done
 
     def state_dict(self) -> dict:  # Plain data
         "What is needed to go on; what is known is handed over to be written"
