@@ -255,7 +255,8 @@ class ExperimentCallback(Callback):
         "Hand over the numbers of this epoch and of its batches, and keep the weights of the best"
         if not self.active: return self.beside.tell(self)
         row, self.ended = epoch_row(self.run), self.run.epoch+1
-        self.hand_over({k: float(v) for k, v in row.items() if isinstance(v, Real) and k != 'epoch'})
+        self.hand_over({k: float(v) for k, v in row.items()
+                        if isinstance(v, Real) and k != 'epoch'})
         if self.best_weights: self.beside.attempt(self.best.look)
         self.beside.tell(self)
 
