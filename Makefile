@@ -7,21 +7,24 @@ PY   ?= python3
 FIND := $(addprefix --find-links ,$(or $(PIP_FIND_LINKS),$(shell $(PY) -m pip config get global.find-links 2>/dev/null)))
 PIP   = $(B)/uv pip install -q --python $(B)/python $(FIND) -c constraints.txt
 UV_PEERS = $(B)/uv pip install -q --python $(PEERS)/bin/python $(FIND) -c peers-constraints.txt
+# all cores, as far as memory goes (tests/conftest.py); with `loadgroup` a process that dies must not be
+# replaced, or pytest-xdist 3.8 waits for ever; the browser and the peers have targets of their own
+SUITE = $(B)/python -m pytest -q -n auto --dist loadgroup --max-worker-restart 0 \
+	--ignore=tests/browser --ignore=tests/peers
 export OMP_NUM_THREADS ?= 1
 export PATH := $(abspath $(B)):$(PATH)
 # let Python keep what it compiles, whatever the shell says: importing torch then takes half the time
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test test-all test-docs test-peers test-versions docs readme nbs course bench lint clean
+.PHONY: help run test test-all test-docs test-peers test-versions docs readme nbs course bench test-gpu bench-gpu lint clean
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 run: $(VENV)/.run ## From the embedded images to a fine-tuned network and its mistakes, with three seeds
 	@$(B)/python -m fastloop demo --seed 1 2 3 $(ARGS)
-test: $(VENV)/.dev ## Run every notebook and every test, and check that generated files are current
-	$(B)/python -m pytest -q $(ARGS)
-test-all: ## Run everything: what CI runs, then the wheel on other Pythons and versions of torch
+test: $(VENV)/.dev ## Run every notebook and the tests that matter for a change, on all cores
+	$(SUITE) -m 'not rare' $(ARGS)
+test-all: ## Run all there is, as CI does: rare paths, the site in a browser, peers, generated files
 	.ci/run
-	$(MAKE) test-versions
 test-docs: $(VENV)/.ui docs ## Open the built site in headless Chromium
 	$(B)/python -m pytest -q tests/browser $(ARGS)
 test-peers: $(PEERS)/.done ## Run callbacks, metrics and networks of fastai 2, Keras, torchmetrics, torchvision, timm
@@ -39,6 +42,10 @@ course: $(VENV)/.ui ## Open the notebooks in JupyterLab
 	$(B)/jupyter lab nbs $(ARGS)
 bench: $(VENV)/.dev ## Measure fastloop against loops written by hand
 	$(B)/python -m benchmarks $(ARGS)
+test-gpu: $(VENV)/.dev ## Run what only a CUDA GPU can show; skipped with a reason where there is none
+	$(B)/python -m pytest -q -m gpu -rs tests/test_gpu.py $(ARGS)
+bench-gpu: $(VENV)/.dev ## Measure training on a GPU against the loop written by hand, and both compiled
+	$(B)/python -m benchmarks.gpu $(ARGS)
 lint: $(VENV)/.dev ## Check the style of package, notebooks, tests and tools
 	$(B)/python tools/lint.py $(ARGS)
 clean: ## Remove the environment and everything that was built

@@ -128,7 +128,7 @@ def training_rows(args):
 
 def validation_rows(args):
     "Time of a validation alone, and of predictions"
-    n, passes = (10_000, 10) if args.quick else (50_000, 5)
+    n, passes = (10_000, 10) if args.quick else (50_000, 20)
     found = measure(['fastloop_validated', 'validated', 'fastloop_predicted', 'predicted'],
                     2*args.rounds, n=n, epochs=passes)
     batches = passes*-(-n//5//128)
@@ -229,9 +229,52 @@ def memory_rows(args):
                   ours/theirs <= 1.05)
 
 
-PARTS = {'training': training_rows, 'validation': validation_rows, 'tiny': tiny_rows,
-         'adapters': adapter_rows, 'calls': call_rows, 'import': import_rows, 'memory': memory_rows,
-         'features': feature_rows}
+def loader_rows(args):
+    "The training given torch's `DataLoader`, beside the loop over the same loader"
+    n, epochs = (10_000, 1) if args.quick else (50_000, 2)
+    found = measure(['fastloop_loader', 'loader'], args.rounds, n=n, epochs=epochs)
+    wall, cpu = (ratio(found, 'fastloop_loader', 'loader', key) for key in ('wall', 'cpu'))
+    ours, theirs = (per_step(found, o, epochs*-(-n//64)) for o in ('fastloop_loader', 'loader'))
+    yield row("training given torch's `DataLoader` over tensors, µs a step",
+              'by hand, over the same loader',
+              f'{ours:.0f} / {theirs:.0f} = {wall:.2f} × (of computing time: {cpu:.2f} ×)',
+              '', None)
+
+
+def compile_rows(args):
+    "What `learn.compile()` makes of a training; the first round, which compiles, is not counted"
+    from fastloop.compiled import find_cxx
+    what = 'training of a tower under `learn.compile()`, µs a step', 'the same training without'
+    if find_cxx() is None:
+        yield row(*what, 'no C++ compiler here', '0.85 ×', None)
+        return
+    n, epochs = (10_000, 1) if args.quick else (50_000, 1)
+    ours, theirs = 'fastloop_tower_compiled', 'fastloop_tower'
+    found = measure([ours, theirs], args.rounds, n=n, epochs=epochs)
+    scores = [median(o['accuracy'] for o in found[name]) for name in (ours, theirs)]
+    if abs(scores[0] - scores[1]) > 0.02: raise SystemExit(f'not the same work: {scores}')
+    wall, cpu = (ratio(found, ours, theirs, key) for key in ('wall', 'cpu'))
+    steps = epochs*-(-n//256)
+    yield row(*what, f'{per_step(found, ours, steps):.0f} / {per_step(found, theirs, steps):.0f} = '
+              f'{wall:.2f} × (of computing time: {cpu:.2f} ×)', '0.85 ×', wall <= 0.85)
+
+
+def checkpoint_rows(args):
+    "What a checkpoint after each epoch adds to the training"
+    n, epochs = (10_000, 2) if args.quick else (50_000, 8)
+    ours, theirs = 'fastloop_checkpoint', 'fastloop'
+    found = measure([ours, theirs], args.rounds, n=n, epochs=epochs)
+    wall, cpu = (ratio(found, ours, theirs, key) for key in ('wall', 'cpu'))
+    times = [per_step(found, o, epochs*1000) for o in (ours, theirs)]
+    yield row('training with a checkpoint each epoch, ms an epoch', 'the same training without',
+              f'{times[0]:.1f} / {times[1]:.1f} = {wall:.3f} × (of computing time: {cpu:.3f} ×)',
+              '1.02 ×', wall <= 1.02)
+
+
+PARTS = {'training': training_rows, 'loader': loader_rows, 'validation': validation_rows,
+         'tiny': tiny_rows, 'adapters': adapter_rows, 'calls': call_rows, 'import': import_rows,
+         'memory': memory_rows, 'features': feature_rows, 'compile': compile_rows,
+         'checkpoint': checkpoint_rows}
 
 
 HEAD = ('work', 'against', 'fastloop, by hand, difference or ratio', 'at most', 'kept')

@@ -1,8 +1,20 @@
 "The same work as in `by_hand`, given to fastloop."
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
+from torch.utils.data import DataLoader, TensorDataset
+
 from benchmarks.by_hand import BS, LR, MOMS, VALID_BS, mlp, one_weight
-from fastloop.all import SGD, Callback, DataBunch, F, Learner, accuracy, nn
+from fastloop.all import (
+    SGD,
+    Callback,
+    CheckpointCallback,
+    DataBunch,
+    F,
+    Learner,
+    accuracy,
+    nn,
+)
 from fastloop.callback.schedule import OneCycleScheduler
 
 
@@ -33,6 +45,27 @@ def fastloop_predicted(data, epochs):
     learn = image_learner(data)
     for _ in range(epochs): preds, labels = learn.get_preds()
     return 0., float(accuracy(preds, labels))
+
+
+def fastloop_loader(data, epochs):
+    "The same, given torch's `DataLoader` over the tensors; the mean loss and the accuracy"
+    x, y, x_valid, y_valid = data
+    bunch = DataBunch(DataLoader(TensorDataset(x, y), BS, shuffle=True),
+                      DataLoader(TensorDataset(x_valid, y_valid), VALID_BS))
+    learn = Learner(bunch, mlp(), F.cross_entropy, opt_func=SGD, metrics=[accuracy], wd=0.,
+                    cbs=[OneCycleScheduler(lr_max=LR, moms=MOMS)])
+    learn.fit(epochs, LR)
+    train_loss, _, score = learn.recorder.values[-1]
+    return float(train_loss), float(score)
+
+
+def fastloop_checkpoint(data, epochs):
+    "The same fit with a checkpoint after each epoch"
+    learn = image_learner(data)
+    with TemporaryDirectory(dir='.') as folder:  # on a disk, where `/tmp` may be memory
+        learn.fit(epochs, LR, cbs=CheckpointCallback(folder=folder))
+    train_loss, _, score = learn.recorder.values[-1]
+    return float(train_loss), float(score)
 
 
 def line_learner(data, cbs=()):

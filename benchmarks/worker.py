@@ -20,6 +20,9 @@ def contender(name):
     tiny = name.endswith('tiny')
     make = by_hand.line_data if tiny else by_hand.image_data
     if not name.startswith('fastloop'): return getattr(by_hand, name), make
+    if name.startswith('fastloop_tower'):
+        from benchmarks import compiled
+        return getattr(compiled, name), make
     from benchmarks import by_fastloop
     return getattr(by_fastloop, name), make
 

@@ -24,7 +24,8 @@ __all__ = ['torch', 'nn', 'F', 'np', 'partial', 'Path', 'atomic_write', 'camel2s
            'OneCycleScheduler', 'ParamScheduler', 'SchedulePlayground', 'TorchScheduler', 'TrainingPhase', 'plot_sched',
            'TensorBoardCallback', 'ExperimentCallback', 'MLflowCallback', 'WandbCallback', 'EarlyStoppingCallback',
            'ReduceLROnPlateauCallback', 'SaveModelCallback', 'TerminateOnNaNCallback', 'TrackerCallback', 'BnFreeze',
-           'EMACallback', 'GradientAccumulation', 'GradientClipping', 'ShortEpoch', 'StopAfterNBatches', 'clip_grad',
+           'EMACallback', 'CheckpointCallback', 'GradientAccumulation', 'GradientClipping', 'ShortEpoch',
+           'StopAfterNBatches', 'clip_grad', 'Predictor', 'export_learner', 'label_files', 'compile_learner',
            'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find', 'mixup', 'to_bf16', 'to_fp16',
            'to_fp32', 'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate', 'RandomShift', 'default_tfms',
            'get_image_files', 'imagenet_stats', 'ResNet', 'resnet18', 'resnet34', 'resnet50', 'simple_cnn',
@@ -166,6 +167,7 @@ from .callback.wandb import WandbCallback
 
 # %% ../nbs/90_all.ipynb #7fc7c9c4
 from .callback.averages import EMACallback
+from .callback.checkpoint import CheckpointCallback
 from .callback.save import SaveModelCallback
 from .callback.short import ShortEpoch, StopAfterNBatches
 from .callback.terminate import TerminateOnNaNCallback
@@ -175,6 +177,7 @@ from fastloop.callback.tracker import (
     TrackerCallback,
 )
 from .callback.training import BnFreeze, GradientAccumulation, GradientClipping
+from .compiled import compile_learner
 from fastloop.train import (
     clip_grad,
     fine_tune,
@@ -187,6 +190,10 @@ from fastloop.train import (
     to_fp16,
     to_fp32,
 )
+
+# %% ../nbs/90_all.ipynb #a11use02
+from .export import Predictor, label_files
+from .model_file import export_learner
 
 # %% ../nbs/90_all.ipynb #78d26dc2
 from .vision.data import ImageDataBunch, imagenet_stats
@@ -233,9 +240,11 @@ _all_ = [
     'TensorBoardCallback', 'ExperimentCallback', 'MLflowCallback', 'WandbCallback',
     'EarlyStoppingCallback', 'ReduceLROnPlateauCallback',
     'SaveModelCallback', 'TerminateOnNaNCallback', 'TrackerCallback', 'BnFreeze', 'EMACallback',
+    'CheckpointCallback',
     'GradientAccumulation', 'GradientClipping', 'ShortEpoch', 'StopAfterNBatches', 'clip_grad',
-    'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find', 'mixup', 'to_bf16',
-    'to_fp16', 'to_fp32', 'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate',
+    'Predictor', 'export_learner', 'label_files',
+    'compile_learner', 'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find', 'mixup',
+    'to_bf16', 'to_fp16', 'to_fp32', 'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate',
     'RandomShift', 'default_tfms', 'get_image_files', 'imagenet_stats', 'ResNet', 'resnet18',
     'resnet34', 'resnet50', 'simple_cnn', 'ClassificationInterpretation', 'VisionLearner',
     'cnn_learner', 'vision_learner']

@@ -12,6 +12,7 @@ from multiprocessing import active_children
 
 # %% ../nbs/05_clean_up.ipynb #33fc4bb5
 from .core import add_note
+from .fetch import on_its_way, whole_batches
 from .torch_core import count_batches, end_workers, set_epoch
 
 # %% ../nbs/05_clean_up.ipynb #ee5d1c47
@@ -39,9 +40,9 @@ def put_back(undos: list,  # Functions without arguments; each is taken off when
 def begin_batches(dl: object,  # A loader
                   ) -> object:  # Its iterator
     "Begin a pass over a loader; if that fails, no process that was started for it is left"
-    if not getattr(dl, 'num_workers', 0): return iter(dl)
+    if not getattr(dl, 'num_workers', 0): return iter(whole_batches(dl))
     before = set(active_children())
-    try: return iter(dl)
+    try: return iter(whole_batches(dl))
     except BaseException:
         put_back([o.terminate for o in active_children() if o not in before])
         raise
@@ -54,11 +55,13 @@ class Passes:
 
     def begin(self, dl: object,  # A loader
               epoch: int,  # The number of the epoch, from 0
+              device: object = None,  # Where the model is; `None`: nothing needs to be moved
               ) -> object:  # An iterator over its batches
         "Begin a pass"
         self.loaders[id(dl)] = dl
         set_epoch(dl, epoch)
-        return begin_batches(dl)
+        if device is None or device.type != 'cuda': return begin_batches(dl)
+        return on_its_way(dl, device, begin_batches)
 
     def check(self, dl: object,  # A loader
               in_train: bool,  # Whether this was training, not validation
@@ -85,7 +88,7 @@ class Passes:
             batches: object,  # The iterator over its batches
             ):
         "Let go of the batches, and return nothing; what was begun is not taken up again"
-        if not getattr(dl, 'persistent_workers', True): end_workers(batches)
+        if batches is not getattr(dl, '_iterator', batches): end_workers(batches)
         if hasattr(dl, 'end_epoch'): dl.end_epoch()
 
     def close(self):

@@ -20,8 +20,9 @@ import secrets
 import stat
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager, suppress
+from functools import cache, wraps
 from itertools import count
 from numbers import Integral, Real
 from pathlib import Path
@@ -53,6 +54,7 @@ _word_start = re.compile('([^_])([A-Z][a-z]+)')
 _last_capital = re.compile('([a-z0-9])([A-Z])')
 
 
+@cache  # asked whenever a callback is attached
 def camel2snake(
     name: str,  # Name with capitals, such as a class name
 ) -> str:  # The same words in lower case, joined by underscores
@@ -95,6 +97,38 @@ def check_word(
     hint = f'; did you mean {near!r}?' if near else ''
     known = ', '.join(repr(o) for o in words)
     raise ValueError(f'{argument}={value!r} is not known, use one of {known}{hint}')
+
+# %% ../nbs/00_core.ipynb #cfdaf98b
+def understands(
+    **words: str,  # Another library's word for an argument: ours
+) -> Callable:  # A decorator
+    """Let a function take other words for its arguments, and say which one a misspelt one means.
+
+    Raises: TypeError, when the function is called, for an argument that is unknown or given twice.
+    """
+    def decorate(func):
+        known = inspect.signature(func).parameters
+        anything = any(o.kind is o.VAR_KEYWORD for o in known.values())
+
+        @wraps(func)
+        def call(*args, **kwargs):
+            for word in list(kwargs):
+                ours = words.get(word)
+                if ours is None and (anything or word in known): continue
+                if ours is None or ours in kwargs: raise TypeError(_unexpected(func, word, ours))
+                kwargs[ours] = kwargs.pop(word)
+            return func(*args, **kwargs)
+        return call
+    return decorate
+
+
+def _unexpected(func, word, ours):
+    "What is wrong with an argument"
+    if ours is not None: return f'{func.__name__}: {word} is another word for {ours}: give one'
+    known = [o for o in inspect.signature(func).parameters if o not in ('self', 'learn')]
+    near = nearest_name(word, known)
+    hint = f'; did you mean {near!r}?' if near else f'; it has {", ".join(known)}'
+    return f'{func.__name__} has no argument {word!r}{hint}'
 
 # %% ../nbs/00_core.ipynb #n0tyet02
 def not_yet(

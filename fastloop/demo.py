@@ -6,6 +6,7 @@
 __all__ = ['known_classes', 'demo_data', 'demo_model', 'demo_learner', 'demo', 'save_figure', 'compare_seeds']
 
 # %% ../nbs/91_demo.ipynb #b7cb7fd2
+import shutil
 from pathlib import Path
 
 # %% ../nbs/91_demo.ipynb #7b22fcc8
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 # %% ../nbs/91_demo.ipynb #f350f972
+from .callback.checkpoint import CheckpointCallback
 from .callback.logger import CSVLogger
 from .core import atomic_write
 from .data.external import URLs, untar_data
@@ -66,6 +68,7 @@ def demo(epochs: int = 8,  # Number of epochs in which all is trained, after one
          out: str = 'demo',  # Folder for the files; made if it is not there
          seed: int = 42,  # Decides the first weights and the order of the images
          silent: bool = False,  # Print nothing
+         resume: bool = False,  # Go on with a demo that was interrupted
          ) -> VisionLearner:  # The learner, trained
     """Go from the embedded images to a fine-tuned network, and save pictures and weights
 
@@ -77,12 +80,15 @@ def demo(epochs: int = 8,  # Number of epochs in which all is trained, after one
     say = _say_nothing if silent else print
     learn = demo_learner(seed, path=out, model_dir='.', silent=silent)
     say(_told_data(learn.data))
-    (out/'history.csv').unlink(missing_ok=True)
+    keeper = CheckpointCallback(every=20, folder=out/'checkpoints', verbose=not silent)
+    if not resume: shutil.rmtree(keeper.where, ignore_errors=True)
+    if not keeper.where.is_dir(): (out/'history.csv').unlink(missing_ok=True)
     history = CSVLogger(append=True)  # one table for the two fits of `fine_tune`
     rate = _find_rate(learn)
     say(f'learning rate {rate:.2e}, found by a search')
     files = {'lr_find': save_figure(learn.lr_finder.plot(), out/'lr_find.png')}
-    _train(learn, epochs, rate, cbs=history)
+    _train(learn, epochs, rate, cbs=[history, keeper], resume=resume)
+    shutil.rmtree(keeper.where)  # nothing is to be resumed any more
     judge = learn.interpret()
     files |= {**_save_pictures(learn, judge, out), 'history': history.path,
               'weights': learn.save('weights')}
@@ -95,9 +101,6 @@ def _find_rate(learn): return learn.lr_find(start_lr=1e-5, show_plot=False).mini
 
 
 def _train(learn, epochs, rate, **kwargs): learn.fine_tune(epochs, rate, lr_mult=2, **kwargs)
-
-
-def _say_nothing(text): pass
 
 # %% ../nbs/91_demo.ipynb #b38d8bce
 def _told_data(data):
@@ -118,6 +121,9 @@ def _told_answers(learn, judge):
     lines += [f'{count} images of {actual} are taken for {said}'
               for actual, said, count in judge.most_confused(8)[:3]]
     return '\n'.join(lines)
+
+
+def _say_nothing(text): pass
 
 # %% ../nbs/91_demo.ipynb #1f1cf542
 def save_figure(fig: object,  # A matplotlib figure
@@ -140,6 +146,7 @@ def compare_seeds(seeds: list = (1, 2, 3),  # The first one makes the files
                   epochs: int = 8,  # As in `demo`
                   out: str = 'demo',  # Folder for the files
                   silent: bool = False,  # Print nothing
+                  resume: bool = False,  # Go on with the first one, if it was interrupted
                   ) -> list:  # The accuracy for each seed
     """Run the demo, then train again from other seeds, and compare
 
@@ -147,7 +154,7 @@ def compare_seeds(seeds: list = (1, 2, 3),  # The first one makes the files
     """
     if not seeds: raise ValueError('seeds is empty: give one or more')
     say = _say_nothing if silent else print
-    found = [demo(epochs, out, seeds[0], silent).recorder.values[-1][2]]
+    found = [demo(epochs, out, seeds[0], silent, resume).recorder.values[-1][2]]
     for seed in seeds[1:]:
         say(f'training again with seed {seed} ...')
         learn = demo_learner(seed, silent=True)

@@ -6,6 +6,7 @@
 __all__ = ['line', 'fashion']
 
 # %% ../nbs/66_examples.ipynb #291cef52
+from functools import lru_cache
 from types import SimpleNamespace
 
 import torch
@@ -32,6 +33,14 @@ def line(n_batches: int = 40,  # batches to train on
     return SimpleNamespace(model=model, opt=torch.optim.SGD(model.parameters(), lr=lr),
                            loss_func=nn.functional.mse_loss, data=data)
 
+# %% ../nbs/66_examples.ipynb #5d0c7a21
+@lru_cache(1)
+def read_pictures(path):
+    "The pictures and numbers of classes to train with and to validate with, and the class names"
+    x, y, classes = image_folder_tensors(path/'train')
+    x_valid, y_valid, _ = image_folder_tensors(path/'valid')
+    return x, y, x_valid, y_valid, classes
+
 # %% ../nbs/66_examples.ipynb #9d63506b
 def fashion(n: int = 5000,  # pictures to train on
             bs: int = 64,  # pictures a batch
@@ -40,13 +49,11 @@ def fashion(n: int = 5000,  # pictures to train on
             seed: int = 0,  # of the choice, of the order, and of the first weights
             ) -> tuple:  # the `DataBunch`, and the network, an `nn.Sequential`
     "Pictures of ten kinds of clothes, and a small network for them"
-    path = untar_data(URLs.FASHION_SAMPLE)
-    x, y, classes = image_folder_tensors(path/'train')
-    x_valid, y_valid, _ = image_folder_tensors(path/'valid')
+    x, y, x_valid, y_valid, classes = read_pictures(untar_data(URLs.FASHION_SAMPLE))
     chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n]
-    data = DataBunch.from_tensors(x[chosen][:, None]/255, y[chosen], x_valid[:, None]/255, y_valid,
-                                  bs=bs, valid_bs=valid_bs, seed=seed, device='cpu')
-    data.train_ds.classes = classes
+    tensors = x[chosen][:, None]/255, y[chosen], x_valid[:, None]/255, y_valid.clone()
+    data = DataBunch.from_tensors(*tensors, bs=bs, valid_bs=valid_bs, seed=seed, device='cpu')
+    data.train_ds.classes = list(classes)
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, hidden), nn.ReLU(),
                           nn.Linear(hidden, len(classes)))

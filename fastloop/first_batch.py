@@ -7,7 +7,9 @@ __all__ = []
 
 # %% ../nbs/06_first_batch.ipynb #9b2658c3
 import inspect
+import sys
 import warnings
+from contextlib import nullcontext
 from functools import partial
 from numbers import Integral
 
@@ -180,6 +182,12 @@ def first_loss(loss_func: object,  # Takes the prediction and the targets
         raise
 
 # %% ../nbs/06_first_batch.ipynb #112b939d
+def as_written():
+    "Inside a `with` block nothing runs compiled, where torch can be told so"
+    stance = getattr(torch.compiler, 'set_stance', None)
+    unused = stance is None or 'torch._dynamo' not in sys.modules
+    return nullcontext() if unused else stance('force_eager')
+
 def _write_buffers(buffers):
     "Give each buffer its old value"
     with torch.no_grad():
@@ -210,7 +218,7 @@ class FirstBatch:
              ) -> torch.Tensor:  # The loss
         "The loss, as `first_loss` gives it; from now on there is nothing to undo"
         self.failed = True  # unless we get beyond the next line
-        loss = first_loss(loss_func, pred, yb)
+        with as_written(): loss = first_loss(loss_func, pred, yb)
         self.failed, self.undos = False, []
         return loss
 

@@ -15,13 +15,29 @@ import torch
 from torch.nn import functional as F
 
 # %% ../nbs/29_learner.ipynb #3a2719f5
-from .callback.core import Callback, as_callback, find_callback, order_of, run_state
+from fastloop.callback.core import (
+    Callback,
+    as_callback,
+    callback_name,
+    find_callback,
+    order_of,
+    run_state,
+)
 from .callback.explain import explain_handlers
 from .callback.progress import ProgressCallback
-from .callback.recorder import Recorder
-from .core import atomic_write, check_property, listify, not_yet, safe_path
+from .callback.recorder import Recorder, find_recorder
+from fastloop.core import (
+    atomic_write,
+    check_property,
+    listify,
+    not_yet,
+    safe_path,
+    understands,
+)
 from .data.load import in_order
 from .first_batch import check_fit
+
+# %% ../nbs/29_learner.ipynb #11990597
 from .layer_groups import freeze_before, spread_rates
 from .optimizer import AdamW
 from fastloop.predictions import (
@@ -33,7 +49,7 @@ from fastloop.predictions import (
     to_ask,
 )
 from .runner import Runner, TrainEvalCallback, check_hiding
-from .summary import PrintedText, model_summary
+from .summary import PrintedText, describe, model_summary
 from fastloop.torch_core import (
     check_optimizer_state,
     check_weights,
@@ -72,8 +88,14 @@ class SeesRun:
         if name in run_state and self.run is not None: setattr(self.run, name, value)
         else: object.__setattr__(self, name, value)
 
+    def __dir__(self):
+        cbs = [*getattr(self, 'cbs', ()), *getattr(self.run, 'cbs', ())]
+        return sorted({*super().__dir__(), *run_state, *map(callback_name, cbs)})
+
+    def __repr__(self): return describe(self)
     def __getstate__(self): return {k: v for k, v in self.__dict__.items() if k != 'running'}
 
+# %% ../nbs/29_learner.ipynb #e847d52d
 class BasicLearner(SeesRun):
     """A learner of four fields, for use with a `Runner`
 
@@ -212,6 +234,7 @@ class Learner(SeesRun):
         self.add_cbs([make(self) for make in listify(callback_fns)] + listify(cbs)
                      + [make() for make in listify(cb_funcs)])
 
+    @understands(n_epoch='epochs')
     def fit(self, epochs: int,  # Number of epochs, 0 or more
             lr: object = None,  # A number, a list with one for each layer group, or a slice
             wd: object = None,  # Weight decay; the learner's by default
@@ -219,7 +242,7 @@ class Learner(SeesRun):
             callbacks: object = None,  # fastai v1's word for `cbs`
             reset_opt: bool = False,  # Start with a new optimizer
             resume: bool = False,  # Go on from the newest checkpoint; `epochs` is then the total
-            ):
+            ) -> Recorder:  # What was recorded: its table, its numbers, its pictures
         """Train the model
 
         Raises: ValueError or TypeError for bad input, before anything is changed.
@@ -236,6 +259,7 @@ class Learner(SeesRun):
             with opt_unless_refused(self):
                 ready_opt(self, lr, wd, reset_opt)
                 self.runner(cbs).fit(epochs, self)
+        return find_recorder(self.run)
 
     # ---- optimizer and layer groups --------------------------------------------------------------
     def create_opt(self, lr: object = None,  # Rate, or one for each group; else the learner's
@@ -310,8 +334,6 @@ class Learner(SeesRun):
         self.cbs = [cb for cb in self.cbs if not any(cb is o for o in gone)]
         if self.running: self.run.remove_cbs(gone)
         return self
-
-    add_cb, remove_cb = add_cbs, remove_cbs  # fastai v2's words for one
 
     @contextmanager
     def added_cbs(self, cbs: object,  # A callback, a class of callbacks, or several
@@ -415,5 +437,3 @@ class Learner(SeesRun):
             run.remove_cbs(run.cbs)
             run.add_cbs(self.cbs)
         print(explain_handlers(run.handlers))
-
-    show_training_loop = explain  # fastai v2's name

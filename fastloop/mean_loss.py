@@ -262,8 +262,8 @@ class MeanLoss:
             ):
         "Take one more batch; no device is waited for"
         if loss_func is not self.rule.loss_func:
-            self.mean.add_up()
             self.rule = LossRule(loss_func)
+            if self.rule.summed != self.mean.summed: self.mean.add_up()
             self.mean.summed = self.rule.summed
         self.mean.values.append(loss.detach() if isinstance(loss, torch.Tensor) else loss)
         self.rule.weigh(self.mean.weights, xb, yb)

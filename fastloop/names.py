@@ -97,9 +97,11 @@ def own_attributes(cls: type,  # A class
 
 def names_in(o: object,  # Any object
              names: Iterable,  # Names of attributes
+             base: type = None,  # A class whose own attributes do not count
              ) -> list:  # Some of `names`
     "Those that an object or its classes bring along; nothing is called to find out"
-    own = set(getattr(o, '__dict__', ())).union(*map(vars, type(o).__mro__))
+    kinds = [vars(kind) for kind in type(o).__mro__ if kind is not base]
+    own = set(getattr(o, '__dict__', ())).union(*kinds)
     return [name for name in names if name in own]
 
 def own_functions(cls: type,  # A class
@@ -117,6 +119,20 @@ def names_read(o: object,  # Any object
     own = {path[0] for read, path in found if not read and len(path) == 1}
     return {path for read, path in found
             if read and path[0] not in own and not hasattr(type(o), path[0])}
+
+# %% ../nbs/07_names.ipynb #44646a4b
+def with_settings(o: object,  # Any object
+                  ) -> str:  # Such as `Ramp(start=2)`
+    "The class of an object, and the settings that differ from their defaults"
+    try: known = inspect.signature(type(o)).parameters.values()
+    except (TypeError, ValueError): known = ()
+    plain = bool, int, float, str, tuple, list, dict, type(None)
+    told = [(p.name, vars(o)[p.name]) for p in known if isinstance(vars(o).get(p.name, o), plain)
+            and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    defaults = {p.name: p.default for p in known}
+    told = [f'{k}={v!r:.40}' for k, v in told if type(v) is not type(defaults[k])
+            or v != defaults[k]]
+    return f'{type(o).__name__}({", ".join(told)})' if told else type(o).__name__
 
 # %% ../nbs/07_names.ipynb #ceecbff9
 other_names = {

@@ -320,10 +320,14 @@ def _read_group(opt, i=-1):
     mom = group['momentum'] if 'momentum' in group else group.get('betas', (None,))[0]
     return group.get('lr'), mom
 
+def _read_wrapped(opt):
+    "The same of a wrapper; by name, so that a recorder can be pickled"
+    return _read_group(opt.opt, -opt.groups_per_layer)
+
 def rate_reader(opt: object,  # An optimizer, or what has its names
                 ) -> Callable:  # Takes `opt`, gives the rate and the momentum of its last group
     "The shortest way to learning rate and momentum"
-    if type(opt) is OptimWrapper: return lambda o: _read_group(o.opt, -o.groups_per_layer)
+    if type(opt) is OptimWrapper: return _read_wrapped
     return attrgetter('lr', 'mom') if hasattr(opt, 'lr') and hasattr(opt, 'mom') else _read_group
 
 # %% ../nbs/20_optimizer.ipynb #54f665a5

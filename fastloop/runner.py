@@ -138,6 +138,8 @@ class Callbacks:
         if not isinstance(e, Exception): raise e
         return wish
 
+    def __repr__(self): return f'{type(self).__name__}({self.cbs})'
+
     def _goodbye(self):
         "Announce `after_fit` to all, whatever gets in the way; an interrupt waits until the end"
         if self._left is None:
@@ -193,8 +195,7 @@ class Runner(Callbacks):
                  cb_funcs: object = None,  # A function that makes a callback, or several
                  ):
         cbs, self.cbs = listify(cbs) + [make() for make in listify(cb_funcs)], []
-        kinds = [o if isinstance(o, type) else type(o) for o in cbs]
-        own = any(issubclass(o, TrainEvalCallback) for o in kinds)
+        own = any(issubclass(o if isinstance(o, type) else type(o), TrainEvalCallback) for o in cbs)
         self.add_cbs(cbs if own else [*cbs, TrainEvalCallback])
 
     def fit(self, epochs: int,  # Number of epochs, 0 or more
@@ -238,7 +239,7 @@ class Runner(Callbacks):
                     ):
         "Run every batch of `dl`"
         self.dl, self.iters, start, self.first_iter = dl, count_batches(dl), self.first_iter, 0
-        self._apart, done, batches = None, start, self._passes.begin(dl, self.epoch)
+        self._apart, done, batches = None, start, self._passes.begin(dl, self.epoch, self.device)
         try:
             for self.iter, batch in enumerate(batches, start):
                 if self.device is not None: batch = to_device(batch, self.device, non_blocking=True)

@@ -7,6 +7,7 @@ __all__ = ['model_summary']
 
 # %% ../nbs/26_summary.ipynb #f142a257
 import torch
+from torch.nn.parameter import is_lazy
 
 # %% ../nbs/26_summary.ipynb #2c0a5cc4
 from .clean_up import put_back
@@ -44,3 +45,33 @@ def model_summary(model: torch.nn.Module,  # Any model
     total = sum(p.numel() for p in params)
     lines += ['', f'{total:,} parameters, {trained:,} of them trained']
     return PrintedText('\n'.join(lines))
+
+# %% ../nbs/26_summary.ipynb #de28b50c
+def called(o: object,  # A function, a class, or any object
+           ) -> str:  # One line
+    "A short name"
+    inner = getattr(o, 'func', o)  # of a partial function
+    return str(getattr(inner, '__name__', None) or f'{inner!r:.60}'.splitlines()[0])
+
+def _sizes(model, groups):
+    "How large a model is, in words"
+    params = [p for p in model.parameters() if not is_lazy(p)]
+    total, trained = (sum(p.numel() for p in o) for o in
+                      (params, [p for p in params if p.requires_grad]))
+    words = f'{type(model).__name__}, {total:,} parameters'
+    if trained != total: words += f', {trained:,} of them trained'
+    return words if len(groups) < 2 else f'{words}, {len(groups)} layer groups'
+
+def describe(learn: object,  # A learner
+             ) -> str:  # Lines
+    "What a learner holds"
+    held = vars(learn)
+    opt = f'{called(held["opt_func"])}, lr={held["lr"]}, wd={held["wd"]}' if 'wd' in held else \
+        f'{held.get("opt")!r}'.splitlines()[0]
+    model = held.get('model')
+    found = dict(data=repr(held.get('data')), loss=called(held.get('loss_func')), optimizer=opt,
+                 model='none' if model is None else _sizes(model, held.get('layer_groups', ())),
+                 metrics=', '.join(map(called, held.get('metrics', ()))),
+                 callbacks=', '.join(map(repr, held.get('cbs', ()))))
+    return '\n'.join([type(learn).__name__, *[f'  {k:10} {found[k]}' for k in (
+        'data', 'model', 'loss', 'optimizer', 'metrics', 'callbacks') if found[k]]])

@@ -96,6 +96,28 @@ def to_np(
     def convert(t): return (t.float() if t.dtype is torch.bfloat16 else t).numpy(force=True)
     return map_tensors(b, convert)
 
+# %% ../nbs/01_torch_core.ipynb #6ef92927
+class Coming:
+    "Numbers on their way from a device; on the CPU they are here at once"
+    def __init__(self, numbers: torch.Tensor,  # One after the other
+                 ):
+        self.here, self.event = numbers, None
+        if not numbers.is_cuda: return
+        self.here = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+        self.here.copy_(numbers, non_blocking=True)
+        self.event = torch.cuda.current_stream(numbers.device).record_event()
+
+    def arrived(self) -> bool:  # No device is waited for
+        "Are they here?"
+        return self.event is None or self.event.query()
+
+    def numbers(self) -> list:  # Python's numbers
+        "All of them; the device is waited for if they have not arrived"
+        if self.event is not None: self.event.synchronize()
+        return self.here.tolist()
+
+    def __getstate__(self): return dict(here=torch.tensor(self.numbers()), event=None)
+
 # %% ../nbs/01_torch_core.ipynb #133d3234
 def first_tensor(
     b: object,  # A tensor, or lists, tuples and dicts of them, nested

@@ -22,13 +22,18 @@ from .callback.progress import ProgressCallback
 from .callback.recorder import Recorder
 from .callback.schedule import OneCycleScheduler, ParamScheduler
 from .callback.training import GradientClipping
-from .core import listify
+from .compiled import compile_learner
+from .core import listify, understands
 from .first_batch import check_fit
 from .learner import Learner
+from .model_file import export_learner
 from .optimizer import OptimWrapper
 from .runner import TrainEvalCallback
+from .training_state import in_stage, restore_checkpoint, write_checkpoint
 
 # %% ../nbs/50_train.ipynb #6f9c71e8
+@understands(n_epoch='epochs', lr_max='max_lr', lr='max_lr', div='div_factor',
+             div_final='final_div')
 @delegates(Learner.fit)
 def fit_one_cycle(learn: Learner,  # The learner
                   epochs: int,  # Number of epochs, 0 or more
@@ -44,7 +49,7 @@ def fit_one_cycle(learn: Learner,  # The learner
                   cbs: object = None,  # Callbacks for this fit only
                   anneal: object = 'cos',  # Shape of both halves, a word or an annealing function
                   **kwargs: object,  # `reset_opt` and `resume`, as in `fit`
-                  ):
+                  ) -> Recorder:  # What was recorded
     """Train with a rate that rises and falls, while the momentum does the opposite
 
     Raises: ValueError or TypeError for bad input, before anything is changed.
@@ -54,9 +59,10 @@ def fit_one_cycle(learn: Learner,  # The learner
     cycle = OneCycleScheduler(lr_max=rate, moms=moms, div_factor=div_factor, pct_start=pct_start,
                               final_div=final_div, tot_epochs=tot_epochs, start_epoch=start_epoch,
                               anneal=anneal)
-    learn.fit(epochs, rate, wd, [cycle, *listify(cbs)], callbacks, **kwargs)
+    return learn.fit(epochs, rate, wd, [cycle, *listify(cbs)], callbacks, **kwargs)
 
 # %% ../nbs/50_train.ipynb #c7c45f01
+@understands(n_epoch='epochs')
 @delegates(Learner.fit)
 def fit_flat_cos(learn: Learner,  # The learner
                  epochs: int,  # Number of epochs, 0 or more
@@ -66,7 +72,7 @@ def fit_flat_cos(learn: Learner,  # The learner
                  wd: object = None,  # Weight decay; the learner's by default
                  cbs: object = None,  # Callbacks for this fit only
                  **kwargs: object,  # `callbacks`, `reset_opt` and `resume`, as in `fit`
-                 ):
+                 ) -> Recorder:  # What was recorded
     """Train with a rate that stays where it is, and falls along a cosine at the end
 
     Raises: ValueError or TypeError for bad input, before anything is changed.
@@ -74,9 +80,10 @@ def fit_flat_cos(learn: Learner,  # The learner
     """
     rate = learn.lr_range(learn.lr if lr is None else lr)
     sched = flat_cos_sched(rate, div_final=div_final, pct_start=pct_start)
-    learn.fit(epochs, rate, wd, [ParamScheduler(sched), *listify(cbs)], **kwargs)
+    return learn.fit(epochs, rate, wd, [ParamScheduler(sched), *listify(cbs)], **kwargs)
 
 # %% ../nbs/50_train.ipynb #bfa0de8c
+@understands()
 @delegates(Learner.fit)
 def fit_sgdr(learn: Learner,  # The learner
              n_cycles: int,  # Number of cycles, 1 or more
@@ -86,7 +93,7 @@ def fit_sgdr(learn: Learner,  # The learner
              wd: object = None,  # Weight decay; the learner's by default
              cbs: object = None,  # Callbacks for this fit only
              **kwargs: object,  # `callbacks`, `reset_opt` and `resume`, as in `fit`
-             ):
+             ) -> Recorder:  # What was recorded
     """Train in cycles, each of which begins with a high rate and ends at zero
 
     Raises: ValueError or TypeError for bad input, before anything is changed.
@@ -94,9 +101,10 @@ def fit_sgdr(learn: Learner,  # The learner
     """
     rate = learn.lr_range(learn.lr if lr_max is None else lr_max)
     epochs, sched = sgdr_sched(n_cycles, cycle_len, rate, cycle_mult)
-    learn.fit(epochs, rate, wd, [ParamScheduler(sched), *listify(cbs)], **kwargs)
+    return learn.fit(epochs, rate, wd, [ParamScheduler(sched), *listify(cbs)], **kwargs)
 
 # %% ../nbs/50_train.ipynb #bfc95481
+@understands()
 @delegates(fit_one_cycle)
 def fine_tune(learn: Learner,  # The learner; its model has two layer groups or more
               epochs: int,  # Epochs in which everything is trained, 0 or more
@@ -106,7 +114,7 @@ def fine_tune(learn: Learner,  # The learner; its model has two layer groups or 
               pct_start: float = 0.3,  # Share of the batches in which the rate rises, 0 to 1
               div_factor: float = 5.0,  # The rate starts at its top over `div_factor`
               **kwargs: object,  # Passed on to both fits: `cbs`, `wd`, `moms` …
-              ):
+              ) -> Recorder:  # What the second fit recorded
     """Train the last layer group alone, then all of them, the first ones gently
 
     Raises: ValueError or TypeError for bad input, before anything is changed.
@@ -116,11 +124,14 @@ def fine_tune(learn: Learner,  # The learner; its model has two layer groups or 
     for name, o in (('base_lr', base_lr), ('lr_mult', lr_mult)): check_positive(name, o)
     OneCycleScheduler(lr_max=base_lr, pct_start=pct_start, div_factor=div_factor)
     learn.freeze()
-    try: fit_one_cycle(learn, freeze_epochs, slice(base_lr), pct_start=0.99, **kwargs)
+    try:
+        with in_stage(learn, 0):
+            fit_one_cycle(learn, freeze_epochs, slice(base_lr), pct_start=0.99, **kwargs)
     finally: learn.unfreeze()
     top = base_lr/2
-    fit_one_cycle(learn, epochs, slice(top/lr_mult, top), pct_start=pct_start,
-                  div_factor=div_factor, **kwargs)
+    with in_stage(learn, 1):
+        return fit_one_cycle(learn, epochs, slice(top/lr_mult, top), pct_start=pct_start,
+                             div_factor=div_factor, **kwargs)
 
 # %% ../nbs/50_train.ipynb #ab3cc959
 def lr_find(learn: Learner,  # The learner
@@ -250,5 +261,11 @@ Learner.clip_grad = clip_grad
 Learner.to_fp16 = to_fp16
 Learner.to_bf16 = to_bf16
 Learner.to_fp32 = to_fp32
+Learner.checkpoint = write_checkpoint
+Learner.restore = restore_checkpoint
+Learner.compile = compile_learner
+Learner.show_training_loop = Learner.explain  # fastai v2's name
+Learner.add_cb, Learner.remove_cb = Learner.add_cbs, Learner.remove_cbs  # its words for one
+Learner.export = export_learner
 Learner.callbacks = _as_list(make=False)
 Learner.callback_fns = _as_list(make=True)

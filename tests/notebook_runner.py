@@ -9,9 +9,11 @@ import time
 import traceback
 from pathlib import Path
 
-# what nearly every notebook imports; loading it once saves seconds for each
+# what nearly every notebook imports and reads; loading it once saves seconds for each
 PRELOAD = ['torch', 'numpy', 'matplotlib.pyplot', 'matplotlib_inline.backend_inline', 'IPython',
-           'execnb.nbio', 'execnb.shell', 'nbdev.process', 'fastcore.all', 'notebook_runner']
+           'torch._dynamo',  # which the first optimizer imports
+           'execnb.nbio', 'execnb.shell', 'nbdev.process', 'fastcore.all', 'notebook_runner',
+           'notebook_preload']
 
 
 def is_loopback(host):

@@ -99,3 +99,28 @@ def test_the_table_is_written_between_its_markers(tmp_path, monkeypatch):
     assert 'old' not in found and found.count('a step') == 1 and '**no**' in found
     readme.write_text('no markers')
     with pytest.raises(SystemExit, match='markers'): main.write(text)
+
+
+# ---- on a GPU, and pictures ----------------------------------------------------------------------
+def test_the_benchmark_for_a_gpu_runs_dry_and_says_when_there_is_none(capsys, monkeypatch):
+    gpu = part('gpu')
+    gpu.main(['--dry'])
+    lines = capsys.readouterr().out.splitlines()
+    assert [o.split('|')[1].strip() for o in lines[4:6]] == ['by hand', 'fastloop']
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(SystemExit, match='no CUDA GPU'): gpu.main([])
+
+
+def test_the_loops_for_a_gpu_do_the_same_work():
+    gpu = part('gpu')
+    data = [o[:640] for o in gpu.load(torch.device('cpu'), small=True)[0]]
+    a, b = (work(data, 3, 32, 4, False)[-1][1] for work in (gpu.run_by_hand, gpu.run_fastloop))
+    assert a == pytest.approx(b, abs=.2)
+
+
+def test_the_pictures_of_the_benchmark_are_read_by_fastloop(tmp_path):
+    images = part('images')
+    images.write_files(tmp_path, small=6, large=3, different=2)
+    for kind, count in (('small', 6), ('large', 3)):
+        dl = images.by_fastloop(tmp_path/kind, images.SIZES[kind], 4, 0)
+        assert sum(len(xb) for xb, _ in dl) == count

@@ -1,8 +1,14 @@
 "The demo: what it reaches, what it leaves behind, what it refuses"
+import contextlib
 import csv
+import io
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +20,29 @@ from fastloop.vision.learner import cnn_learner
 PICTURES = ['confusion', 'losses', 'lr_find', 'mistakes', 'predictions', 'schedule']
 
 
+@pytest.fixture(scope='module')
+def piped(tmp_path_factory):
+    "The command in a process of its own, into a folder that is not there yet; what it printed"
+    out = tmp_path_factory.mktemp('demo')/'a'/'b'
+    env = {**os.environ, 'OMP_NUM_THREADS': str(torch.get_num_threads())}  # the same sums
+    done = subprocess.run([sys.executable, '-m', 'fastloop', 'demo', '--epochs', '1', '--out', out],
+                          capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    return SimpleNamespace(out=out, text=done.stdout, errors=done.stderr,
+                           files=sorted(o.name for o in out.iterdir()),
+                           rows=list(csv.DictReader((out/'history.csv').open(newline=''))),
+                           pictures={o: (out/f'{o}.png').read_bytes() for o in PICTURES},
+                           weights=torch.load(out/'weights.pth', weights_only=True)['model'])
+
+
+@pytest.fixture(scope='module')
+def again(piped):
+    "The same in this process, with the same seed, into the same folder"
+    with contextlib.redirect_stdout(io.StringIO()) as printed: learn = demo(1, piped.out)
+    return SimpleNamespace(learn=learn, text=printed.getvalue())
+
+
+@pytest.mark.rare
 def test_three_seeds_reach_what_is_promised(tmp_path, capsys):
     "A mean accuracy of 0.88, with rates that were found by a search"
     found = compare_seeds([1, 2, 3], out=tmp_path)
@@ -26,9 +55,8 @@ def test_three_seeds_reach_what_is_promised(tmp_path, capsys):
                                      f'{max(found)-min(found):.3f}')
 
 
-def test_what_is_printed_is_what_the_network_says(tmp_path, capsys):
-    learn = demo(1, tmp_path, seed=3)
-    text = capsys.readouterr().out
+def test_what_is_printed_is_what_the_network_says(again):
+    learn, text = again.learn, again.text
     rate = float(re.search(r'learning rate (\S+), found by a search', text)[1])
     rates = learn.recorder.lrs
     assert max(rates) == pytest.approx(rate/2, rel=.01)  # fine_tune halves it when all is trained
@@ -50,25 +78,30 @@ def test_what_is_printed_is_what_the_network_says(tmp_path, capsys):
                                   & (preds.argmax(1) == number[said])).sum())
 
 
-def test_files(tmp_path):
-    learn = demo(1, tmp_path/'a'/'b', silent=True)
-    out = tmp_path/'a'/'b'
-    assert sorted(o.name for o in out.iterdir()) == sorted(
-        [*(f'{o}.png' for o in PICTURES), 'history.csv', 'weights.pth'])
-    for o in PICTURES: assert (out/f'{o}.png').read_bytes().startswith(b'\x89PNG')
-    rows = list(csv.DictReader((out/'history.csv').open(newline='')))
+def test_files(piped, again):
+    assert piped.files == sorted([*(f'{o}.png' for o in PICTURES), 'history.csv', 'weights.pth'])
+    for o in piped.pictures.values(): assert o.startswith(b'\x89PNG')
+    learn, rows = again.learn, piped.rows
     assert len(rows) == 2 and float(rows[1]['accuracy']) == learn.recorder.values[0][2]
     data = demo_data(device='cpu')
     model = cnn_learner(data, demo_model, pretrained=False, lin_ftrs=[128], silent=True).model
-    model.load_state_dict(torch.load(out/'weights.pth', weights_only=True)['model'])
+    model.load_state_dict(piped.weights)
     x, y = map(torch.stack, zip(*(data.valid_ds[i] for i in range(1000))))
     model.eval()
     with torch.no_grad(): right = (model(x).argmax(1) == y).float().mean().item()
     assert right == pytest.approx(learn.recorder.values[0][2])
-    again = demo(1, out, silent=True)  # the same seed, and a table that begins anew
-    assert len(list(csv.DictReader((out/'history.csv').open(newline='')))) == 2
-    weights, others = (o.model.state_dict() for o in (learn, again))
-    assert all(torch.equal(weights[k], others[k]) for k in weights)
+    # the same seed, and a table that begins anew
+    assert len(list(csv.DictReader((piped.out/'history.csv').open(newline='')))) == 2
+    weights = learn.model.state_dict()
+    assert all(torch.equal(weights[k], v) for k, v in piped.weights.items())
+    assert weights.keys() == piped.weights.keys()
+
+
+@pytest.mark.rare
+def test_a_silent_demo_says_nothing_and_does_the_same(again, tmp_path, capsys):
+    learn = demo(1, tmp_path, silent=True)
+    assert capsys.readouterr().out == ''
+    assert learn.recorder.values == again.learn.recorder.values
 
 
 def test_data():
@@ -92,11 +125,8 @@ def test_wrong_words_are_refused_at_once(words, capsys):
     assert e.value.code == 2 and 'usage: fastloop' in capsys.readouterr().err
 
 
-def test_the_command_into_a_pipe(tmp_path):
-    done = subprocess.run([sys.executable, '-m', 'fastloop', 'demo', '--epochs', '1', '--out',
-                           tmp_path], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+def test_the_command_into_a_pipe(piped):
+    lines = piped.text.splitlines()
     assert lines[0].endswith('5,000 images to train with, 1,000 to validate, 10 classes')
     assert lines[2].startswith('learning rate ') and lines[2].endswith(', found by a search')
     head = ['epoch', 'train_loss', 'valid_loss', 'accuracy', 'time']
@@ -104,4 +134,24 @@ def test_the_command_into_a_pipe(tmp_path):
     assert [line.split()[0] for line in lines[-8:]] == [
         'lr_find', 'schedule', 'losses', 'predictions', 'confusion', 'mistakes', 'history',
         'weights']
-    assert not any(c in done.stdout + done.stderr for c in '\r\x1b\x08')
+    assert not any(c in piped.text + piped.errors for c in '\r\x1b\x08')
+
+
+@pytest.mark.rare
+def test_a_demo_that_was_interrupted_goes_on(piped, tmp_path):
+    env = {**os.environ, 'OMP_NUM_THREADS': str(torch.get_num_threads())}
+    command = [sys.executable, '-m', 'fastloop', 'demo', '--epochs', '1', '--out', tmp_path]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                             env=env)
+    until = time.monotonic() + 300
+    while not list(tmp_path.glob('checkpoints/000006*')) and time.monotonic() < until:
+        time.sleep(.01)  # the head is trained, and a part of the epoch after it
+    first.send_signal(signal.SIGINT)
+    assert first.wait(60) == 130 and '--resume goes on' in first.stderr.read()
+    then = subprocess.run([*command, '--resume'], capture_output=True, text=True, env=env)
+    assert then.returncode == 0 and 'going on from 00000' in then.stdout, then.stderr
+    weights = torch.load(tmp_path/'weights.pth', weights_only=True)['model']
+    assert all(torch.equal(piped.weights[k], v) for k, v in weights.items())
+    rows = list(csv.DictReader((tmp_path/'history.csv').open(newline='')))
+    for o in (*rows, *piped.rows): o['time'] = ''
+    assert rows == piped.rows and not (tmp_path/'checkpoints').exists()

@@ -1,13 +1,17 @@
 "The website that tools/docs.py makes of the notebooks, read as files."
 import ast
+import getpass
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 root = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(root))
@@ -39,12 +43,14 @@ class Recorder(HTMLParser):
 
 
 @pytest.fixture(scope='module')
-def site():
-    "The site, built anew"
-    built = subprocess.run([sys.executable, root/'tools'/'docs.py'], cwd=root, text=True,
-                           capture_output=True)
-    assert built.returncode == 0, built.stdout + built.stderr
-    return root/'_docs'
+def site(tmp_path_factory):
+    "The site, built anew, and a copy that no other process builds again"
+    copy = tmp_path_factory.mktemp('site')/'docs'
+    with FileLock(Path(tempfile.gettempdir())/f'fastloop-docs-{getpass.getuser()}.lock'):
+        built = subprocess.run([sys.executable, root/'tools'/'docs.py'], cwd=root, text=True,
+                               capture_output=True)
+        assert built.returncode == 0, built.stdout + built.stderr
+        return shutil.copytree(root/'_docs', copy)
 
 
 def public_definitions(module):

@@ -103,7 +103,7 @@ class Server:
         if plan == 'stall':
             h.wfile.flush()
             self.reached.set()
-            self.hold.wait(20)
+            self.hold.wait(300)
 
 
 @pytest.fixture
@@ -539,8 +539,8 @@ def test_killed_in_mid_download(serve, home):
     server = serve()
     server.plans = ['stall']
     child = start('untar_data(sys.argv[1])', home, server.url())
-    assert server.reached.wait(60)
-    half, deadline = len(toy)//2, time.monotonic() + 20
+    assert server.reached.wait(300)
+    half, deadline = len(toy)//2, time.monotonic() + 300
     while sum(o.stat().st_size for o in home.rglob('*.part')) < half - (1 << 17):
         assert time.monotonic() < deadline
     kill(child)
@@ -570,7 +570,7 @@ untar_data(sys.argv[1])'''
 def test_two_processes_at_once(serve, home):
     server = serve()
     children = [start('print(untar_data(sys.argv[1]))', home, server.url()) for _ in range(2)]
-    said = [o.communicate(timeout=120)[0].strip() for o in children]
+    said = [o.communicate(timeout=300)[0].strip() for o in children]
     assert said == [str(home/'data'/'toy')]*2
     assert is_whole(home/'data'/'toy') and len(server.requests) == 1
 
@@ -644,8 +644,7 @@ def test_sample_is_what_the_script_makes(tool):
     if not tool.debian.is_dir(): pytest.skip('Debian package dataset-fashion-mnist not installed')
     new, old = tool.build(tool.debian), tool.target.read_bytes()
     assert tool.content(new) == tool.content(old)
-    assert new == tool.build(tool.debian)
-    if new != old: pytest.skip('same images, but this zlib or Pillow packs them differently')
+    assert new == tool.build(tool.debian)  # but another zlib or Pillow may pack them differently
 
 
 def test_sample_damaged_package(home, monkeypatch):

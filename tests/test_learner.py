@@ -458,7 +458,7 @@ def test_every_verb_uses_the_runner():
 
 
 @pytest.mark.parametrize('runner', [None, Runner(), Learner, 'Runner', lambda cbs: Runner(cbs)],
-                         ids=str)
+                         ids=lambda o: type(o).__name__)
 def test_what_is_no_runner_is_refused(runner):
     with pytest.raises(TypeError, match='runner is a subclass of Runner'): make(runner=runner)
 

@@ -18,6 +18,7 @@ from nbdev.config import get_config  # noqa: E402
 bin_dir = Path(sys.executable).parent
 notebooks = sorted((root/'nbs').glob('*.ipynb'))
 flags = get_config(path=root).tst_flags.split()
+shared = 'PYTEST_XDIST_WORKER' in os.environ  # other processes of this run have notebooks too
 skip = [o for o in flags if o not in os.environ.get('NB_FLAGS', '').split()]
 
 
@@ -32,7 +33,7 @@ def runner(tmp_path_factory):
     before = dict(os.environ)
     context = notebook_runner.server(env)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    pool, numbers = ThreadPoolExecutor(min(4, cores or 1)), count()
+    pool, numbers = ThreadPoolExecutor(1 if shared else min(4, cores or 1)), count()
 
     def start(path, **kw):
         return pool.submit(notebook_runner.run, context, path, skip, root,
@@ -45,15 +46,16 @@ def runner(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def runs(runner, request):
-    "The notebooks that this run of pytest asks for, all started, some at a time"
+    "A function that gives a notebook's future; alone, this process starts all that are asked for"
+    if shared: return runner
     wanted = [o.callspec.params['nb'] for o in request.session.items
               if getattr(o, 'originalname', '') == 'test_runs' and o.path == Path(__file__)]
-    return {o: runner(o) for o in wanted}
+    return {o: runner(o) for o in wanted}.get
 
 
 @pytest.mark.parametrize('nb', notebooks, ids=lambda o: o.name)
 def test_runs(nb, runs):
-    result = runs[nb].result()
+    result = runs(nb).result()
     if not result['ok']: pytest.fail(f"{nb.name}, {result['error']}", pytrace=False)
     # a cell that shows something shows it in the stored notebook as well, and the other way round
     stored = [bool(o['outputs']) for o in cells(nb) if o['cell_type'] == 'code']
@@ -138,13 +140,20 @@ def differences(made, kept):
 
 
 def export_differences(source, folder):
-    "The modules below `source` that differ from a fresh export of the copy in `folder`"
-    nbdev('nbdev_export', folder)
+    "The modules below `source` that differ from the fresh export in `folder`"
     return differences(contents(folder/'fastloop', '*.py'), contents(source/'fastloop', '*.py'))
 
 
-def test_exporting_again_changes_nothing(tmp_path):
-    changed = export_differences(root, copy(tmp_path))
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory):
+    "A copy of the notebooks, and the package exported from it"
+    folder = copy(tmp_path_factory.mktemp('exported'))
+    nbdev('nbdev_export', folder)
+    return folder
+
+
+def test_exporting_again_changes_nothing(exported):
+    changed = export_differences(root, exported)
     assert not changed, f'run `make nbs` and commit: {changed} (or remove what no notebook makes)'
 
 
@@ -163,17 +172,15 @@ def test_every_module_of_the_package_has_its_notebook():
 
 
 @pytest.mark.parametrize('damage', ['change', 'stale', 'missing', 'index'])
-def test_export_differences_are_found(damage, tmp_path):
+def test_export_differences_are_found(damage, exported, tmp_path):
     "The check above sees a module edited by hand, a stale one, a missing one, an old index"
-    source, fresh = tmp_path/'source', tmp_path/'fresh'
-    for o in (source, fresh): copy(o.mkdir() or o)
-    nbdev('nbdev_export', source)
+    source = shutil.copytree(exported, tmp_path/'source')
     module = next(o for o in sorted((source/'fastloop').rglob('*.py')) if o.name[0] != '_')
     if damage == 'change': module.write_text(module.read_text() + '# by hand\n')
     if damage == 'stale': (source/'fastloop'/'stale.py').write_text('')
     if damage == 'missing': module.unlink()
     if damage == 'index': (source/'fastloop'/'_modidx.py').write_text('d = {}\n')
-    assert len(export_differences(source, fresh)) == 1
+    assert len(export_differences(source, exported)) == 1
 
 
 def test_uncleaned_notebooks_are_found(tmp_path):

@@ -112,6 +112,7 @@ def test_the_wheel_says_what_settings_say(wheel):
     assert found.get_payload().strip() == (root/'README.md').read_text().strip()
 
 
+@pytest.mark.rare
 def test_the_source_archive_makes_the_same_wheel(source, wheel, tmp_path):
     call(bin_dir/'uv', 'build', '--sdist', '--quiet', *wheel_folder(), '--python', sys.executable,
          '--out-dir', tmp_path, source)
@@ -169,6 +170,7 @@ def check_demo(folder, text):
     assert '\x1b' not in text and '\r' not in text
 
 
+@pytest.mark.rare
 def test_the_demo_runs_beside_the_newest_fastcore(installed, tmp_path):
     where, fastcore = installed('python', '-c', WHERE).split()
     assert Path(where).parent.parent.name == 'site-packages'
@@ -179,6 +181,7 @@ def test_the_demo_runs_beside_the_newest_fastcore(installed, tmp_path):
     check_demo(left[0], text)
 
 
+@pytest.mark.rare
 def test_the_demo_runs_as_a_module_and_into_a_folder(installed, tmp_path):
     text = installed('python', '-m', 'fastloop', 'demo', '--epochs', '1', '--out', tmp_path/'here',
                      cwd=tmp_path)
@@ -186,6 +189,7 @@ def test_the_demo_runs_as_a_module_and_into_a_folder(installed, tmp_path):
     assert [o.name for o in tmp_path.iterdir()] == ['here']
 
 
+@pytest.mark.rare
 def test_the_demo_runs_beside_the_oldest_fastcore(installed, tmp_path):
     oldest = re.search(r'fastcore>=(\S+)', settings()['requirements'])[1]
     installed.install(f'fastcore=={oldest}.0')

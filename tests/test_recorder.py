@@ -249,9 +249,8 @@ def test_return_fig_shows_instead_of_returning(recorded, monkeypatch):
     "Nothing is returned; the figure is shown once, and not at all if the axis was the caller's"
     import matplotlib.pyplot as plt
 
-    from fastloop.callback import recorder as module
     shown = []
-    monkeypatch.setattr(module, 'show_figure', shown.append)
+    monkeypatch.setattr('fastloop.plots.show_figure', shown.append)
     draws = recorded.plot, recorded.plot_lr, recorded.plot_losses, recorded.plot_metrics
     for n, draw in enumerate(draws, 1):
         assert draw(return_fig=False) is None and len(shown) == n and shown[-1].axes[0].lines

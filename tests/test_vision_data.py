@@ -16,7 +16,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 from torch.nn import functional as F
 
 from fastloop.data.external import image_folder_tensors
@@ -25,7 +26,7 @@ from fastloop.learner import Learner
 from fastloop.torch_core import end_workers, set_seed
 from fastloop.vision import data as vision_data
 from fastloop.vision.data import ImageDataBunch, imagenet_stats
-from fastloop.vision.image import get_image_files, in_threads, split_items
+from fastloop.vision.image import get_image_files, in_threads, read_pixels, split_items
 from fastloop.vision.models import simple_cnn
 from fastloop.vision.transform import (
     BatchTransform,
@@ -453,6 +454,57 @@ def test_crop_and_squish(tmp_path):
     small = only(tmp_path, size=5)[0]
     by_pillow = Image.fromarray(wide).resize((5, 5), Image.BILINEAR, box=(10, 0, 20, 10))
     assert np.array_equal(small, by_pillow)
+
+
+def photograph(shape, seed=0):
+    "Smooth colours, edges and some noise, as large as `shape`"
+    r = np.random.default_rng(seed)
+    y, x = np.mgrid[:shape[0], :shape[1]]/100
+    pixels = 127 + 90*np.stack([np.sin(3*x+y), np.cos(2*y), (x*y % 1 > .5)-.5], 2)
+    return Image.fromarray((pixels + r.normal(0, 5, pixels.shape)).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize('size, method, orientation, smaller', [
+    ((64, 64), 'crop', 1, (320, 240)), ((64, 64), 'squish', 1, (320, 240)),
+    ((64, 32), 'crop', 6, (160, 120)), ((32, 64), 'crop', 6, (320, 240)),
+    ((30, 40), 'crop', 3, (80, 60)),
+    ((200, 300), 'crop', 1, None), ((480, 640), 'crop', 1, None), ((700, 900), 'squish', 8, None)])
+@pytest.mark.parametrize('channels', [1, 3])
+def test_a_photograph_decoded_smaller_is_nearly_the_same(size, method, orientation, smaller,
+                                                         channels, tmp_path, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photograph((480, 640)).save(tmp_path/'a.jpg', quality=92, exif=exif)
+    whole = ImageOps.exif_transpose(Image.open(tmp_path/'a.jpg')).convert('L' if channels == 1
+                                                                           else 'RGB')
+    whole = (ImageOps.fit(whole, size[::-1], Image.BILINEAR) if method == 'crop' else
+             whole.resize(size[::-1], Image.BILINEAR))
+    decoded, draft = [], JpegImageFile.draft
+    def noted(image, *args):
+        res = draft(image, *args)
+        decoded.append(image.size)
+        return res
+    monkeypatch.setattr(JpegImageFile, 'draft', noted)
+    found = read_pixels(tmp_path/'a.jpg', channels, size, method)
+    expected = np.atleast_3d(np.asarray(whole)).transpose(2, 0, 1)
+    apart = np.abs(found.astype(int) - expected)
+    assert decoded == ([smaller] if smaller else []) and found.shape == (channels, *size)
+    if smaller: assert apart.mean() < 1 and apart.max() <= 6
+    else: assert not apart.any()
+
+
+def test_a_photograph_of_odd_sides_is_decoded_whole(tmp_path):
+    photograph((485, 643)).save(tmp_path/'a.jpg')
+    whole = ImageOps.fit(Image.open(tmp_path/'a.jpg'), (30, 30), Image.BILINEAR)
+    assert np.array_equal(read_pixels(tmp_path/'a.jpg', 3, (30, 30)).transpose(1, 2, 0), whole)
+
+
+@pytest.mark.parametrize('suffix', ['png', 'bmp', 'webp', 'tif'])
+def test_other_files_are_decoded_whole(suffix, tmp_path):
+    photograph((300, 400)).save(tmp_path/f'a.{suffix}')
+    file = tmp_path/f'a.{suffix}'
+    whole = ImageOps.fit(Image.open(file).convert('RGB'), (20, 20), Image.BILINEAR)
+    assert np.array_equal(read_pixels(file, 3, (20, 20)).transpose(1, 2, 0), whole)
 
 
 # ---- files that cannot be read -------------------------------------------------------------------

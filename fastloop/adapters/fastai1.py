@@ -409,6 +409,17 @@ class V1Learner:
 
     def __repr__(self): return repr(self._run.learn)
 
+# %% ../../nbs/80_adapters.fastai1.ipynb #709f663e
+def _smoothed(shared):
+    "The smoothed loss, for a checkpoint"
+    o = shared.handler
+    return dict(mean=o.mean, weight=o.weight, loss=o.state_dict['smooth_loss'])
+
+def _go_on_smoothing(shared, state):
+    "Go on with the smoothed loss of a checkpoint"
+    o = shared.handler
+    o.mean, o.weight, o.state_dict['smooth_loss'] = state['mean'], state['weight'], state['loss']
+
 # %% ../../nbs/80_adapters.fastai1.ipynb #ec44c5d9
 event_of = dict(
     train_begin='begin_fit', epoch_begin='begin_epoch', batch_begin='begin_batch',
@@ -533,6 +544,8 @@ class HandlerInRun:
         "Skip the backward pass?"
         self.skipped = False
         return bool(self.handler.state_dict['skip_bwd'])
+
+    state_dict, load_state_dict = _smoothed, _go_on_smoothing
 
     def close_begin_step(self):
         "Skip the step?"

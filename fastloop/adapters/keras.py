@@ -83,6 +83,19 @@ class LogsOfRun:
         row = zip(['loss', *recorder.metrics_names], recorder.valid_row)
         return Logs({name: float(value) for name, value in row if value is not None})
 
+    def state_dict(self) -> dict:  # Tensors and numbers
+        "The sums of the epoch that is running"
+        return dict(mean=self.mean and self.mean.state_dict(), trained=self.trained,
+                    metrics=[o.state_dict() for o in self.metrics])
+
+    def load_state_dict(self, state: dict,  # From `state_dict`
+                        ):
+        "Go on with the sums of an epoch"
+        if self.mean is None or state['mean'] is None: return
+        self.mean.load_state_dict(state['mean'])
+        for o, mine in zip(self.metrics, state['metrics']): o.load_state_dict(mine)
+        self.trained = state['trained'] and Logs(state['trained'])
+
     def place(self) -> Logs:
         "The number of this batch in its pass, and its size"
         return Logs(batch=self.run.iter, size=batch_size(self.run.xb, self.run.yb))
@@ -184,6 +197,15 @@ class KerasBridge:
                      do_validation=getattr(data, 'valid_dl', None) is not None,
                      metrics=[*names, *(f'val_{o}' for o in names)])
         return found | getattr(self.standin, 'params', {})
+
+    def state_dict(self) -> dict:  # Tensors and numbers
+        "What is known of the epoch that is running"
+        return self.numbers.state_dict()
+
+    def load_state_dict(self, state: dict,  # From `state_dict`
+                        ):
+        "Go on from where `state` was taken"
+        self.numbers.load_state_dict(state)
 
     def late(self):
         "Catch up if this was attached while the fit was running"

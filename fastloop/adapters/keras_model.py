@@ -20,6 +20,7 @@ import torch
 # %% ../../nbs/82_adapters.keras_model.ipynb #71b1c611
 from ..callback.core import CancelException, foreign_names
 from ..callback.recorder import find_recorder
+from ..clean_up import begin_batches
 from ..core import add_note, atomic_write, check_number, listify
 from ..data.load import TensorLoader
 from ..metrics import better_direction
@@ -484,7 +485,7 @@ def is_loader(x: object,  # What was given as `x`
 def batches_of(source: object,  # As `is_loader` knows it
                ) -> Iterator:  # Over its batches
     "One pass over the batches"
-    if hasattr(source, '__iter__'): return iter(source)
+    if hasattr(source, '__iter__'): return begin_batches(source)
     return (source[i] for i in range(len(source)))
 
 

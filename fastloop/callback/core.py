@@ -24,6 +24,7 @@ from fastloop.names import (
     run_state,
     speaks_v2,
     whose_name,
+    with_settings,
 )
 
 # %% ../../nbs/13_callback.core.ipynb #4e15ef84
@@ -198,7 +199,7 @@ class Callback:
                                  f'the loop; write self.{owner}.{name} = …')
         object.__setattr__(self, name, value)
 
-    def __repr__(self): return type(self).__name__
+    def __repr__(self): return with_settings(self)
 
 # %% ../../nbs/13_callback.core.ipynb #75986eea
 def order_of(cb: object,  # A callback
@@ -226,7 +227,7 @@ def event_handlers(cb: object,  # A callback
     if isinstance(cb, Callback) and type(cb).__call__ is not Callback.__call__:
         return [(event, partial(cb, event)) for event in events]
     found = []
-    for name in names_in(cb, event_names):
+    for name in names_in(cb, event_names, Callback):
         handler = getattr(cb, name) if has_own(cb, name) else None
         if not callable(handler): continue
         if wants := required_arguments(handler):
@@ -245,8 +246,8 @@ def is_native(cb: object,  # Any object
               ) -> bool:  # Whether it extends `Callback` and uses no other library's words
     "Does the loop understand `cb` as it is?"
     if not isinstance(cb, Callback): return False
-    if any(has_own(cb, o) for o in names_in(cb, _foreign_names)): return False
-    mine = [o for o in names_in(cb, events) if has_own(cb, o)]
+    if any(has_own(cb, o) for o in names_in(cb, _foreign_names, Callback)): return False
+    mine = [o for o in names_in(cb, events, Callback) if has_own(cb, o)]
     wants = {o: required_arguments(getattr(cb, o)) for o in mine}
     if any(wants.values()):  # miniai's handlers take the learner, all of them
         return any(len(w) != 1 or o[:6] == 'begin_' or w[0] in run_state for o, w in wants.items())

@@ -7,7 +7,6 @@ __all__ = ['read_table', 'CSVLogger', 'History', 'LambdaCallback']
 
 # %% ../../nbs/42_callback.logger.ipynb #517ad061
 import inspect
-import math
 import os
 import warnings
 from functools import partial
@@ -16,10 +15,10 @@ from pathlib import Path
 
 # %% ../../nbs/42_callback.logger.ipynb #f13d91dd
 from .core import Callback, UnknownEvent, event_names, foreign_names, meant_event
-from .progress import EpochTable
 from .recorder import find_recorder
 from ..core import format_time, nearest_name, safe_path
 from ..rows import RowFile, parse_cell, plain_value, read_cells
+from ..table import EpochTable, to_frame
 
 # %% ../../nbs/42_callback.logger.ipynb #7415e2c5
 class LoggedTable:
@@ -47,9 +46,7 @@ class LoggedTable:
 
         Raises: ImportError if pandas is not installed.
         """
-        import pandas
-        rows = [[math.nan if o is None else o for o in row] for row in self.rows]
-        return pandas.DataFrame(rows, columns=self.columns)
+        return to_frame(self.columns, self.rows)
 
 # %% ../../nbs/42_callback.logger.ipynb #ed07b7ab
 def read_table(path: str | Path,  # A CSV file with a header
@@ -160,6 +157,7 @@ class CSVLogger(Callback):
     def after_fit(self):
         "Try once more what could not be written"
         if self.started: self._try(self.file.flush)
+        elif self.file and self.loaded is not None: self.file.rows = self.loaded
         self.started, self.loaded = False, None
 
     def state_dict(self) -> dict:  # One number, or `None` before the first epoch

@@ -8,7 +8,6 @@ __all__ = ['ProgressCallback']
 # %% ../../nbs/22_callback.progress.ipynb #1d83fef4
 import os
 import sys
-from html import escape
 from time import perf_counter
 
 # %% ../../nbs/22_callback.progress.ipynb #325b1e36
@@ -16,6 +15,7 @@ from ..bar import PhaseBar, is_terminal, output_may_break, print_line
 from .core import Callback
 from .recorder import find_recorder
 from ..core import check_word, format_time
+from ..table import EpochTable, cell_text
 
 # %% ../../nbs/22_callback.progress.ipynb #3a7c7a5c
 def _shell():
@@ -41,66 +41,6 @@ def progress_mode() -> str:  # One of `progress_modes`
     shell = _shell()
     if hasattr(shell, 'kernel'): return 'notebook' if _takes_input(shell) else 'plain'
     return 'terminal' if is_terminal(sys.stdout) else 'plain'
-
-# %% ../../nbs/22_callback.progress.ipynb #e287a548
-def cell_text(value: object,  # A number, a text, or `None`
-              ) -> str:  # Without control characters
-    "How a value looks in a table"
-    if value is None: return '#na#'
-    if isinstance(value, (str, int)):
-        return ''.join(o if o.isprintable() else '?' for o in str(value))
-    value = float(value.item() if hasattr(value, 'item') else value)
-    text = f'{value:.6f}'
-    if len(text) <= 10 and (float(text) or not value): return text
-    digits = 4 - (value < 0) - (not 1e-99 < abs(value) < 1e99)
-    return f'{value:.{digits}e}'
-
-# %% ../../nbs/22_callback.progress.ipynb #98774720
-def table_html(header: list,  # Names of the columns
-               rows: list,  # Rows, each a list of texts
-               most: int = 200,  # Rows to show; of a longer table the first and the last ones
-               ) -> str:  # A `<table>`
-    "A table for a browser; no text in it is taken for markup"
-    if len(rows) > most: rows = [*rows[:most//2], ['…']*len(header), *rows[-(most//2):]]
-    body = ''.join(_html_row(o, 'td') for o in rows)
-    return (f'<table class="dataframe"><thead>{_html_row(header, "th")}</thead>'
-            f'<tbody>{body}</tbody></table>')
-
-def _html_row(cells, tag):
-    opened = f'<{tag} style="text-align:right">'
-    return f'<tr>{"".join(f"{opened}{escape(o)}</{tag}>" for o in cells)}</tr>'
-
-# %% ../../nbs/22_callback.progress.ipynb #a5733674
-class EpochTable:
-    "A table that grows by a row for each epoch, as aligned text and as HTML"
-    def __init__(self, header: list,  # Names of the columns
-                 rows: list = (),  # Rows to begin with, each a list of texts
-                 ):
-        self.header, self.rows = [cell_text(o) for o in header], list(rows)
-        self.widths = [max(len(o), 5 if o in ('epoch', 'time') else 10) for o in self.header]
-        self.head = self.line(self.header)
-
-    def line(self, cells: list,  # Texts
-             ) -> str:  # Without a line break
-        "One line of the table"
-        widths = [*self.widths, *[0]*len(cells)]
-        return '  '.join(o.rjust(width) for o, width in zip(cells, widths))
-
-    def add(self, values: list,  # Numbers, texts, or `None` where there is no number
-            ) -> str:  # The new row as a line
-        "Add a row"
-        self.rows.append([cell_text(o) for o in values])
-        return self.line(self.rows[-1])
-
-    @property
-    def text(self) -> str:  # Lines
-        "The whole table as aligned text"
-        return '\n'.join([self.head, *map(self.line, self.rows)])
-
-    @property
-    def html(self) -> str:  # A `<table>`
-        "The whole table for a browser"
-        return table_html(self.header, self.rows)
 
 # %% ../../nbs/22_callback.progress.ipynb #7a78842d
 def _print_line(line, mode):
@@ -158,11 +98,13 @@ class ProgressCallback(Callback):
         if perf_counter() >= self.due: self.redraw()
 
     def redraw(self):
-        "Draw the bar, and the last row if it has not been shown yet; the loss is fetched for it"
+        "Draw the bar, and the last row if it has not been shown yet; no device is waited for"
         if self.stale: self.show_html()
         run, note = self.run, ''
         if run.in_train and self.recorder is not None:
-            note = f'loss {cell_text(self.recorder.smooth_loss)}'
+            history = self.recorder.history
+            history.sync(wait=False)
+            if history.smooth: note = f'loss {cell_text(history.smooth[-1])}'
         part = 'train' if run.in_train else 'valid'
         self.bar.draw(f'epoch {run.epoch+1}/{run.epochs} {part}', run.iter+1, run.iters, note)
         self.due = perf_counter() + self.interval

@@ -8,17 +8,20 @@ __all__ = ['SmoothenValue', 'Recorder', 'find_recorder']
 # %% ../../nbs/21_callback.recorder.ipynb #67df9839
 import math
 import time
-from itertools import accumulate
+from itertools import takewhile
 
 # %% ../../nbs/21_callback.recorder.ipynb #4030a4c8
 import torch
 
 # %% ../../nbs/21_callback.recorder.ipynb #e2a63ad1
 from .core import Callback
-from ..core import axes_for, distinct, listify, show_figure
+from ..core import distinct, format_time, listify
 from ..mean_loss import BatchWeights, LossRule, MeanLoss, mean_of
 from ..metrics import as_metric, tell_ignored, to_floats
 from ..optimizer import rate_reader
+from ..plots import draw_losses, draw_metrics, draw_rates, draw_search, hand_out
+from ..table import EpochTable, current_cell, show_table, to_frame
+from ..torch_core import Coming
 
 # %% ../../nbs/21_callback.recorder.ipynb #561c87dd
 class SmoothenValue:
@@ -47,7 +50,7 @@ class LossHistory:
     def __init__(self, beta: float = 0.98,  # Smoothing, see `SmoothenValue`
                  ):
         self.smoothen, self.raw, self.smooth = SmoothenValue(beta), [], []
-        self.chunks, self.waiting = [], []
+        self.chunks, self.waiting, self.coming = [], [], []
 
     def add(self, loss: torch.Tensor,  # One number
             ):
@@ -59,11 +62,15 @@ class LossHistory:
         if self.waiting: self.chunks.append(torch.stack([o.reshape(()) for o in self.waiting]))
         self.waiting = []
 
-    def sync(self) -> list:  # The losses that have come since the last call, as floats
+    def sync(self, wait: bool = True,  # Else take what has come by now, and ask for the rest
+             ) -> list:  # The losses that have come since the last call, as floats
         "Fetch what is still on the device"
         self._stack()
-        new = torch.cat(self.chunks).tolist() if self.chunks else []
-        self.chunks, good = [], math.isfinite(sum(new))  # nothing is to be left out
+        if self.chunks: self.coming.append(Coming(torch.cat(self.chunks)))
+        here = list(takewhile(lambda o: wait or o.arrived(), self.coming))
+        self.chunks, self.coming = [], self.coming[len(here):]
+        new = [loss for o in here for loss in o.numbers()]
+        good = math.isfinite(sum(new))  # nothing is to be left out
         self.raw += new
         self.smooth += map(self.smoothen.add_value if good else self.smoothed, new)
         return new
@@ -86,51 +93,6 @@ class LossHistory:
         self.raw = list(state['raw'])
         self.smooth = [self.smoothed(o) for o in self.raw]
 
-# %% ../../nbs/21_callback.recorder.ipynb #facfc03f
-def _at_ends(rows, i, nb_batches, first, last):
-    "Column `i` of `rows`, each with the batch at which its epoch ended, from `first` to `last`"
-    ends = accumulate(nb_batches)
-    return [(n, row[i]) for n, row in zip(ends, rows) if row[i] is not None and first <= n <= last]
-
-# %% ../../nbs/21_callback.recorder.ipynb #76164b51
-def _cut(values, skip_start, skip_end):
-    "Which batches are left without those at the ends, and their values; all if none would be left"
-    if not values: raise ValueError('nothing was recorded yet: fit first')
-    if min(skip_start, skip_end) < 0:
-        raise ValueError(f'skip_start={skip_start}, skip_end={skip_end}: give 0 or more')
-    kept = slice(skip_start, max(len(values)-skip_end, 0))
-    if not values[kept]: kept = slice(None)
-    return range(len(values))[kept], values[kept]
-
-def _hand_out(fig, return_fig, ax):
-    "The figure, if the caller wants it; else it is shown, unless the axis was the caller's own"
-    if not return_fig and ax is None: show_figure(fig)
-    return fig if return_fig else None
-
-def _panels(names, ax):
-    "One axis for each of `names`, below each other; or the one that was given for all"
-    fig, first = axes_for(ax, (6, 1+2*len(names)))
-    if ax is not None or len(names) == 1: return fig, [first]*len(names)
-    fig.clear()
-    return fig, fig.subplots(len(names), 1, sharex=True)
-
-# %% ../../nbs/21_callback.recorder.ipynb #2223c3d5
-def _is_search(lrs):
-    "Does a rate only grow, and more than a hundredfold?"
-    return lrs[0] > 0 and lrs[-1] > 100*lrs[0] and lrs == sorted(lrs)
-
-def _steepest(losses):
-    "The place where the losses fall fastest"
-    slope, = torch.gradient(torch.tensor(losses, dtype=torch.float64))
-    return int(slope.nan_to_num().argmin())
-
-def _draw_on_the_right(ax, at, values, label):
-    "Draw `values` on a second axis, at the right of `ax`"
-    right = ax.twinx()
-    right.plot(at, values, color='C1')
-    right.set_ylabel(label, color='C1')
-    ax.yaxis.label.set_color('C0')
-
 # %% ../../nbs/21_callback.recorder.ipynb #d2868fe6
 _lists = ('lrs', 'moms', 'values', 'times', 'nb_batches', 'metrics_names', 'valid_row')
 
@@ -150,6 +112,7 @@ class Recorder(Callback):
     Source: the names are those of fastai v1's `Recorder`.
     """
     order, in_validate = -10, False  # before anybody scales the loss, and those who read the row
+    cell = None  # of the notebook that the last fit was in
 
     def __init__(self, learn: object = None,  # The learner
                  metrics: object = None,  # What to measure; by default the learner's metrics
@@ -176,6 +139,7 @@ class Recorder(Callback):
 
     def after_fit(self):
         "Those metrics that want to know hear that it is over"
+        self.cell = current_cell()
         _tell(self.metrics, 'after_fit')
 
     def begin_epoch(self):
@@ -267,16 +231,9 @@ class Recorder(Callback):
 
         Raises: ValueError if nothing was recorded.
         """
-        lrs, losses = (_cut(o, skip_start, skip_end)[1] for o in (self.lrs, self.losses))
-        own, (fig, ax) = ax, axes_for(ax)
-        ax.plot(lrs, losses)
-        ax.set(xscale='log', xlabel='learning rate', ylabel='training loss, smoothed')
-        if suggestion and len(lrs) > 1:
-            at = _steepest(losses)
-            self.min_grad_lr = lrs[at]
-            ax.plot(lrs[at], losses[at], 'o', color='C3', label=f'steepest: {lrs[at]:.2e}')
-            ax.legend()
-        return _hand_out(fig, return_fig, own)
+        fig, best = draw_search(self.lrs, self.losses, skip_start, skip_end, suggestion, ax)
+        if best is not None: self.min_grad_lr = best
+        return hand_out(fig, return_fig, ax)
 
     def plot_lr(self, show_moms: bool = False,  # Draw the momentum beside it
                 skip_start: int = 0,  # Batches to leave out at the beginning
@@ -285,14 +242,8 @@ class Recorder(Callback):
                 return_fig: bool = True,  # Return the figure, or show it at once
                 ) -> object:  # The matplotlib figure
         "Draw the learning rate of each batch, and the momentum if `show_moms`"
-        at, lrs = _cut(self.lrs, skip_start, skip_end)
-        own, (fig, ax) = ax, axes_for(ax)
-        ax.plot(at, lrs, label='learning rate')
-        ax.set(xlabel='batches processed', ylabel='learning rate')
-        if _is_search(lrs): ax.set_yscale('log')
-        _, moms = _cut(self.moms, skip_start, skip_end)
-        if show_moms and moms[0] is not None: _draw_on_the_right(ax, at, moms, 'momentum')
-        return _hand_out(fig, return_fig, own)
+        fig = draw_rates(self.lrs, self.moms if show_moms else None, skip_start, skip_end, ax)
+        return hand_out(fig, return_fig, ax)
 
     def plot_losses(self, skip_start: int = 0,  # Batches to leave out at the beginning
                     skip_end: int = 0,  # Batches to leave out at the end
@@ -300,14 +251,8 @@ class Recorder(Callback):
                     return_fig: bool = True,  # Return the figure, or show it at once
                     ) -> object:  # The matplotlib figure
         "Draw the smoothed training loss, and the validation loss at the end of each epoch"
-        at, losses = _cut(self.losses, skip_start, skip_end)
-        own, (fig, ax) = ax, axes_for(ax)
-        ax.plot(at, losses, label='training, smoothed')
-        points = _at_ends(self.values, 1, self.nb_batches, at.start, at.stop)
-        if points: ax.plot(*zip(*points), 'o-', label='validation')
-        ax.set(xlabel='batches processed', ylabel='loss')
-        ax.legend()
-        return _hand_out(fig, return_fig, own)
+        fig = draw_losses(self.losses, self.values, self.nb_batches, skip_start, skip_end, ax)
+        return hand_out(fig, return_fig, ax)
 
     plot_loss = plot_losses  # the word of the course and of fastai v2
 
@@ -317,16 +262,31 @@ class Recorder(Callback):
                      return_fig: bool = True,  # Return the figure, or show it at once
                      ) -> object:  # The matplotlib figure
         "Draw each metric at the end of each epoch"
-        names, last = self.metrics_names, sum(self.nb_batches)-skip_end
-        if not names or not self.values: raise ValueError('no metrics were recorded')
-        fig, axes = _panels(names, ax)
-        for i, (name, axis) in enumerate(zip(names, axes), 2):
-            points = _at_ends(self.values, i, self.nb_batches, skip_start, last)
-            if points: axis.plot(*zip(*points), 'o-', label=name)
-            axis.set_ylabel(name if ax is None else 'metric')
-        axes[-1].set_xlabel('batches processed')
-        if ax is not None: ax.legend()
-        return _hand_out(fig, return_fig, ax)
+        names, rows = self.metrics_names, self.values
+        fig = draw_metrics(names, rows, self.nb_batches, skip_start, skip_end, ax)
+        return hand_out(fig, return_fig, ax)
+
+    @property
+    def table(self) -> EpochTable:  # A row for each epoch, with its number and its time
+        "What the progress bar prints"
+        table = EpochTable(self.header)
+        for i, row in enumerate(self.values): table.add([i, *row, format_time(self.times[i])])
+        return table
+
+    def to_frame(self) -> object:  # A pandas `DataFrame`, a row for each epoch; `time` in seconds
+        """The numbers of all epochs for pandas
+
+        Raises: ImportError if pandas is not installed.
+        """
+        rows = [[i, *row, self.times[i]] for i, row in enumerate(self.values)]
+        return to_frame(self.header, rows)
+
+    def _repr_html_(self): return self.table.html
+
+    def _ipython_display_(self):
+        if self.cell is None or self.cell != current_cell(): show_table(self.table)
+
+    def __repr__(self): return f'Recorder({len(self.values)} epochs: {", ".join(self.names)})'
 
     def state_dict(self) -> dict:  # Lists of plain numbers
         "Everything needed to go on elsewhere"

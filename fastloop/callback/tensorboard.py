@@ -304,4 +304,4 @@ class TensorBoardCallback(Callback):
                         ):
         "Go on from where `state` was taken"
         self.start, self.next = list(state['start']), list(state['next'])
-        self.drawn, self.loaded = state['drawn'], True
+        self.drawn, self.loaded = state['drawn'], not self.is_writing

@@ -117,15 +117,15 @@ class GradientAccumulation(Callback):
         "Refuse a second one"
         the_only_one(self, GradientAccumulation)
 
-    def begin_train(self):
-        "Take up the window of a checkpoint"
-        if self.pending is None: return
+    def take_up(self):
+        "Go on with the window of a checkpoint"
         grads, self.pending = self.pending, None
         for p, grad in zip(trained(self.learn.opt), grads):
             p.grad = None if grad is None else grad.to(p.device, copy=True)
 
     def begin_backward(self):
         "Bring what was gathered to the unit of this batch"
+        if self.pending is not None: self.take_up()
         if self.samples and not any(p.grad is not None for p in trained(self.learn.opt)):
             self.clear()  # somebody has dropped the window
         xb, yb, loss_func = self.run.xb, self.run.yb, self.learn.loss_func
@@ -161,7 +161,8 @@ class GradientAccumulation(Callback):
 
     def after_train(self):
         "Step with what is left at the end of the epoch"
-        if not self.samples: return
+        if self.pending is not None: self.take_up()
+        if not self.samples or not gradients(self.learn.opt): return self.clear()
         self.to_unit(self.total)
         self.closing = True
         try:

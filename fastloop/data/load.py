@@ -7,6 +7,7 @@ __all__ = ['TensorLoader']
 
 # %% ../../nbs/11_data.load.ipynb #e4e0c6af
 import hashlib
+from collections.abc import Callable, Iterator
 from copy import copy
 from itertools import chain
 
@@ -22,6 +23,7 @@ from torch.utils.data import (
 )
 
 from ..core import check_number
+from ..fetch import gather
 from ..inputs import as_tensor
 from ..torch_core import no_random
 
@@ -37,15 +39,6 @@ def epoch_order(n, seed, epoch):
     return torch.randperm(n, generator=torch.Generator().manual_seed(_epoch_seed(seed, epoch)))
 
 # %% ../../nbs/11_data.load.ipynb #ca1b7c05
-_signed = {getattr(torch, f'uint{bits}', None): getattr(torch, f'int{bits}')
-           for bits in (16, 32, 64)}  # older versions of torch cannot index these
-
-
-def _gather(t, idx):
-    if t.dtype not in _signed: return t.index_select(0, idx)
-    return t.view(_signed[t.dtype]).index_select(0, idx).view(t.dtype)
-
-
 def _cut(tensors, order, bs, start, stop, most=2**19):
     "Batches of rows `start` to `stop`, in `order` or as they lie, gathered `most` bytes at a time"
     row = sum(t.element_size()*t[0].numel() for t in tensors)
@@ -54,7 +47,7 @@ def _cut(tensors, order, bs, start, stop, most=2**19):
     for first in range(start, stop, group):
         rows = slice(first, min(first + group, stop))
         if order is None: parts = [t[rows] for t in tensors]
-        else: parts = [_gather(t, order[rows]) for t in tensors]
+        else: parts = [gather(t, order[rows]) for t in tensors]
         yield from zip(*[part.unsafe_split(bs) for part in parts])
 
 # %% ../../nbs/11_data.load.ipynb #1090056b
@@ -195,11 +188,25 @@ class TensorLoader(Resumable):
 
     def __repr__(self): return f'TensorLoader({len(self)} batches of {self.bs}, {self.n} items)'
 
-    def _batches(self, place):
+    @property
+    def draws_nothing(self) -> bool:  # a subclass may vary its batches
+        "May batches be fetched before it is their turn?"
+        return type(self) is TensorLoader and self.device.type == 'cpu'
+
+    def begin_pass(
+        self,
+        ready: Callable,  # called with the batches; may fetch some early, as a copy to a GPU does
+    ) -> Iterator:  # what `ready` gave
+        "Begin a pass as `iter` does; the place follows what is handed out, not what was fetched."
+        self.end_epoch()
+        self._place.begun = True
+        return self._batches(self._place, ready)
+
+    def _batches(self, place, ready=iter):
         order = None
         if self.shuffle: order = epoch_order(self.n, self.seed, place.epoch).to(self.device)
         start, stop = place.position*self.bs, min(self.n, len(self)*self.bs)
-        for batch in _cut(self.tensors, order, self.bs, start, stop):
+        for batch in ready(_cut(self.tensors, order, self.bs, start, stop)):
             place.position += 1
             yield batch
         place.next_epoch()

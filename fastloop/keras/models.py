@@ -552,6 +552,9 @@ class Model(ModelView):
         loaders = fit_loaders((x, y), batch_size, validation_split, validation_data, shuffle,
                               (steps_per_epoch, validation_steps), validation_batch_size)
         cbs, history = fit_callbacks(callbacks, verbose)
+        if steps_per_epoch and any(getattr(type(o), 'can_resume', False) for o in cbs):
+            raise ValueError(f'steps_per_epoch={steps_per_epoch}: such epochs begin in the middle '
+                             'of the data, and a checkpoint does not know where: leave it out')
         with only_fit(self):
             learn = self._learner(*loaders)
             self.params, self.first_epoch, self.history = dict(verbose=verbose), first, history

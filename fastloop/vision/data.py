@@ -461,6 +461,13 @@ class ImageDataBunch(DataBunch):
         ds = self.train_ds
         return ds.prepare(ds.pixels.read(file)[None])[0]
 
+    def item_settings(self) -> dict:  # can be written as JSON
+        "How a file becomes what the model sees."
+        pixels, stats = self.train_ds.pixels, self.stats
+        mean, std = (None, None) if stats is None else [o.tolist() for o in stats]
+        return dict(kind='image', channels=pixels.channels, size=list(pixels.size),
+                    method=pixels.method, mean=mean, std=std)
+
     def class_counts(
         self,
         train: bool = True,  # of the training images?

@@ -15,6 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 
+# %% ../../nbs/60_vision.image.ipynb #e0pict04
+from io import BytesIO
+
 # %% ../../nbs/60_vision.image.ipynb #af72c692
 import numpy as np
 import torch
@@ -43,9 +46,26 @@ def _flat(image, mode):
         if image.mode == 'La': image = image.convert('LA')
         image = image.convert('RGBA')
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image).convert('RGB')
-    return image.convert(mode)
+    return image if image.mode == mode else image.convert(mode)
 
 # %% ../../nbs/60_vision.image.ipynb #bb669c9e
+_orientation, _lying = 0x0112, (5, 6, 7, 8)  # an entry of a photograph, and when its sides change
+
+
+def _decode_smaller(image, size, method):
+    "Let a JPEG be decoded at a part of its size, at least twice `size`; other files take no notice"
+    lies = image.getexif().get(_orientation, 1) in _lying
+    width, height = size if lies else size[::-1]
+    if method == 'crop':
+        scale = max(width/image.width, height/image.height)
+        width, height = image.width*scale, image.height*scale
+    for part in (8, 4, 2):  # of sides that divide, or the edge would move
+        smaller = image.width//part, image.height//part
+        whole = image.width % part == image.height % part == 0
+        if whole and smaller[0] >= 2*width and smaller[1] >= 2*height:
+            return image.draft(image.mode, smaller)
+
+
 @contextmanager
 def _opened(file):
     "The image in `file`, opened; an error names the file"
@@ -68,7 +88,9 @@ def read_pixels(
     """
     from PIL import Image, ImageOps
     with _opened(file) as image:
-        image = _flat(ImageOps.exif_transpose(image), 'L' if channels == 1 else 'RGB')
+        if size is not None: _decode_smaller(image, size, method)
+        ImageOps.exif_transpose(image, in_place=True)
+        image = _flat(image, 'L' if channels == 1 else 'RGB')
         if size is not None and image.size != size[::-1]:
             if method == 'crop': image = ImageOps.fit(image, size[::-1], Image.BILINEAR)
             else: image = image.resize(size[::-1], Image.BILINEAR)
@@ -84,8 +106,28 @@ def read_size(
     Raises: ValueError naming the file if it cannot be read.
     """
     with _opened(file) as image:
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        return image.size if turned else image.size[::-1]
+        lies = image.getexif().get(_orientation, 1) in _lying
+        return image.size if lies else image.size[::-1]
+
+# %% ../../nbs/60_vision.image.ipynb #e0pict02
+def picture_input(
+    file: object,  # an image file, its bytes, an opened file, or an image of PIL
+    settings: dict,  # `channels`, `size`, `method`, and `mean` and `std`, a list each or `None`
+) -> torch.Tensor:  # what the model sees, (channels, h, w)
+    """The numbers for one picture.
+
+    Raises: ValueError naming the file if it cannot be read.
+    """
+    if hasattr(file, 'getbands'):  # lossless, for all kinds of pixels
+        file, image = BytesIO(), file
+        image.save(file, 'tiff')
+    if isinstance(file, (bytes, bytearray)): file = BytesIO(file)
+    size = settings['size'] and tuple(settings['size'])
+    pixels = read_pixels(file, settings['channels'], size, settings['method'])
+    x = torch.from_numpy(pixels.copy()).float().div_(255)
+    if settings['mean'] is None: return x
+    mean, std = [torch.tensor(settings[o]).reshape(-1, 1, 1) for o in ('mean', 'std')]
+    return (x-mean).div_(std)
 
 # %% ../../nbs/60_vision.image.ipynb #fc081446
 image_suffixes = ('.png', '.jpg', '.jpeg', '.jfif', '.bmp', '.gif', '.webp', '.tif', '.tiff',

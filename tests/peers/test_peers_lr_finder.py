@@ -74,7 +74,7 @@ def test_golden_curves(case):
 
 @pytest.mark.parametrize('kwargs', [{'num_it': 60}, {'num_it': 100, 'end_lr': 100},
                                     {'num_it': 60, 'stop_div': False, 'end_lr': 1000}])
-def test_whole_searches(kwargs):
+def test_whole_searches(kwargs, tmp_path):
     "The same network and batches, each library with its own loop and its own finder"
     from conftest import make_batches, make_model
     from fastai.basics import SGD, DataLoaders, Learner
@@ -84,7 +84,7 @@ def test_whole_searches(kwargs):
     from fastloop.data.bunch import DataBunch
     methods = [schedule.valley, schedule.steep, schedule.minimum, schedule.slide]
     theirs = Learner(DataLoaders(*make_batches(False), device='cpu'), make_model('plain'),
-                     F.cross_entropy, opt_func=SGD, wd=0.)
+                     F.cross_entropy, opt_func=SGD, wd=0., path=tmp_path)  # a search saves there
     theirs.remove_cb(ProgressCallback)
     ours = learner.Learner(DataBunch(*make_batches(False), device='cpu'), make_model('plain'),
                            F.cross_entropy, opt_func=optimizer.SGD, wd=0., silent=True)

@@ -1,0 +1,36 @@
+"How the tests run: as many processes as the machine bears, and Hypothesis without a clock."
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from processes import cores, free_gigabytes, how_many, unit  # noqa: E402
+
+if importlib.util.find_spec('hypothesis'):  # the environment of the peers has none
+    from hypothesis import HealthCheck, settings
+
+    # a busy machine is slow, which is no fault of what is tested
+    settings.register_profile('no clock', deadline=None, print_blob=True,
+                              suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile('no clock')
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_auto_num_workers(config):
+    "What `-n auto` means"
+    told = os.environ.get('PYTEST_XDIST_AUTO_NUM_WORKERS', '')
+    return int(told) if told else how_many(cores(), free_gigabytes())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "`--dist loadgroup` by our own groups; xdist 3.8 does not see marks under pytest 9.2"
+    if config.getvalue('dist') != 'loadgroup': return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid): return unit(nodeid)
+    return Together(config, log)

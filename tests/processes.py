@@ -1,0 +1,30 @@
+"How many processes the tests run in, and which tests stay together in one."
+import os
+from pathlib import Path
+
+GIGABYTES = 1.5  # what one process needs at most, with what its tests start
+# their tests share something dear: one site, one run of the demo, one wheel
+TOGETHER = ('test_docs.py', 'test_demo.py', 'test_packaging.py')
+
+
+def free_gigabytes(meminfo='/proc/meminfo'):
+    "The memory that is free now, or None where nobody says"
+    try: lines = Path(meminfo).read_text().splitlines()
+    except OSError: return None
+    return next((int(o.split()[1])/2**20 for o in lines if o.startswith('MemAvailable:')), None)
+
+
+def cores():
+    "The cores that this process may use"
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def how_many(cores, gigabytes):
+    "One process for each core, fewer where memory is short, at most 4 where nobody knows"
+    return max(1, min(cores, 4 if gigabytes is None else int(gigabytes/GIGABYTES)))
+
+
+def unit(nodeid):
+    "What a process gets at a time: a test, or all tests of a module that shares something dear"
+    module = nodeid.partition('::')[0]
+    return module if module.endswith(TOGETHER) else nodeid

@@ -1,0 +1,804 @@
+"""A fit that is killed and taken up again equals one that nobody has killed, to the last bit.
+
+Each test trains once without a break, then lets a callback raise somewhere, makes learner, data and
+callbacks anew with other seeds, goes on with `resume=True`, and compares weights, optimizer,
+history, batches, random numbers and files.
+"""
+import errno
+import importlib
+import pkgutil
+import random
+import sys
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Sampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
+
+from fastloop import keras
+from fastloop.all import (
+    SGD,
+    AvgStatsCallback,
+    BnFreeze,
+    Callback,
+    CancelEpochException,
+    CancelFitException,
+    CancelStepException,
+    CheckpointCallback,
+    CSVLogger,
+    DataBunch,
+    EarlyStoppingCallback,
+    EMACallback,
+    F,
+    GradientAccumulation,
+    GradientClipping,
+    History,
+    Learner,
+    MixedPrecision,
+    MixUpCallback,
+    ParamScheduler,
+    Recorder,
+    ReduceLROnPlateauCallback,
+    SaveModelCallback,
+    ShortEpoch,
+    StopAfterNBatches,
+    TensorBoardCallback,
+    TensorLoader,
+    TerminateOnNaNCallback,
+    TorchScheduler,
+    accuracy,
+    sched_cos,
+    set_seed,
+)
+from fastloop.callback.core import events
+from fastloop.callback.snapshot import same_state
+from fastloop.event_files import read_scalars
+from fastloop.state_files import numbered_files, write_state
+from fastloop.torch_core import rng_state
+
+rare = pytest.mark.rare  # run by `make test-all` alone
+N, BS, EPOCHS = 22, 4, 3  # six training batches an epoch, the last of two items
+WIDTH = 6
+
+
+class Killed(BaseException):
+    "The end, at any place"
+
+
+class Kill(Callback):
+    "Raises when `event` comes for the `nth` time"
+    def __init__(self, event, nth, order=0):
+        self.order, self.left = order, nth
+        setattr(self, event, self.strike)
+
+    def strike(self):
+        self.left -= 1
+        if self.left == 0: raise Killed
+
+
+class Seen(Callback):
+    "Writes down what each step has seen"
+    order = 90
+
+    def begin_fit(self): self.steps = []
+
+    def after_batch(self):
+        run = self.run
+        place = run.in_train, run.epoch, run.iter, run.n_iter, run.n_epochs, run.pct_train
+        self.steps.append((place, run.xb.clone(), run.yb.clone(), run.loss.item(), run.opt.lr,
+                           run.opt.mom))
+
+
+class Noisy(Dataset):
+    "Items that are varied by every random generator there is"
+    def __init__(self, x, y, seed): self.x, self.y, self.rng = x, y, np.random.default_rng(seed)
+    def __len__(self): return len(self.x)
+
+    def __getitem__(self, i):
+        noise = random.random() + np.random.rand() + torch.rand(()).item() + self.rng.normal()
+        return self.x[i] + noise/10, self.y[i]
+
+
+def tensors():
+    g = torch.Generator().manual_seed(3)
+    x, y = torch.randn(N + 10, 5, generator=g), torch.randint(0, 3, (N + 10,), generator=g)
+    return x[:N], y[:N], x[N:], y[N:]
+
+
+def tensor_data(seed, path):
+    x, y, xv, yv = tensors()
+    return DataBunch(TensorLoader(x, y, bs=BS, shuffle=True, seed=seed),
+                     TensorLoader(xv, yv, bs=6), device='cpu', path=path)
+
+
+def loader_data(seed, path, workers=0, generator=False):
+    x, y, xv, yv = tensors()
+    g = torch.Generator().manual_seed(seed) if generator else None
+    train = DataLoader(Noisy(x, y, seed), BS, shuffle=True, num_workers=workers, generator=g)
+    return DataBunch(train, DataLoader(TensorDataset(xv, yv), 6), device='cpu', path=path)
+
+
+def list_data(seed, path):
+    x, y, xv, yv = tensors()
+    return DataBunch(list(zip(x.split(BS), y.split(BS))), [(xv, yv)], device='cpu', path=path)
+
+
+class Net(nn.Module):
+    "Layers with dropout, a batch norm, and a number that is in no state_dict"
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(5, WIDTH), nn.BatchNorm1d(WIDTH), nn.ReLU(),
+                                  nn.Dropout(.3))
+        self.head = nn.Linear(WIDTH, 3)
+        self.register_buffer('calls', torch.zeros(()), persistent=False)
+
+    def forward(self, x):
+        if self.training: self.calls += 1
+        return self.head(self.body(x))*(1 + self.calls/100)
+
+
+sgd = partial(SGD, momentum=.9)
+
+
+def make(seed, path, data=tensor_data, opt_func=sgd, cbs=(), every=1, **kwargs):
+    "A learner made from `seed`, with checkpoints after every batch"
+    set_seed(seed)
+    data = data(seed, path)
+    learn = Learner(data, Net(), F.cross_entropy, opt_func=opt_func, lr=.1, metrics=accuracy,
+                    splitter=lambda m: [m.body, m.head], silent=True,
+                    cbs=[CheckpointCallback(every=every, verbose=False), Seen(),
+                         *(make_cb() for make_cb in cbs)], **kwargs)
+    set_seed(seed + 1)
+    return learn
+
+
+def fit(learn, verb='fit', *args, **kwargs):
+    if verb == 'fit_sgdr': args = (2, 1)
+    elif verb == 'fine_tune': args = (2,)
+    else: args = (EPOCHS,)
+    getattr(learn, verb)(*args, **kwargs)
+    return learn
+
+
+def outcome(learn):
+    "Everything that two trainings must have in common"
+    recorder = learn.recorder
+    return dict(model=learn.model.state_dict(), calls=learn.model.calls, opt=learn.opt.state_dict(),
+                lrs=recorder.lrs, moms=recorder.moms, losses=recorder.raw_losses,
+                smooth=recorder.losses, values=recorder.values, batches=recorder.nb_batches,
+                metrics=[float(o) for o in recorder.metrics],
+                counters=[getattr(learn, o) for o in ('epoch', 'n_iter', 'n_epochs', 'pct_train')],
+                random=rng_state())
+
+
+def check_same(one, two):
+    for k, v in outcome(one).items():
+        assert same_state(v, outcome(two)[k]), f'{k}: {v} and {outcome(two)[k]}'
+    steps = two.seen.steps
+    assert not steps or same_state(one.seen.steps[-len(steps):], steps)
+
+
+@contextmanager
+def killed():
+    try: yield
+    except Killed: pass
+
+
+def broken(path, kills, verb='fit', **kwargs):
+    "A training that is killed as often as there are `kills`, and taken up again each time"
+    for i, kill in enumerate(kills):
+        learn = make(10 + i if i else 0, path, **kwargs)
+        with killed(): fit(learn, verb, cbs=kill, resume=i > 0)
+    learn = make(99, path, **kwargs)
+    return fit(learn, verb, resume=True)
+
+
+class EpochSampler(Sampler):
+    "Another order in each epoch, which it is told"
+    epoch = 0
+    def set_epoch(self, epoch): self.epoch = epoch
+    def __len__(self): return N
+
+    def __iter__(self):
+        return iter(torch.randperm(N, generator=torch.Generator().manual_seed(self.epoch)).tolist())
+
+
+class Stream(IterableDataset):
+    "Items one after the other, varied by chance"
+    def __init__(self, x, y): self.x, self.y = x, y
+
+    def __iter__(self):
+        for x, y in zip(self.x, self.y): yield x + torch.rand(()), y
+
+
+def sampled_data(seed, path, kind):
+    x, y, xv, yv = tensors()
+    ds = TensorDataset(x, y)
+    if kind == 'epochs': train = DataLoader(ds, BS, sampler=EpochSampler())
+    elif kind == 'weights': train = DataLoader(ds, BS, sampler=WeightedRandomSampler(
+        torch.arange(1., N+1), N))
+    elif kind == 'stream': train = DataLoader(Stream(x, y), BS)
+    elif kind == 'workers': train = DataLoader(Noisy(x, y, seed), BS, shuffle=True, num_workers=1,
+                                               persistent_workers=True)
+    elif kind == 'plain': train = DataLoader(ds, BS, shuffle=True)
+    return DataBunch(train, DataLoader(TensorDataset(xv, yv), 6), device='cpu', path=path)
+
+
+data_kinds = {k: partial(sampled_data, kind=k) for k in ('epochs', 'weights', 'stream', 'plain')}
+data_kinds |= dict(tensors=tensor_data, loader=loader_data, lists=list_data,
+                  generator=partial(loader_data, generator=True))
+optimizers = dict(adam=partial(torch.optim.Adam, amsgrad=True), rmsprop=torch.optim.RMSprop,
+                  nadam=torch.optim.NAdam, nesterov=partial(SGD, momentum=.9, nesterov=True))
+
+
+@pytest.fixture(scope='module')
+def unbroken(tmp_path_factory):
+    "The training that nobody kills, once for each way to make it"
+    known = {}
+
+    def find(name, verb='fit', **kwargs):
+        if (name, verb) not in known:
+            path = tmp_path_factory.mktemp('unbroken')
+            known[name, verb] = fit(make(0, path, **kwargs), verb), path
+        return known[name, verb]
+    return find
+
+
+def kill_in_batches(unbroken, tmp_path, data, every, numbers):
+    kwargs = dict(data=data_kinds[data], every=every)
+    whole, _ = unbroken(data + str(every), **kwargs)
+    first = every if every != 'epoch' else 6
+    for n in (o for o in numbers if o > first):
+        path = tmp_path/f'{n}'
+        check_same(whole, broken(path, [Kill('after_step', n)], **kwargs))
+        assert len(numbered_files(path/'models/checkpoints')) <= 3
+
+
+@pytest.mark.parametrize('data', data_kinds)
+def test_killed_in_some_batches(data, unbroken, tmp_path):
+    kill_in_batches(unbroken, tmp_path, data, 1, (4, 7, 12))
+    kill_in_batches(unbroken, tmp_path/'epoch', data, 'epoch', (7, 15))
+
+
+@pytest.mark.parametrize('name', optimizers)
+def test_optimizers(name, unbroken, tmp_path):
+    kwargs = dict(opt_func=optimizers[name])
+    whole, _ = unbroken(name, **kwargs)
+    check_same(whole, broken(tmp_path, [Kill('after_step', n) for n in (4, 5)], **kwargs))
+
+
+@rare
+def test_persistent_workers(unbroken, tmp_path):
+    kwargs = dict(data=partial(sampled_data, kind='workers'))
+    whole, _ = unbroken('persistent', **kwargs)
+    check_same(whole, broken(tmp_path, [Kill('after_step', n) for n in (4, 5)], **kwargs))
+
+
+@rare
+@pytest.mark.parametrize('data', data_kinds)
+@pytest.mark.parametrize('every', [1, 4, 'epoch'])
+def test_killed_in_every_batch(data, every, unbroken, tmp_path):
+    kill_in_batches(unbroken, tmp_path, data, every, range(1, 6*EPOCHS + 1))
+
+
+@rare
+@pytest.mark.parametrize('event', [o for o in events if not o.startswith('after_cancel')])
+@pytest.mark.parametrize('order', [-1000, 1000])
+def test_killed_in_every_event(event, order, unbroken, tmp_path):
+    whole, _ = unbroken('tensors1')
+    for nth in (1, 2, 9):
+        learn = make(0, tmp_path/f'{nth}')
+        with killed(): fit(learn, cbs=Kill(event, nth, order))
+        if not numbered_files(tmp_path/f'{nth}/models/checkpoints'): continue
+        check_same(whole, fit(make(9, tmp_path/f'{nth}'), resume=True))
+
+
+class Stops(Callback):
+    "Ends some phase by its answer, or by raising"
+    def __init__(self, event, at, error=None):
+        self.at, self.error = at, error
+        setattr(self, event, self.end)
+
+    def end(self):
+        run = self.run
+        if (run.epoch, run.iter) != self.at or not run.in_train: return None
+        if self.error: raise self.error
+        return True
+
+
+class StopsAfter(Callback):
+    "Ends the fit with an epoch"
+    order = 200
+    def after_epoch(self): return self.run.epoch == 1
+
+
+class Halves(Callback):
+    "Changes the optimizer when an epoch begins"
+    def begin_epoch(self): self.opt.lr = self.opt.lr/2
+
+
+class Counter(Callback):
+    "Counts with effects on the training, and says how far it is"
+    n = 0
+    def begin_epoch(self): self.n += 1
+    def after_loss(self): self.run.loss = self.run.loss*(1 + self.n/10)
+    def state_dict(self): return {'n': np.int64(self.n), 'by': {1: (self.n,)}}
+    def load_state_dict(self, state): self.n = int(state['n'])
+
+
+features = {
+    'accumulation': [partial(GradientAccumulation, n_batches=4)],
+    'samples': [partial(GradientAccumulation, n_acc=10), partial(GradientClipping, clip=.5)],
+    'average': [partial(EMACallback, decay=.8)],
+    'all averaged': [partial(EMACallback, decay=.8, buffers='average'), SaveModelCallback],
+    'average kept out': [partial(EMACallback, decay=.8, keep_average=False)],
+    'mixup': [MixUpCallback],
+    'mixup gathered': [MixUpCallback, partial(GradientAccumulation, n_batches=4)],
+    'bfloat16': [partial(MixedPrecision, dtype='bf16')],
+    'float16': [partial(MixedPrecision, init_scale=2.**20, growth_interval=3)],
+    'float16 gathered': [partial(MixedPrecision, init_scale=2.**20, growth_interval=3),
+                         partial(GradientAccumulation, n_batches=4), EMACallback],
+    'stopping': [partial(EarlyStoppingCallback, restore_best=True)],
+    'stopping late': [partial(EarlyStoppingCallback, monitor='accuracy', patience=2)],
+    'plateau': [partial(ReduceLROnPlateauCallback, factor=.5, min_delta=1)],
+    'best': [SaveModelCallback],
+    'best two': [partial(SaveModelCallback, keep=2)],
+    'every': [partial(SaveModelCallback, every='epoch'), History],
+    'every four': [partial(SaveModelCallback, n_batches=4, keep=2)],
+    'table': [CSVLogger, AvgStatsCallback],
+    'table goes on': [partial(CSVLogger, append=True)],
+    'board': [TensorBoardCallback],
+    'short': [partial(ShortEpoch, pct=.5)],
+    'stop after': [partial(StopAfterNBatches, n_batches=8), CSVLogger],
+    'not a number': [TerminateOnNaNCallback],
+    'fit is ended by an epoch': [StopsAfter, SaveModelCallback],
+    'pass is ended by a batch': [partial(Stops, 'after_batch', (1, 2))],
+    'fit is ended by a batch': [partial(Stops, 'after_batch', (1, 2), CancelFitException()),
+                                EMACallback],
+    'epoch is ended by a batch': [partial(Stops, 'after_batch', (1, 2), CancelEpochException())],
+    'batch is left out': [partial(Stops, 'after_pred', (1, 2))],
+    'step is left out': [partial(Stops, 'begin_step', (1, 2), CancelStepException())],
+    'rate by epochs': [Halves],
+    'counter': [Counter],
+    'batch norm': [BnFreeze],
+    'schedule': [lambda: ParamScheduler('lr', sched_cos(.1, .01))],
+    'schedule of torch': [lambda: TorchScheduler(make=partial(torch.optim.lr_scheduler.StepLR,
+                                                              step_size=1), every='epoch')],
+    'schedule of torch by batches': [lambda: TorchScheduler(make=partial(
+        torch.optim.lr_scheduler.CyclicLR, base_lr=.01, max_lr=.1, cycle_momentum=True,
+        step_size_up=4), every='batch')],
+    'plateau of torch': [lambda: TorchScheduler(make=partial(
+        torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0, threshold=1.),
+        monitor='valid_loss')],
+}
+
+
+def contents(path):
+    "What the files of a run say, without times"
+    found = {}
+    for file in sorted(path.rglob('*')):
+        name = str(file.relative_to(path))
+        if file.is_dir() or 'checkpoints' in name or 'tfevents' in name: continue
+        if file.suffix == '.csv':
+            rows = [line.rpartition(',')[0] for line in file.read_text().splitlines()]
+            found[name] = rows
+        else: found[name] = torch.load(file, weights_only=True)
+    if (path/'logs').exists(): found['logs'] = read_scalars(path/'logs')
+    return found
+
+
+def own_state(learn):
+    "What the callbacks know in the end, but for times"
+    cbs = [o for o in learn.cbs if not isinstance(o, (CheckpointCallback, Recorder))]
+    return {type(o).__name__: o.state_dict() for o in cbs if hasattr(type(o), 'state_dict')}
+
+
+def kill_with(feature, unbroken, tmp_path, numbers):
+    kwargs = dict(cbs=features[feature])
+    whole, there = unbroken(feature, **kwargs)
+    for n in numbers:
+        path = tmp_path/f'{n}'
+        resumed = broken(path, [Kill('begin_backward', n)], **kwargs)
+        check_same(whole, resumed)
+        assert same_state(contents(there), contents(path)), f'killed at {n}'
+        assert same_state(own_state(whole), own_state(resumed)), f'killed at {n}'
+
+
+@pytest.mark.parametrize('feature', features)
+def test_with_everything(feature, unbroken, tmp_path):
+    kill_with(feature, unbroken, tmp_path, (6, 9))
+
+
+@rare
+@pytest.mark.parametrize('feature', features)
+def test_with_everything_killed_everywhere(feature, unbroken, tmp_path):
+    kill_with(feature, unbroken, tmp_path, (2, 5, 7, 8, 10, 12, 13, 16))
+
+
+verbs = ['fit_one_cycle', 'fit_flat_cos', 'fit_sgdr', 'fine_tune']
+
+
+@pytest.mark.parametrize('verb', verbs)
+def test_verbs(verb, unbroken, tmp_path):
+    kill_in_verb(verb, 1, unbroken, tmp_path, (5, 13))
+
+
+@rare
+@pytest.mark.parametrize('verb', verbs)
+@pytest.mark.parametrize('every', [1, 'epoch'])
+def test_verbs_killed_everywhere(verb, every, unbroken, tmp_path):
+    numbers = (2, 6, 7, 10, 12, 17, 18) if every == 1 else (7, 12, 16)
+    kill_in_verb(verb, every, unbroken, tmp_path, numbers)
+
+
+def kill_in_verb(verb, every, unbroken, tmp_path, numbers):
+    kwargs = dict(every=every, opt_func=torch.optim.AdamW, cbs=[CSVLogger, EMACallback])
+    if verb == 'fine_tune': kwargs['cbs'] = [partial(CSVLogger, append=True), SaveModelCallback]
+    whole, there = unbroken(f'verb{every}', verb, **kwargs)
+    for n in numbers:
+        resumed = broken(tmp_path/f'{n}', [Kill('begin_backward', n)], verb, **kwargs)
+        check_same(whole, resumed)
+        assert same_state(contents(there), contents(tmp_path/f'{n}')), f'killed at {n}'
+
+
+class KillIn(Kill):
+    "Raises in a batch of the second fit of a verb"
+    def begin_fit(self): self.left += 1000 if self.learn.stage == 0 else -1000*(self.left > 1000)
+
+
+@pytest.mark.parametrize('n', [1, 2, 5, 6, 7, 11])
+def test_fine_tune_goes_on_in_its_second_phase(n, unbroken, tmp_path):
+    kwargs = dict(every=1, opt_func=torch.optim.AdamW,
+                  cbs=[partial(CSVLogger, append=True), SaveModelCallback])
+    whole, there = unbroken('verb1', 'fine_tune', **kwargs)
+    kills = [KillIn('begin_backward', n), KillIn('after_validate', 1), KillIn('begin_batch', 8)]
+    resumed = broken(tmp_path, kills, 'fine_tune', **kwargs)
+    check_same(whole, resumed)
+    assert same_state(contents(there), contents(tmp_path))
+    with pytest.raises(ValueError, match='of fine_tune'): fit(make(1, tmp_path, **kwargs),
+                                                              resume=True)
+
+
+@pytest.mark.parametrize('kills', [(2, 2, 2), (3, 1, 9), (6, 1, 6), (7, 7, 7), (13, 1, 1)])
+def test_killed_three_times_in_a_row(kills, unbroken, tmp_path):
+    kwargs = dict(data=loader_data, cbs=[CSVLogger, partial(GradientAccumulation, n_batches=4),
+                                         EMACallback, SaveModelCallback, MixUpCallback])
+    whole, there = unbroken('three', 'fit_one_cycle', **kwargs)
+    resumed = broken(tmp_path, [Kill('after_pred', n) for n in kills], 'fit_one_cycle', **kwargs)
+    check_same(whole, resumed)
+    assert same_state(contents(there), contents(tmp_path))
+
+
+@pytest.mark.parametrize('n', [4, 6, 11])
+def test_workers_draw_the_same_numbers(n, unbroken, tmp_path):
+    kwargs = dict(data=partial(loader_data, workers=2))
+    whole, _ = unbroken('workers', **kwargs)
+    check_same(whole, broken(tmp_path, [Kill('after_step', n)], **kwargs))
+
+
+def newest(path): return [o for _, o in numbered_files(path/'models/checkpoints')]
+
+
+def zeros(data): return bytes(len(data))
+
+
+def flipped(data): return data[:len(data)//2] + bytes([data[len(data)//2] ^ 1]) + \
+    data[len(data)//2+1:]
+
+
+damages = dict(flipped=flipped, cut=lambda o: o[:-100], half=lambda o: o[:len(o)//2],
+               empty=lambda o: b'', zeros=zeros, longer=lambda o: o + b'x')
+
+
+@pytest.mark.parametrize('damage', damages)
+def test_the_one_before_is_taken_when_the_newest_is_damaged(damage, unbroken, tmp_path):
+    whole, _ = unbroken('tensors1')
+    with killed(): fit(make(0, tmp_path), cbs=Kill('after_step', 9))
+    file = newest(tmp_path)[0]
+    file.write_bytes(damages[damage](file.read_bytes()))
+    learn = make(5, tmp_path)
+    with pytest.warns(UserWarning, match=f'the checkpoint before.*{file.name} is damaged'):
+        fit(learn, resume=True)
+    check_same(whole, learn)
+    assert file not in newest(tmp_path)
+
+
+def test_all_damaged(tmp_path, capsys):
+    with killed(): fit(make(0, tmp_path), cbs=Kill('after_step', 9))
+    for file in newest(tmp_path): file.write_bytes(b'')
+    learn = make(0, tmp_path)
+    learn.checkpoints.verbose = True
+    with pytest.warns(UserWarning, match='damaged'): fit(learn, resume=True)
+    check_same(fit(make(0, tmp_path/'other')), learn)
+    assert capsys.readouterr().out.count('this fit starts anew') == 1
+
+
+class Evil:
+    def __reduce__(self): return exec, ('raise SystemExit("it ran")',)
+
+
+def test_code_is_refused(tmp_path):
+    with killed(): fit(make(0, tmp_path), cbs=Kill('after_step', 9))
+    file = newest(tmp_path)[0]
+    torch.save({'model': Evil()}, file)
+    with pytest.warns(UserWarning, match='is refused: it holds .*exec'):
+        fit(make(0, tmp_path), resume=True)
+    torch.save({'model': Evil()}, tmp_path/'a.pt')
+    with pytest.raises(ValueError, match='is refused: it holds .*exec'):
+        make(0, tmp_path).restore(tmp_path/'a.pt')
+    write_state(tmp_path/'b.pt', {'model': {}})
+    with pytest.raises(ValueError, match='no checkpoint: it lacks'):
+        make(0, tmp_path).restore(tmp_path/'b.pt')
+    file = newest(tmp_path)[0]
+    assert {'model', 'opt', 'random'} <= set(torch.load(file, weights_only=True))
+
+
+class Wide(Net):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(WIDTH, 4)
+
+
+def fewer(seed, path):
+    data = tensor_data(seed, path)
+    x, y = data.train_dl.tensors
+    return DataBunch(TensorLoader(x[:-2], y[:-2], bs=BS, shuffle=True, seed=seed), data.valid_dl,
+                     device='cpu', path=path)
+
+
+def other_batches(seed, path):
+    data = tensor_data(seed, path)
+    return DataBunch(TensorLoader(*data.train_dl.tensors, bs=5, shuffle=True), data.valid_dl,
+                     device='cpu', path=path)
+
+
+others = dict(
+    architecture=(dict(change=lambda o: setattr(o, 'model', Wide())), 'head.weight'),
+    items=(dict(data=fewer), 'train_dl: the checkpoint is of other data .*22 items.*20 items'),
+    batches=(dict(data=other_batches), 'batches of 4.*batches of 5'),
+    kind=(dict(data=loader_data), 'TensorLoader.*DataLoader'),
+    missing=(dict(cbs=[]), 'other callbacks: CSVLogger is missing'),
+    new=(dict(cbs=[CSVLogger, EMACallback]), 'other callbacks: EMACallback is new'),
+    unstateful=(dict(cbs=[CSVLogger, MixUpCallback]), 'MixUpCallback is new'),
+    optimizer=(dict(opt_func=torch.optim.AdamW), 'optimizer SGD, this is AdamW'),
+    epochs=(dict(epochs=1), 'epochs=1: the checkpoint is in epoch 2; epochs is the total'),
+    plan=(dict(epochs=5, verb='fit_one_cycle'), 'OneCycleScheduler is new'))
+
+
+@pytest.mark.parametrize('other', others)
+def test_what_does_not_fit_is_said_before_anything_is_changed(other, tmp_path):
+    with killed(): fit(make(0, tmp_path, cbs=[CSVLogger]), cbs=Kill('after_step', 9))
+    how, message = others[other]
+    how = dict(how)
+    change, epochs, verb = how.pop('change', None), how.pop('epochs', 3), how.pop('verb', 'fit')
+    learn = make(5, tmp_path, **(dict(cbs=[CSVLogger]) | how))
+    if change: change(learn)
+    files = {o: o.read_bytes() for o in tmp_path.rglob('*') if o.is_file()}
+    before = [o.clone() for o in learn.model.state_dict().values()]
+    random_numbers, place = rng_state(), learn.data.train_dl
+    with pytest.raises(ValueError, match=message): getattr(learn, verb)(epochs, resume=True)
+    assert same_state(before, list(learn.model.state_dict().values()))
+    assert same_state(random_numbers, rng_state()) and learn.opt is None
+    assert files == {o: o.read_bytes() for o in tmp_path.rglob('*') if o.is_file()}
+    assert learn.data.train_dl is place and learn.recorder.values == []
+
+
+def test_another_number_of_epochs(unbroken, tmp_path):
+    whole, _ = unbroken('tensors1')
+    learn = make(0, tmp_path)
+    learn.fit(1)
+    check_same(whole, fit(make(4, tmp_path), resume=True))  # nothing depends on the number
+    learn = make(0, tmp_path/'planned')
+    learn.fit_one_cycle(2)
+    with pytest.raises(ValueError, match='epochs=4: .* of 2 epochs, .*OneCycleScheduler'):
+        make(1, tmp_path/'planned').fit_one_cycle(4, resume=True)
+
+
+def test_a_fit_that_is_complete_is_not_run_again(unbroken, tmp_path):
+    kwargs = dict(cbs=features['stopping'])
+    whole, _ = unbroken('stopping', **kwargs)
+    fit(make(0, tmp_path, **kwargs))
+    before = newest(tmp_path)
+    for seed in (3, 4):
+        learn = fit(make(seed, tmp_path, **kwargs), resume=True)
+        check_same(whole, learn)
+        assert learn.seen.steps == [] and newest(tmp_path) == before
+
+
+def test_the_same_learner_goes_on_after_an_interrupt(unbroken, tmp_path):
+    class Interrupt(Kill):
+        def strike(self):
+            self.left -= 1
+            if self.left == 0: raise KeyboardInterrupt
+
+    whole, _ = unbroken('tensors1')
+    learn = make(0, tmp_path)
+    with pytest.raises(KeyboardInterrupt): fit(learn, cbs=Interrupt('after_loss', 10))
+    check_same(whole, fit(learn, resume=True))
+
+
+def test_nothing_to_go_on_from(tmp_path, capsys):
+    learn = make(0, tmp_path)
+    learn.checkpoints.verbose = True
+    fit(learn, resume=True)
+    assert capsys.readouterr().out.splitlines() == [
+        f'no checkpoint in {tmp_path}/models/checkpoints: this fit starts anew']
+    check_same(fit(make(0, tmp_path/'other')), learn)
+
+
+@pytest.mark.parametrize('kwargs', [dict(every=0), dict(every='step'), dict(every=1.5),
+                                    dict(keep=0), dict(keep='all')])
+def test_bad_arguments(kwargs):
+    with pytest.raises(ValueError, match=next(iter(kwargs))): CheckpointCallback(**kwargs)
+
+
+def test_by_hand(tmp_path):
+    kwargs = dict(cbs=[History])
+    learn = make(0, tmp_path/'a', **kwargs)
+    learn.fit(1)
+    file = learn.checkpoint(tmp_path/'there'/'mine.pt')
+    values, history = list(learn.recorder.values), dict(learn.history.history)
+    learn.fit(2, .05)
+    other = make(7, tmp_path/'b', **kwargs)
+    assert other.restore(file) is other
+    assert same_state(values, other.recorder.values)
+    assert same_state(history, other.history.history)
+    other.fit(2, .05)
+    check_same(learn, other)
+    other.model = Wide()
+    with pytest.raises(ValueError, match='head.weight'): other.restore(file)
+    with pytest.raises(FileNotFoundError): other.restore(tmp_path/'none.pt')
+
+
+def test_lr_find_and_validate_write_nothing(tmp_path):
+    learn = make(0, tmp_path)
+    learn.lr_find(num_it=8, show_plot=False)
+    learn.validate()
+    learn.get_preds()
+    assert not (tmp_path/'models').exists()
+    learn.fit(0)
+    assert not (tmp_path/'models').exists()
+
+
+def raises(func, nth, error):
+    "A function that fails when it is called for the `nth` time"
+    calls = count(1)
+
+    def call(*args, **kwargs):
+        if next(calls) == nth: raise error
+        return func(*args, **kwargs)
+    return call
+
+
+steps_of_writing = ['torch.save', 'os.fsync', 'os.replace', 'fastloop.state_files.Sealed.seal',
+                    'fastloop.state_files.to_plain', 'fastloop.core._new_temp',
+                    'fastloop.core._sync_folder', 'fastloop.callback.checkpoint.keep_newest']
+
+
+@pytest.mark.parametrize('step', steps_of_writing)
+@pytest.mark.parametrize('nth', [pytest.param(1, marks=rare), 9])
+def test_killed_while_it_is_written(step, nth, unbroken, tmp_path, monkeypatch):
+    whole, _ = unbroken('tensors1')
+    owner, name = step.rpartition('.')[::2]
+    place = pkgutil.resolve_name(owner) if '.' in owner else importlib.import_module(owner)
+    with monkeypatch.context() as m:
+        m.setattr(place, name, raises(getattr(place, name), nth, Killed()))
+        with killed(): fit(make(0, tmp_path))
+    assert not list(tmp_path.rglob('*.tmp'))
+    if newest(tmp_path): check_same(whole, fit(make(8, tmp_path), resume=True))
+
+
+@pytest.mark.parametrize('step', ['torch.save', 'os.fsync', 'os.replace'])
+def test_a_failure_ends_the_fit_only_if_it_is_the_first(step, unbroken, tmp_path, monkeypatch):
+    whole, _ = unbroken('tensors1')
+    owner, name = step.split('.')
+    place = importlib.import_module(owner)
+    full = OSError(errno.ENOSPC, 'No space left on device')
+    with monkeypatch.context() as m:
+        m.setattr(place, name, raises(getattr(place, name), 1, full))
+        with pytest.raises(OSError, match='The disk is full'): fit(make(0, tmp_path/'a'))
+    assert not newest(tmp_path/'a')
+    with monkeypatch.context() as m:
+        m.setattr(place, name, raises(getattr(place, name), 5, full))
+        learn = make(0, tmp_path/'b')
+        with pytest.warns(UserWarning, match='could not be written.*The disk is full'): fit(learn)
+    check_same(whole, learn)
+    check_same(whole, fit(make(3, tmp_path/'b'), resume=True))
+
+
+class Unplain(Callback):
+    def state_dict(self): return {'learn': self.learn}
+    def load_state_dict(self, state): pass
+
+
+def test_a_state_that_is_no_data(tmp_path):
+    with pytest.raises(TypeError, match=r"\['callbacks'\]\['Unplain'\]\['learn'\] holds a Learner"):
+        fit(make(0, tmp_path, cbs=[Unplain]))
+
+
+class KerasKill(keras.callbacks.Callback):
+    "Ends the training after some batches"
+    def __init__(self, left): self.left = left
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if self.left == 0: raise Killed
+
+
+def keras_fit(seed, path, left=0, **kwargs):
+    "Fit a model of Keras; its history, its weights, and its table"
+    set_seed(seed)
+    model = keras.models.Sequential([nn.Linear(5, 8), nn.Dropout(.2), nn.ReLU(), nn.Linear(8, 3)])
+    model.compile('adam', 'sparse_categorical_crossentropy', metrics=['accuracy'])
+    backup = keras.callbacks.BackupAndRestore(path/'backup', **kwargs)
+    cbs = [backup, keras.callbacks.CSVLogger(path/'table.csv'), keras.callbacks.EarlyStopping(),
+           keras.callbacks.ReduceLROnPlateau(patience=1), KerasKill(left)]
+    x, y, xv, yv = tensors()
+    found = model.fit(x, y, batch_size=BS, epochs=EPOCHS, verbose=0, callbacks=cbs,
+                      validation_data=(xv, yv))
+    assert not (path/'backup').exists()
+    return found.history, model.get_weights(), (path/'table.csv').read_text()
+
+
+@pytest.mark.parametrize('left', [2, 6, 7, 11])
+def test_keras(left, tmp_path):
+    whole = keras_fit(0, tmp_path/'whole')
+    with killed(): keras_fit(0, tmp_path/'broken', left, save_freq=1)
+    resumed = keras_fit(9, tmp_path/'broken', save_freq=1)
+    assert whole[0] == resumed[0] and same_state(whole[1:], resumed[1:])
+
+
+class ForV1:
+    "Written for fastai v1"
+    def __init__(self): self.seen = []
+
+    def on_batch_end(self, smooth_loss, iteration, num_batch, epoch, train, **kwargs):
+        if train: self.seen.append((float(smooth_loss), iteration, num_batch, epoch))
+
+
+class ForV2(Callback):
+    "Written for fastai v2"
+    def __init__(self): self.seen = []
+    def before_batch(self): self.seen.append((self.learn.training, self.epoch, self.train_iter))
+
+
+class ForMiniai:
+    "Written for miniai"
+    def __init__(self): self.seen = []
+    def after_batch(self, learn): self.seen.append((learn.epoch, learn.loss.item(), learn.iter))
+
+
+@pytest.mark.parametrize('kind', [ForV1, ForV2, ForMiniai])
+def test_callbacks_of_other_libraries_see_the_same(kind, unbroken, tmp_path, capsys):
+    def seen(learn): return next(o.seen for o in learn.cbs if isinstance(o, kind))
+    whole, _ = unbroken(kind.__name__, cbs=[kind])
+    with killed(): fit(make(0, tmp_path, cbs=[kind]), cbs=Kill('after_step', 9))
+    learn = make(3, tmp_path, cbs=[kind])
+    learn.checkpoints.verbose = True
+    check_same(whole, fit(learn, resume=True))
+    assert seen(learn) and seen(whole)[-len(seen(learn)):] == seen(learn)
+    said = capsys.readouterr().out
+    assert said.count('without state in the checkpoint: ') == 1 and kind.__name__ in said
+
+
+def test_epochs_of_some_steps_are_refused(tmp_path):
+    model = keras.models.Sequential([nn.Linear(5, 3)])
+    model.compile('sgd', 'sparse_categorical_crossentropy')
+    backup = keras.callbacks.BackupAndRestore(tmp_path/'backup')
+    with pytest.raises(ValueError, match='steps_per_epoch=2'):
+        model.fit(*tensors()[:2], callbacks=[backup], steps_per_epoch=2, verbose=0)
+
+
+if __name__ == '__main__':
+    sys.exit(pytest.main([__file__, *sys.argv[1:]]))

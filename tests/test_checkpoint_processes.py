@@ -1,0 +1,253 @@
+"""Checkpoints and real processes: killed, interrupted, with a disk that is full.
+
+The processes are forked from one that has imported everything, so that each costs some hundredths
+of a second.
+"""
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import pytest
+import torch
+from test_checkpoint import Kill, features, fit, loader_data, make, outcome
+
+from fastloop.callback.checkpoint import CheckpointFolder
+from fastloop.callback.snapshot import same_state
+from fastloop.state_files import numbered_files, read_state, write_state
+
+rare = pytest.mark.rare  # run by `make test-all` alone
+
+
+class KillReally(Kill):
+    "Kills the process when `event` comes for the `nth` time"
+    def strike(self):
+        self.left -= 1
+        if self.left == 0: os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Slow(Kill):
+    "Says that a batch has been done, and waits a little"
+    def __init__(self, pipe):
+        super().__init__('after_step', 0)
+        self.pipe, self.order = pipe, 200
+
+    def strike(self):
+        self.pipe.send_bytes(b'.')
+        time.sleep(.002)
+
+
+@pytest.fixture(scope='module')
+def context():
+    found = multiprocessing.get_context('forkserver')
+    found.set_forkserver_preload(['torch', 'numpy', 'fastloop.all', 'test_checkpoint',
+                                  'test_checkpoint_processes'])
+    return found
+
+
+def train(path, seed, verb, kwargs, resume, kill, answer):
+    "The body of a process: train, and leave what came of it in a file"
+    torch.set_num_threads(1)
+    learn = make(seed, Path(path), **kwargs)
+    fit(learn, verb, resume=resume, cbs=kill)
+    write_state(answer, outcome(learn))
+
+
+def run(context, tmp_path, seed, kwargs, resume=False, kill=None, verb='fit'):
+    "Train in a process; its exit status, and what came of it"
+    answer = tmp_path/'answer.pt'
+    answer.unlink(missing_ok=True)
+    process = context.Process(target=train, args=(tmp_path/'run', seed, verb, kwargs, resume, kill,
+                                                  answer))
+    process.start()
+    process.join(120)
+    return process.exitcode, read_state(answer) if answer.exists() else None
+
+
+def check_same(one, two):
+    for k, v in one.items(): assert same_state(v, two[k]), f'{k}: {v} and {two[k]}'
+
+
+trainings = {'tensors': ('fit', dict(cbs=features['best'])),
+             'one cycle': ('fit_one_cycle', dict(data=loader_data, cbs=features['accumulation'])),
+             'workers': ('fit', dict(data=partial(loader_data, workers=1)))}
+
+
+@rare
+@pytest.mark.parametrize('name', trainings)
+def test_killed_at_every_batch(name, context, tmp_path):
+    verb, kwargs = trainings[name]
+    (tmp_path/'whole').mkdir()
+    code, whole = run(context, tmp_path/'whole', 0, kwargs, verb=verb)
+    assert code == 0
+    code, _ = run(context, tmp_path, 0, kwargs, kill=KillReally('after_step', 2), verb=verb)
+    assert code == -signal.SIGKILL
+    for n in range(2, 19):  # each process comes one batch further than the one before
+        code, _ = run(context, tmp_path, n, kwargs, True, KillReally('after_step', 2), verb)
+        assert code == (-signal.SIGKILL if n < 18 else 0), n
+    code, last = run(context, tmp_path, 99, kwargs, True, verb=verb)
+    assert code == 0
+    check_same(whole, last)
+
+
+def save(path, pipe):
+    "The body of a process: save, again and again, and say how often"
+    files = CheckpointFolder(Path(path), keep=3)
+    weights, i = torch.ones(20_000), 0
+    state = dict(model={'w': weights}, opt=None, run={}, random={}, callbacks={})
+    while True:
+        files.write(state, f'step{i}')
+        pipe.send_bytes(b'.')
+        weights += 1
+        i += 1
+
+
+def count_messages(pipe):
+    "What a process that is gone has said"
+    for i in count():
+        try: pipe.recv_bytes()
+        except EOFError: return i
+
+
+def kill_while_saving(context, tmp_path, tries):
+    "Kill such a process at random moments; after each time, the newest file must be whole"
+    rng, total = random.Random(0), 0
+    for i in range(tries):
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=save, args=(tmp_path, theirs))
+        process.start()
+        theirs.close()
+        ours.recv_bytes()  # the first one is there
+        time.sleep(rng.uniform(0, .012))
+        process.kill()
+        process.join()
+        said = 1 + count_messages(ours)
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            path, state = CheckpointFolder(tmp_path).newest()
+        done = int(path.stem.partition('step')[2]) + 1
+        assert said <= done <= said + 1 and (state['model']['w'] == done).all(), i
+        assert len(list(tmp_path.glob('*.tmp'))) <= 1 and len(numbered_files(tmp_path)) <= 4
+        total += said
+    return total
+
+
+def test_killed_while_saving(context, tmp_path):
+    assert kill_while_saving(context, tmp_path, 10) > 10
+
+
+@rare
+def test_killed_while_saving_a_hundred_times(context, tmp_path):
+    assert kill_while_saving(context, tmp_path, 100) > 150
+
+
+def interrupted(path, pipe, resume, answer):
+    torch.set_num_threads(1)
+    learn = make(0 if not resume else 7, Path(path), cbs=features['table'])
+    try: fit(learn, resume=resume, cbs=Slow(pipe))
+    except KeyboardInterrupt: os._exit(9)
+    write_state(answer, outcome(learn))
+
+
+def test_interrupted_at_random_moments(context, tmp_path):
+    rng, answer = random.Random(1), tmp_path/'answer.pt'
+    (tmp_path/'whole').mkdir()
+    _, whole = run(context, tmp_path/'whole', 0, dict(cbs=features['table']))
+    codes = []
+    for i in range(6):
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=interrupted, args=(tmp_path/'run', theirs, i > 0, answer))
+        process.start()
+        theirs.close()
+        for _ in range(2): ours.recv_bytes()
+        time.sleep(rng.uniform(0, .01))
+        if i < 5: os.kill(process.pid, signal.SIGINT)
+        process.join(60)
+        codes.append(process.exitcode)
+        if process.exitcode == 0: break
+    assert codes[0] == 9 and codes[-1] == 0
+    check_same(whole, read_state(answer))
+
+
+class Fills(Kill):
+    "Lets no file grow any more from some moment on"
+    def strike(self):
+        self.left -= 1
+        if self.left == 0: resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))
+
+
+def full(path, event, nth, answer):
+    torch.set_num_threads(1)
+    learn, said = make(0, Path(path)), None
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always')
+        try: fit(learn, cbs=Fills(event, nth))
+        except OSError as e: said = f'{type(e).__name__}: {e}'
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    write_state(answer, dict(error=said, told=[str(o.message) for o in told], **outcome(learn)))
+
+
+def test_a_full_disk(context, tmp_path):
+    (tmp_path/'whole').mkdir()
+    _, whole = run(context, tmp_path/'whole', 0, {})
+    answers = []
+    for nth in (1, 7):
+        process = context.Process(target=full, args=(tmp_path/f'{nth}', 'after_step', nth,
+                                                     tmp_path/f'{nth}.pt'))
+        process.start()
+        process.join(120)
+        answers.append(read_state(tmp_path/f'{nth}.pt'))
+    first, later = answers
+    assert first['error'].startswith('OSError') and len(first['losses']) == 1
+    assert not numbered_files(tmp_path/'1/models/checkpoints')
+    assert later['error'] is None and len(later['told']) >= 5
+    assert all('could not be written' in o for o in later['told'])
+    check_same(whole, later)
+    assert numbered_files(tmp_path/'7/models/checkpoints')[0][0] == 6
+    learn = fit(make(3, tmp_path/'7'), resume=True)
+    check_same(whole, outcome(learn))
+
+
+def test_a_new_interpreter(tmp_path):
+    "As a user would do it: a script that is killed, and started again"
+    script = tmp_path/'train.py'
+    script.write_text('''
+import os, sys
+from fastloop.all import *
+
+set_seed(int(sys.argv[1]))
+x = torch.linspace(-1, 1, 96)[:, None]
+data = DataBunch.from_tensors(x, x**3, x, x**3, bs=8, device='cpu', path=sys.argv[2])
+model = nn.Sequential(nn.Linear(1, 8), nn.Dropout(.1), nn.ReLU(), nn.Linear(8, 1))
+learn = Learner(data, model, nn.MSELoss(), cbs=[CheckpointCallback(every=5), CSVLogger()])
+
+class Kill(Callback):
+    def after_step(self):
+        if self.run.n_iter == 26 and sys.argv[3] == 'kill': os.kill(os.getpid(), 9)
+
+learn.fit_one_cycle(4, 1e-2, cbs=Kill(), resume=True)
+print(sum(p.double().sum().item() for p in model.parameters()), learn.recorder.raw_losses[-9:])
+''')
+    def start(seed, folder, what):
+        return subprocess.run([sys.executable, script, str(seed), tmp_path/folder, what], text=True,
+                              capture_output=True, timeout=120)
+    whole, killed = start(1, 'a', ''), start(1, 'b', 'kill')
+    assert killed.returncode == -9 and 'this fit starts anew' in killed.stdout, killed.stderr
+    resumed = start(2, 'b', '')
+    assert '000005-epoch2-batch1.pt: 2 of 4 epochs are done, batch 1\n' in resumed.stdout
+    assert whole.stdout.splitlines()[-1] == resumed.stdout.splitlines()[-1]
+    tables = [[o.rpartition(',')[0] for o in (tmp_path/k/'history.csv').read_text().splitlines()]
+              for k in 'ab']
+    assert tables[0] == tables[1] and len(tables[0]) == 5
+
+
+if __name__ == '__main__':
+    sys.exit(pytest.main([__file__, *sys.argv[1:]]))
