@@ -22,14 +22,14 @@ __all__ = ['torch', 'nn', 'F', 'np', 'partial', 'Path', 'atomic_write', 'camel2s
            'CSVLogger', 'History', 'LambdaCallback', 'RemoteMonitor', 'LRFinder', 'SuggestedLRs', 'CutMix',
            'LabelSmoothingCrossEntropy', 'MixUpCallback', 'MixUpLoss', 'MixedPrecision', 'GeneralScheduler',
            'OneCycleScheduler', 'ParamScheduler', 'SchedulePlayground', 'TorchScheduler', 'TrainingPhase', 'plot_sched',
-           'TensorBoardCallback', 'EarlyStoppingCallback', 'ReduceLROnPlateauCallback', 'SaveModelCallback',
-           'TerminateOnNaNCallback', 'TrackerCallback', 'BnFreeze', 'EMACallback', 'CheckpointCallback',
-           'GradientAccumulation', 'GradientClipping', 'ShortEpoch', 'StopAfterNBatches', 'clip_grad', 'Predictor',
-           'export_learner', 'label_files', 'compile_learner', 'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr',
-           'lr_find', 'mixup', 'to_bf16', 'to_fp16', 'to_fp32', 'ImageDataBunch', 'RandomErase', 'RandomFlip',
-           'RandomRotate', 'RandomShift', 'default_tfms', 'get_image_files', 'imagenet_stats', 'ResNet', 'resnet18',
-           'resnet34', 'resnet50', 'simple_cnn', 'ClassificationInterpretation', 'VisionLearner', 'cnn_learner',
-           'vision_learner']
+           'TensorBoardCallback', 'ExperimentCallback', 'MLflowCallback', 'WandbCallback', 'EarlyStoppingCallback',
+           'ReduceLROnPlateauCallback', 'SaveModelCallback', 'TerminateOnNaNCallback', 'TrackerCallback', 'BnFreeze',
+           'EMACallback', 'CheckpointCallback', 'GradientAccumulation', 'GradientClipping', 'ShortEpoch',
+           'StopAfterNBatches', 'clip_grad', 'Predictor', 'export_learner', 'label_files', 'compile_learner',
+           'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find', 'mixup', 'to_bf16', 'to_fp16',
+           'to_fp32', 'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate', 'RandomShift', 'default_tfms',
+           'get_image_files', 'imagenet_stats', 'ResNet', 'resnet18', 'resnet34', 'resnet50', 'simple_cnn',
+           'ClassificationInterpretation', 'VisionLearner', 'cnn_learner', 'vision_learner']
 
 # %% ../nbs/90_all.ipynb #26a8e1a0
 from functools import partial
@@ -151,9 +151,11 @@ from .summary import model_summary
 
 # %% ../nbs/90_all.ipynb #0801bc70
 from .callback.cutmix import CutMix, LabelSmoothingCrossEntropy
+from .callback.experiment import ExperimentCallback
 from .callback.logger import CSVLogger, History, LambdaCallback
 from .callback.lr_finder import LRFinder, SuggestedLRs
 from .callback.mixup import MixUpCallback, MixUpLoss
+from .callback.mlflow import MLflowCallback
 from .callback.phases import GeneralScheduler, TrainingPhase
 from .callback.playground import SchedulePlayground, plot_sched
 from .callback.precision import MixedPrecision
@@ -161,6 +163,7 @@ from .callback.remote import RemoteMonitor
 from .callback.schedule import OneCycleScheduler, ParamScheduler
 from .callback.tensorboard import TensorBoardCallback
 from .callback.torch_scheduler import TorchScheduler
+from .callback.wandb import WandbCallback
 
 # %% ../nbs/90_all.ipynb #7fc7c9c4
 from .callback.averages import EMACallback
@@ -234,7 +237,8 @@ _all_ = [
     'RemoteMonitor', 'LRFinder', 'SuggestedLRs', 'CutMix', 'LabelSmoothingCrossEntropy',
     'MixUpCallback', 'MixUpLoss', 'MixedPrecision', 'GeneralScheduler', 'OneCycleScheduler',
     'ParamScheduler', 'SchedulePlayground', 'TorchScheduler', 'TrainingPhase', 'plot_sched',
-    'TensorBoardCallback', 'EarlyStoppingCallback', 'ReduceLROnPlateauCallback',
+    'TensorBoardCallback', 'ExperimentCallback', 'MLflowCallback', 'WandbCallback',
+    'EarlyStoppingCallback', 'ReduceLROnPlateauCallback',
     'SaveModelCallback', 'TerminateOnNaNCallback', 'TrackerCallback', 'BnFreeze', 'EMACallback',
     'CheckpointCallback',
     'GradientAccumulation', 'GradientClipping', 'ShortEpoch', 'StopAfterNBatches', 'clip_grad',

@@ -339,7 +339,8 @@ def imports_are_explicit(rooms):
 
 
 OPTIONAL = {'matplotlib', 'pandas', 'ipywidgets', 'IPython', 'tqdm', 'tensorboard', 'PIL', 'keras',
-            'safetensors', 'fastai', 'requests', 'sklearn', 'scipy', 'torchvision'}
+            'safetensors', 'fastai', 'requests', 'sklearn', 'scipy', 'torchvision', 'mlflow',
+            'wandb'}
 
 
 @rule

@@ -382,7 +382,7 @@ def test_claims_of_untested_pythons_are_caught(tested, claimed):
 
 # ---- what importing the package loads ------------------------------------------------------------
 HEAVY = ['matplotlib', 'pandas', 'ipywidgets', 'IPython', 'tensorboard', 'keras', 'torch._dynamo',
-         'torch.utils.tensorboard', 'torch.distributed.fsdp']
+         'mlflow', 'wandb', 'torch.utils.tensorboard', 'torch.distributed.fsdp']
 LOADED = '''
 import importlib, pathlib, sys
 import torch

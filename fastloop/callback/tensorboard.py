@@ -15,6 +15,7 @@ from torch import nn
 
 # %% ../../nbs/44_callback.tensorboard.ipynb #451c14f1
 from .core import Callback
+from .experiment import numbered
 from .recorder import LossHistory, find_recorder
 from ..core import check_number, listify
 from ..event_files import EventFiles, summary_writer
@@ -31,14 +32,6 @@ from fastloop.summaries import (
     write_embeddings,
 )
 from ..torch_core import first_tensor
-
-# %% ../../nbs/44_callback.tensorboard.ipynb #aca38cca
-def numbered(tag: str,  # What the values are called
-             values: list,  # One or several
-             ) -> dict:  # Values by tag
-    "`tag` alone for one value, `tag_0`, `tag_1` … for several"
-    if len(values) == 1: return {tag: values[0]}
-    return {f'{tag}_{i}': o for i, o in enumerate(values)}
 
 # %% ../../nbs/44_callback.tensorboard.ipynb #f5435750
 class BatchNumbers:
