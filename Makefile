@@ -27,7 +27,7 @@ test-all: ## Run all there is, as CI does: rare paths, the site in a browser, pe
 	.ci/run
 test-docs: $(VENV)/.ui docs ## Open the built site in headless Chromium
 	$(B)/python -m pytest -q tests/browser $(ARGS)
-test-peers: $(PEERS)/.done ## Run callbacks, metrics and networks of fastai 2, Keras, torchmetrics, torchvision, timm
+test-peers: $(PEERS)/.done ## Run callbacks and more beside fastai 2, Keras, torchmetrics, torchvision, timm, MLflow, W&B
 	KERAS_BACKEND=torch $(PEERS)/bin/python -m pytest -q tests/peers $(ARGS)
 test-versions: $(VENV)/.dev ## Run the built wheel on Python 3.10 to 3.13, with the oldest and the newest torch
 	$(B)/python tools/test_versions.py $(ARGS)
