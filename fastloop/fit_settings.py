@@ -6,22 +6,12 @@
 __all__ = []
 
 # %% ../nbs/42_fit_settings.ipynb #697040ba
-import inspect
-import os
-import re
 from functools import partial
 
+# %% ../nbs/42_fit_settings.ipynb #a668ab39
+from .names import settings_of, without_secrets
+
 # %% ../nbs/42_fit_settings.ipynb #194776a5
-_secret = re.compile('key|token|secret|passw|credential|auth|header|cookie', re.I)
-
-def without_secrets(text: str,  # A message or a setting
-                    ) -> str:  # The same for everybody to read
-    "Take out names and passwords of addresses, and what the environment keeps secret"
-    text = re.sub(r'(\w+://)[^/\s]*@', r'\1', text)
-    for name, value in os.environ.items():
-        if _secret.search(name) and len(value) > 5: text = text.replace(value, '…')
-    return text
-
 def told_error(e: BaseException,  # What a tracker raised
                ) -> str:  # One line
     "An error in words that may be shown"
@@ -29,17 +19,6 @@ def told_error(e: BaseException,  # What a tracker raised
     return without_secrets(f'{type(e).__name__}: {lines[0][:300]}' if lines else type(e).__name__)
 
 
-
-# %% ../nbs/42_fit_settings.ipynb #cb18384c
-def settings_of(cb: object,  # A callback written for any library
-                ) -> dict:  # Names and values
-    "The arguments that a callback was made with, as far as it keeps them as numbers and texts"
-    try: names = inspect.signature(type(cb).__init__).parameters
-    except (TypeError, ValueError): return {}
-    kept = getattr(cb, '__dict__', {})
-    found = {k: kept[k] for k in names if isinstance(kept.get(k), (bool, int, float, str))}
-    return {k: without_secrets(v) if isinstance(v, str) else v for k, v in found.items()
-            if not _secret.search(k)}
 
 # %% ../nbs/42_fit_settings.ipynb #5c5ce1db
 def numbered(tag: str,  # What the values are called

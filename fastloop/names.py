@@ -8,6 +8,7 @@ __all__ = ['foreign_names']
 # %% ../nbs/07_names.ipynb #a9ebcbb7
 import dis
 import inspect
+import os
 import re
 from collections.abc import Iterable, Iterator
 from types import CodeType, FunctionType
@@ -121,17 +122,34 @@ def names_read(o: object,  # Any object
             if read and path[0] not in own and not hasattr(type(o), path[0])}
 
 # %% ../nbs/07_names.ipynb #44646a4b
+_secret = re.compile('key|token|secret|passw|credential|auth|header|cookie', re.I)
+
+def without_secrets(text: str,  # A message or a setting
+                    ) -> str:  # The same for everybody to read
+    "Take out names and passwords of addresses, and what the environment keeps secret"
+    text = re.sub(r'(\w+://)[^/\s]*@', r'\1', text)
+    for name, value in os.environ.items():
+        if _secret.search(name) and len(value) > 5: text = text.replace(value, '…')
+    return text
+
+def settings_of(o: object,  # Any object, such as a callback written for any library
+                kinds: tuple = (bool, int, float, str),  # Types of values that are told
+                ) -> dict:  # Names and values
+    "The arguments that an object was made with, as far as it keeps them, and without secrets"
+    try: names = inspect.signature(type(o).__init__).parameters
+    except (TypeError, ValueError): return {}
+    kept = getattr(o, '__dict__', {})
+    found = {k: kept[k] for k in names if k in kept and isinstance(kept[k], kinds)}
+    return {k: without_secrets(v) if isinstance(v, str) else v for k, v in found.items()
+            if not _secret.search(k)}
+
 def with_settings(o: object,  # Any object
                   ) -> str:  # Such as `Ramp(start=2)`
     "The class of an object, and the settings that differ from their defaults"
-    try: known = inspect.signature(type(o)).parameters.values()
-    except (TypeError, ValueError): known = ()
-    plain = bool, int, float, str, tuple, list, dict, type(None)
-    told = [(p.name, vars(o)[p.name]) for p in known if isinstance(vars(o).get(p.name, o), plain)
-            and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    defaults = {p.name: p.default for p in known}
-    told = [f'{k}={v!r:.40}' for k, v in told if type(v) is not type(defaults[k])
-            or v != defaults[k]]
+    found = settings_of(o, (bool, int, float, str, tuple, list, dict, type(None)))
+    known = inspect.signature(type(o).__init__).parameters if found else {}
+    told = [without_secrets(f'{k}={v!r:.40}') for k, v in found.items()
+            if repr(v) != repr(known[k].default)]
     return f'{type(o).__name__}({", ".join(told)})' if told else type(o).__name__
 
 # %% ../nbs/07_names.ipynb #ceecbff9

@@ -21,8 +21,9 @@ from fastloop.callback.save import SaveModelCallback
 from fastloop.callback.wandb import WandbCallback, noted_place
 from fastloop.data.bunch import DataBunch
 from fastloop.data.load import TensorLoader
-from fastloop.fit_settings import fit_settings, settings_of, told_error, without_secrets
+from fastloop.fit_settings import fit_settings, told_error
 from fastloop.learner import Learner
+from fastloop.names import settings_of, without_secrets
 from fastloop.train import lr_find
 
 

@@ -233,6 +233,7 @@ def exported(module):
 @lru_cache(None)
 def anchors(module):
     "The anchor of every entry on a module's page: nbdev's, in small letters, made unique"
+    importlib.import_module('fastloop.all')  # classes have all their names, as everybody finds them
     found = {}
     for name in exported(module):
         value = getattr(importlib.import_module(module), name)
