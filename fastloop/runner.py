@@ -67,8 +67,9 @@ def check_hiding(cb: object,  # A callback that is to be attached
     taken = next((kind for kind, owner in zip(kinds, owners) if hasattr(kind, name)
                   or name in getattr(owner, '__dict__', ())), None)
     if taken is None or not isinstance(cb, Callback): return
-    if is_native(cb): raise ValueError(f'a callback named {name!r} would hide {taken.__name__}.'
-                                       f'{name}: give {type(cb).__name__} another name')
+    home = getattr(getattr(taken, name, None), '__module__', taken.__module__)
+    if is_native(cb) and home == taken.__module__: raise ValueError(  # not a verb hung on later
+        f'a callback named {name!r} would hide {taken.__name__}.{name}: give it another name')
     cb.name = f'{name}_callback'
 
 # %% ../nbs/14_runner.ipynb #5bad1ed6
@@ -302,9 +303,8 @@ class Runner(Callbacks):
 
     def _count(self):
         "Note that one more training batch is done"
-        self.n_iter, self._stepped = self.n_iter+1, False
-        share = (self.iter+1)/self.iters if self.iters else 0.
-        if self.iters: self.n_epochs = self.epoch + (share if share < 1. else 1.)
+        self.n_iter, self._stepped, i, n = self.n_iter+1, False, self.iter+1, self.iters
+        if n: self.n_epochs = self.epoch + (i/n if i < n else 1.)
         self.pct_train = self.n_epochs/self.epochs
 
     def _start(self, epochs, learn):

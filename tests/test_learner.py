@@ -159,6 +159,10 @@ def test_callbacks_come_and_go():
     assert [type(cb) for cb in learn.cbs] == [TrainEvalCallback, Recorder]
     for bad in ('ModelCallback', 'FitCallback', 'LrCallback', 'EpochCallback'):
         with pytest.raises(ValueError, match='would hide'): learn.add_cb(type(bad, (Callback,), {}))
+    for fine in ('Checkpoint', 'ExportCallback', 'Compile'):  # verbs are hung on, and stay
+        learn.add_cb(cb := type(fine, (Callback,), {})())
+        assert callable(learn.checkpoint) and getattr(learn, cb.name) is cb, cb.name
+        learn.fit(1)
 
 
 class Named(Callback):

@@ -139,10 +139,10 @@ def is_first_process() -> bool:  # True also if there is one process only
     d = torch.distributed
     return not (d.is_available() and d.is_initialized() and d.get_rank())
 
-def batch_rows(rows: list,  # For each batch its number, the time, its loss, rates, momentums
-               losses: torch.Tensor | None,  # The same losses in one tensor
-               first: int,  # Number of the first batch of this fit in the run
-               ) -> list:  # Tuples of `batch`, a number, a time, and numbers by name
+def rows_of_batches(rows: list,  # For each batch number, time, loss, rates, momentums
+                    losses: torch.Tensor | None,  # The same losses in one tensor
+                    first: int,  # Number of the first batch of this fit in the run
+                    ) -> list:  # Tuples of `batch`, a number, a time, and numbers by name
     "What a tracker is told about batches; the device is waited for here"
     found, losses = [], [] if losses is None else losses.tolist()
     for (i, at, _, lrs, moms), loss in zip(rows, losses):
@@ -151,7 +151,7 @@ def batch_rows(rows: list,  # For each batch its number, the time, its loss, rat
                                              if isinstance(v, Real)}))
     return found
 
-def in_pieces(rows: list,  # As from `batch_rows`
+def in_pieces(rows: list,  # As from `rows_of_batches`
               place: tuple,  # The next epoch and the next batch before them
               size: int = 200,  # Rows in a piece
               ) -> Iterator:  # Yields some rows, the place behind them, and the rows that are left
@@ -333,7 +333,7 @@ class ExperimentCallback(Callback):
         if new: self.write_settings({first+k: v for k, v in new.items()})
 
     def _write(self, rows, losses, epoch, numbers):
-        self.unsent += batch_rows(rows, losses, self.start[1])
+        self.unsent += rows_of_batches(rows, losses, self.start[1])
         if numbers: self.unsent.append(('epoch', self.start[0]+epoch, time.time(), numbers))
         self.unsent = [o for o in self.unsent if o[1] >= self.place[o[0] == 'batch']][-10**5:]
         for some, place, rest in in_pieces(self.unsent, self.place):
