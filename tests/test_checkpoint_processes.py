@@ -216,6 +216,7 @@ def test_a_full_disk(context, tmp_path):
     check_same(whole, outcome(learn))
 
 
+@rare
 def test_a_new_interpreter(tmp_path):
     "As a user would do it: a script that is killed, and started again"
     script = tmp_path/'train.py'

@@ -163,6 +163,7 @@ def test_callbacks_do_and_see_what_they_always_do_and_see(name, tmp_path):
         else: assert len(other.read_text().splitlines()) == len(file.read_text().splitlines())
 
 
+@pytest.mark.rare  # machine code takes long to make; other backs are compared always
 @needs_cxx
 def test_machine_code_gives_the_same_numbers():
     plain = make(model=network(.3))

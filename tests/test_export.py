@@ -639,8 +639,11 @@ def test_a_loader_with_batches_of_one(tmp_path):
 
 
 # ---- ONNX ----------------------------------------------------------------------------------------
-@pytest.mark.parametrize('kind', ['mlp', 'cnn', 'two inputs', 'dict in', 'heads', 'words',
-                                  'several labels'])
+rare = partial(pytest.param, marks=pytest.mark.rare)  # run by `make test-all` alone
+
+
+@pytest.mark.parametrize('kind', ['mlp', rare('cnn'), rare('two inputs'), rare('dict in'),
+                                  rare('heads'), rare('words'), rare('several labels')])
 def test_onnx_answers_alike(kind, tmp_path, capfd):
     pytest.importorskip('onnxscript')
     runtime = pytest.importorskip('onnxruntime')
@@ -676,6 +679,7 @@ def command(*words):
                           capture_output=True, text=True)
 
 
+@pytest.mark.rare
 def test_the_command_prints_csv_and_names_broken_files(pictures, tmp_path):
     import csv
     learn, _, folder, file = pictures
