@@ -59,20 +59,22 @@ class LossHistory:
         if len(self.waiting) == self.keep: self._stack()
 
     def _stack(self):
-        if self.waiting: self.chunks.append(torch.stack([o.reshape(()) for o in self.waiting]))
-        self.waiting = []
+        if not self.waiting: return
+        chunk = torch.stack([o.reshape(()) for o in self.waiting])
+        self.chunks, self.waiting = [*self.chunks, chunk], []
 
     def sync(self, wait: bool = True,  # Else take what has come by now, and ask for the rest
              ) -> list:  # The losses that have come since the last call, as floats
         "Fetch what is still on the device"
         self._stack()
-        if self.chunks: self.coming.append(Coming(torch.cat(self.chunks)))
-        here = list(takewhile(lambda o: wait or o.arrived(), self.coming))
-        self.chunks, self.coming = [], self.coming[len(here):]
-        new = [loss for o in here for loss in o.numbers()]
+        coming = [*self.coming, Coming(torch.cat(self.chunks))] if self.chunks else self.coming
+        here = list(takewhile(lambda o: wait or o.arrived(), coming))
+        rest, new = coming[len(here):], [loss for o in here for loss in o.numbers()]
         good = math.isfinite(sum(new))  # nothing is to be left out
+        more = list(map(self.smoothen.add_value if good else self.smoothed, new))
+        self.chunks, self.coming = [], rest  # no calls from here on: no interrupt
         self.raw += new
-        self.smooth += map(self.smoothen.add_value if good else self.smoothed, new)
+        self.smooth += more
         return new
 
     def smoothed(self, loss: float,  # The next loss
