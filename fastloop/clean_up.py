@@ -47,6 +47,23 @@ def begin_batches(dl: object,  # A loader
         put_back([o.terminate for o in active_children() if o not in before])
         raise
 
+# %% ../nbs/05_clean_up.ipynb #26702ac6
+class InPlaceOf:
+    "A loader that answers as `dl` does, but for the batches that a subclass makes of it"
+    def __init__(self, dl: object,  # A loader
+                 ): self.dl = dl
+
+    def __iter__(self): return begin_batches(self.dl)
+    def __len__(self): return len(self.dl)
+
+    def __getattr__(self, name):
+        if name == 'dl' or name.startswith('__'): raise AttributeError(name)
+        return getattr(self.dl, name)
+
+    def end_workers(self):
+        "End the processes that prepare batches"
+        end_workers(self.dl)
+
 # %% ../nbs/05_clean_up.ipynb #8f07d409
 class Passes:
     "The passes that one run makes over its loaders"

@@ -34,7 +34,6 @@ from fastloop.core import (
     safe_path,
     understands,
 )
-from .data.load import in_order
 from .first_batch import check_fit
 
 # %% ../nbs/29_learner.ipynb #11990597
@@ -47,6 +46,7 @@ from fastloop.predictions import (
     batch_of_one,
     must_be_probabilities,
     to_ask,
+    valid_loader,
 )
 from .runner import Runner, TrainEvalCallback, check_hiding
 from .summary import PrintedText, describe, model_summary
@@ -177,18 +177,6 @@ def check_learning(data: object,  # What to train on
                         f'{loss_func!r}')
     if not (isinstance(runner, type) and issubclass(runner, Runner)):
         raise TypeError(f'runner is a subclass of Runner, not {runner!r}')
-
-def valid_loader(data: object,  # Has `valid_dl`
-                 dl: object = None,  # A loader that is given instead
-                 ) -> object:  # A loader; that of the training in the order of its data set
-    """The loader to validate with
-
-    Raises: ValueError if there is none.
-    """
-    if dl is None and (dl := data.valid_dl) is None:
-        raise ValueError('the data has no validation loader: give a loader, dl=…')
-    if isinstance(dl, (list, tuple)) and not dl: raise ValueError(f'dl={dl!r} has no batches')
-    return in_order(dl) if dl is getattr(data, 'train_dl', None) else dl
 
 # %% ../nbs/29_learner.ipynb #f64e494a
 class Learner(SeesRun):

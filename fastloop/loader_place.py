@@ -14,7 +14,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 # %% ../nbs/47_loader_place.ipynb #5bebf1ac
-from .torch_core import count_batches, end_workers
+from .clean_up import InPlaceOf
+from .torch_core import count_batches
 
 # %% ../nbs/47_loader_place.ipynb #d611f53f
 _readers = {torch.Generator: (lambda o: o.get_state(), lambda o, s: o.set_state(s.cpu())),
@@ -87,28 +88,19 @@ def describe_loader(dl: object,  # A loader of any kind, or `None`
                 items=len(data) if sized else None, bs=bs)
 
 # %% ../nbs/47_loader_place.ipynb #98919685
-class ResumedPass:
+class ResumedPass(InPlaceOf):
     "A loader whose pass begins behind some batches, which are read once more and dropped"
     def __init__(self, dl: object,  # The loader
                  skip: int,  # How many batches are done
                  then: Callable,  # Called before the next one is asked for
                  ):
-        self.dl, self.skip, self.then = dl, skip, then
-
-    def __getattr__(self, name):
-        if name.startswith('__') or name == 'dl': raise AttributeError(name)
-        return getattr(self.dl, name)
-
-    def __len__(self): return len(self.dl)
+        super().__init__(dl)
+        self.skip, self.then = skip, then
 
     def __iter__(self):
-        batches = iter(self.dl)
+        batches = super().__iter__()
         for i in range(self.skip):
             if next(batches, self) is self: raise RuntimeError(
                 f'the loader gave {i} batches where {self.skip} are done already')
         self.then()
         return batches
-
-    def end_workers(self):
-        "End the processes of the loader"
-        end_workers(self.dl)

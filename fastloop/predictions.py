@@ -18,13 +18,13 @@ from torch.utils.data import Dataset
 
 # %% ../nbs/25_predictions.ipynb #96d540f2
 from .callback.core import Callback
-from .clean_up import begin_batches
+from .clean_up import InPlaceOf
 from .data.bunch import inputs_like
 from .data.load import in_order
 from .first_batch import takes_apart
 from .mean_loss import inner_loss
 from .metrics import is_of_samples, joined
-from .torch_core import end_workers, map_tensors, to_detach
+from .torch_core import map_tensors, to_detach
 
 # %% ../nbs/25_predictions.ipynb #67de7777
 def unreduced(loss_func: object,  # A loss of torch, or one with an argument `reduction`
@@ -81,8 +81,8 @@ def gives_batches(o: object,  # A loader, or items
               ) -> bool:  # Whether it gives batches
     "Is this something to go through, batch by batch?"
     if isinstance(o, (list, tuple)):
-        return bool(o) and all(isinstance(b, (list, tuple)) and len(b) == 2
-                               and hasattr(b[0], '__len__') for b in o)
+        return all(isinstance(b, (list, tuple)) and len(b) == 2 and hasattr(b[0], '__len__')
+                   for b in o)
     known = torch.is_tensor(o) or hasattr(o, '__array__') or isinstance(o, (dict, str, PathLike))
     return not known and hasattr(o, '__iter__') and not isinstance(o, Dataset)
 
@@ -92,21 +92,21 @@ def as_pair(batch: object,  # Inputs and targets, or inputs alone
     if not isinstance(batch, (tuple, list)): return batch, None
     return (batch[0], None) if len(batch) == 1 else batch
 
-class Asked:
+class Asked(InPlaceOf):
     "A loader that gives pairs, whether or not `dl` gives targets"
-    def __init__(self, dl: object,  # A loader
-                 ): self.dl = dl
+    def __iter__(self): return map(as_pair, super().__iter__())
 
-    def __iter__(self): return map(as_pair, begin_batches(self.dl))
-    def __len__(self): return len(self.dl)
+def valid_loader(data: object,  # Has `valid_dl`
+                 dl: object = None,  # A loader that is given instead
+                 ) -> object:  # A loader; that of the training in the order of its data set
+    """The loader to validate with
 
-    def __getattr__(self, name):
-        if name == 'dl' or name.startswith('__'): raise AttributeError(name)
-        return getattr(self.dl, name)
-
-    def end_workers(self):
-        "End the processes that prepare batches"
-        end_workers(self.dl)
+    Raises: ValueError if there is none.
+    """
+    if dl is None and (dl := data.valid_dl) is None:
+        raise ValueError('the data has no validation loader: give a loader, dl=…')
+    if isinstance(dl, (list, tuple)) and not dl: raise ValueError(f'dl={dl!r} has no batches')
+    return in_order(dl) if dl is getattr(data, 'train_dl', None) else dl
 
 def to_ask(data: object,  # A `DataBunch`, or anything with `valid_dl`
            dl: object = None,  # A loader, with or without targets, or items; else `valid_dl`
@@ -115,11 +115,7 @@ def to_ask(data: object,  # A `DataBunch`, or anything with `valid_dl`
 
     Raises: ValueError if there is nothing.
     """
-    if dl is None and (dl := data.valid_dl) is None:
-        raise ValueError('the data has no validation loader: give a loader, dl=…')
-    if isinstance(dl, (list, tuple)) and not dl: raise ValueError(f'dl={dl!r} has no batches')
-    if not gives_batches(dl): dl = data.test_dl(dl)
-    return Asked(in_order(dl) if dl is getattr(data, 'train_dl', None) else dl)
+    return Asked(valid_loader(data, dl if dl is None or gives_batches(dl) else data.test_dl(dl)))
 
 # %% ../nbs/25_predictions.ipynb #59c2851f
 _in_validation = {'begin_batch', 'before_batch', 'on_batch_begin', 'after_pred', 'after_predict',
