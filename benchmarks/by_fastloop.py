@@ -18,16 +18,16 @@ from fastloop.all import (
 from fastloop.callback.schedule import OneCycleScheduler
 
 
-def image_learner(data):
+def image_learner(data, bunch=None):
     "The network of the comparison with recorder, accuracy, bar and one-cycle"
-    bunch = DataBunch.from_tensors(*data, bs=BS, valid_bs=VALID_BS)
+    bunch = bunch or DataBunch.from_tensors(*data, bs=BS, valid_bs=VALID_BS)
     return Learner(bunch, mlp(), F.cross_entropy, opt_func=SGD, metrics=[accuracy], wd=0.,
                    cbs=[OneCycleScheduler(lr_max=LR, moms=MOMS)])
 
 
-def fastloop(data, epochs):
+def fastloop(data, epochs, bunch=None):
     "One fit; the mean loss and the accuracy of the last epoch"
-    learn = image_learner(data)
+    learn = image_learner(data, bunch)
     learn.fit(epochs, LR)
     train_loss, _, score = learn.recorder.values[-1]
     return float(train_loss), float(score)
@@ -52,11 +52,7 @@ def fastloop_loader(data, epochs):
     x, y, x_valid, y_valid = data
     bunch = DataBunch(DataLoader(TensorDataset(x, y), BS, shuffle=True),
                       DataLoader(TensorDataset(x_valid, y_valid), VALID_BS))
-    learn = Learner(bunch, mlp(), F.cross_entropy, opt_func=SGD, metrics=[accuracy], wd=0.,
-                    cbs=[OneCycleScheduler(lr_max=LR, moms=MOMS)])
-    learn.fit(epochs, LR)
-    train_loss, _, score = learn.recorder.values[-1]
-    return float(train_loss), float(score)
+    return fastloop(data, epochs, bunch)
 
 
 def fastloop_checkpoint(data, epochs):

@@ -98,6 +98,20 @@ def check_word(
     known = ', '.join(repr(o) for o in words)
     raise ValueError(f'{argument}={value!r} is not known, use one of {known}{hint}')
 
+# %% ../nbs/00_core.ipynb #1964989f
+@contextmanager
+def needs_extra(
+    what: str,  # Who needs which package, in words
+    extra: str,  # The extra of this package that installs it
+):
+    """Say what to install if an import inside the block fails.
+
+    Raises: ImportError that names the extra.
+    """
+    try: yield
+    except ImportError as e:
+        raise ImportError(f'{what}: pip install "fastloop[{extra}]"') from e
+
 # %% ../nbs/00_core.ipynb #cfdaf98b
 def understands(
     **words: str,  # Another library's word for an argument: ours

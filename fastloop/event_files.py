@@ -12,16 +12,16 @@ import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
+# %% ../nbs/05_event_files.ipynb #ca0ecaad
+from .core import needs_extra
+
 # %% ../nbs/05_event_files.ipynb #b7217b68
 def summary_writer() -> type:  # `SummaryWriter`
     """PyTorch's writer of event files
 
     Raises: ImportError that says what to install."""
-    try:
+    with needs_extra('event files need the package tensorboard', 'tensorboard'):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError as e:
-        raise ImportError('event files need the package tensorboard: '
-                          'pip install "fastloop[tensorboard]"') from e
     return SummaryWriter
 
 def new_second(folder: Path,  # Where event files are

@@ -21,6 +21,7 @@ import torch
 from torch.nn import functional as F
 
 # %% ../nbs/51_export.ipynb #393f519f
+from .core import needs_extra
 from .inputs import usual_tensor
 from .metrics import joined
 from fastloop.model_file import (
@@ -201,10 +202,8 @@ def read_onnx(data: bytes,  # A file
     if not holds: raise ValueError('its bytes are not those that learn.export wrote')
     if re.search(rb'\x0a\x08location\x12', data):
         raise ValueError('its weights are in another file, and learn.export keeps them in one')
-    try:
+    with needs_extra('an .onnx file needs the packages of an extra', 'onnx'):
         import onnxruntime
-    except ImportError as e: raise ImportError(
-        "an .onnx file needs the packages of an extra: pip install 'fastloop[onnx]'") from e
     wanted = ['CUDAExecutionProvider']*(device.type == 'cuda') + ['CPUExecutionProvider']
     there = [o for o in wanted if o in onnxruntime.get_available_providers()]
     session = onnxruntime.InferenceSession(data, providers=there)

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 # %% ../nbs/48_program.ipynb #dde1a437
+from .core import needs_extra
 from .summaries import bare_model
 from .torch_core import call_model, find_bs, map_tensors, rng_state, set_rng_state
 
@@ -216,12 +217,9 @@ def onnx_model(program: torch.export.ExportedProgram,  # From `trace_program`
 
     Raises: ImportError that names the extra; ValueError if ONNX has no word for an operation.
     """
-    try:
+    with needs_extra('an .onnx file needs the packages of an extra', 'onnx'):
         import onnx  # noqa: F401 (torch needs both)
         import onnxscript  # noqa: F401
-    except ImportError as e:
-        raise ImportError("an .onnx file needs the packages of an extra: pip install "
-                          "'fastloop[onnx]'") from e
     try:
         with undisturbed():
             return torch.onnx.export(program, dynamo=True, input_names=inputs,

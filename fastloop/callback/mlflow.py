@@ -13,17 +13,15 @@ from pathlib import Path
 
 # %% ../../nbs/44_callback.mlflow.ipynb #4c8266cf
 from .experiment import ExperimentCallback
+from ..core import needs_extra
 
 # %% ../../nbs/44_callback.mlflow.ipynb #910e7d01
 def mlflow_package() -> object:  # The module
     """The package mlflow
 
     Raises: ImportError that says what to install."""
-    try:
+    with needs_extra('MLflowCallback needs the package mlflow', 'mlflow'):
         import mlflow.entities
-    except ImportError as e:
-        raise ImportError('MLflowCallback needs the package mlflow: '
-                          'pip install "fastloop[mlflow]"') from e
     return mlflow
 
 def allowed_name(name: str,  # Of a number or a setting

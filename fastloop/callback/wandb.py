@@ -14,18 +14,15 @@ from pathlib import Path
 
 # %% ../../nbs/44_callback.wandb.ipynb #44e3ad16
 from .experiment import ExperimentCallback
-from ..core import atomic_write
+from ..core import atomic_write, needs_extra
 
 # %% ../../nbs/44_callback.wandb.ipynb #b4a2d097
 def wandb_package() -> object:  # The module
     """The package wandb
 
     Raises: ImportError that says what to install."""
-    try:
+    with needs_extra('WandbCallback needs the package wandb', 'wandb'):
         import wandb
-    except ImportError as e:
-        raise ImportError('WandbCallback needs the package wandb: '
-                          'pip install "fastloop[wandb]"') from e
     return wandb
 
 def check_init(arguments: dict,  # Names and values
