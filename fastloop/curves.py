@@ -14,7 +14,7 @@ from itertools import accumulate
 
 # %% ../nbs/05_curves.ipynb #2f7c5001
 def thinned(n: int,  # How many points there are
-            most: int = 600,  # How many are drawn at most
+            most: int = 400,  # How many are drawn at most
             last: int = 100,  # How many of the last ones are drawn in any case
             ) -> list:  # Their places, growing
     """Which of many points to draw
@@ -110,11 +110,15 @@ def _svg_panel(panel, x0, width, height):
 def svg_text(panels: list,  # What to draw, from left to right
              words: str,  # The same for those who do not see it
              width: int = 290,  # Of a panel, in dots
-             height: int = 200,  # Of the picture
+             height: int = 200,  # Of a panel
+             caption: str = '',  # A line below
              ) -> str:  # An `<svg>` that needs nothing else
     "The panels as a picture for a browser"
     total = width*max(1, len(panels))
     drawn = ''.join(_svg_panel(o, i*width, width, height) for i, o in enumerate(panels))
+    if caption:
+        height += 18
+        drawn += f'<text x="6" y="{height-5}">{shown(caption)}</text>'
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total} {height}" '
             f'width="{total}" height="{height}" style="max-width:100%;height:auto" role="img" '
             f'aria-label="{shown(words)}" font-family="sans-serif" font-size="10" fill="#333">'
