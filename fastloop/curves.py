@@ -57,9 +57,11 @@ def shown(text: str,  # From anywhere
 
 def fitted(curves: list,  # Of one side
            ) -> tuple:  # The room they need
-    "From where to where the values of several curves go; faint ones count where they are alone"
+    "From where to where the values of several curves go; faint ones are followed a little further"
     firm = [o for o in curves if o.kind != 'faint' and o.ys] or curves
     low, high = span([y for o in firm for y in o.ys])
+    least, most = span([low, high, *(y for o in curves for y in o.ys)])
+    low, high = max(least, low - (high-low)/4), min(most, high + (high-low)/4)
     return low - (high-low)/20, high + (high-low)/20
 
 def _svg_curve(curve, place, low, high):
@@ -110,15 +112,11 @@ def _svg_panel(panel, x0, width, height):
 def svg_text(panels: list,  # What to draw, from left to right
              words: str,  # The same for those who do not see it
              width: int = 290,  # Of a panel, in dots
-             height: int = 200,  # Of a panel
-             caption: str = '',  # A line below
+             height: int = 200,  # Of the picture
              ) -> str:  # An `<svg>` that needs nothing else
     "The panels as a picture for a browser"
     total = width*max(1, len(panels))
     drawn = ''.join(_svg_panel(o, i*width, width, height) for i, o in enumerate(panels))
-    if caption:
-        height += 18
-        drawn += f'<text x="6" y="{height-5}">{shown(caption)}</text>'
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total} {height}" '
             f'width="{total}" height="{height}" style="max-width:100%;height:auto" role="img" '
             f'aria-label="{shown(words)}" font-family="sans-serif" font-size="10" fill="#333">'
@@ -208,7 +206,7 @@ def run_panels(raw: list = (),  # Training loss of each batch
     metrics = [_epoch_curve(name, i, rows, ends, colors[i % len(colors)])
                for i, name in enumerate(names) if i > 1]
     rates = [_batch_curve('', lrs, colors[2]), _batch_curve(
-        'momentum', moms if None not in moms else (), colors[4], side='right')]
+        'momentum', moms if any(moms) else (), colors[4], side='right')]
     marks = [(n, told(what, value)) for what, n, value in interventions]
     panels = [Panel('loss', curves, marks), Panel('', metrics, marks),
               Panel('learning rate', rates, marks)]

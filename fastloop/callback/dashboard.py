@@ -8,6 +8,7 @@ __all__ = ['DashboardCallback']
 # %% ../../nbs/49_callback.dashboard.ipynb #04691801
 import sys
 import warnings
+from base64 import b64encode
 from html import escape
 from time import perf_counter
 
@@ -103,13 +104,20 @@ class Board:
         "Let go of the widgets"
         close_all(self.box)
 
-def leave(words: str,  # What there is to see
-          picture: str,  # An SVG
+def as_figure(words: str,  # What there is to see
+              picture: str,  # An SVG
+              ) -> dict:  # What a notebook stores: HTML, and the words
+    "A picture that needs no widgets, with its words below"
+    data = b64encode(picture.encode()).decode()
+    return {'text/plain': words, 'text/html': (
+        '<figure style="margin:0"><img alt="The curves of the fit, whose ends are told below" '
+        f'src="data:image/svg+xml;base64,{data}"><figcaption>{escape(words)}</figcaption></figure>')}
+
+def leave(bundle: dict,  # Of `as_figure`
           board: Board = None,  # Whose place is taken, if there was one
           ):
     "Leave a picture as the output of a cell"
     from IPython.display import display
-    bundle = {'image/svg+xml': picture, 'text/plain': words}
     if board is None or board.place is None: display(bundle, raw=True)
     else: board.place.update(bundle, raw=True)
     if board is not None: board.close()
@@ -190,13 +198,12 @@ class DashboardCallback(Control):
         self.mark = now, n
 
     def picture(self, words: str,  # What it shows
-                caption: str = '',  # A line below it
                 ) -> str:  # An SVG
         "The curves of the fit"
         o = find_recorder(self.run)
         panels = run_panels(o.history.raw, o.history.smooth, o.lrs, o.moms, o.values, o.names,
                             o.nb_batches, o.interventions)
-        return svg_text(panels, words, caption=caption)
+        return svg_text(panels, words)
 
     def draw(self):
         "Draw the board; no device is waited for"
@@ -230,5 +237,5 @@ class DashboardCallback(Control):
         how = 'done' if error is None else f'ended by {type(error).__name__}'
         try:
             words = f'{how}: {in_words(find_recorder(self.run))}'
-            leave(words, self.picture(words, words), board)
+            leave(as_figure(words, self.picture(words)), board)
         except Exception as e: self.give_up(e)
