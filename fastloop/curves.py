@@ -101,8 +101,8 @@ def _svg_panel(panel, x0, width, height):
              f'<rect x="{left}" y="{top}" width="{right-left}" height="{bottom-top}" '
              'fill="none" stroke="#bbb"/>']
     for x in (first, end):
-        parts.append(f'<text x="{left if x == first else right}" y="{height-4}" '
-                     f'text-anchor="middle">{x:.6g}</text>')
+        at, anchor = (left, 'middle') if x == first else (right, 'end')
+        parts.append(f'<text x="{at}" y="{height-4}" text-anchor="{anchor}">{x:.6g}</text>')
     for x, words in panel.marks:
         at = left + (x-first)/(end-first)*(right-left)
         parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{top}" y2="{bottom}" stroke="#888" '
