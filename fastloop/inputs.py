@@ -15,17 +15,27 @@ import torch
 from .torch_core import find_bs, map_tensors
 
 # %% ../nbs/08_inputs.ipynb #4b32f31a
+def _no_numbers(name, array, data):
+    "What to do with texts, and with tables of columns"
+    if hasattr(data, 'columns') and hasattr(data, '__array__'):
+        return f'not a {type(data).__name__}: write {name}.to_numpy()'
+    found = next((o for o in array.flat[:9] if isinstance(o, str)), None)
+    if found is None: return None
+    return f'these are texts, such as {found!r}: turn them into numbers first'
+
+
 def as_tensor(name, data):
     "`data` as a tensor without a graph, sharing its memory where that is safe"
     if isinstance(data, torch.Tensor): return data.detach() if data.requires_grad else data
     try:
         array = np.asarray(data)
+        if (text := _no_numbers(name, array, data)) is not None: raise TypeError(text)
         if not array.dtype.isnative: array = array.astype(array.dtype.newbyteorder('='))
         if not array.flags.writeable or any(o < 0 for o in array.strides): array = array.copy()
         return torch.as_tensor(array)
     except (TypeError, ValueError, RuntimeError) as e:
         raise TypeError(f'{name} must be a tensor or a numeric array, '
-                        f'got {type(data).__name__}: {e}') from e
+                        f'got a {type(data).__name__}: {e}') from e
 
 
 def usual_tensor(
