@@ -26,7 +26,9 @@ class Slow(Callback):
     def __init__(self, file): self.file = file
     def after_batch(self):
         time.sleep(.01)
-        if self.run.in_train: Path(self.file).write_text(str(self.run.n_iter))
+        if not self.run.in_train: return
+        Path(self.file + '.new').write_text(str(self.run.n_iter))
+        Path(self.file + '.new').replace(self.file)
 
 def learner(file='batches'):
     data, model = fashion(2000, bs=20)
@@ -110,7 +112,8 @@ class Notebook:
     def __init__(self, page, lab, name):
         self.page, (self.address, self.folder), self.name = page, lab, name
         dialog = page.locator('.jp-Dialog .jp-mod-accept')  # a slow page asks which kernel it shall be
-        page.add_locator_handler(dialog, lambda: dialog.click())
+        page.add_locator_handler(dialog, lambda: dialog.click(), no_wait_after=True)
+        self.begin_session()
         page.goto(f'{self.address}lab/tree/{name}.ipynb?reset')
         self.wait_for('idle')
         for _ in range(6):  # the command is lost where the page is not ready yet
@@ -119,6 +122,14 @@ class Notebook:
             try: return prompt.first.wait_for(timeout=10_000, state='attached')
             except Exception: pass
         raise AssertionError('nothing runs')
+
+    def begin_session(self):
+        "Start the kernel before the page asks for it"
+        path = f'{self.name}.ipynb'
+        data = json.dumps(dict(path=path, name=path, type='notebook', kernel={'name': 'python3'}))
+        asked = urllib.request.Request(self.address + 'api/sessions', data.encode(),
+                                       {'Content-Type': 'application/json'})
+        urllib.request.urlopen(asked, timeout=60).close()
 
     def menu(self, name, command):
         self.page.locator('.lm-MenuBar-itemLabel', has_text=name).first.click()
@@ -141,9 +152,7 @@ class Notebook:
 
     def texts(self): return self.page.locator('.jp-OutputArea-output').all_inner_texts()
 
-    def batches(self, file='batches'):
-        for _ in range(100):
-            if text := (self.folder/file).read_text(): return int(text)
+    def batches(self): return int((self.folder/'batches').read_text())
 
     def picture(self, nth=0):
         "What the live board shows, as text"
