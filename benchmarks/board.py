@@ -2,8 +2,8 @@
 import json
 
 import comm
-from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.displaypub import CapturingDisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
 
 from benchmarks.by_fastloop import LR, image_learner
 from fastloop.all import DashboardCallback

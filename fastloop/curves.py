@@ -64,6 +64,7 @@ def fitted(curves: list,  # Of one side
     low, high = max(least, low - (high-low)/4), min(most, high + (high-low)/4)
     return low - (high-low)/20, high + (high-low)/20
 
+# %% ../nbs/05_curves.ipynb #2c6a25df
 def _svg_curve(curve, place, low, high):
     "One curve"
     points = [place(x, min(high, max(low, y))) for x, y in zip(curve.xs, curve.ys)
@@ -89,6 +90,7 @@ def _svg_side(panel, side, box, across):
              for y in ticks(low, high)]
     return ''.join([*parts, *(_svg_curve(o, place, low, high) for o in mine)])
 
+# %% ../nbs/05_curves.ipynb #3354d470
 def _svg_panel(panel, x0, width, height):
     "One panel, whose left side is at `x0`"
     two = any(o.side == 'right' and o.ys for o in panel.curves)
@@ -176,6 +178,7 @@ def told(what: str,  # What was done
     words = dict(go_on='go on', stop_epoch='stop after the epoch')
     return f'{words.get(what, what)}' + ('' if value is None else f' × {value:g}')
 
+# %% ../nbs/05_curves.ipynb #9aebf622
 def _batch_curve(label, values, color, kind='line', side='left'):
     "A curve with a point for each batch, thinned"
     at = thinned(len(values))
@@ -186,7 +189,7 @@ def _epoch_curve(label, column, rows, ends, color):
     found = [(x, row[column]) for x, row in zip(ends, rows)
              if column < len(row) and row[column] is not None]
     at = thinned(len(found))
-    return Curve(label, *map(list, zip(*(found[i] for i in at)) if found else ([], [])), color, 'dots')
+    return Curve(label, [found[i][0] for i in at], [found[i][1] for i in at], color, 'dots')
 
 def run_panels(raw: list = (),  # Training loss of each batch
                smooth: list = (),  # The same, smoothed

@@ -111,6 +111,7 @@ def newest_file(folders: list,  # Need not be there
         except OSError: return 0
     return max(found, key=lambda o: (changed(o), o.name), default=None)
 
+# %% ../nbs/91_watch.ipynb #a6f1fca1
 def look(folder: Path,  # Of a run; need not be there
          ) -> dict:  # `panels` to draw, and `lines` to read
     "What there is to see of a run"
@@ -128,7 +129,8 @@ def look(folder: Path,  # Of a run; need not be there
     panels = run_panels(raw, smoothed(raw, o['history'].get('beta', .98)) if raw else (),
                         o.get('lrs', ()), o.get('moms', ()), rows, names, ends,
                         o.get('interventions', ()))
-    return dict(panels=panels if rows or raw else [], lines=told_run(folder, table, saved, names, rows, o))
+    lines = told_run(folder, table, saved, names, rows, o)
+    return dict(panels=panels if rows or raw else [], lines=lines)
 
 def told_run(folder: Path,  # Of a run
              table: Path | None,  # Its rows
@@ -169,11 +171,16 @@ def page_of(seen: dict,  # From `look`
     "A run for a browser"
     lines = ''.join(f'<p>{escape(o)}</p>' for o in seen['lines'])
     drawn = svg_text(seen['panels'], '; '.join(seen['lines'])) if seen['panels'] else ''
-    return ('<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>fastloop watch</title>'
+    return ('<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
+            '<title>fastloop watch</title>'
             f'<meta http-equiv="refresh" content="{every:g}">'
             '<meta name="viewport" content="width=device-width">'
             '<style>body{font-family:sans-serif;margin:1em}p{margin:.3em}</style>'
             f'</head><body>{lines}{drawn}</body></html>')
+
+page_headers = ('Content-Type: text/html; charset=utf-8', 'Cache-Control: no-store',
+                'X-Content-Type-Options: nosniff',
+                "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'")
 
 def make_server(folder: Path,  # Of a run
                 port: int = 8765,  # 0: one that is free
@@ -190,10 +197,8 @@ def make_server(folder: Path,  # Of a run
             if self.path.partition('?')[0] != '/': return self.send_error(404)
             data = page_of(look(folder), every).encode()
             self.send_response(200)
-            for name, value in {'Content-Type': 'text/html; charset=utf-8', 'Cache-Control': 'no-store',
-                                'Content-Length': len(data), 'X-Content-Type-Options': 'nosniff',
-                                'Content-Security-Policy': "default-src 'none'; style-src "
-                                "'unsafe-inline'"}.items(): self.send_header(name, str(value))
+            for line in (*page_headers, f'Content-Length: {len(data)}'):
+                self.send_header(*line.split(': '))
             self.end_headers()
             if self.command == 'GET': self.wfile.write(data)
 
@@ -214,7 +219,8 @@ def watch(folder: str | Path,  # Of a run; need not be there yet
     Raises: OSError if the port is taken."""
     if port is not None:
         with make_server(folder, port, every) as server:
-            print(f'http://127.0.0.1:{server.server_port}/ shows {folder}; Ctrl-C ends it', flush=True)
+            address = f'http://127.0.0.1:{server.server_port}/'
+            print(f'{address} shows {folder}; Ctrl-C ends it', flush=True)
             return server.serve_forever()
     before, moving = None, is_terminal(sys.stdout) and not once
     while True:

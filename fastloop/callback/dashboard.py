@@ -74,15 +74,16 @@ class Board:
                  ):
         import ipywidgets
         self.text = ipywidgets.HTML()
-        self.picture = ipywidgets.Image(format='svg+xml', layout=ipywidgets.Layout(max_width='100%'))
-        self.factor = ipywidgets.BoundedFloatText(0.5, min=1e-6, max=1e6, step=0.1, layout=
-                                                  ipywidgets.Layout(width='5em'))
+        fits, small, own = (ipywidgets.Layout(**o) for o in (dict(max_width='100%'),
+                                                             dict(width='5em'), dict(width='auto')))
+        self.picture = ipywidgets.Image(format='svg+xml', layout=fits)
+        self.factor = ipywidgets.BoundedFloatText(0.5, min=1e-6, max=1e6, step=0.1, layout=small)
         actions = {'Pause': control.pause, 'Go on': control.go_on, 'Stop': control.stop,
                    'Stop after epoch': lambda: control.stop('epoch'), 'Save': control.save,
                    'Multiply rate by': lambda: control.rate(self.factor.value)}
         self.buttons = []
         for words, action in actions.items():
-            button = ipywidgets.Button(description=words, layout=ipywidgets.Layout(width='auto'))
+            button = ipywidgets.Button(description=words, layout=own)
             button.on_click(lambda _, action=action: action())
             own_thread(button.comm)
             self.buttons.append(button)
@@ -111,7 +112,8 @@ def as_figure(words: str,  # What there is to see
     data = b64encode(picture.encode()).decode()
     return {'text/plain': words, 'text/html': (
         '<figure style="margin:0"><img alt="The curves of the fit, whose ends are told below" '
-        f'src="data:image/svg+xml;base64,{data}"><figcaption>{escape(words)}</figcaption></figure>')}
+        f'src="data:image/svg+xml;base64,{data}">'
+        f'<figcaption>{escape(words)}</figcaption></figure>')}
 
 def leave(bundle: dict,  # Of `as_figure`
           board: Board = None,  # Whose place is taken, if there was one
