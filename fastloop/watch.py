@@ -8,7 +8,6 @@ __all__ = []
 # %% ../nbs/91_watch.ipynb #81ad500f
 import csv
 import io
-import os
 import pickle
 import re
 import shutil
@@ -124,7 +123,8 @@ def look(folder: Path,  # Of a run; need not be there
     kept, places = o.get('values', []), o.get('nb_batches', [])
     if len(kept) > len(rows) or not rows:
         names, rows = ['train_loss', 'valid_loss', *o.get('metrics_names', [])], kept
-    ends = [*places, *places[-1:]*(len(rows)-len(places))]
+    size = places[-1] if places else o.get('place', {}).get('iters') or 1
+    ends = [*places, *[size]*(len(rows)-len(places))]
     raw = o.get('history', {}).get('raw', [])
     panels = run_panels(raw, smoothed(raw, o['history'].get('beta', .98)) if raw else (),
                         o.get('lrs', ()), o.get('moms', ()), rows, names, ends,

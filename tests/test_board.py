@@ -1,7 +1,6 @@
-"""The live board, its curves, and `fastloop watch`, without a browser: see tests/browser for that."""
+"The live board, its curves, and `fastloop watch`; the browser is in tests/browser."
 import base64
 import copy
-import io
 import json
 import os
 import pickle
@@ -14,16 +13,15 @@ import threading
 import time
 import urllib.error
 import urllib.request
-import warnings
 import zipfile
 from html.parser import HTMLParser
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import torch
 from test_control import At, learner
 
+from fastloop import keras
 from fastloop.all import (
     Callback,
     CheckpointCallback,
@@ -31,14 +29,29 @@ from fastloop.all import (
     CSVLogger,
     DashboardCallback,
     OneCycleScheduler,
-    TerminateOnNaNCallback,
-    accuracy,
 )
-from fastloop import keras
 from fastloop.callback import dashboard
-from fastloop.curves import Curve, Panel, run_panels, smoothed, span, svg_text, text_panel, thinned, ticks
+from fastloop.curves import (
+    Curve,
+    Panel,
+    run_panels,
+    smoothed,
+    span,
+    svg_text,
+    text_panel,
+    thinned,
+    ticks,
+)
 from fastloop.state_files import read_state, write_state
-from fastloop.watch import as_columns, in_letters, look, make_server, page_of, read_recorder, read_rows
+from fastloop.watch import (
+    as_columns,
+    in_letters,
+    look,
+    make_server,
+    page_of,
+    read_recorder,
+    read_rows,
+)
 
 NAN, INF = float('nan'), float('inf')
 
@@ -60,21 +73,24 @@ def test_points_of_one_picture_are_also_those_of_the_next():
         assert two - one <= {n} | set(range(n-100, n)), 'a point comes back'
 
 
-@pytest.mark.parametrize('values', [[], [NAN], [None], [1.], [0., 0.], [INF, 2., -INF], [1e-300, 1e300],
-                                    [-5, 5], [1e-12, 1.0000001e-12]])
+@pytest.mark.parametrize('values', [[], [NAN], [None], [1.], [0., 0.], [INF, 2., -INF],
+                                    [1e-300, 1e300], [-5, 5], [1e-12, 1.0000001e-12]])
 def test_every_axis_has_room_and_numbers(values):
     low, high = span(values)
     assert low < high
-    assert all(low <= o <= high for o in ticks(low, high)) and len(ticks(low, high)) <= 5
+    slack = (high-low)/1e6
+    assert all(low-slack <= o <= high+slack for o in ticks(low, high))
+    assert len(ticks(low, high)) <= 5
 
 
-@pytest.mark.parametrize('losses', [[], [1.], [NAN]*3, [1., NAN, INF, 2.], [0.]*1000, [1e30, 1e-30]])
+@pytest.mark.parametrize('losses', [[], [1.], [NAN]*3, [1., NAN, INF, 2.], [0.]*1000,
+                                    [1e30, 1e-30]])
 def test_any_losses_can_be_drawn(losses):
     panels = run_panels(losses, smoothed(losses), [.1]*len(losses), [None]*len(losses),
                         [[None, NAN, INF]], ['train_loss', 'valid_loss', '<b>&"\x00\ud800'], [2],
                         [('rate', 1, .5), ('pause', 0, None)])
     drawn = ElementTree.fromstring(svg_text(panels, '<script>&\x01'))
-    assert 'nan' not in svg_text(panels, '') and 'inf' not in svg_text(panels, '').replace('info', '')
+    assert not {'nan', 'inf'} & set(re.findall('[a-z]+', svg_text(panels, '')))
     assert drawn.get('aria-label') == '<script>&?'
     for panel in panels: assert isinstance(text_panel(panel), str)
 
@@ -118,7 +134,7 @@ def shell(monkeypatch):
 
 class Soon(Callback):
     "Makes each drawing due"
-    order = 50
+    order, in_validate = 50, False
     def after_batch(self): self.run.dashboard.next = 0.
 
 
@@ -135,8 +151,7 @@ def picture_of(bundle):
 def test_a_board_lives_and_leaves_a_picture(shell):
     before, threads = widgets(), threading.active_count()
     learn = learner(DashboardCallback(), Soon(), metrics=[lambda p, y: (p-y).abs().mean()])
-    learn.fit(3, cbs=[OneCycleScheduler(lr_max=.1), At(8, 'rate', .5)] if False else
-              [OneCycleScheduler(lr_max=.1)])
+    learn.fit(3, cbs=OneCycleScheduler(lr_max=.1))
     box, = shell.shown
     bundle, = shell.updates
     assert len(box.children) == 3 and widgets() == before and threading.active_count() == threads
@@ -160,7 +175,11 @@ def test_buttons_steer(shell):
         next(o for o in learn.dashboard.board.buttons if o.description == words).click()
 
     def factor(value): learn.dashboard.board.factor.value = value
-    thread = threading.Thread(target=lambda: (wait_for(lambda: learn.dashboard.paused), press('Go on')))
+
+    def somebody():
+        wait_for(lambda: learn.dashboard.paused)
+        press('Go on')
+    thread = threading.Thread(target=somebody)
     learn.fit(9, cbs=[At(3, press, 'Multiply rate by'), At(5, factor, .1),
                       At(6, press, 'Multiply rate by'), At(7, thread.start), At(7, press, 'Pause'),
                       At(8, press, 'Stop after epoch')])
@@ -276,7 +295,8 @@ def test_without_a_notebook(capsys):
 def test_training_is_the_same_with_a_board(shell):
     one, two = learner(), learner(DashboardCallback(), Soon())
     for o in (one, two): o.fit(2)
-    assert one.recorder.raw_losses == two.recorder.raw_losses and one.recorder.lrs == two.recorder.lrs
+    assert one.recorder.raw_losses == two.recorder.raw_losses
+    assert one.recorder.lrs == two.recorder.lrs
 
 
 KERNEL = '''
@@ -404,7 +424,8 @@ def test_a_file_with_code_is_not_run(tmp_path):
 
 
 def test_another_state_file(tmp_path):
-    write_state(tmp_path/'000001.pt', {'callbacks': {'A': None, 'B': {'x': torch.ones(3)}}, 'run': {}})
+    kept = {'A': None, 'B': {'x': torch.ones(3)}}
+    write_state(tmp_path/'000001.pt', {'callbacks': kept, 'run': {}})
     assert read_recorder(tmp_path/'000001.pt') is None
 
 
@@ -437,9 +458,8 @@ def served(tmp_path):
 
 
 def ask(address, **headers):
-    method = headers.pop('method', None)
-    try: answer = urllib.request.urlopen(urllib.request.Request(address, headers=headers, method=method),
-                                         timeout=60)
+    asked = urllib.request.Request(address, method=headers.pop('method', None), headers=headers)
+    try: answer = urllib.request.urlopen(asked, timeout=60)
     except urllib.error.HTTPError as e: answer = e
     with answer: return answer.status, answer.read().decode(), answer.headers
 
@@ -454,7 +474,8 @@ def test_a_page_of_a_run_that_starts_later(served, run):
     before = {o: o.stat().st_mtime_ns for o in folder.iterdir()}
     assert ask(address, method='HEAD')[:2] == (200, '')
     assert ask(address + '?x=1')[0] == 200 and ask(address, Host='localhost:1')[0] == 200
-    assert [ask(address + o)[0] for o in ('history.csv', '../run/history.csv', '%2e%2e/x')] == [404]*3
+    others = 'history.csv', '../run/history.csv', '%2e%2e/x'
+    assert [ask(address + o)[0] for o in others] == [404]*3
     assert [ask(address, Host=o)[0] for o in ('evil.example', 'evil.example:80', '')] == [403]*3
     assert [ask(address, method=o)[0] for o in ('POST', 'PUT', 'DELETE')] == [501]*3
     assert before == {o: o.stat().st_mtime_ns for o in folder.iterdir()}, 'a reader has written'
@@ -462,8 +483,9 @@ def test_a_page_of_a_run_that_starts_later(served, run):
 
 def start(*words, **kwargs):
     env = {**os.environ, 'PYTHONUNBUFFERED': '1', 'COLUMNS': '90', 'LINES': '40'}
-    return subprocess.Popen([sys.executable, '-m', 'fastloop', 'watch', *map(str, words)], text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**env, **kwargs})
+    command = [sys.executable, '-m', 'fastloop', 'watch', *map(str, words)]
+    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            env={**env, **kwargs})
 
 
 def test_the_command_once(run):

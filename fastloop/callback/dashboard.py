@@ -217,6 +217,7 @@ class DashboardCallback(Control):
 
     def redraw(self):
         "Draw the board, and choose when to draw it again"
+        if not self.live: return
         try:
             if self.board is None: self.board = Board(self)
             start = perf_counter()
@@ -228,7 +229,8 @@ class DashboardCallback(Control):
     def give_up(self, e: Exception,  # What went wrong
                 ):
         "Say that there is no board any more"
-        self.next, self.live, self.board = float('inf'), False, None
+        board, self.board, self.live = self.board, None, False
+        if board is not None: board.close()
         warnings.warn(f'the board cannot be shown, training goes on: {e!r}', stacklevel=4)
 
     def after_fit(self):

@@ -38,7 +38,8 @@ def report(learn, name='report', **more):
     o = learn.recorder
     Path(name).write_text(json.dumps(dict(
         interventions=o.interventions, lrs=o.lrs, rows=o.values, n=learn.run.n_iter,
-        threads=[o.name for o in threading.enumerate() if o not in before], running=learn.running, **more)))
+        threads=[o.name for o in threading.enumerate() if o not in before],
+        running=learn.running, **more)))
 '''
 FIT = '''learn = learner()
 schedule = ParamScheduler('lr', sched_cos(.05, .01))
@@ -70,8 +71,8 @@ def free_port():
 
 def write_notebooks(folder):
     for name, cells in notebooks.items():
-        found = [dict(cell_type='code', id=f'cell{i}', metadata={}, outputs=[], execution_count=None,
-                      source=o.strip()) for i, o in enumerate(cells)]
+        found = [dict(cell_type='code', id=f'cell{i}', metadata={}, outputs=[],
+                      execution_count=None, source=o.strip()) for i, o in enumerate(cells)]
         kernel = dict(kernelspec=dict(name='python3', display_name='python3', language='python'))
         (folder/f'{name}.ipynb').write_text(json.dumps(dict(
             cells=found, metadata=kernel, nbformat=4, nbformat_minor=5)))
@@ -84,10 +85,11 @@ def lab(tmp_path_factory):
     write_notebooks(folder)
     port = free_port()
     address = f'http://127.0.0.1:{port}/'
-    command = [sys.executable, '-m', 'jupyter', 'lab', '--no-browser', '--ip', '127.0.0.1', '--port',
-               str(port), '--allow-root', '--IdentityProvider.token=',
+    never = 'jupyterlab.handlers.announcements.NeverCheckForUpdate'
+    command = [sys.executable, '-m', 'jupyter', 'lab', '--no-browser', '--ip', '127.0.0.1',
+               '--port', str(port), '--allow-root', '--IdentityProvider.token=',
                '--ServerApp.disable_check_xsrf=True', f'--ServerApp.root_dir={folder}',
-               '--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate',
+               f'--LabApp.check_for_updates_class={never}',
                '--LabApp.news_url=']
     env = {k: v for k, v in os.environ.items() if k != 'FASTLOOP_PROGRESS'}
     process = subprocess.Popen(command, cwd=folder, env={**env, 'HOME': str(home)},
@@ -111,7 +113,7 @@ class Notebook:
 
     def __init__(self, page, lab, name):
         self.page, (self.address, self.folder), self.name = page, lab, name
-        dialog = page.locator('.jp-Dialog .jp-mod-accept')  # a slow page asks which kernel it shall be
+        dialog = page.locator('.jp-Dialog .jp-mod-accept')  # a slow page asks for the kernel
         page.add_locator_handler(dialog, lambda: dialog.click(), no_wait_after=True)
         self.begin_session()
         page.goto(f'{self.address}lab/tree/{name}.ipynb?reset')
@@ -264,7 +266,8 @@ def test_two_boards(page, lab):
     assert all(ours(o) == [] for o in found)
 
 
-@pytest.mark.parametrize('name, end', [('error', 'RuntimeError'), ('interrupt', 'KeyboardInterrupt')])
+@pytest.mark.parametrize('name, end', [('error', 'RuntimeError'),
+                                       ('interrupt', 'KeyboardInterrupt')])
 def test_ended_otherwise(page, lab, name, end):
     (lab[1]/'report').unlink(missing_ok=True)
     nb = Notebook(page, lab, name)
