@@ -134,7 +134,7 @@ def shell(monkeypatch):
 
 class Soon(Callback):
     "Makes each drawing due"
-    order, in_validate = 50, False
+    order, in_validate, in_lr_find = 50, False, False
     def after_batch(self): self.run.dashboard.next = 0.
 
 
