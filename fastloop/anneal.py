@@ -12,6 +12,7 @@ import math
 from bisect import bisect_right
 from functools import partial, wraps
 from itertools import accumulate
+from typing import Any
 
 # %% ../nbs/30_anneal.ipynb #73ef7aea
 from .core import check_number
@@ -288,7 +289,7 @@ def combined_cos(
 
 # %% ../nbs/30_anneal.ipynb #2dee380c
 def plain_numbers(
-    value: object,  # a number, a list, a tuple, an array or a tensor
+    value: Any,  # a number, a list, a tuple, an array or a tensor
 ) -> float | list:  # without its array
     "A number, or numbers in a list where they were in an array or a tuple"
     value = value.tolist() if hasattr(value, 'tolist') else value
@@ -305,7 +306,7 @@ def divided(
 
 def check_positive(
     name: str,  # the argument, for the message
-    value: object,  # what was given for it
+    value: Any,  # what was given for it
 ):
     "Refuse what is no finite number above 0, nor a list or slice of them"
     parts = (([] if value.start is None else [value.start]) + [value.stop]
@@ -355,7 +356,7 @@ class Stepper:
         self,
         vals: float | tuple,  # start and end as a tuple, or the one value to stay at
         n_iter: int,  # number of steps to the end; 0 counts as 1
-        func: callable = None,  # a shape; default: straight line for a tuple, else no change
+        func: callable | None = None,  # a shape; default: straight line for a tuple, else no change
     ):
         """Start at the first of `vals`.
 

@@ -27,10 +27,11 @@ from itertools import count
 from numbers import Integral, Real
 from pathlib import Path
 from types import FunctionType
+from typing import TYPE_CHECKING, Any
 
 # %% ../nbs/00_core.ipynb #88edec44
 def listify(
-    o: object = None,  # Nothing, one thing or many
+    o: Any = None,  # Nothing, one thing or many
     n: int | Sized | None = None,  # Length for a single item to grow to, or a thing of that length
 ) -> list:  # `o` itself if it is a list already
     """Make a list of `o`: nothing gives an empty one, a single thing a list of one.
@@ -84,7 +85,7 @@ def nearest_name(
 # %% ../nbs/00_core.ipynb #c5ecd8e4
 def check_word(
     argument: str,  # Name of the argument, for the message
-    value: object,  # What the caller gave
+    value: Any,  # What the caller gave
     words: Iterable,  # The words that are allowed; `None` may be one
 ) -> str:  # `value`, when it is one of them
     """Refuse a `value` that is not among the known `words`.
@@ -156,7 +157,7 @@ def not_yet(
 # %% ../nbs/00_core.ipynb #03701552
 def distinct(
     names: list,  # Texts
-    taken: list = (),  # Texts that are used already
+    taken: list | tuple = (),  # Texts that are used already
 ) -> list:  # As many; what comes again becomes `name_1`, `name_2`
     "Names of columns, each once."
     found = list(taken)
@@ -168,7 +169,7 @@ def distinct(
 # %% ../nbs/00_core.ipynb #e0fb100d
 def check_number(
     argument: str,  # Name of the argument, for the message
-    value: object,  # What the caller gave
+    value: Any,  # What the caller gave
     least: float = -math.inf,  # The smallest number that is right
     most: float = math.inf,  # The largest
     above: float | None = None,  # If given, the number must be larger than this one
@@ -358,7 +359,7 @@ def check_writable(path: str | Path,  # A file that is to be written later
 
 # %% ../nbs/00_core.ipynb #f7950e3e
 def required_arguments(
-    handler: object,  # A function or bound method
+    handler: Callable,  # A function or bound method
 ) -> list:  # Their names; none if it cannot be told
     "The arguments that `handler` cannot do without."
     func = getattr(handler, '__func__', None)
@@ -397,9 +398,15 @@ def check_property(
     if hasattr(type(found), '__get__') and not inspect.ismemberdescriptor(found):
         found.__get__(o, type(o))
 
+# %% ../nbs/00_core.ipynb #a1c0de01
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+else: Axes = Figure = object  # names for checkers of types: matplotlib is not imported for them
+
 # %% ../nbs/00_core.ipynb #c9c48f37
 def axes_for(
-    ax: object = None,  # The matplotlib axis to draw on; a new figure if there is none
+    ax: 'Axes | None' = None,  # The matplotlib axis to draw on; a new figure if there is none
     figsize: tuple = (6, 3),  # Width and height of a new figure, in inches
 ) -> tuple:  # The figure and the axis
     "An axis to draw on, whose figure needs no display and is not kept alive by pyplot."
@@ -411,7 +418,7 @@ def axes_for(
 
 
 def show_figure(
-    fig: object,  # A matplotlib figure
+    fig: 'Figure',  # A matplotlib figure
 ) -> bool:  # Whether there was a notebook to show it
     "Show a figure at once in a notebook, and nowhere else."
     ipython = sys.modules.get('IPython')

@@ -8,6 +8,7 @@ __all__ = ['known_classes', 'demo_data', 'demo_model', 'demo_learner', 'demo', '
 # %% ../nbs/91_demo.ipynb #b7cb7fd2
 import shutil
 from pathlib import Path
+from typing import Any
 
 # %% ../nbs/91_demo.ipynb #7b22fcc8
 import torch
@@ -16,7 +17,7 @@ from torch import nn
 # %% ../nbs/91_demo.ipynb #f350f972
 from .callback.checkpoint import CheckpointCallback
 from .callback.logger import CSVLogger
-from .core import atomic_write
+from .core import Figure, atomic_write
 from .data.external import URLs, untar_data
 from .torch_core import set_seed
 from .vision.data import ImageDataBunch
@@ -25,7 +26,8 @@ from .vision.transform import RandomFlip
 
 # %% ../nbs/91_demo.ipynb #6b1db5b3
 def demo_data(seed: int = 42,  # Decides the order of the training images
-              device: object = None,  # Where the batches go; a GPU if there is one
+              # Where the batches go; a GPU if there is one
+              device: torch.device | str | None = None,
               classes: list | None = None,  # Only these; `None`: all ten
               stats: tuple | None = None,  # Mean and std; `None`: of the training images
               ) -> ImageDataBunch:  # At most 5,000 and 1,000 images of 28 × 28 grey pixels
@@ -51,8 +53,9 @@ known_classes = ('ankle_boot', 'coat', 'pullover', 'shirt', 't_shirt')
 
 
 def demo_learner(seed: int = 42,  # Decides the first weights and the order of the images
-                 device: object = None,  # Where it is trained; a GPU if there is one
-                 **kwargs: object,  # `path`, `silent` … as in `Learner`
+                 # Where it is trained; a GPU if there is one
+                 device: torch.device | str | None = None,
+                 **kwargs: Any,  # `path`, `silent` … as in `Learner`
                  ) -> VisionLearner:  # Its body is trained and frozen, its head is new
     "A learner for all ten classes whose body has learned five of them"
     set_seed(seed)
@@ -126,7 +129,7 @@ def _told_answers(learn, judge):
 def _say_nothing(text): pass
 
 # %% ../nbs/91_demo.ipynb #1f1cf542
-def save_figure(fig: object,  # A matplotlib figure
+def save_figure(fig: 'Figure',  # A matplotlib figure
                 file: Path,  # Where to; ends in `.png`
                 ) -> Path:  # The file
     "Write a picture, whole or not at all"

@@ -44,7 +44,8 @@ def read_pictures(path):
 # %% ../nbs/66_examples.ipynb #9d63506b
 def fashion(n: int = 5000,  # pictures to train on
             bs: int = 64,  # pictures a batch
-            valid_bs: int = None,  # pictures a batch of the validation set; `None`: twice `bs`
+            # pictures a batch of the validation set; `None`: twice `bs`
+            valid_bs: int | None = None,
             hidden: int = 50,  # units between input and output
             seed: int = 0,  # of the choice, of the order, and of the first weights
             ) -> tuple:  # the `DataBunch`, and the network, an `nn.Sequential`

@@ -9,9 +9,11 @@ __all__ = []
 import inspect
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import is_tensor
@@ -21,11 +23,11 @@ from torch.overrides import TorchFunctionMode
 # %% ../nbs/06_first_batch.ipynb #aa28875c
 from .clean_up import put_back
 from .core import add_note
-from .torch_core import count_batches, first_tensor, rng_state, set_rng_state
+from .torch_core import Trained, count_batches, first_tensor, rng_state, set_rng_state
 
 # %% ../nbs/06_first_batch.ipynb #012241e4
 def check_fit(epochs: int,  # Number of epochs
-              learn: object,  # Has `model`, `opt`, `loss_func` and `data`
+              learn: Any,  # Has `model`, `opt`, `loss_func` and `data`
               needs_opt: bool = True,  # Whether the optimizer must be there already
               ):
     """Refuse a fit that cannot work
@@ -68,9 +70,9 @@ def _takes(func, n):
     except TypeError: return False
     return True
 
-def takes_apart(func: object,  # A loss or a metric
-                pred: object,  # What the model answered
-                yb: object,  # The targets
+def takes_apart(func: Callable,  # A loss or a metric
+                pred: Any,  # What the model answered
+                yb: Any,  # The targets
                 ) -> bool:  # Whether to call `func(pred, *yb)`, and not `func(pred, yb)`
     "Is this a tuple or list of targets that `func` wants one by one?"
     if not isinstance(yb, (tuple, list)): return False
@@ -92,7 +94,7 @@ def is_about_classes(loss_func: object,  # A loss, perhaps inside a `partial`
     names = getattr(loss_func, '__name__', ''), *(o.__name__ for o in type(loss_func).__mro__)
     return not class_losses.isdisjoint(names)
 
-def label_to_ignore(loss_func: object,  # A loss, perhaps inside a `partial`
+def label_to_ignore(loss_func: Any,  # A loss, perhaps inside a `partial`
                     ) -> int:  # -100 is torch's
     "The label that a loss leaves out"
     while isinstance(loss_func, partial):
@@ -100,9 +102,9 @@ def label_to_ignore(loss_func: object,  # A loss, perhaps inside a `partial`
         loss_func = loss_func.func
     return getattr(loss_func, 'ignore_index', -100)
 
-def check_labels(loss_func: object,  # A loss
-                 pred: object,  # What the model answered
-                 yb: object,  # The targets
+def check_labels(loss_func: Any,  # A loss
+                 pred: Any,  # What the model answered
+                 yb: Any,  # The targets
                  ):
     """See whether the model has an output for every label
 
@@ -156,9 +158,9 @@ def _watched_loss(loss_func, pred, targets, text):
     return loss
 
 # %% ../nbs/06_first_batch.ipynb #e23f6f9e
-def first_loss(loss_func: object,  # Takes the prediction and the targets
-               pred: object,  # What the model made of the first batch
-               yb: object,  # The targets; a tuple or list if there are several
+def first_loss(loss_func: Callable,  # Takes the prediction and the targets
+               pred: Any,  # What the model made of the first batch
+               yb: Any,  # The targets; a tuple or list if there are several
                ) -> torch.Tensor:  # The loss
     """The loss of the first batch, or an error that names what does not fit
 
@@ -197,7 +199,7 @@ class FirstBatch:
     "Looks at the first batch of a run, and undoes it if it is refused"
     failed = seen = False  # by itself, not by what a callback did in it; and whether it has come
 
-    def __init__(self, learn: object,  # Has `model` and `data`
+    def __init__(self, learn: Trained,  # Has `model` and `data`
                  ):
         buffers = [(o, o.clone()) for o in learn.model.buffers() if not is_lazy(o)]
         dl = getattr(learn.data, 'train_dl', None)
@@ -205,7 +207,7 @@ class FirstBatch:
         if all(callable(getattr(dl, o, None)) for o in ('state_dict', 'load_state_dict')):
             self.undos.append(partial(dl.load_state_dict, dl.state_dict()))
 
-    def look_at(self, batch: object,  # What the loader gave
+    def look_at(self, batch: Any,  # What the loader gave
                 ):
         "Refuse what is no pair of inputs and targets; a second batch is not looked at"
         if self.seen: self.undos = []
@@ -214,9 +216,9 @@ class FirstBatch:
             check_batch(batch)
             self.failed = False
 
-    def loss(self, loss_func: object,  # Takes the prediction and the targets
-             pred: object,  # What the model answered
-             yb: object,  # The targets
+    def loss(self, loss_func: Callable,  # Takes the prediction and the targets
+             pred: Any,  # What the model answered
+             yb: Any,  # The targets
              ) -> torch.Tensor:  # The loss
         "The loss, as `first_loss` gives it; from now on there is nothing to undo"
         self.failed = True  # unless we get beyond the next line
@@ -225,7 +227,7 @@ class FirstBatch:
         return loss
 
     def explain(self, e: Exception,  # What has ended a batch
-                run: object,  # Has `learn` and `xb`
+                run: Any,  # Has `learn` and `xb`
                 ) -> Exception:  # What to raise
         "The error for a first batch that the model cannot take; any other error as it is"
         if not self.undos or not isinstance(e, RuntimeError) or 'dtype' not in str(e): return e
@@ -236,7 +238,7 @@ class FirstBatch:
         error.__cause__, self.failed = e, True
         return error
 
-    def refuse(self, run: object,  # Has failed, if it has an `exception`
+    def refuse(self, run: Any,  # Has failed, if it has an `exception`
                ):
         "Undo everything, if it was the first batch that made the run fail"
         run.refused = self.failed and run.exception is not None

@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/08_inputs.ipynb #c375bf66
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ def as_tensor(name, data):
 
 def usual_tensor(
     name: str,  # of the argument, for the message
-    data: object,  # a tensor, an array or a list of numbers
+    data: Any,  # a tensor, an array or a list of numbers
 ) -> torch.Tensor:  # NumPy's and Python's floats in the default type, unless that is half precision
     """Data as a tensor, in the types that a model expects.
 
@@ -55,10 +56,10 @@ def _rows_like(name, items, like, one):
 
 def inputs_like(
     name: str,  # of the argument, for the message
-    items: object,  # arrays, lists of rows or tensors; for several inputs a tuple or dict of them
-    like: object,  # the inputs of a batch
+    items: Any,  # arrays, lists of rows or tensors; for several inputs a tuple or dict of them
+    like: Any,  # the inputs of a batch
     one: bool = False,  # whether it is one item, which becomes a batch of one
-) -> object:  # the inputs of a batch, as `like` is built
+) -> Any:  # the inputs of a batch, as `like` is built
     """Items in the structure and the types that a model was trained with.
 
     Raises: ValueError or TypeError naming the argument if they do not fit.
@@ -75,7 +76,7 @@ def inputs_like(
 
 # %% ../nbs/08_inputs.ipynb #d856902e
 def cut(
-    inputs: object,  # tensors of one length, in any structure
+    inputs: Any,  # tensors of one length, in any structure
     bs: int,  # items in a batch
 ) -> Iterator:  # batches in the same structure
     "Batches of `bs` items, in order; the last one may be shorter."

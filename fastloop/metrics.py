@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 from types import FunctionType
+from typing import Any
 
 import torch
 
@@ -134,7 +135,7 @@ class Metric:
 
     def accumulate(
         self,
-        run: object,  # anything with `pred` and `yb`
+        run: Any,  # anything with `pred` and `yb`
     ):
         "Take the batch that `run` has just been through."
         self.update(run.pred, run.yb)
@@ -179,7 +180,7 @@ class Metric:
 
     def on_epoch_end(
         self,
-        last_metrics: list = None,  # values of the metrics that come before this one
+        last_metrics: list | None = None,  # values of the metrics that come before this one
         **kwargs,  # the rest of fastai v1's state
     ) -> dict:  # the new `last_metrics`
         "Add the value to `last_metrics`."
@@ -240,7 +241,7 @@ class AverageMetric(Metric):
         self,
         func: callable,  # called with predictions and targets, gives the mean of one batch
         name: str | None = None,  # default: the name of `func`
-        final: callable = None,  # applied to the mean of all batches
+        final: callable | None = None,  # applied to the mean of all batches
     ):
         """Begin without data.
 
@@ -357,7 +358,7 @@ def as_metric(
 
 # %% ../nbs/15_metrics.ipynb #42f87a98
 def better_direction(
-    metric: object,  # a metric of any library
+    metric: Any,  # a metric of any library
 ) -> str:  # `min` or `max`; `None` if it does not say
     "Ask a metric whether smaller or larger values are better."
     places = [metric, *(getattr(metric, o, None) for o in ('metric_object', 'func'))]
@@ -371,7 +372,7 @@ def better_direction(
 
 def tell_ignored(
     metrics: list,  # of `Metric`
-    loss_func: object,  # a loss
+    loss_func: Any,  # a loss
 ) -> list:  # the same
     "Let metrics know which label the loss of their run ignores."
     rules = label_rules(loss_func)

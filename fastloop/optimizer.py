@@ -9,6 +9,7 @@ __all__ = ['OptimWrapper', 'SGD', 'RMSprop', 'Adam', 'AdamW']
 import inspect
 from collections.abc import Callable, Iterable
 from operator import attrgetter
+from typing import Any
 
 import torch
 from torch import nn
@@ -256,7 +257,7 @@ class OptimWrapper(torch.optim.Optimizer):
     get_stat, set_stat = _get, set_val  # fastai v1's words
 
     def step(self, closure: Callable | None = None,  # Computes the loss anew; LBFGS needs it
-             ) -> object:  # What `closure` returned, or None
+             ) -> Any:  # What `closure` returned, or None
         "Update every parameter that has a gradient, weight decay included"
         if closure is None and self.fused_step(): return None
         if self._by_hand: _decay(self.opt.param_groups, closure)
@@ -324,7 +325,7 @@ def _read_wrapped(opt):
     "The same of a wrapper; by name, so that a recorder can be pickled"
     return _read_group(opt.opt, -opt.groups_per_layer)
 
-def rate_reader(opt: object,  # An optimizer, or what has its names
+def rate_reader(opt: Any,  # An optimizer, or what has its names
                 ) -> Callable:  # Takes `opt`, gives the rate and the momentum of its last group
     "The shortest way to learning rate and momentum"
     if type(opt) is OptimWrapper: return _read_wrapped

@@ -8,6 +8,7 @@ __all__ = ['Hypers']
 # %% ../nbs/04_param_groups.ipynb #72f174be
 from collections.abc import Iterable, MutableMapping
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import nn
@@ -66,7 +67,7 @@ def split_no_wd_params(layer_groups: nn.Module | Iterable,  # Modules, lists of 
 
 # %% ../nbs/04_param_groups.ipynb #58724581
 def spread(name: str,  # What the value is for, to say so in a message
-           val: object,  # One value, or a list, tuple or array of them
+           val: Any,  # One value, or a list, tuple or array of them
            n: int,  # Number of layer groups
            ) -> list:  # One value per layer group, plain numbers where they can be
     "One value for each layer group"
@@ -186,7 +187,7 @@ class Hypers(MutableMapping):
 
     Source: fastai v2, `Optimizer.hypers`.
     """
-    def __init__(self, opt: object,  # An `OptimWrapper`
+    def __init__(self, opt: Any,  # An `OptimWrapper`
                  group: int,  # Number of the layer group
                  ):
         self.opt, self.group = opt, group
@@ -214,7 +215,7 @@ class Hypers(MutableMapping):
     def __repr__(self): return repr(dict(self))
 
 # %% ../nbs/04_param_groups.ipynb #411fc384
-def all_hypers(opt: object,  # An `OptimWrapper`
+def all_hypers(opt: Any,  # An `OptimWrapper`
                ) -> list:  # Mappings, one for each layer group
     "The hyper-parameters of all layer groups"
     return [Hypers(opt, i) for i in range(len(opt.read_val('lr')))]

@@ -15,6 +15,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 # %% ../nbs/48_program.ipynb #34eef113
 import torch
@@ -26,7 +27,7 @@ from .summaries import bare_model
 from .torch_core import call_model, find_bs, map_tensors, rng_state, set_rng_state
 
 # %% ../nbs/48_program.ipynb #a99a0eb1
-def tree_of(x: object,  # A tensor, or tuples, lists and dictionaries of them, nested
+def tree_of(x: Any,  # A tensor, or tuples, lists and dictionaries of them, nested
             found: list,  # The tensors are added to this list, in order
             name: str = 'x',  # What the first of them is called
             ) -> dict:  # Texts, numbers and lists: it can be written as JSON
@@ -49,7 +50,7 @@ def tree_of(x: object,  # A tensor, or tuples, lists and dictionaries of them, n
 
 def rebuild(tree: dict,  # From `tree_of`
             tensors: Iterator,  # As many as the tree has
-            ) -> object:  # The nest
+            ) -> Any:  # The nest
     "Put tensors back into their structure"
     if 'tensor' in tree: return next(tensors)
     if 'dict' in tree: return {k: rebuild(o, tensors) for k, o in tree['dict']}
@@ -157,9 +158,9 @@ def undisturbed():
         logging.disable(level)
         set_rng_state(state)
 
-def batch_rows(xb: object,  # Inputs of a batch
+def batch_rows(xb: Any,  # Inputs of a batch
                rows: int,  # How many are wanted, at least 1
-               ) -> object:  # The same structure, on the CPU
+               ) -> Any:  # The same structure, on the CPU
     "A few rows of a batch; they are repeated if there are fewer"
     n = find_bs(xb)
     at = torch.arange(rows) % n
@@ -167,7 +168,7 @@ def batch_rows(xb: object,  # Inputs of a batch
 
 def free_sizes(tensors: list,  # Inputs of a program
                rows: int,  # Rows of the batch
-               batch: object,  # What stands for the size of the batch
+               batch: Any,  # What stands for the size of the batch
                ) -> tuple:  # For each tensor its sizes that are free
     "The batch is free, and the length of rows of whole numbers if the model allows it"
     length = getattr(torch.export.Dim, 'AUTO', None)
@@ -212,7 +213,7 @@ def strip_program(program: torch.export.ExportedProgram,  # Changed in place
 def onnx_model(program: torch.export.ExportedProgram,  # From `trace_program`
                inputs: list,  # Names of its inputs
                outputs: list,  # Names of its outputs
-               ) -> object:  # A `ModelProto` of the package `onnx`
+               ) -> Any:  # A `ModelProto` of the package `onnx`
     """The program in the words of ONNX
 
     Raises: ImportError that names the extra; ValueError if ONNX has no word for an operation.

@@ -8,6 +8,7 @@ __all__ = []
 # %% ../nbs/27_trained.ipynb #62a14240
 import math
 import warnings
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from threading import get_ident
 
@@ -17,9 +18,12 @@ import torch
 from .bar import print_line
 from .core import listify, required_arguments
 from .optimizer import OptimWrapper, as_wrapper
+from .torch_core import Learns
 
 # %% ../nbs/27_trained.ipynb #8aa2b3ef
-def groups_of(splitter: object,  # Makes the groups from the model; or the groups, or `None`
+def groups_of(
+              # Makes the groups from the model; or the groups, or `None`
+              splitter: Callable | Iterable | None,
               model: torch.nn.Module,  # What is trained
               ) -> list:  # The layer groups
     "The layer groups of a model; the whole model is one if nothing else was asked for"
@@ -39,8 +43,8 @@ def left_out(model: torch.nn.Module,  # What is trained
     return [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in known]
 
 # %% ../nbs/27_trained.ipynb #841b92b6
-def check_settings(opt_func: object,  # Makes the optimizer
-                   wd: object = 0.,  # Its weight decay
+def check_settings(opt_func: Callable,  # Makes the optimizer
+                   wd: float | Iterable = 0.,  # Its weight decay
                    ):
     """Refuse what makes no optimizer, and numbers with which none can work
 
@@ -77,7 +81,7 @@ def check_step(opt: torch.optim.Optimizer,  # Of torch, or a wrapper
         'with a step of its own')
 
 # %% ../nbs/27_trained.ipynb #5d061910
-def read_groups(learn: object,  # A learner
+def read_groups(learn: Learns,  # A learner
                 ):
     "Make the layer groups hold the parameters of the model as it is now"
     splitter, model, groups, known = learn.origin
@@ -94,9 +98,9 @@ def read_groups(learn: object,  # A learner
                             stacklevel=4)
 
 # %% ../nbs/27_trained.ipynb #9a6ae5ab
-def make_opt(learn: object,  # A learner
-             lr: object,  # Rate, or one for each group
-             wd: object,  # Weight decay
+def make_opt(learn: Learns,  # A learner
+             lr: float | Iterable | slice,  # Rate, or one for each group
+             wd: float | Iterable,  # Weight decay
              ):
     "Make a new optimizer over the parameters that need gradients"
     check_shapes(learn.model)
@@ -105,7 +109,7 @@ def make_opt(learn: object,  # A learner
     check_step(opt)
     vars(learn).update(opt=opt, made=(opt, learn.opt_func, opt.mom))  # all or nothing
 
-def follow_model(learn: object,  # A learner
+def follow_model(learn: Learns,  # A learner
                  ):
     "Let the optimizer take in what has become trainable, and say so"
     opt, known, _ = learn.made
@@ -115,9 +119,9 @@ def follow_model(learn: object,  # A learner
     names = [name for name, p in learn.model.named_parameters() if id(p) in ids]
     print_line(f'the optimizer takes in {len(new)} parameters that are new: {", ".join(names)}')
 
-def ready_opt(learn: object,  # A learner
-              lr: object,  # Rate, or one for each group
-              wd: object,  # Weight decay
+def ready_opt(learn: Learns,  # A learner
+              lr: float | Iterable | slice,  # Rate, or one for each group
+              wd: float | Iterable,  # Weight decay
               reset: bool = False,  # Begin with a new optimizer
               ):
     "See that the optimizer is there and fits the model, and give it its values"
@@ -135,7 +139,7 @@ def ready_opt(learn: object,  # A learner
 
 # %% ../nbs/27_trained.ipynb #3fb65a14
 @contextmanager
-def only_fit(learn: object,  # A learner
+def only_fit(learn: Learns,  # A learner
              ):
     """Inside a `with` block nobody else fits `learn`
 
@@ -152,7 +156,7 @@ def only_fit(learn: object,  # A learner
         if 'running' in mine and mine['running'] is token: del mine['running']
 
 @contextmanager
-def opt_unless_refused(learn: object,  # A learner
+def opt_unless_refused(learn: Learns,  # A learner
                        ):
     "If the first batch of a fit is refused, the optimizer is as it was before the block"
     before, made = learn.opt, learn.made

@@ -343,12 +343,18 @@ OPTIONAL = {'matplotlib', 'pandas', 'ipywidgets', 'IPython', 'tqdm', 'tensorboar
             'wandb'}
 
 
+def is_for_checkers(node):
+    "What only checkers of types read: `if TYPE_CHECKING: …`"
+    return isinstance(node, ast.If) and ast.unparse(node.test) == 'TYPE_CHECKING'
+
+
 @rule
 def optional_packages_are_imported_late(rooms):
     "A module imports what is heavy or optional inside the function that needs it"
     for room in rooms:
         for cell in room.exported:
-            at_once = [o for o in cell.statements if not isinstance(o, DEFINITIONS)]
+            at_once = [o for o in cell.statements
+                       if not isinstance(o, DEFINITIONS) and not is_for_checkers(o)]
             for module, name, _ in imported(ast.Module(at_once, [])):
                 if module.split('.')[0] in OPTIONAL:
                     yield f'{cell.where}: imports {module} ({name}) with the module'

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .fastai1 import LearnerCallback
 from ..callback.core import Callback
 from ..core import listify
-from ..torch_core import flatten_model
+from ..torch_core import Learns, flatten_model
 
 # %% ../../nbs/81_adapters.fastai1_names.ipynb #f109e108
 BoolOrTensor, FloatOrTensor, IntOrTensor = bool | Tensor, float | Tensor, int | Tensor
@@ -207,8 +207,8 @@ class HookCallback(LearnerCallback):
 
     Source: fastai v1.
     """
-    def __init__(self, learn: object,  # The learner
-                 modules: Sequence[nn.Module] = None,  # Layers; else those with a `weight`
+    def __init__(self, learn: Learns,  # The learner
+                 modules: Sequence[nn.Module] | None = None,  # Layers; else those with a `weight`
                  do_remove: bool = True,  # Take the hooks away when the fit ends
                  ):
         super().__init__(learn)

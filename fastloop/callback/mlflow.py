@@ -10,13 +10,15 @@ import posixpath
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 # %% ../../nbs/44_callback.mlflow.ipynb #4c8266cf
 from .experiment import ExperimentCallback
 from ..core import needs_extra
+from ..torch_core import Learns
 
 # %% ../../nbs/44_callback.mlflow.ipynb #910e7d01
-def mlflow_package() -> object:  # The module
+def mlflow_package() -> Any:  # The module
     """The package mlflow
 
     Raises: ImportError that says what to install."""
@@ -37,11 +39,12 @@ class MLflowCallback(ExperimentCallback):
     Raises: ImportError if mlflow is not installed."""
     name, client, given, chunk = 'mlflow', None, None, 100
 
-    def __init__(self, learn: object = None,  # The learner
-                 experiment: str = None,  # Made if it is missing; by default MLflow's choice
-                 run_name: str = None,  # What a new run is called; by default MLflow's choice
-                 *, tags: dict = None,  # Names and texts to find a new run by
-                 tracking_uri: str = None,  # Where runs are kept; by default MLflow's choice
+    def __init__(self, learn: Learns | None = None,  # The learner
+                 experiment: str | None = None,  # Made if it is missing; by default MLflow's choice
+                 # What a new run is called; by default MLflow's choice
+                 run_name: str | None = None,
+                 *, tags: dict | None = None,  # Names and texts to find a new run by
+                 tracking_uri: str | None = None,  # Where runs are kept; by default MLflow's choice
                  **kwargs,  # As for `ExperimentCallback`: `every`, `monitor`, `new_run` …
                  ):
         super().__init__(learn, **kwargs)

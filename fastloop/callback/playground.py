@@ -12,11 +12,14 @@ from functools import partial
 from html import escape
 from io import BytesIO
 from statistics import median
+from typing import Any
+
+from torch.optim import Optimizer
 
 # %% ../../nbs/34_callback.playground.ipynb #d8752b9e
 from ..anneal import check_positive
 from .schedule import OneCycleScheduler, ParamScheduler, shapes
-from ..core import axes_for, check_number
+from ..core import Axes, Figure, axes_for, check_number
 
 # %% ../../nbs/34_callback.playground.ipynb #1eb423cb
 _titles = {'lr': 'learning rate', 'mom': 'momentum', 'wd': 'weight decay'}
@@ -69,12 +72,12 @@ def _panels(ax, n):
     return axes
 
 # %% ../../nbs/34_callback.playground.ipynb #93b4dde0
-def plot_sched(sched: object,  # Function of the position 0 to 1, dictionary of them, or scheduler
-               epochs: int = None,  # Number of epochs; a scheduler needs it
-               iters: int = None,  # Training batches in an epoch; a scheduler needs it
-               opt: object = None,  # Optimizer; `TorchScheduler` needs it
-               ax: object = None,  # An axis for all curves; if none, a panel for each name
-               ) -> object:  # The matplotlib figure
+def plot_sched(sched: Any,  # Function of the position 0 to 1, dictionary of them, or scheduler
+               epochs: int | None = None,  # Number of epochs; a scheduler needs it
+               iters: int | None = None,  # Training batches in an epoch; a scheduler needs it
+               opt: Optimizer | None = None,  # Optimizer; `TorchScheduler` needs it
+               ax: 'Axes | None' = None,  # An axis for all curves; if none, a panel for each name
+               ) -> 'Figure':  # The matplotlib figure
     """Draw a schedule before training
 
     Raises: ValueError if the values are not known, or `epochs` and `iters` are missing.
@@ -175,7 +178,7 @@ class SchedulePlayground:
         arguments = self.arguments
         return OneCycleScheduler(lr_max=arguments.pop('max_lr'), **arguments)
 
-    def redraw(self, change: object = None,  # What ipywidgets tells of a slider that was moved
+    def redraw(self, change: Any = None,  # What ipywidgets tells of a slider that was moved
                ):
         "Draw what the sliders say, and show the call; or what is wrong with it"
         try: self.picture.value, text = _png(self.scheduler(), self.epochs, self.iters), self.call

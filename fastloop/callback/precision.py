@@ -17,7 +17,7 @@ from torch.amp.autocast_mode import is_autocast_available
 from .core import Callback, CancelStepException
 from .training import gradients, the_only_one
 from ..core import check_number, check_word
-from ..torch_core import map_tensors, model_device
+from ..torch_core import Learns, map_tensors, model_device
 
 # %% ../../nbs/47_callback.precision.ipynb #4d4e3050
 _dtypes = {'fp16': torch.float16, 'float16': torch.float16,
@@ -105,13 +105,14 @@ class MixedPrecision(Callback):
     order = -15  # before anybody looks at loss or gradients
     orders = {'begin_backward': float('inf')}  # the scale, behind all who change the loss
 
-    def __init__(self, learn: object = None,  # The learner
-                 dtype: object = torch.float16,  # float16 or bfloat16; also `fp16`, `bf16`
+    def __init__(self, learn: Learns | None = None,  # The learner
+                 # float16 or bfloat16; also `fp16`, `bf16`
+                 dtype: torch.dtype | str = torch.float16,
                  init_scale: float = 2.**16,  # First factor of the loss; float16 alone has one
                  growth_factor: float = 2.,  # Multiplies the scale if all went well for a while
                  backoff_factor: float = 0.5,  # Multiplies the scale at an overflow
                  growth_interval: int = 2000,  # How many steps without overflow are a while
-                 amp_mode: object = None,  # fastai v2's word for `dtype`
+                 amp_mode: torch.dtype | str | None = None,  # fastai v2's word for `dtype`
                  ):
         super().__init__(learn)
         _check_scaling(init_scale, growth_factor, backoff_factor, growth_interval)

@@ -9,6 +9,7 @@ __all__ = ['DataBunch']
 import numbers
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -304,7 +305,7 @@ class DataBunch:
         return to_device(_look(dl), self.device)
 
     @property
-    def example(self) -> object:  # tensors, in the structure that the model takes
+    def example(self) -> Any:  # tensors, in the structure that the model takes
         "The inputs of one training item, as a batch; looked at once."
         if self._seen is None or self._seen[0] is not self.train_dl:
             first = map_tensors(_look(self.train_dl)[0], lambda t: t[:1].clone())
@@ -313,7 +314,7 @@ class DataBunch:
 
     def test_dl(
         self,
-        items: object,  # arrays, rows or tensors like those trained on; or a data set of them
+        items: Any,  # arrays, rows or tensors like those trained on; or a data set of them
         bs: int | None = None,  # items in a batch, `None`: as many as in validation
     ) -> Iterable:  # batches of inputs, in the order of the items
         """Make a loader of items without targets, to ask a trained model.

@@ -7,6 +7,7 @@ __all__ = ['activations', 'Layer', 'find_activation', 'Activation', 'Dense']
 
 # %% ../../nbs/85_keras.layers.ipynb #92b3cfdd
 import math
+from collections.abc import Callable
 from functools import partial
 
 # %% ../../nbs/85_keras.layers.ipynb #96b9fa41
@@ -119,7 +120,7 @@ activations = {  # functions with a name, so that a layer can be pickled
     'hard_sigmoid': _hard_sigmoid, 'hard_silu': _hard_silu}
 
 def find_activation(activation: object,  # A word of Keras, a function, or `None`
-                    ) -> object:  # A function of a tensor
+                    ) -> Callable:  # A function of a tensor
     """The function that a word stands for
 
     Raises: ValueError for an unknown word.
@@ -159,8 +160,8 @@ class Dense(Layer):
                  use_bias: bool = True,  # Add a number to each output
                  kernel_initializer: object = 'glorot_uniform',  # Of the matrix
                  bias_initializer: object = 'zeros',  # Of the numbers that are added
-                 *, input_dim: int = None,  # Inputs; else seen when the first batch comes
-                 input_shape: tuple = None,  # The same, as a tuple of one
+                 *, input_dim: int | None = None,  # Inputs; else seen when the first batch comes
+                 input_shape: tuple | None = None,  # The same, as a tuple of one
                  ):
         super().__init__()
         if input_dim is None and input_shape is not None: input_dim = input_shape[-1]
@@ -175,7 +176,7 @@ class Dense(Layer):
         else: self.build(input_dim)
 
     def build(self, input_dim: int,  # Inputs
-              device: object = None,  # Where to
+              device: torch.device | str | int | None = None,  # Where to
               ):
         "Make the weights"
         kernel = first_weights(self.kernel_initializer, (input_dim, self.units))

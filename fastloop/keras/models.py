@@ -9,10 +9,11 @@ __all__ = ['losses', 'KerasLoss', 'Model', 'Sequential']
 import inspect
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import chain, count
+from typing import Any
 
 # %% ../../nbs/86_keras.models.ipynb #c17e1c09
 import torch
@@ -34,7 +35,7 @@ from fastloop.adapters.keras_model import (
     unknown_to,
 )
 from ..bar import print_line
-from ..callback.core import as_callback
+from ..callback.core import Callback, as_callback
 from ..callback.recorder import Recorder
 from ..clean_up import put_back
 from ..core import check_number, check_word, distinct, listify
@@ -246,8 +247,9 @@ def _as_batch(batch):
 class Batches:
     "The batches of a loader, a generator or a `Sequence`, as the loop wants them"
     def __init__(self, source: object,  # What gives batches
-                 steps: int = None,  # How many make an epoch; by default all
-                 keys: list = None,  # Names of the inputs, or numbers, if the batches are flat
+                 steps: int | None = None,  # How many make an epoch; by default all
+                 # Names of the inputs, or numbers, if the batches are flat
+                 keys: list | None = None,
                  again: bool = False,  # Every pass begins at the beginning, with `steps` too
                  ):
         self.source, self.steps, self.keys, self.again = source, steps, keys, again
@@ -323,10 +325,10 @@ def make_loader(x: object,  # Arrays, a list or dictionary of them, or what give
                 y: object = None,  # The targets; none beside a loader, which has them
                 batch_size: int = 32,  # Samples in a batch
                 shuffle: bool = False,  # A new order in each epoch
-                steps: int = None,  # Batches in an epoch; by default all
+                steps: int | None = None,  # Batches in an epoch; by default all
                 name: str = 'steps',  # What the caller calls `steps`
                 again: bool = True,  # Every pass begins at the beginning, with `steps` too
-                ) -> object:  # A loader of batches `(xb, yb)`
+                ) -> Any:  # A loader of batches `(xb, yb)`
     """Batches of what a Keras user has
 
     Raises: ValueError or TypeError that says what is wrong with the data.
@@ -370,7 +372,7 @@ def fit_loaders(train: tuple,  # Inputs and targets, or a loader and `None`
                 validation_data: object,  # A pair to validate with, or a loader, or nothing
                 shuffle: bool,  # A new order in each epoch
                 steps: tuple = (None, None),  # Batches of an epoch, and of a validation
-                valid_batch_size: int = None,  # Samples in a batch of the validation
+                valid_batch_size: int | None = None,  # Samples in a batch of the validation
                 ) -> tuple:  # A loader to train with, and one to validate with, or `None`
     """Batches to train and to validate with
 
@@ -409,7 +411,9 @@ def of_keras(cbs: list,  # Callbacks written for any library
     return [o for o in cbs if hasattr(type(o), 'set_model')
             and any(t.__name__ == kind for t in type(o).__mro__)]
 
-def fit_callbacks(callbacks: object,  # Those of the caller, written for any library
+def fit_callbacks(
+                  # Those of the caller, written for any library
+                  callbacks: Callback | Iterable | Any,
                   verbose: int,  # 0: nothing is shown; 2: no bar
                   ) -> tuple:  # All callbacks of the run, and the history among them
     "The callbacks of the caller, then those of Keras that are missing"
@@ -427,7 +431,7 @@ def show_sample(module: nn.Module,  # With layers that may wait
     with evaluating(module): call_model(module, map_tensors(xb, lambda t: t[:1]))
 
 def first_inputs(loader: object,  # Of batches `(xb, yb)`
-                 ) -> object:  # Inputs of a batch
+                 ) -> Any:  # Inputs of a batch
     "The inputs of the first batch, which is not used up"
     return (loader.peek() if hasattr(loader, 'peek') else next(iter(loader)))[0]
 
@@ -453,7 +457,7 @@ class Model(ModelView):
         return not any(nn.parameter.is_lazy(p) for p in self.module.parameters())
 
     @property
-    def opt(self) -> object:  # The same one from fit to fit; `None` before there are weights
+    def opt(self) -> Any:  # The same one from fit to fit; `None` before there are weights
         "The optimizer, made when it is first needed"
         if self._opt is None and self.compiled and self.built:
             apply_trainable(self.module)
@@ -477,7 +481,8 @@ class Model(ModelView):
 
     def compile(self, optimizer: object = 'rmsprop',  # A word, an `Optimizer`, one of torch
                 loss: object = None,  # A word, a function of `(y_true, y_pred)`, a loss of torch
-                metrics: list = None,  # Words, functions of `(y_true, y_pred)`, metric objects
+                # Words, functions of `(y_true, y_pred)`, metric objects
+                metrics: list | None = None,
                 **others: object,  # Other words of Keras, all of which must be `None`
                 ):
         """Say how to train
@@ -525,19 +530,19 @@ class Model(ModelView):
 
     def fit(self, x: object = None,  # Arrays, a list or dictionary of several inputs, or a loader
             y: object = None,  # Targets
-            batch_size: int = None,  # Samples in a batch; 32 by default
+            batch_size: int | None = None,  # Samples in a batch; 32 by default
             epochs: int = 1,  # The number of the last epoch, counted from 1
             verbose: int = 1,  # 0: nothing; 1: a line for each epoch and a bar; 2: lines alone
-            callbacks: list = None,  # Callbacks written for any library
+            callbacks: list | None = None,  # Callbacks written for any library
             validation_split: float = 0.,  # Share of the data, the last of it, to validate with
-            validation_data: tuple = None,  # A pair to validate with, or a loader
+            validation_data: tuple | None = None,  # A pair to validate with, or a loader
             shuffle: bool = True,  # A new order in each epoch
             class_weight: object = None,  # Not understood
             sample_weight: object = None,  # Not understood
             initial_epoch: int = 0,  # The number of the first epoch, counted from 0
-            steps_per_epoch: int = None,  # Batches in an epoch; by default all
-            validation_steps: int = None,  # Batches in a validation; by default all
-            validation_batch_size: int = None,  # Samples in a batch of the validation
+            steps_per_epoch: int | None = None,  # Batches in an epoch; by default all
+            validation_steps: int | None = None,  # Batches in a validation; by default all
+            validation_batch_size: int | None = None,  # Samples in a batch of the validation
             ) -> History:  # Its `history` maps names to lists
         """Train the model
 
@@ -566,11 +571,11 @@ class Model(ModelView):
                  y: object = None,  # Targets
                  batch_size: int = 32,  # Samples in a batch
                  verbose: int = 0,  # 1: print the numbers
-                 callbacks: list = None,  # Callbacks with `on_test_…`
+                 callbacks: list | None = None,  # Callbacks with `on_test_…`
                  sample_weight: object = None,  # Not understood
                  return_dict: bool = False,  # Give the numbers by name
-                 steps: int = None,  # Batches, if not all
-                 ) -> object:  # The loss; a list of it and the metrics; or a dictionary
+                 steps: int | None = None,  # Batches, if not all
+                 ) -> Any:  # The loss; a list of it and the metrics; or a dictionary
         """Measure the loss and the metrics
 
         Raises: ValueError or TypeError for bad input.
@@ -593,7 +598,9 @@ class Sequential(Model):
 
     Source: Keras.
     """
-    def __init__(self, layers: list = None,  # Modules of torch, those of `keras.layers` among them
+    def __init__(self,
+                 # Modules of torch, those of `keras.layers` among them
+                 layers: list | None = None,
                  ):
         super().__init__(nn.Sequential())
         for layer in listify(layers): self.add(layer)

@@ -6,7 +6,9 @@
 __all__ = ['Optimizer', 'SGD', 'RMSprop', 'Adam', 'AdamW', 'Adagrad', 'Adadelta', 'Adamax', 'Nadam', 'find_optimizer']
 
 # %% ../../nbs/85_keras.optimizers.ipynb #af51cda4
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 # %% ../../nbs/85_keras.optimizers.ipynb #b853f750
 import numpy as np
@@ -134,7 +136,7 @@ class Optimizer:
         raise NotInOptimizer(f'{self.name} has no {word!r}; it has {", ".join(self.config)}')
 
     @property
-    def iterations(self) -> object:  # A variable
+    def iterations(self) -> Any:  # A variable
         "How many batches have been trained with it"
         return 0 if self.view is None else self.view.iterations
 
@@ -276,7 +278,7 @@ class _Given:
 
 # %% ../../nbs/85_keras.optimizers.ipynb #1ced1455
 def find_optimizer(optimizer: object,  # A word, an `Optimizer`, or one of torch or Keras
-                   ) -> object:  # A function of the module that gives the optimizer
+                   ) -> Callable:  # A function of the module that gives the optimizer
     """What `compile` was given as something that makes an optimizer
 
     Raises: ValueError for an unknown word; TypeError for something that is no optimizer.

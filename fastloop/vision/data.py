@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 # %% ../../nbs/62_vision.data.ipynb #f77535b4
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 # %% ../../nbs/62_vision.data.ipynb #5f5a58f2
-from ..core import axes_for, check_number, check_word, listify, nearest_name
+from ..core import Axes, Figure, axes_for, check_number, check_word, listify, nearest_name
 from ..data.bunch import DataBunch, leaves_last
 from ..data.load import Resumable, TensorLoader, epoch_order
 from ..torch_core import default_device, end_workers
@@ -477,8 +478,8 @@ class ImageDataBunch(DataBunch):
 
     def plot_class_counts(
         self,
-        ax: object = None,  # a matplotlib axis to draw on, `None`: a new figure
-    ) -> object:  # the figure
+        ax: 'Axes | None' = None,  # a matplotlib axis to draw on, `None`: a new figure
+    ) -> 'Figure':  # the figure
         "Draw how many training images each class has."
         return _draw_counts(self.class_counts(), ax)
 
@@ -486,7 +487,7 @@ class ImageDataBunch(DataBunch):
         self,
         rows: int = 3,  # images in each row and column
         train: bool = True,  # of the training images, as varied as the model sees them?
-    ) -> object:  # the figure
+    ) -> 'Figure':  # the figure
         "Draw some images of a batch with their classes; the training is not touched by it."
         rows = check_number('rows', rows, 1, whole=True)
         xb, yb = (o[:rows*rows] for o in self.one_batch(train))
@@ -566,7 +567,7 @@ class ImageDataBunch(DataBunch):
     def from_df(
         cls,
         path: str | Path,  # the folder that holds everything
-        df: object,  # a data frame of pandas, or anything with `columns` and `df[name]`
+        df: Any,  # a data frame of pandas, or anything with `columns` and `df[name]`
         folder: str | None = '.',  # the folder of the images in `path`
         valid_pct: float = 0.2,  # the share of images to validate with
         seed: int | None = None,  # of split and order; `None`: drawn once from torch's generator
@@ -596,7 +597,7 @@ class ImageDataBunch(DataBunch):
         label_col: int | str = 1,  # column of the classes
         suffix: str = '',  # ending of the files where the names lack it
         delimiter: str | None = ',',  # what separates columns
-        header: object = 'infer',  # `None` if the first row is data already
+        header: int | str | None = 'infer',  # `None` if the first row is data already
         **how,  # size, bs, tfms, channels … as in `from_folder`
     ) -> 'ImageDataBunch':
         """Make data of a table in a file; a column of whole numbers gives classes that are numbers.

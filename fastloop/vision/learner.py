@@ -11,8 +11,9 @@ import inspect
 import io
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 # %% ../../nbs/64_vision.learner.ipynb #8ddac278
 import numpy as np
@@ -22,7 +23,7 @@ from torch.utils.data import DataLoader, SequentialSampler, default_collate
 
 # %% ../../nbs/64_vision.learner.ipynb #a5bb51a8
 import fastloop.train  # noqa: F401 (it gives the learner its verbs)
-from ..core import axes_for, check_number, listify
+from ..core import Axes, Figure, axes_for, check_number, listify
 from ..learner import Learner
 from ..metrics import accuracy
 from ..predictions import probabilities
@@ -361,7 +362,7 @@ class ClassificationInterpretation:
         preds: torch.Tensor,  # probabilities, (n, classes)
         targets: torch.Tensor,  # numbers of the classes, (n,)
         losses: torch.Tensor,  # one for each picture, (n,)
-        ds: object = None,  # the data set of the pictures, `None`: the validation set
+        ds: Any = None,  # the data set of the pictures, `None`: the validation set
     ):
         _check_classes(preds, targets)
         if not len(preds) == len(targets) == len(losses):
@@ -375,7 +376,7 @@ class ClassificationInterpretation:
     def from_learner(
         cls,
         learn: Learner,  # the learner
-        dl: object = None,  # a loader, `None`: the validation loader
+        dl: Iterable | None = None,  # a loader, `None`: the validation loader
     ) -> 'ClassificationInterpretation':
         """Let the learner predict all pictures of a loader, in their order.
 
@@ -403,8 +404,8 @@ class ClassificationInterpretation:
     def plot_confusion_matrix(
         self,
         normalize: bool = False,  # shares of each row, instead of numbers?
-        ax: object = None,  # a matplotlib axis to draw on, `None`: a new figure
-    ) -> object:  # the figure
+        ax: 'Axes | None' = None,  # a matplotlib axis to draw on, `None`: a new figure
+    ) -> 'Figure':  # the figure
         "Draw the confusion matrix."
         return _draw_matrix(self.confusion_matrix(), self.classes, normalize, ax)
 
@@ -429,7 +430,7 @@ class ClassificationInterpretation:
         self,
         k: int = 9,  # number of pictures
         largest: bool = True,  # the largest losses, or the smallest?
-    ) -> object:  # the figure
+    ) -> 'Figure':  # the figure
         """Draw these pictures with actual class, prediction, loss, and the actual's probability.
 
         Raises: ValueError if the loader did not say where its pictures come from.
@@ -453,7 +454,7 @@ class VisionLearner(Learner):
     """
     def predict(
         self,
-        x: object,  # name of an image file, or an open one; or a tensor like those in training
+        x: Any,  # name of an image file, or an open one; or a tensor like those in training
     ) -> tuple:  # class (by name, if known), its number, and the probabilities
         """What the model says of one picture.
 
@@ -464,8 +465,9 @@ class VisionLearner(Learner):
     def show_results(
         self,
         rows: int = 3,  # pictures in each row and column
-        dl: object = None,  # a loader, whose first pictures are drawn; `None`: validation pictures
-    ) -> object:  # the figure
+        # a loader, whose first pictures are drawn; `None`: validation pictures
+        dl: Iterable | None = None,
+    ) -> 'Figure':  # the figure
         """Draw pictures with their class, and below it the class that the model chooses.
 
         Those of the validation set are spread over it, since they often lie class by class.
@@ -484,7 +486,7 @@ class VisionLearner(Learner):
 
     def interpret(
         self,
-        dl: object = None,  # a loader, `None`: the validation loader
+        dl: Iterable | None = None,  # a loader, `None`: the validation loader
     ) -> ClassificationInterpretation:
         """Predict all pictures of a loader, to look at the mistakes.
 
@@ -519,7 +521,7 @@ def _normalize(data, channels):
 
 # %% ../../nbs/64_vision.learner.ipynb #c4a0ae44
 def cnn_learner(
-    data: object,  # pictures and classes: an `ImageDataBunch`, or any `DataBunch` of images
+    data: DataBunch,  # pictures and classes: an `ImageDataBunch`, or any `DataBunch` of images
     arch: Callable,  # a function that makes a network, or a network, whose parts are used
     cut: int | Callable | None = None,  # parts to keep, or a function; `None`: up to the pooling
     pretrained: bool | str = True,  # ask `arch` for trained weights, and freeze the body at first?
@@ -532,7 +534,8 @@ def cnn_learner(
     init: Callable | None = nn.init.kaiming_normal_,  # draws the new head's weights
     normalize: bool = True,  # normalise for published weights, if the data are not normalised?
     n_out: int | None = None,  # number of outputs, `None`: the number of classes
-    metrics: object = None,  # measured in validation; `None`: accuracy if targets are classes
+    # measured in validation; `None`: accuracy if targets are classes
+    metrics: Callable | Iterable | Any = None,
     **kwargs,  # `cbs`, `loss_func`, `opt_func`, `lr`, `wd`, `path` … as in `Learner`
 ) -> VisionLearner:  # a learner with two or three layer groups
     """A learner of a trained body and a new head.
