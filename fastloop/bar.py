@@ -31,7 +31,7 @@ def _make_bar(notebook, **options):
     return quiet(**options, leave=False, dynamic_ncols=True, file=stream)
 
 # %% ../nbs/03_bar.ipynb #2835a059
-_warned = [None]
+_warned: list[Any] = [None]
 
 
 def _let_go(stream):

@@ -60,7 +60,7 @@ class InPlaceOf:
     def __iter__(self): return begin_batches(self.dl)
     def __len__(self): return len(self.dl)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if name == 'dl' or name.startswith('__'): raise AttributeError(name)
         return getattr(self.dl, name)
 
@@ -103,7 +103,7 @@ class Passes:
         if said not in (None, done) and not resumed and self.before.get(part) != 'told':
             warnings.warn(f'the {part} loader says that it has {said} batches, and gave {done}: '
                           'schedules go by what it says', stacklevel=2)
-            done = 'told'
+            self.before[part] = 'told'
         if self.before.get(part) != 'told': self.before[part] = done
 
     def end(self, dl: Any,  # A loader

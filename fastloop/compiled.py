@@ -85,7 +85,7 @@ class CompiledLoss:
 
     def __call__(self, *args, **kwargs): return self.call(*args, **kwargs)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if name == 'func': raise AttributeError(name)  # it is being made
         return getattr(self.func, name)
 

@@ -27,12 +27,13 @@ from itertools import count
 from numbers import Integral, Real
 from pathlib import Path
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 # %% ../nbs/00_core.ipynb #88edec44
 def listify(
     o: Any = None,  # Nothing, one thing or many
-    n: int | Sized | None = None,  # Length for a single item to grow to, or a thing of that length
+    # Length for a single item to grow to, or a thing of that length
+    n: SupportsIndex | Sized | None = None,
 ) -> list:  # `o` itself if it is a list already
     """Make a list of `o`: nothing gives an empty one, a single thing a list of one.
 
@@ -45,7 +46,7 @@ def listify(
     elif isinstance(o, Iterable): res = list(o)
     else: res = [o]
     if n is None: return res
-    size = len(n) if hasattr(n, '__len__') else operator.index(n)
+    size = len(n) if isinstance(n, Sized) else operator.index(n)
     if len(res) == 1: res = res*size
     if len(res) != size: raise ValueError(f'o={o!r} has {len(res)} items, but {size} are needed')
     return res
@@ -148,7 +149,7 @@ def _unexpected(func, word, ours):
 # %% ../nbs/00_core.ipynb #n0tyet02
 def not_yet(
     new: list,  # Objects that are to be added
-    there: list,  # Objects that are there already
+    there: list | tuple,  # Objects that are there already
 ) -> list:  # Those of `new` that are not there, each once
     "Leave out objects that are there already."
     known = {id(o) for o in there}
@@ -174,12 +175,12 @@ def check_number(
     most: float = math.inf,  # The largest
     above: float | None = None,  # If given, the number must be larger than this one
     whole: bool = False,  # Whether it must be a whole number
-) -> float:  # `value`, when it is right; an `int` if it must be whole
+) -> Any:  # `value`, when it is right; an `int` if it must be whole
     """Refuse what is no number within its bounds.
 
     Raises: ValueError naming the argument, the value and the bounds.
     """
-    number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    number = issubclass(type(value), Integral if whole else Real) and not isinstance(value, bool)
     if number and least <= value <= most and (above is None or value > above):
         return int(value) if whole else value
     bounds = (f' above {above}' if above is not None else '' if least == -math.inf else
@@ -193,8 +194,8 @@ def add_note(
     text: str,  # One line that says where it came from
 ) -> BaseException:  # The same exception
     "Add a line to an exception without changing its type or its message."
-    if hasattr(exc, 'add_note'): exc.add_note(text)
-    else: exc.__notes__ = [*getattr(exc, '__notes__', []), text]  # Python 3.10
+    if sys.version_info >= (3, 11): exc.add_note(text)
+    else: vars(exc)['__notes__'] = [*getattr(exc, '__notes__', []), text]
     return exc
 
 # %% ../nbs/00_core.ipynb #e3b876e8
@@ -266,6 +267,11 @@ class _Watched(io.FileIO):
             raise
 
 
+_full = errno.ENOSPC, errno.EDQUOT  # no room left, or none for this user
+
+_full = errno.ENOSPC, errno.EDQUOT  # no room left, or none for this user
+
+
 def _what_happened(e, file, outer, path):
     "The interrupt or the error of the disk that became `e`; a full disk is called a full disk"
     found, o = getattr(file, 'failure', None), e if isinstance(e, RuntimeError) else None
@@ -273,8 +279,8 @@ def _what_happened(e, file, outer, path):
         if isinstance(o, OSError) or not isinstance(o, Exception): found = o
         o = o.__cause__ or o.__context__
     found = found or e
-    if getattr(found, 'errno', None) not in (errno.ENOSPC, errno.EDQUOT): return found
-    return OSError(found.errno, f'The disk is full ({os.strerror(found.errno)})', str(path))
+    if not isinstance(found, OSError) or found.errno not in _full: return found
+    return OSError(found.errno, f'The disk is full ({os.strerror(found.errno or 0)})', str(path))
 
 # %% ../nbs/00_core.ipynb #9ce66ed1
 _here = hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
@@ -407,7 +413,7 @@ else: Axes = Figure = object  # names for checkers of types: matplotlib is not i
 # %% ../nbs/00_core.ipynb #c9c48f37
 def axes_for(
     ax: 'Axes | None' = None,  # The matplotlib axis to draw on; a new figure if there is none
-    figsize: tuple = (6, 3),  # Width and height of a new figure, in inches
+    figsize: tuple | None = (6, 3),  # Width and height of a new figure, in inches
 ) -> tuple:  # The figure and the axis
     "An axis to draw on, whose figure needs no display and is not kept alive by pyplot."
     if ax is not None: return ax.figure, ax

@@ -256,7 +256,7 @@ def inputs_of(tree: dict,  # The structure of the inputs
             raise TypeError(f'the model takes a dictionary of {", ".join(map(str, keys))}, not '
                             f'{list(x) if isinstance(x, Mapping) else type(x).__name__}')
         return [o for k, part in tree['dict'] for o in inputs_of(part, x[k], one)]
-    parts = tree.get('tuple', tree.get('list'))
+    parts = tree['tuple'] if 'tuple' in tree else tree['list']
     if not isinstance(x, (tuple, list)) or len(x) != len(parts):
         raise TypeError(f'the model takes {len(parts)} inputs in a tuple, not {x!r:.60}')
     return [o for part, p in zip(parts, x) for o in inputs_of(part, p, one)]
@@ -342,7 +342,7 @@ class Predictor:
         device = default_device() if device is None else torch.device(device)
         data = file.read_bytes()
         reader = read_onnx if file.suffix == '.onnx' else read_pt2
-        try: return cls(*reader(data, device), device)
+        try: return cls(*reader(data, device), device=device)
         except ValueError as e: raise ValueError(f'{file.name} is refused: {e}') from e
 
     def ask(self, tensors: list,  # Inputs of a batch, in the order of the program

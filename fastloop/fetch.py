@@ -50,11 +50,11 @@ def rows_below(ds: Any,  # A data set, perhaps a `Subset` of one, of one …
                rows: list,  # Numbers of items
                ) -> tuple:  # The data set at the bottom, and the numbers there or `None`
     "Go through subsets down to the data set that has the items"
-    rows = whole_numbers(rows)
+    found = whole_numbers(rows)
     while isinstance(ds, Subset):
-        if rows is not None: rows = whole_numbers(_pick(ds.indices, rows))
+        if found is not None: found = whole_numbers(_pick(ds.indices, found))
         ds = ds.dataset
-    return ds, rows
+    return ds, found
 
 # %% ../nbs/04_fetch.ipynb #5499f370
 _signed = {getattr(torch, f'uint{bits}', None): getattr(torch, f'int{bits}')

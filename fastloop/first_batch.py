@@ -226,9 +226,9 @@ class FirstBatch:
         self.failed, self.undos = False, []
         return loss
 
-    def explain(self, e: Exception,  # What has ended a batch
+    def explain(self, e: BaseException,  # What has ended a batch
                 run: Any,  # Has `learn` and `xb`
-                ) -> Exception:  # What to raise
+                ) -> BaseException:  # What to raise
         "The error for a first batch that the model cannot take; any other error as it is"
         if not self.undos or not isinstance(e, RuntimeError) or 'dtype' not in str(e): return e
         x, p = first_tensor(run.xb), next(run.learn.model.parameters(), None)

@@ -24,7 +24,7 @@ def told_error(e: BaseException,  # What a tracker raised
 
 # %% ../nbs/42_fit_settings.ipynb #5c5ce1db
 def numbered(tag: str,  # What the values are called
-             values: list,  # One or several
+             values: Any,  # One or several
              ) -> dict:  # Values by tag
     "`tag` alone for one value, `tag_0`, `tag_1` … for several"
     if len(values) == 1: return {tag: values[0]}
@@ -38,7 +38,7 @@ def name_of(o: Any,  # A function, or an object
 
 # %% ../nbs/42_fit_settings.ipynb #de4b1150
 def fit_settings(run: Run,  # A runner
-                 rates: list,  # Learning rates of the layer groups
+                 rates: list | tuple | None,  # Learning rates of the layer groups
                  ) -> dict:  # Names and values
     "What a fit is made with"
     learn, dl = run.learn, run.learn.data.train_dl

@@ -13,9 +13,9 @@ from operator import attrgetter, is_, itemgetter
 from typing import Any
 
 import torch
+import torch.optim.optimizer as torch_optimizer
 from torch import nn
 from torch.autograd import Variable, profiler
-from torch.optim import optimizer as torch_optimizer
 from torch.overrides import has_torch_function_unary
 
 # %% ../nbs/02_fused.ipynb #c74fece5

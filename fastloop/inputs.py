@@ -66,8 +66,9 @@ def inputs_like(
     """
     if isinstance(like, torch.Tensor): return _rows_like(name, items, like, one)
     if not isinstance(like, (Mapping, tuple, list)): return [items] if one else items
-    keys, theirs = [list(o) if isinstance(o, Mapping) else list(range(len(o))) if
+    known: list[Any] = [list(o) if isinstance(o, Mapping) else list(range(len(o))) if
                     isinstance(o, (tuple, list)) else None for o in (like, items)]
+    keys, theirs = known
     if theirs is None or set(theirs) != set(keys): raise ValueError(
         f'{name}: the model takes a {type(like).__name__} of {len(keys)} inputs '
         f'({", ".join(map(str, keys))}), not {items!r:.60}')

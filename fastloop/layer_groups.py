@@ -72,6 +72,6 @@ def spread_rates(
     for o in rates:
         if not isinstance(o, (Real, torch.Tensor)) or isinstance(o, bool):
             raise TypeError(f'lr={o!r} is no number')
-        if not 0 <= o < math.inf: raise ValueError(
+        if not 0 <= float(o) < math.inf: raise ValueError(
             f'lr={o!r}: a rate is finite, and not negative')
     return lr

@@ -40,6 +40,7 @@ from fastloop.core import (
 from .first_batch import check_fit
 
 # %% ../nbs/29_learner.ipynb #11990597
+from .data.bunch import DataBunch
 from .layer_groups import freeze_before, spread_rates
 from .optimizer import AdamW
 from fastloop.predictions import (
@@ -76,9 +77,11 @@ from fastloop.trained import (
 # %% ../nbs/29_learner.ipynb #5ed82f72
 class SeesRun:
     "Reads callbacks by name, and the state of the latest run, as attributes"
-    run, cbs = None, ()
+    run: Any = None
+    opt: Any = None
+    cbs = ()
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if not name.startswith('__'):
             check_property(self, name)
             for place in (self, self.run):
@@ -190,7 +193,7 @@ class Learner(SeesRun):
     """
     running, made = False, (None, None, None)  # the optimizer made, by what, and its momentum
 
-    def __init__(self, data: Loaders,  # Loaders and what is known of them: a `DataBunch`
+    def __init__(self, data: DataBunch,  # Loaders and what is known of them: a `DataBunch`
                  model: torch.nn.Module,  # What is trained; moved to the device of the data
                  # Of predictions and targets; else chosen by targets
                  loss_func: Callable | None = None,
@@ -266,8 +269,8 @@ class Learner(SeesRun):
                    wd: float | Iterable | None = None,  # Weight decay; the learner's by default
                    ):
         "Make a new optimizer over the parameters that need gradients"
-        lr = self.lr_range(self.lr if lr is None else lr)
-        make_opt(self, lr, self.wd if wd is None else wd)
+        rates = self.lr_range(self.lr if lr is None else lr)
+        make_opt(self, rates, self.wd if wd is None else wd)
 
     def follow_model(self):
         "Let the optimizer take in what has become trainable since it was made"

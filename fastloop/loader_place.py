@@ -8,7 +8,7 @@ __all__ = []
 # %% ../nbs/47_loader_place.ipynb #9ba67aea
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -86,7 +86,7 @@ def describe_loader(dl: Any,  # A loader of any kind, or `None`
     bs = next((o for o in (getattr(dl, 'bs', None), getattr(dl, 'batch_size', None))
                if isinstance(o, int)), None)
     return dict(kind=type(dl).__name__, batches=count_batches(dl),
-                items=len(data) if sized else None, bs=bs)
+                items=len(cast(Any, data)) if sized else None, bs=bs)
 
 # %% ../nbs/47_loader_place.ipynb #98919685
 class ResumedPass(InPlaceOf):

@@ -82,7 +82,8 @@ class BatchWeights:
 
     def reset(self):
         "Forget all batches"
-        self.counts, self.waiting, self.rules = [], [], None
+        self.counts: list[Any] = []
+        self.waiting, self.rules = [], None
 
     def __len__(self): return len(self.waiting) + sum(
         o.numel() if isinstance(o, torch.Tensor) else 1 for o in self.counts)
@@ -118,7 +119,7 @@ class BatchWeights:
                                   for o in self.counts])]
         return self.counts[0]
 
-    def total(self) -> float:  # A number, or a tensor of one if labels were counted
+    def total(self) -> Any:  # A number, or a tensor of one if labels were counted
         "The weights of all batches together"
         found = self.known()
         return sum(found) if isinstance(found, list) else found.sum()
@@ -197,7 +198,7 @@ class WeightedMean:
         "Give all weights together."
         return self.sums()[1]
 
-    def compute(self) -> torch.Tensor:  # on the device of the values; None without any
+    def compute(self) -> torch.Tensor | None:  # on the device of the values; None without any
         "Give the mean of all values so far."
         total, weight = self.sums()
         unknown = isinstance(weight, torch.Tensor)  # looking at it would be waiting
@@ -238,7 +239,7 @@ class CountedMean:
             if isinstance(part, torch.Tensor) and part.ndim: sums.add_labels(part, counting)
             else: sums.add(part)
 
-    def compute(self) -> torch.Tensor:  # On the device of what is right; `None` without any
+    def compute(self) -> Any:  # On the device of what is right; `None` without any
         "The share so far"
         right, of = self.right.total(), self.of.total()
         if not isinstance(of, torch.Tensor): return right/of if of else None
@@ -305,7 +306,7 @@ class MeanLoss:
         self.rows = 0
 
     def add(self, loss: torch.Tensor,  # One number
-            loss_func: Callable,  # The loss that gave it; `None` if it is not known
+            loss_func: Callable | None,  # The loss that gave it; `None` if it is not known
             xb: Any,  # Inputs of the batch
             yb: Any,  # Targets of the batch
             ):
@@ -319,7 +320,7 @@ class MeanLoss:
         self.rows += batch_size(xb, yb)
         if len(self.mean.values) >= self.mean.keep: self.mean.add_up()
 
-    def compute(self) -> torch.Tensor:  # On the device of the losses; `None` without any
+    def compute(self) -> torch.Tensor | None:  # On the device of the losses; `None` without any
         "The mean so far"
         return self.mean.compute()
 

@@ -210,7 +210,7 @@ def example_inputs(learn: Learns,  # A learner
     try: return (data.one_batch() if hasattr(data, 'one_batch') else next(iter(data.train_dl)))[0]
     finally: set_rng_state(state)
 
-def check_target(file: object,  # What the caller gave
+def check_target(file: str | Path,  # What the caller gave
                  ) -> Path:  # The file
     """Refuse a name for which there is no format, and a place where nothing can be written
 

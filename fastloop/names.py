@@ -10,7 +10,7 @@ import dis
 import inspect
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from types import CodeType, FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -103,7 +103,7 @@ _looked_at = WeakKeyDictionary()  # classes, with their sizes then and the names
 def brought_names(o: Any,  # Any object
               base: type = object,  # What this class has as well does not count
               without: type | tuple = (),  # Nor do attributes of this type
-              ) -> set:  # Names of attributes
+              ) -> Set:  # Names of attributes
     "What an object and its classes bring along; nothing is called to find out"
     kinds = type(o).__mro__
     sizes = tuple(map(len, map(vars, kinds)))  # a class that has grown is looked at again

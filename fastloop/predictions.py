@@ -93,7 +93,7 @@ def as_pair(batch: Any,  # Inputs and targets, or inputs alone
             ) -> tuple:  # Inputs, and targets or `None`
     "A batch of inputs alone becomes a pair without targets"
     if not isinstance(batch, (tuple, list)): return batch, None
-    return (batch[0], None) if len(batch) == 1 else batch
+    return (batch[0], None) if len(batch) == 1 else tuple(batch)
 
 class Asked(InPlaceOf):
     "A loader that gives pairs, whether or not `dl` gives targets"
@@ -144,7 +144,8 @@ def helpers_of(learn: Learns,  # A learner
         try: yield [copy(cb) for cb in cbs]
         finally: mine['asking'] = False
     else:
-        places = [(o, {k: o[k] for k in ('run', 'learn') if k in o}) for o in map(vars, cbs)]
+        places: list[Any] = [(o, {k: o[k] for k in ('run', 'learn') if k in o})
+                             for o in map(vars, cbs)]
         try: yield cbs
         finally:
             for mine, before in places: mine.update(before)

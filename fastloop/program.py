@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -126,10 +127,11 @@ def why_not(e: BaseException,  # What `torch.export` raised
 # %% ../nbs/48_program.ipynb #2eef3fb0
 def fixing_line(flat: nn.Module,  # A `FlatModel`
                 tensors: tuple,  # Its inputs
-                sizes: dict,  # Which sizes should be free
+                sizes: tuple,  # Which sizes should be free
                 ) -> str:  # File, line and source; empty if that cannot be found
     "The line of a model that allows one size of batches only"
-    kind, lines = torch.fx.experimental.symbolic_shapes.ShapeEnv, []
+    kind: Any = import_module('torch.fx.experimental.symbolic_shapes').ShapeEnv
+    lines = []
     before = kind._set_replacement
     def noted(*args, **kwargs):
         frames = traceback.extract_stack()[:-1]
@@ -166,7 +168,7 @@ def batch_rows(xb: Any,  # Inputs of a batch
     at = torch.arange(rows) % n
     return map_tensors(xb, lambda t: t.detach().cpu()[at] if t.ndim and len(t) == n else t.cpu())
 
-def free_sizes(tensors: list,  # Inputs of a program
+def free_sizes(tensors: list | tuple,  # Inputs of a program
                rows: int,  # Rows of the batch
                batch: Any,  # What stands for the size of the batch
                ) -> tuple:  # For each tensor its sizes that are free
@@ -186,14 +188,14 @@ def trace_program(model: nn.Module,  # From `evaluation_copy`
 
     Raises: ValueError that names the line of the model that is in the way.
     """
-    flat, tensors, rows = FlatModel(model, tree), tuple(tensors), find_bs(tensors)
-    sizes = free_sizes(tensors, rows, torch.export.Dim('batch', min=1))
+    flat, given, rows = FlatModel(model, tree), tuple(tensors), find_bs(tensors)
+    sizes = free_sizes(given, rows, torch.export.Dim('batch', min=1))
     with undisturbed(), torch.no_grad():
-        try: return torch.export.export(flat, tensors, dynamic_shapes=(sizes,), strict=False)
+        try: return torch.export.export(flat, given, dynamic_shapes=(sizes,), strict=False)
         except Exception as e:
             fixed = 'Constraint' in str(e) or 'specialized it' in str(e)
             auto = getattr(torch.export.Dim, 'AUTO', None)
-            line = (fixing_line(flat, tensors, free_sizes(tensors, rows, auto)) if fixed else
+            line = (fixing_line(flat, given, free_sizes(given, rows, auto)) if fixed else
                     model_line(e))
             reason = f'it is made for batches of {rows} rows' if fixed else why_not(e)
             raise ValueError(f'this model cannot be exported: {line or "(no line of it is known)"}'
@@ -206,7 +208,7 @@ def strip_program(program: torch.export.ExportedProgram,  # Changed in place
     program._example_inputs = None
     if hasattr(program, '_guards_code'): program._guards_code = []
     for part in program.graph_module.modules():
-        for node in part.graph.nodes if hasattr(part, 'graph') else ():
+        for node in getattr(getattr(part, 'graph', None), 'nodes', ()):
             node.meta = {k: o for k, o in node.meta.items() if k == 'val'}
     return program
 

@@ -111,7 +111,8 @@ class RowFile:
         bad = not isinstance(separator, str) or len(separator) != 1 or separator in '"\r\n\0'
         if bad: raise ValueError(f'separator={separator!r} is not one character, such as , or ;')
         self.path, self.separator, self.missing = Path(path), separator, missing
-        self.header, self.rows, self.pending, self.doubtful = None, None, [], False
+        self.header: Any = None  # a list of names when the file is ready
+        self.rows, self.pending, self.doubtful = None, [], False
         self.size = 0  # bytes, when we last looked
 
     def begin(self, header: list,  # Names of the columns

@@ -113,14 +113,14 @@ class Callbacks:
             if id(cb) not in known: known[id(cb)] = cb, adapter_of(cb)
         for cb in new:
             if known[id(cb)][1] is None: introduce(cb, self)
-        self.cbs.sort(key=order_of)
+        self.cbs = sorted(self.cbs, key=order_of)
         found = [(order, event, (cb, handler)) for cb in self.cbs
                  for event, order, handler in handlers_of(cb, self, known[id(cb)][1])]
         table = {event: [] for event in events}
         for _, event, pair in sorted(found, key=itemgetter(0)): table[event].append(pair)
         self.handlers = table
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         check_property(self, name)
         if (cb := find_callback(self.__dict__.get('cbs', ()), name)) is not None: return cb
         raise AttributeError(f'the run has no attribute and no callback {name!r}')
@@ -248,7 +248,7 @@ class Runner(Callbacks):
         self.in_train, self.dl = False, dl
         with torch.no_grad(): self._phase('validate', lambda: self.all_batches(self.dl))
 
-    def all_batches(self, dl: Iterable,  # A loader
+    def all_batches(self, dl: Any,  # A loader
                     ):
         "Run every batch of `dl`"
         self.dl, self.iters, start, self.first_iter = dl, count_batches(dl), self.first_iter, 0

@@ -11,7 +11,7 @@ import os
 import re
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Thread
@@ -161,7 +161,7 @@ class StateWriter:
         state, whole = to_plain(state), ExitStack()
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         with whole:
-            sealed = Sealed(whole.enter_context(atomic_write(file)))
+            sealed: Any = Sealed(whole.enter_context(atomic_write(file)))
             torch.save(state, sealed)
             sealed.seal()
             rest = whole.pop_all()
@@ -232,7 +232,7 @@ def next_file(folder: str | Path,  # Need not be there
 
 def keep_newest(folder: str | Path,  # Where the files are
                 keep: int | None = None,  # How many stay; all by default
-                bad: set = frozenset(),  # Paths that go first
+                bad: Set = frozenset(),  # Paths that go first
                 ):
     "Remove the files of a folder that are too many; one that cannot be removed stays"
     files = [path for _, path in numbered_files(folder)]

@@ -117,13 +117,14 @@ def bare_model(model: nn.Module,  # Any model
     "The model inside the wrappers of parallel training and of compilation"
     parallel = nn.parallel.DistributedDataParallel, nn.DataParallel
     while isinstance(model, parallel) or '_orig_mod' in model._modules:
-        model = model._modules.get('_orig_mod') or model.module
+        inner: Any = model._modules.get('_orig_mod') or model.module
+        model = inner
     return model
 
 def copy_to_trace(model: nn.Module,  # Any model
                   ) -> nn.Module:  # Shares the parameters, but neither buffers nor hooks
     "A copy that can be run without a trace in the original"
-    memo = {id(p): p for p in model.parameters()}
+    memo: dict[int, Any] = {id(p): p for p in model.parameters()}
     for module in model.modules():
         memo.update((id(v), type(v)()) for k, v in vars(module).items()
                     if 'hooks' in k and isinstance(v, dict))
@@ -234,8 +235,8 @@ def picture_grid(x: torch.Tensor | None,  # Inputs of any shape
     if x.shape[1] not in (1, 3) or not len(x) or not x.isfinite().any(): return None
     return tile_images(_to_unit(x), max(1, round(len(x)**.5)))
 
-def answer_table(pred: torch.Tensor,  # What the model said, a column for each class
-                 targets: torch.Tensor,  # What was right
+def answer_table(pred: torch.Tensor | None,  # What the model said, a column for each class
+                 targets: torch.Tensor | None,  # What was right
                  classes: list | None = None,  # Names of the classes
                  ) -> str | None:  # Markdown; `None` if it is not about classes
     "What was right and what the model said"

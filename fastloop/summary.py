@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 # %% ../nbs/26_summary.ipynb #2c0a5cc4
 from .clean_up import put_back
-from .torch_core import Learns, ask_model
+from .torch_core import ask_model
 
 # %% ../nbs/26_summary.ipynb #82745859
 class PrintedText(str):
@@ -64,7 +64,7 @@ def _sizes(model, groups):
     if trained != total: words += f', {trained:,} of them trained'
     return words if len(groups) < 2 else f'{words}, {len(groups)} layer groups'
 
-def describe(learn: Learns,  # A learner
+def describe(learn: Any,  # A learner
              ) -> str:  # Lines
     "What a learner holds"
     held = vars(learn)

@@ -50,18 +50,18 @@ class Trained(Protocol):
     opt: Any
     loss_func: Any
     data: Any
+    def __setattr__(self, name: str, value: Any, /) -> None: ...
 
 class Learns(Trained, Protocol):
     "A learner as others see it: it has more names, and gives those of its run and its callbacks"
-    def __getattr__(self, name: str) -> Any: ...
-    def __setattr__(self, name: str, value: Any) -> None: ...
+    def __getattr__(self, name: str, /) -> Any: ...
 
 class Run(Protocol):
     "A runner as callbacks see it: the state of the loop, and callbacks by name"
     learn: Any
-    def __call__(self, event: str) -> Any: ...
-    def __getattr__(self, name: str) -> Any: ...
-    def __setattr__(self, name: str, value: Any) -> None: ...
+    def __call__(self, event: str, /) -> Any: ...
+    def __getattr__(self, name: str, /) -> Any: ...
+    def __setattr__(self, name: str, value: Any, /) -> None: ...
 
 # %% ../nbs/01_torch_core.ipynb #03b472d4
 def map_tensors(
@@ -249,7 +249,8 @@ def set_seed(
 # %% ../nbs/01_torch_core.ipynb #808f93ba
 def rng_state() -> dict:  # Only numbers, text and tensors, which `weights_only` loading reads
     "Take down where the random numbers of Python, NumPy, torch and each GPU stand."
-    name, words, place, has_gauss, gauss = np.random.get_state()
+    found: Any = np.random.get_state()
+    name, words, place, has_gauss, gauss = found
     state = dict(python=random.getstate(), torch=torch.get_rng_state(), cuda=[],
                  numpy=(str(name), torch.from_numpy(words.astype(np.int64)), int(place),
                         int(has_gauss), float(gauss)))
@@ -473,7 +474,7 @@ def _check_sums(path):
 
 # %% ../nbs/01_torch_core.ipynb #fedaa75d
 def load_tensors(path: Path,  # A file written by `torch.save`
-                 device: torch.device | str = 'cpu',  # Where the tensors go
+                 device: torch.device | str | Callable = 'cpu',  # Where the tensors go
                  ) -> Any:  # Usually a dictionary of tensors
     """Read tensors and plain data from a file, and nothing that could run
 

@@ -31,6 +31,7 @@ from .learner import Learner
 from .model_file import export_learner
 from .optimizer import OptimWrapper
 from .runner import TrainEvalCallback
+from .torch_core import count_batches
 from .training_state import in_stage, restore_checkpoint, write_checkpoint
 
 # %% ../nbs/50_train.ipynb #6f9c71e8
@@ -171,7 +172,7 @@ def plot_schedule(learn: Learner,  # The learner
     if opt is None:  # one that nobody will use
         opt = OptimWrapper.create(learn.opt_func, learn.lr_range(learn.lr), learn.layer_groups,
                                   wd=learn.wd, true_wd=learn.true_wd, bn_wd=learn.bn_wd)
-    return plot_sched(sched, epochs, len(learn.data.train_dl), opt, ax)
+    return plot_sched(sched, epochs, count_batches(learn.data.train_dl), opt, ax)
 
 # %% ../nbs/50_train.ipynb #cb445b03
 def _replace(learn, kind, new):
@@ -237,7 +238,7 @@ class AttachedList(MutableSequence):
 
     def insert(self, i: int,  # Ignored: the order of callbacks says who comes when
                # A callback; or a function of the learner, if such were announced
-               cb: Callback | Any,
+               cb: Any,
                ):
         "Attach one more"
         if not any(cb is o for o in self.learn.cbs):
@@ -259,22 +260,23 @@ def _as_list(make):
                     doc='The attached callbacks, to append to (fastai v1)')
 
 # %% ../nbs/50_train.ipynb #78510f2e
-Learner.fit_one_cycle = fit_one_cycle
-Learner.fit_flat_cos = fit_flat_cos
-Learner.fit_sgdr = fit_sgdr
-Learner.fine_tune = fine_tune
-Learner.lr_find = lr_find
-Learner.plot_sched = plot_schedule
-Learner.mixup = mixup
-Learner.clip_grad = clip_grad
-Learner.to_fp16 = to_fp16
-Learner.to_bf16 = to_bf16
-Learner.to_fp32 = to_fp32
-Learner.checkpoint = write_checkpoint
-Learner.restore = restore_checkpoint
-Learner.compile = compile_learner
-Learner.show_training_loop = Learner.explain  # fastai v2's name
-Learner.add_cb, Learner.remove_cb = Learner.add_cbs, Learner.remove_cbs  # its words for one
-Learner.export = export_learner
-Learner.callbacks = _as_list(make=False)
-Learner.callback_fns = _as_list(make=True)
+_verbs: Any = Learner  # what rooms above the learner's hang on it
+_verbs.fit_one_cycle = fit_one_cycle
+_verbs.fit_flat_cos = fit_flat_cos
+_verbs.fit_sgdr = fit_sgdr
+_verbs.fine_tune = fine_tune
+_verbs.lr_find = lr_find
+_verbs.plot_sched = plot_schedule
+_verbs.mixup = mixup
+_verbs.clip_grad = clip_grad
+_verbs.to_fp16 = to_fp16
+_verbs.to_bf16 = to_bf16
+_verbs.to_fp32 = to_fp32
+_verbs.checkpoint = write_checkpoint
+_verbs.restore = restore_checkpoint
+_verbs.compile = compile_learner
+_verbs.show_training_loop = Learner.explain  # fastai v2's name
+_verbs.add_cb, _verbs.remove_cb = Learner.add_cbs, Learner.remove_cbs  # its words for one
+_verbs.export = export_learner
+_verbs.callbacks = _as_list(make=False)
+_verbs.callback_fns = _as_list(make=True)

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from threading import get_ident
+from typing import Any
 
 import torch
 
@@ -99,7 +100,7 @@ def read_groups(learn: Learns,  # A learner
 
 # %% ../nbs/27_trained.ipynb #9a6ae5ab
 def make_opt(learn: Learns,  # A learner
-             lr: float | Iterable | slice,  # Rate, or one for each group
+             lr: float | Iterable,  # Rate, or one for each group
              wd: float | Iterable,  # Weight decay
              ):
     "Make a new optimizer over the parameters that need gradients"
@@ -120,8 +121,8 @@ def follow_model(learn: Learns,  # A learner
     print_line(f'the optimizer takes in {len(new)} parameters that are new: {", ".join(names)}')
 
 def ready_opt(learn: Learns,  # A learner
-              lr: float | Iterable | slice,  # Rate, or one for each group
-              wd: float | Iterable,  # Weight decay
+              lr: float | Iterable | slice | None,  # Rate, or one for each group
+              wd: float | Iterable | None,  # Weight decay
               reset: bool = False,  # Begin with a new optimizer
               ):
     "See that the optimizer is there and fits the model, and give it its values"
@@ -139,7 +140,7 @@ def ready_opt(learn: Learns,  # A learner
 
 # %% ../nbs/27_trained.ipynb #3fb65a14
 @contextmanager
-def only_fit(learn: Learns,  # A learner
+def only_fit(learn: Any,  # A learner
              ):
     """Inside a `with` block nobody else fits `learn`
 

@@ -145,7 +145,7 @@ def check_run_fits(state: dict,  # A checkpoint
         'made its plan')
 
 # %% ../nbs/48_training_state.ipynb #f367e940
-def load_training(learn: Trained,  # Has `model`, `opt` and `loss_func`
+def load_training(learn: Learns,  # Has `model`, `opt` and `loss_func`
                   cbs: list,  # The callbacks of its run
                   state: dict,  # A checkpoint that fits
                   run: Run | None = None,  # The run, if one goes on

@@ -14,9 +14,9 @@ from torch import nn
 from .fastai2 import bring, places_of
 from ..callback.core import Callback
 from ..core import listify
+from ..data.bunch import DataBunch
 from ..learner import Learner as LoopLearner
 from ..optimizer import SGD
-from ..torch_core import Loaders
 
 # %% ../../nbs/82_adapters.course.ipynb #ca9adc13
 class CourseLearner(LoopLearner):
@@ -25,7 +25,7 @@ class CourseLearner(LoopLearner):
     Source: the fastai course, lesson 11 (2019), `Learner`.
     """
     def __init__(self, model: nn.Module,  # What is trained
-                 data: Loaders,  # Has `train_dl` and `valid_dl`
+                 data: DataBunch,  # Has `train_dl` and `valid_dl`
                  loss_func: Callable,  # Of predictions and targets
                  opt_func: Callable = SGD,  # Makes an optimizer
                  lr: float = 1e-2,  # Learning rate

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -56,7 +57,7 @@ def initial_state() -> dict:  # Every key that a callback may read or change
 
 _run_name = dict(last_input='xb', last_target='yb', last_output='pred', last_loss='loss')
 
-def state_of(run: Run,  # A runner, or `None`
+def state_of(run: Run | None,  # A runner, or `None`
              ) -> dict:  # What a metric is told, for which no handler keeps a state
     "The state as a run knows it at this moment"
     state = initial_state()
@@ -312,7 +313,7 @@ class V1Recorder:
         self.__dict__['_begun'] = True
         if self._early: self._recorder.add_metric_names(self._early)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if name.startswith('__') or '_recorder' not in self.__dict__: raise AttributeError(name)
         return getattr(self._recorder, name)
 
@@ -345,7 +346,9 @@ class V1Learner:
             self.__dict__['_wrapped'] = as_wrapper(opt)
         return self._wrapped
 
-    def save(self, file: object,  # Name of the file, without suffix; or a file that is open
+    def save(self,
+             # Name of the file, without suffix; or a file that is open
+             file: str | Path | Any,
              return_path: bool = False,  # Whether to return it
              with_opt: bool = True,  # Save the optimizer's state too
              ) -> Any:  # The file, if it is asked for
@@ -354,7 +357,9 @@ class V1Learner:
         else: file = self._run.learn.save(file, with_opt=with_opt)
         return file if return_path else None
 
-    def load(self, file: object,  # Name of the file, without suffix; or a file that is open
+    def load(self,
+             # Name of the file, without suffix; or a file that is open
+             file: str | Path | Any,
              # Ignored: weights go to where the model is
              device: torch.device | str | int | None = None,
              strict: bool = True,  # Whether the names of the weights must be the same
@@ -406,7 +411,7 @@ class V1Learner:
             if cb.__dict__.get(name) is self: cb.__dict__[name] = self._run.learn
         self._lent.clear()
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if name.startswith('__') or '_run' not in self.__dict__: raise AttributeError(name)
         return getattr(self._run.learn, name)
 
@@ -624,7 +629,7 @@ class LearnerCallback(Callback):
     Source: fastai v1.
     """
     guarded = False
-    learn: object  # The learner
+    learn: Any  # The learner
 
     def __init__(self, learn: Learns,  # The learner
                  ):
@@ -640,7 +645,7 @@ class LearnerCallback(Callback):
         super().set_runner(run)
         if not (own is None or isinstance(own, Callbacks)): self.run = own
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         learn = self.__dict__.get('learn')
         if not name.startswith('__') and hasattr(learn, name): return getattr(learn, name)
         return super().__getattr__(name)
@@ -676,10 +681,11 @@ def in_run_of(run: Run,  # A runner
               ) -> HandlerInRun:  # The same one each time
     "What a handler does in a run"
     known = run.__dict__.setdefault('_fastai1', {})
-    if handler is None:
-        handler = next((cb for cb in run.cbs if isinstance(cb, CallbackHandler)), None)
-    if handler is None: handler = known.setdefault('shared', CallbackHandler())
-    return known.setdefault(id(handler), HandlerInRun(handler, run))
+    found: Any = handler
+    if found is None:
+        found = next((cb for cb in run.cbs if isinstance(cb, CallbackHandler)), None)
+    if found is None: found = known.setdefault('shared', CallbackHandler())
+    return known.setdefault(id(found), HandlerInRun(found, run))
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #3bf93fc7
 def adapt(cb: Any,  # A callback of fastai v1, or a handler
@@ -688,7 +694,7 @@ def adapt(cb: Any,  # A callback of fastai v1, or a handler
     "Who answers which event, and when"
     if isinstance(cb, Callback): introduce(cb, run)
     order, is_handler = order_of(cb), isinstance(cb, CallbackHandler)
-    shared = in_run_of(run, cb if is_handler else None)
+    shared: Any = in_run_of(run, cb if isinstance(cb, CallbackHandler) else None)
     if is_handler:
         asked = moments if cb.callbacks or cb.metrics else ()
         return [*((event_of[o], order, partial(shared.answer, o)) for o in asked),

@@ -71,7 +71,7 @@ class ConfusionMatrix(Callback):
         self.cm = found if self.cm is None else self.cm + found
 
     def on_epoch_end(self, last_metrics: list | None = None,  # What the metrics before have said
-                     **kwargs) -> dict:  # With the score behind it
+                     **kwargs) -> dict | None:  # With the score behind it
         "Compute the score, if there is one"
         self.metric = self.cm if self.cm is None else self.score(self.cm)
         if self.metric is self.cm: return None

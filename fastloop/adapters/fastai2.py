@@ -6,7 +6,7 @@
 __all__ = ['OptView', 'LearnView']
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #ac78a0e3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -38,7 +38,7 @@ from fastloop.callback.core import (
     run_state,
 )
 from ..callback.progress import ProgressCallback
-from ..callback.recorder import find_recorder
+from ..callback.recorder import Recorder, find_recorder
 from ..core import check_property, format_time, listify, not_yet, required_arguments
 from ..data.bunch import DataBunch
 from ..names import speaks_v2, whose_name
@@ -55,7 +55,7 @@ def run_field(name: str,  # A field of the run
                     lambda self, value: setattr(self._run, name, value), doc=meaning)
 
 def kept_field(name: str,  # Name of the attribute
-               default: object,  # Called with the view while nothing has been written
+               default: Callable,  # Called with the view while nothing has been written
                meaning: str,  # What it means
                ) -> property:  # Reads and writes the notes of the run
     "An attribute of a view that keeps what is written until the run is over"
@@ -73,11 +73,11 @@ class View:
     speaks = 'fastai v2'  # whose names these are
 
     def __init__(self, run: Run,  # The runner whose state is shown
-                 notes: object,  # What the views of this run share, a `RunNotes`
+                 notes: 'RunNotes',  # What the views of this run share, a `RunNotes`
                  ):
         self.__dict__.update(_run=run, _notes=notes, _behind=0, _training=None, _ours=False)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         known = '_run' in self.__dict__ and not name.startswith('__')
         if known: check_property(self, name)
         if known and self._ours and name in ('run', 'learn'): return self
@@ -144,7 +144,7 @@ class RunNotes:
         self.run, self.carrier, self.created, self.loader = run, None, {}, None
         self.loss, self.loss_grad, self.kept, self.clear, self.replaced = None, None, {}, False, {}
 
-    def scaled(self) -> torch.Tensor:  # The one to call `backward` on
+    def scaled(self) -> Any:  # The one to call `backward` on
         "The second loss of this batch, made when it is asked for first"
         loss = self.run.loss
         if loss is None or loss is self.loss_grad: return loss
@@ -212,7 +212,7 @@ class OptView:
         return [lo*(hi/lo)**(i/(n-1)) for i in range(n)] if n > 1 else hi
 
     def set_hyper(self, name: str,  # `lr`, `mom`, `sqr_mom`, `wd`, `eps`
-                  value: object,  # A number, one for each layer group, or a slice
+                  value: Any,  # A number, one for each layer group, or a slice
                   ):
         """Write a hyper-parameter of all layer groups
 
@@ -232,7 +232,7 @@ class OptView:
         "Forget what the optimizer gathered"
         self._wrapped.clear()
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if name.startswith('__') or '_opt' not in self.__dict__: raise AttributeError(name)
         return getattr(self._opt, name)
 
@@ -254,11 +254,11 @@ class LoadersView:
 
     def __len__(self): return 2
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if name.startswith('_'): raise AttributeError(name)
         return getattr(self._data, name)
 
-def as_data(dls: object,  # A view of our data, or loaders as another library holds them
+def as_data(dls: Any,  # A view of our data, or loaders as another library holds them
             ) -> Any:  # With `train_dl` and `valid_dl`
     "Loaders as our loop wants them"
     data = getattr(dls, '_data', dls)
@@ -272,7 +272,7 @@ class ProgressView:
         self._progress, self.mbar = progress, BarView(run)
         self.pbar = self.mbar.child
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if name.startswith('__') or '_progress' not in self.__dict__: raise AttributeError(name)
         return getattr(self._progress, name)
 
@@ -284,7 +284,7 @@ def _measured(row):
 
 class RecorderView:
     "Our recorder under the names of fastai v2's"
-    def __init__(self, recorder: object,  # The recorder of the run
+    def __init__(self, recorder: Recorder,  # The recorder of the run
                  run: Run,  # The run
                  ):
         self.__dict__.update(_recorder=recorder, _run=run)
@@ -296,7 +296,7 @@ class RecorderView:
     iters = property(lambda self: list(accumulate(self._recorder.nb_batches)))
     log = property(lambda self: [self._run.epoch, *(self.values or [[]])[-1]])
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if name.startswith('__') or '_recorder' not in self.__dict__: raise AttributeError(name)
         return getattr(self._recorder, name)
 
@@ -312,7 +312,7 @@ def _smooth_loss(view):
     return torch.tensor(float('nan') if value is None else value)
 
 @contextmanager
-def replaced(o: object,  # Any object
+def replaced(o: Any,  # Any object
              name: str,  # Name of an attribute
              value: object,  # What stands there inside the `with` block
              ):
@@ -585,7 +585,7 @@ def _switched_on(cb, run, event):
     name = 'run_train' if run.in_train else 'run_valid'
     return vars(cb).get(name, getattr(type(cb), name, True))
 
-def _switch_on(cb):
+def _switch_on(cb: Any):
     "A callback that has switched itself off is on again in the next fit"
     if vars(cb).get('run') is not False: return
     cb.run = vars(cb)['learn'] if isinstance(cb, Callback) else True
@@ -634,10 +634,11 @@ def knows(cb: Any,  # Any object
     "Was `cb` written for fastai v2?"
     return view_wanted(cb) == library
 
-def _meet(cb, run):
+def _meet(cb: Any, run):
     "Let a callback see the run; the first time for this learner, tell it `after_create`"
     ours = isinstance(cb, Callback)
-    view, off = LearnView(run, notes_of(run), ours), vars(cb).get('run') is False
+    off = vars(cb).get('run') is False
+    view: Any = LearnView(run, notes_of(run), ours)
     if ours: cb.set_runner(view)
     else: cb.__dict__['learn'] = view
     if ours and off: cb.run = False

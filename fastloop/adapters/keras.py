@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../../nbs/83_adapters.keras.ipynb #e04fd36f
 import warnings
+from collections.abc import Sized
 from typing import Any
 
 # %% ../../nbs/83_adapters.keras.ipynb #680d6e97
@@ -192,8 +193,8 @@ class KerasBridge:
         run, data = self.run, self.run.learn.data
         names, steps = ['loss', *self.numbers.names], count_batches(data.train_dl)
         bs, dataset = getattr(data.train_dl, 'bs', None), getattr(data.train_dl, 'dataset', None)
-        samples = getattr(data.train_dl, 'samples', len(dataset) if hasattr(
-            dataset, '__len__') else bs*steps if bs and steps else None)
+        samples = getattr(data.train_dl, 'samples', len(dataset) if isinstance(
+            dataset, Sized) else bs*steps if bs and steps else None)
         found = dict(verbose=1, epochs=run.epochs, steps=steps, batch_size=bs, samples=samples,
                      do_validation=getattr(data, 'valid_dl', None) is not None,
                      metrics=[*names, *(f'val_{o}' for o in names)])

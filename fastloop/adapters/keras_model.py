@@ -12,12 +12,11 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #a023b48c
 import numpy as np
 import torch
-from torch import nn
 from torch.optim import Optimizer
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #71b1c611
@@ -29,8 +28,8 @@ from ..data.load import TensorLoader
 from ..metrics import better_direction
 from ..optimizer import OptimWrapper, as_wrapper
 from fastloop.torch_core import (
+    Learns,
     Run,
-    Trained,
     call_model,
     check_optimizer_state,
     check_weights,
@@ -68,7 +67,7 @@ class Logs(dict):
         return self[name] if name in self else default
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #87851306
-def plain_number(value: object,  # A number, a tensor or array of one number, or anything else
+def plain_number(value: Any,  # A number, a tensor or array of one number, or anything else
                  ) -> Any:  # A float where that is possible
     "A number of Python's own; whole numbers, texts and longer arrays stay what they are"
     if isinstance(value, (bool, int, str)) or value is None: return value
@@ -110,15 +109,18 @@ def for_hook(hook: Callable,  # A hook of a callback
 
 class HookList:
     "Several callbacks of Keras as one: each hook calls that of every callback"
+    if TYPE_CHECKING:
+        def __getattr__(self, name: str) -> Any: ...
+
     def __init__(self, callbacks: Callback | Iterable | Any = None,  # Callbacks written for Keras
-                 model: nn.Module | None = None,  # What is trained
+                 model: 'ModelView | None' = None,  # What is trained
                  **params: object,  # What callbacks find in `self.params`
                  ):
         self.callbacks, self.params, self.model = list(listify(callbacks)), None, None
         if model is not None: self.set_model(model)
         if params: self.set_params(params)
 
-    def append(self, callback: object,  # A callback written for Keras
+    def append(self, callback: Any,  # A callback written for Keras
                ):
         "Add a callback behind the others"
         self.callbacks.append(callback)
@@ -129,7 +131,7 @@ class HookList:
         self.params = params
         self.ask('set_params', params)
 
-    def set_model(self, model: nn.Module,  # What is trained
+    def set_model(self, model: 'ModelView',  # What is trained
                   ):
         "Tell every callback what is trained"
         self.model = model
@@ -173,7 +175,7 @@ class Variable:
         self.value, self.name, self.path = tensor.detach(), name, name
         self.shape, self.dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix('torch.')
 
-    def assign(self, value: object,  # A number, an array, a tensor or another variable
+    def assign(self, value: Any,  # A number, an array, a tensor or another variable
                ):
         "Set the values; the tensor stays the same object"
         value = value.value if isinstance(value, Variable) else value
@@ -191,7 +193,11 @@ class Variable:
 # %% ../../nbs/82_adapters.keras_model.ipynb #4acdc635
 class Settable:
     "What makes a number a variable of Keras"
-    write, read, shape = None, None, ()
+    write: Any = None
+    read: Any = None
+    real: Any
+    dtype: str
+    shape = ()
 
     def assign(self, value: float,  # The new number
                ):
@@ -287,9 +293,10 @@ class OptimizerView:
     learning_rate, lr, momentum, beta_1, beta_2, rho, epsilon, weight_decay = map(
         number_of, hyper_words)
 
-    def __init__(self, model: nn.Module,  # The stand-in of the model
+    def __init__(self, model: 'ModelView',  # The stand-in of the model
                  ):
-        self._model, self._seen, self._wrapper = model, None, None
+        self._model, self._seen = model, None
+        self._wrapper: Any = None
         self._before = -getattr(model.run, 'n_iter', 0)  # counts from now on
 
     def __setattr__(self, name, value):
@@ -324,16 +331,16 @@ class OptimizerView:
 
         Raises: NotInOptimizer; ValueError if it is no number of 0 or more.
         """
-        value = check_number(word, plain_number(value), 0)
+        found: Any = check_number(word, plain_number(value), 0)
         plan = self._model.make_opt if self._model.opt is None else None
-        if plan is not None: return plan.write(word, value)
+        if plan is not None: return plan.write(word, found)
         name = torch_word(word, self.wrapper)
         if name == 'lr':
             rates = [float(o) for o in self.wrapper.read_val('lr')]
-            value = [value*o/rates[-1] if rates[-1] else value for o in rates[:-1]] + [value]
-        self.wrapper.set_val(name, value)
+            found = [found*o/rates[-1] if rates[-1] else found for o in rates[:-1]] + [found]
+        self.wrapper.set_val(name, found)
 
-    def made_by(self, plan: object,  # Makes optimizers
+    def made_by(self, plan: Callable,  # Makes optimizers
                 ) -> bool:  # Whether the optimizer is there, and comes from `plan`
         "Is this the optimizer that `plan` has made?"
         return self._model.make_opt is plan and self._model.opt is not None
@@ -425,7 +432,7 @@ def metric_direction(name: str,  # Name of a metric, perhaps with `val_` before 
 class MetricView:
     "A metric as Keras sees it: its name, and its direction"
     def __init__(self, name: str,  # Name of the metric
-                 metric: object = None,  # The object that measures, which may know better
+                 metric: Any = None,  # The object that measures, which may know better
                  ):
         self.name, direction = name, better_direction(metric) or metric_direction(name)
         if direction is not None: self._direction = {'min': 'down', 'max': 'up'}[direction]
@@ -455,7 +462,7 @@ def check_batch_size(batch_size: int,  # What was asked for
     """
     return check_number('batch_size', batch_size, 1, whole=True)
 
-def as_inputs(x: object,  # An array, a tensor, or numbers in lists
+def as_inputs(x: Any,  # An array, a tensor, or numbers in lists
               name: str = 'x',  # What to call it in messages
               ) -> torch.Tensor:  # NumPy's float64 as float32, other numbers as they are
     """A tensor of what Keras users have, mostly arrays
@@ -469,7 +476,7 @@ def as_inputs(x: object,  # An array, a tensor, or numbers in lists
     if not array.flags.writeable: array = array.copy()  # of pandas, or a file; torch would warn
     return torch.from_numpy(np.ascontiguousarray(array))
 
-def as_input_nest(x: object,  # One input, or a list, a tuple or a dictionary of several
+def as_input_nest(x: Any,  # One input, or a list, a tuple or a dictionary of several
                   name: str = 'x',  # What to call it in messages
                   ) -> Any:  # A tensor, or a tuple or a dictionary of them
     """The inputs of a model as tensors
@@ -481,20 +488,20 @@ def as_input_nest(x: object,  # One input, or a list, a tuple or a dictionary of
     return as_inputs(x, name)
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #6664c1a9
-def is_loader(x: object,  # What was given as `x`
+def is_loader(x: Any,  # What was given as `x`
               ) -> bool:  # Whether it gives batches
     "Is this a loader, a generator or a `Sequence` of Keras, and no data itself?"
     if isinstance(x, (list, tuple, str, bytes, Mapping)) or hasattr(x, '__array__'): return False
     return hasattr(x, '__iter__') or hasattr(x, '__getitem__') and hasattr(x, '__len__')
 
-def batches_of(source: object,  # As `is_loader` knows it
+def batches_of(source: Any,  # As `is_loader` knows it
                ) -> Iterator:  # Over its batches
     "One pass over the batches"
     if hasattr(source, '__iter__'): return begin_batches(source)
     return (source[i] for i in range(len(source)))
 
 
-def input_batches(x: object,  # An array, a tensor, a list or dictionary of them, or a loader
+def input_batches(x: Any,  # An array, a tensor, a list or dictionary of them, or a loader
                   batch_size: int,  # Samples in a batch; a loader has its own
                   ) -> Iterator:  # Over inputs: tensors, tuples or dictionaries of them
     """Inputs without targets, batch by batch
@@ -521,14 +528,14 @@ def joined_arrays(answers: list,  # What a model answered to each batch
     if isinstance(first, (tuple, list)): return [joined_arrays(list(o)) for o in zip(*answers)]
     return np.concatenate(answers)
 
-def count_steps(x: object,  # As for `input_batches`
+def count_steps(x: Any,  # As for `input_batches`
                 batch_size: int,  # Samples in a batch
                 ) -> int | None:  # `None` if a loader does not know
     "How many batches there will be"
     return count_batches(x) if is_loader(x) else -(-find_bs(as_input_nest(x))//batch_size)
 
-def predict_arrays(view: object,  # A `ModelView`
-                   x: object,  # As for `input_batches`
+def predict_arrays(view: 'ModelView',  # A `ModelView`
+                   x: Any,  # As for `input_batches`
                    batch_size: int,  # Samples in a batch
                    steps: int | None = None,  # Batches, if not all
                    callbacks: Callback | Iterable | Any = None,  # Callbacks with `on_predict_…`
@@ -575,8 +582,12 @@ def join_new(opt: Optimizer,  # An optimizer
 # %% ../../nbs/82_adapters.keras_model.ipynb #f0ab272c
 class ModelView:
     "A torch module as Keras sees a model; what it stands for is in `module` and `opt`"
-    module, stop_training, history, run, opt, make_opt, _initial_epoch, built = (
-        None, False, None, None, None, None, 0, True)
+    module: Any = None
+    history: Any = None
+    run: Any = None
+    opt: Any = None
+    make_opt: Any = None
+    stop_training, _initial_epoch, built = False, 0, True
 
     def _variables(self, tensors): return [Variable(v, k) for k, v in tensors]
 
@@ -697,7 +708,7 @@ class ModelView:
         "How many numbers there are to be learned or kept"
         return sum(o.value.numel() for o in self.weights)
 
-    def predict(self, x: object,  # An array, a list or dictionary of several inputs, or a loader
+    def predict(self, x: Any,  # An array, a list or dictionary of several inputs, or a loader
                 batch_size: int = 32,  # Samples in a batch
                 verbose: int = 0,  # Keras' word; nothing is shown
                 steps: int | None = None,  # Batches, if not all
@@ -737,7 +748,7 @@ class ModelView:
 # %% ../../nbs/82_adapters.keras_model.ipynb #6f50f428
 class LearnerView(ModelView):
     "A learner as Keras sees a model"
-    def __init__(self, learn: Trained,  # Has `model` and `opt`
+    def __init__(self, learn: Learns,  # Has `model` and `opt`
                  ):
         self.learn = learn
 
@@ -751,7 +762,7 @@ class LearnerView(ModelView):
         "The optimizer of the learner"
         return self.learn.opt
 
-    def evaluate(self, x: object,  # An array, or a loader
+    def evaluate(self, x: Any,  # An array, or a loader
                  y: object = None,  # Targets, if `x` is an array
                  batch_size: int = 32,  # Samples in a batch
                  verbose: int = 0,  # Keras' word; nothing is shown

@@ -113,7 +113,7 @@ _verbs = {('update_state', 'result'): _KerasMetric,
 # %% ../../nbs/82_adapters.metrics.ipynb #7592ef0f
 def translate(
     metric: Any,  # a metric object of any library
-) -> Metric:  # `None` if it has none of the verbs that are known
+) -> Metric | None:  # `None` if it has none of the verbs that are known
     "Put `metric` inside a `Metric`, if it is an object that measures."
     for verbs, kind in _verbs.items():
         if all(hasattr(type(metric), o) for o in verbs): return kind(metric)

@@ -48,7 +48,7 @@ from ..learner import Learner as LoopLearner
 from ..torch_core import Learns, Run, takes_one, to_detach
 
 # %% ../../nbs/82_adapters.miniai.ipynb #de38773a
-def grouped(batch: object,  # What a loader gave
+def grouped(batch: Any,  # What a loader gave
             n_inp: int = 1,  # How many of its parts are inputs
             ) -> Any:  # A pair of inputs and targets, or what it was if that is a pair
     "Put the parts of a batch together as our loop wants them"
@@ -76,7 +76,7 @@ def take_batch(run: Run,  # A runner
     else: run.xb, run.yb = grouped(batch, len(as_tuple(run.xb)))
 
 def set_epochs(run: Run,  # A runner whose fit has begun, and no epoch yet
-               epochs: object,  # Numbers, or a bar around those that are there
+               epochs: Iterable,  # Numbers, or a bar around those that are there
                ):
     """Let a fit go through other epochs
 
@@ -126,7 +126,7 @@ class MiniaiView(View):
     @batch.setter
     def batch(self, value): take_batch(self._run, value)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if name == 'metrics' and 'metrics' in self._notes.kept: return self._notes.kept['metrics']
         return super().__getattr__(name)
 
@@ -231,7 +231,7 @@ def _one_batch(run, n_inp, batch):
 _exchanged = ('ask', 'compute_loss', 'backward_and_step', 'one_batch')
 
 def exchange(run: Run,  # A runner whose fit begins
-             calls: object,  # The `MiniaiCalls` of a callback
+             calls: 'MiniaiCalls',  # The `MiniaiCalls` of a callback
              ):
     "Let a run do what a callback replaces"
     own = vars(run)
@@ -364,13 +364,13 @@ def leaving_out(train: bool,  # Whether epochs train
     def stop(error): raise error
     cb, missing = Callback(), {'begin_train': (train, CancelTrainException),
                                'begin_validate': (valid, CancelValidateException)}
-    cb.order, cb.name = float('-inf'), 'leaving_out'
+    vars(cb).update(order=float('-inf'), name='leaving_out')
     for event, (wanted, error) in missing.items():
         if not wanted: setattr(cb, event, partial(stop, error))
     return [] if train and valid else [cb]
 
 # %% ../../nbs/82_adapters.miniai.ipynb #d4c1317b
-def data_loaders(*dls: object,  # The training loader, then the validation loader
+def data_loaders(*dls: Any,  # The training loader, then the validation loader
                  ) -> LoadersView:  # With `train` and `valid`
     "Two loaders, as miniai's `DataLoaders` holds them"
     return LoadersView(DataBunch(*dls))
@@ -381,7 +381,7 @@ class MiniaiLearner(LoopLearner):
     Source: miniai, `Learner`.
     """
     def __init__(self, model: torch.nn.Module,  # What is trained
-                 dls: object,  # Has `train` and `valid`
+                 dls: LoadersView,  # Has `train` and `valid`
                  loss_func: Callable = F.mse_loss,  # Of predictions and targets
                  lr: float = 0.1,  # Learning rate
                  cbs: Callback | Iterable | Any = None,  # Callbacks that take part in every fit

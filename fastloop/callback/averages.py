@@ -64,7 +64,7 @@ class EMACallback(Callback):
     def begin_fit(self):
         "Start at the weights as they are, unless a state was loaded"
         the_only_one(self, EMACallback)
-        named = dict(self.learn.model.named_parameters())
+        named: dict[str, torch.Tensor] = dict(self.learn.model.named_parameters())
         if self.buffers == 'average': named.update(self.learn.model.named_buffers())
         self.live = {k: v for k, v in named.items() if v.is_floating_point()}
         if self.loaded: return self.match()

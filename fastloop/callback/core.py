@@ -98,7 +98,7 @@ def running_phases(event: str,  # Name of an event
     in_batch = ('fit', 'epoch', 'train' if in_train else 'validate')
     if phase in ('pred', 'loss'): return (*in_batch, 'batch')
     inner = {'batch': in_batch, 'backward': (*in_batch, 'batch'), 'step': (*in_batch, 'batch')}
-    outer = _outer.get(phase) if phase in _outer else inner[phase]
+    outer = _outer[phase] if phase in _outer else inner[phase]
     return (*outer, phase) if kind == 'begin' else outer
 
 # %% ../../nbs/13_callback.core.ipynb #ca1debcf
@@ -150,7 +150,7 @@ class Callback:
     order, orders = 0, {}  # place among the callbacks; places of single handlers, by event
     in_validate = True  # takes part in `validate` and `get_preds` too, not only in a fit
     guarded = True  # a class written for another library may keep attributes of any name
-    name = _Name()
+    name: Any = _Name()
     on_train_begin, on_train_end = _moment('begin_fit'), _moment('after_fit')
     on_epoch_begin, on_epoch_end = _moment('begin_epoch'), _moment('after_epoch')
     on_batch_begin, on_batch_end = _moment('begin_batch'), _moment('after_batch')
@@ -175,7 +175,7 @@ class Callback:
     def set_runner(self, run: Run,  # The runner that will announce events
                    ):
         "Remember whose events to answer"
-        self.run = run
+        self.run: Any = run
         if run.learn is not None: self.learn = run.learn
 
     def __call__(self, event: str,  # Name of an event
@@ -183,7 +183,7 @@ class Callback:
         "Answer one event; a class that overrides this hears of all events"
         return getattr(self, event)() if has_own(self, event) else None
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if not name.startswith('__'):
             check_property(self, name)
             for place in ('run', 'learn'):
@@ -318,7 +318,7 @@ def callback_name(cb: Any,  # A callback written for any library
     if hasattr(type(cb), 'name') and isinstance(cb.name, str): return cb.name
     return _name_of(type(cb))
 
-def find_callback(cbs: list,  # Callbacks
+def find_callback(cbs: list | tuple,  # Callbacks
                   name: str,  # `save_model`, or `save_model_callback`
                   ) -> Any:  # The newest one of this name, or `None`
     "The callback called `name`"

@@ -146,8 +146,8 @@ def rows_of_batches(rows: list,  # For each batch number, time, loss, rates, mom
                     first: int,  # Number of the first batch of this fit in the run
                     ) -> list:  # Tuples of `batch`, a number, a time, and numbers by name
     "What a tracker is told about batches; the device is waited for here"
-    found, losses = [], [] if losses is None else losses.tolist()
-    for (i, at, _, lrs, moms), loss in zip(rows, losses):
+    found: list[Any] = []
+    for (i, at, _, lrs, moms), loss in zip(rows, [] if losses is None else losses.tolist()):
         numbers = {'loss': loss, **numbered('lr', lrs), **numbered('mom', moms or [])}
         found.append(('batch', first+i, at, {f'batch/{k}': v for k, v in numbers.items()
                                              if isinstance(v, Real)}))

@@ -10,7 +10,7 @@ import math
 import sys
 from copy import copy
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # %% ../../nbs/36_callback.lr_finder.ipynb #b7274f52
 import numpy as np
@@ -38,8 +38,8 @@ def _curve(lrs, losses, least):
     return (lrs, losses) if len(lrs) >= least and (np.diff(losses) < 0).any() else None
 
 # %% ../../nbs/36_callback.lr_finder.ipynb #c5386fef
-def suggest_steep(lrs: list,  # Rates, growing
-                  losses: list,  # The smoothed loss at each of them
+def suggest_steep(lrs: Any,  # Rates, growing
+                  losses: Any,  # The smoothed loss at each of them
                   ) -> float | None:  # `None` if the loss never falls
     """The rate at which the loss falls fastest on a logarithmic axis
 
@@ -84,8 +84,8 @@ def suggest_valley(lrs: list,  # Rates, growing
     return float(curve[0][_valley_index(curve[1])[1]])
 
 # %% ../../nbs/36_callback.lr_finder.ipynb #73d978ea
-def suggest_slide(lrs: list,  # Rates, growing
-                  losses: list,  # The smoothed loss at each of them
+def suggest_slide(lrs: Any,  # Rates, growing
+                  losses: Any,  # The smoothed loss at each of them
                   lr_diff: int = 15,  # Length of the ruler, in points
                   thresh: float = .005,  # Slopes that differ by more are different
                   ) -> float | None:  # `None` if the loss never falls, or there are too few points
@@ -283,7 +283,8 @@ class LRFinder(Callback):
         fig, ax = axes_for(ax)
         ax.plot(lrs, losses)
         ax.set(xscale='log', xlabel='learning rate', ylabel='training loss, smoothed')
-        marks = [o for o in zip(SuggestedLRs._fields, self.suggestions, 'osD^') if o[1] is not None]
+        marks: list[Any] = [o for o in zip(SuggestedLRs._fields, self.suggestions, 'osD^')
+                            if o[1] is not None]
         for i, (name, rate, shape) in enumerate(sorted(marks, key=itemgetter(1)), 1):
             y = np.interp(math.log(rate), np.log(lrs), losses)
             ax.plot(rate, y, shape, color=f'C{i}', label=f'{name} {rate:.2e}')

@@ -85,10 +85,12 @@ class MixUpLoss(nn.Module):
         super().__init__()
         self.reduction = check_word('reduction', reduction, ('mean', 'sum', 'none'))
         self.old_reduction, self.by_argument = _reduction_of(crit)
-        self.crit, self.checked, self.then = crit, False, None  # `then`: who waits for the loss
-        self.rules, self.counted, self.mixed = label_rules(crit), None, None  # `mixed`: known to be
+        self.crit, self.checked = crit, False
+        self.then: Callable | None = None  # who waits for the loss
+        self.rules, self.counted = label_rules(crit), None
+        self.mixed: torch.Tensor | None = None  # targets that are known to be mixed
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         try: return super().__getattr__(name)
         except AttributeError:
             if name == 'crit' or (name.startswith('__') and name != '__name__'): raise
@@ -179,7 +181,7 @@ def _check_alpha(name, alpha):
     "The parameter of the Beta distribution is a number above 0"
     if isinstance(alpha, bool) or not isinstance(alpha, Real):
         raise TypeError(f'{name}: alpha is a number, not {alpha!r}')
-    if not 0 < alpha < math.inf:
+    if not 0 < float(alpha) < math.inf:
         raise ValueError(f'{name}: alpha={alpha!r} is out of range: it is above 0 and finite; '
                          'to train without mixing, leave the callback out')
     return float(alpha)

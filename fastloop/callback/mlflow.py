@@ -9,6 +9,7 @@ __all__ = ['MLflowCallback']
 import posixpath
 import re
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ def mlflow_package() -> Any:  # The module
 
     Raises: ImportError that says what to install."""
     with needs_extra('MLflowCallback needs the package mlflow', 'mlflow'):
-        import mlflow.entities
-    return mlflow
+        import_module('mlflow.entities')
+        return import_module('mlflow')
 
 def allowed_name(name: str,  # Of a number or a setting
                  ) -> str:  # One that MLflow takes
@@ -88,16 +89,14 @@ class MLflowCallback(ExperimentCallback):
     def _experiment_id(self):
         "The experiment that was asked for, or the one that MLflow has chosen"
         if self.experiment is None:
-            from mlflow.tracking.fluent import _get_experiment_id
-            return _get_experiment_id()
+            return import_module('mlflow.tracking.fluent')._get_experiment_id()
         found = self.client.get_experiment_by_name(self.experiment)
         return found.experiment_id if found else self.client.create_experiment(self.experiment)
 
     def _tags(self):
         "The tags that were given, and what MLflow notes itself: user, script, commit"
         with suppress(Exception):
-            from mlflow.tracking.context.registry import resolve_tags
-            return resolve_tags(self.tags)
+            return import_module('mlflow.tracking.context.registry').resolve_tags(self.tags)
         return self.tags
 
     def write_settings(self, settings: dict,  # Names and values

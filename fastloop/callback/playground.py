@@ -52,9 +52,9 @@ def _table(sched, epochs, iters, opt):
     if not hasattr(type(sched), 'scheduled'):
         sched = ParamScheduler(sched if isinstance(sched, dict) else {'value': sched})
         if not batches:
-            x = [i/500 for i in range(501)]
+            x: list[Any] = [i/500 for i in range(501)]
             return x, {k: list(map(fs[0], x)) if len(fs) == 1 else [[f(o) for f in fs] for o in x]
-                       for k, fs in sched.scheds.items()}
+                       for k, fs in vars(sched)['scheds'].items()}
     if epochs is None or iters is None: raise ValueError(
         f'epochs={epochs}, iters={iters}: a scheduler is drawn batch by batch, so give both')
     table = sched.values(epochs, iters, opt)

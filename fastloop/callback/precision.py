@@ -7,6 +7,7 @@ __all__ = ['MixedPrecision']
 
 # %% ../../nbs/47_callback.precision.ipynb #13504180
 import warnings
+from typing import Any
 
 # %% ../../nbs/47_callback.precision.ipynb #62150b28
 import torch
@@ -116,19 +117,21 @@ class MixedPrecision(Callback):
                  ):
         super().__init__(learn)
         _check_scaling(init_scale, growth_factor, backoff_factor, growth_interval)
-        self.dtype, self.kind, self.context = _read_dtype(amp_mode or dtype), None, None
-        self.options = dict(init_scale=init_scale, growth_factor=growth_factor,
+        self.kind: Any = None  # of the device, known when a fit begins
+        self.dtype, self.context = _read_dtype(amp_mode or dtype), None
+        self.options: dict[str, Any] = dict(init_scale=init_scale, growth_factor=growth_factor,
                             backoff_factor=backoff_factor, growth_interval=growth_interval)
         self.scaler, self.pending, self.inside, self.fitting = None, None, False, False
         self.found = None  # how autocast was switched when the fit began
         self.skipped = self.in_a_row = 0
         if self.dtype == torch.bfloat16:  # there is nothing to scale, so there are no handlers
-            self.begin_backward = self.after_backward = self.begin_step = None
+            vars(self).update(begin_backward=None, after_backward=None, begin_step=None)
         self.forget()
 
     def forget(self):
         "Nothing is scaled, and nothing judged"
-        self.clean, self.stand_in, self.shown, self.scaled = None, None, [], False
+        self.stand_in: Any = None
+        self.clean, self.shown, self.scaled = None, [], False
 
     def begin_fit(self):
         "See whether it can work, and make the scaler if one is needed"

@@ -23,7 +23,7 @@ from ..metrics import as_metric, tell_ignored, to_floats
 from ..optimizer import rate_reader
 from ..plots import draw_losses, draw_metrics, draw_rates, draw_search, hand_out
 from ..table import EpochTable, current_cell, show_table, to_frame
-from ..torch_core import Coming, Learns, Run
+from ..torch_core import Coming, Learns
 
 # %% ../../nbs/21_callback.recorder.ipynb #561c87dd
 class SmoothenValue:
@@ -231,7 +231,7 @@ class Recorder(Callback):
              suggestion: bool = False,  # Mark the rate where the loss falls fastest
              ax: 'Axes | None' = None,  # A matplotlib axis; a new figure if there is none
              return_fig: bool = True,  # Return the figure, or show it at once
-             ) -> 'Figure':  # The matplotlib figure
+             ) -> 'Figure | None':  # The matplotlib figure
         """Draw the smoothed loss against the learning rate, on a logarithmic axis
 
         Raises: ValueError if nothing was recorded.
@@ -246,7 +246,7 @@ class Recorder(Callback):
                 # An axis for the learning rate; a new figure if there is none
                 ax: 'Axes | None' = None,
                 return_fig: bool = True,  # Return the figure, or show it at once
-                ) -> 'Figure':  # The matplotlib figure
+                ) -> 'Figure | None':  # The matplotlib figure
         "Draw the learning rate of each batch, and the momentum if `show_moms`"
         fig = draw_rates(self.lrs, self.moms if show_moms else None, skip_start, skip_end, ax)
         return hand_out(fig, return_fig, ax)
@@ -255,7 +255,7 @@ class Recorder(Callback):
                     skip_end: int = 0,  # Batches to leave out at the end
                     ax: 'Axes | None' = None,  # A matplotlib axis; a new figure if there is none
                     return_fig: bool = True,  # Return the figure, or show it at once
-                    ) -> 'Figure':  # The matplotlib figure
+                    ) -> 'Figure | None':  # The matplotlib figure
         "Draw the smoothed training loss, and the validation loss at the end of each epoch"
         fig = draw_losses(self.losses, self.values, self.nb_batches, skip_start, skip_end, ax)
         return hand_out(fig, return_fig, ax)
@@ -266,7 +266,7 @@ class Recorder(Callback):
                      skip_end: int = 0,  # Batches to leave out at the end
                      ax: 'Axes | None' = None,  # One axis for all; if none, one for each
                      return_fig: bool = True,  # Return the figure, or show it at once
-                     ) -> 'Figure':  # The matplotlib figure
+                     ) -> 'Figure | None':  # The matplotlib figure
         "Draw each metric at the end of each epoch"
         names, rows = self.metrics_names, self.values
         fig = draw_metrics(names, rows, self.nb_batches, skip_start, skip_end, ax)
@@ -308,8 +308,8 @@ class Recorder(Callback):
         self.history.load_state_dict(state['history'])
 
 # %% ../../nbs/21_callback.recorder.ipynb #580e6b59
-def find_recorder(run: Run,  # A runner, or a learner: anything with `cbs`
-                  ) -> Recorder | None:  # `None` if the run is not recorded
+def find_recorder(run: Any,  # A runner, or a learner: anything with `cbs`
+                  ) -> Any:  # The `Recorder`; `None` if the run is not recorded
     """The loop's own recorder, also if another callback bears its name
 
     It is the first `Recorder`, or object of a subclass, among the callbacks of `run`. Nothing else

@@ -66,7 +66,7 @@ def split_address(root: str,  # Such as `http://localhost:9000`
     return url
 
 # %% ../../nbs/43_callback.remote.ipynb #0b4a0e62
-def check_headers(headers: dict,  # Names and values, or `None`
+def check_headers(headers: dict | None,  # Names and values, or `None`
                   ):
     """See whether headers can be sent; a message names a header, never its value
 
@@ -109,7 +109,7 @@ def post(url: SplitResult,  # From `split_address`
 
     Raises: OSError or HTTPException if it was not delivered."""
     kind, port = (HTTPSConnection, 443) if url.scheme == 'https' else (HTTPConnection, 80)
-    server, safe = kind(url.hostname, url.port or port, timeout=timeout), "/%:@!$&'()*+,;=~?"
+    server, safe = kind(url.hostname or '', url.port or port, timeout=timeout), "/%:@!$&'()*+,;=~?"
     path, query = quote(url.path or '/', safe), quote(url.query, safe)
     try:
         server.connect()

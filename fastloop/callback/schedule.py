@@ -24,14 +24,14 @@ from fastloop.anneal import (
     plain_numbers,
 )
 from .core import Callback
-from ..core import check_number, check_word
+from ..core import check_number, check_word, listify
 from ..optimizer import OptimWrapper, as_wrapper
 from ..torch_core import Learns, Loaders, Run, count_batches
 
 # %% ../../nbs/31_callback.schedule.ipynb #2a13805d
 aliases = {'momentum': 'mom', 'weight_decay': 'wd', 'alpha': 'beta', 'sqr_mom': 'beta'}
 
-def our_names(names: list,  # Names in any library's words, `betas` included
+def our_names(names: Iterable,  # Names in any library's words, `betas` included
                 ) -> tuple:  # Names in ours
     "The hyper-parameters that are set by setting `names`, each once"
     parts = [('mom', 'beta') if o == 'betas' else (aliases.get(o, o),) for o in names]
@@ -40,7 +40,7 @@ def our_names(names: list,  # Names in any library's words, `betas` included
 def count_groups(opt: Optimizer,  # An optimizer
                  ) -> int:  # 1 or more
     "Number of layer groups of an optimizer"
-    return len(as_wrapper(opt).read_val('lr'))
+    return len(as_wrapper(opt).read_val('lr') or ())
 
 # %% ../../nbs/31_callback.schedule.ipynb #20d9c186
 def try_out(opt: OptimWrapper,  # The optimizer
@@ -64,7 +64,7 @@ def fast_setter(opt: OptimWrapper,  # The optimizer
         for group in inner.param_groups: group['betas'] = (value, group['betas'][1])
 
     inner, first = opt.opt, opt.param_groups[0]
-    key = {'lr': 'lr', 'mom': 'momentum'}.get(name)
+    key = {'lr': 'lr', 'mom': 'momentum'}.get(name, '')
     if key in first: return write
     return write_first if name == 'mom' and len(first.get('betas', ())) == 2 else None
 
@@ -96,7 +96,7 @@ def training_batches(cb: Callback,  # Who asks, for the message
         f'{cb!r}: the training loader has no length, so the position in training is not known; a '
         'schedule needs a loader that knows its number of batches')
 
-def find_schedulers(run: Run,  # A runner, or a learner: anything with `cbs`
+def find_schedulers(run: Any,  # A runner, or a learner: anything with `cbs`
                     name: str | None = None,  # Such as `lr`; all schedulers if there is none
                     ) -> list:  # Callbacks
     "The callbacks of `run` that set hyper-parameters by a schedule, or those that set `name`"
@@ -237,7 +237,7 @@ shapes = {'cos': annealing_cos, 'linear': annealing_linear, 'exp': annealing_exp
           'no': annealing_no}
 
 def shape_named(anneal: str | Callable,  # `cos`, `linear`, `exp`, `no`, or a function
-                ) -> callable:  # Called with start, end and the share of the way
+                ) -> Callable:  # Called with start, end and the share of the way
     "A shape by its name, or itself"
     return anneal if callable(anneal) else shapes[check_word('anneal', anneal, shapes)]
 
@@ -258,8 +258,8 @@ def _cycle(start, high, end, a1, a2, shape):
 def _check_moms(moms):
     "Three momenta, or `None`"
     if moms is None: return None
-    given = list(plain_numbers(moms)) if hasattr(moms, '__iter__') else [moms]
-    bad = [o for o in given if not isinstance(o, Real) or not 0 <= o <= 1]
+    given = listify(plain_numbers(moms))
+    bad = [o for o in given if not isinstance(o, Real) or not 0 <= float(o) <= 1]
     if bad or len(given) not in (2, 3): raise ValueError(
         f'moms={moms!r}: give the momentum at the beginning and in the middle, and at the end if '
         'it is another, each from 0 to 1; or None to leave it alone')
@@ -335,7 +335,8 @@ class OneCycleScheduler(Scheduler):
         start, end = divided(top, self.div_factor), divided(top, self.final_div)
         functions = {'lr': _cycle(start, top, end, a1, n-a1, self.shape)}
         if self.moms is not None and (opt is None or opt.mom is not None):
-            functions['mom'] = _cycle(*self.moms, a1, n-a1, self.shape)
+            start, middle, end = self.moms
+            functions['mom'] = _cycle(start, middle, end, a1, n-a1, self.shape)
         return functions
 
     def _length(self, epochs, iters):

@@ -21,7 +21,8 @@ class AvgStats:
 
     def __init__(
         self,
-        metrics: list,  # functions of predictions and targets, or metric objects
+        # functions of predictions and targets, or metric objects
+        metrics: Callable | Iterable | Any,
         in_train: bool,  # whether these are the numbers of training; they are printed with it
     ):
         """Begin without data.

@@ -8,6 +8,7 @@ __all__ = ['TensorBoardCallback']
 # %% ../../nbs/44_callback.tensorboard.ipynb #2329cae7
 import time
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ class BatchNumbers:
         rows, self.waiting = self.waiting, []
         if not rows: return
         self.history.sync()
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        Summary = import_module('tensorboard.compat.proto.summary_pb2').Summary
         for step, now, place, lrs, moms in rows:
             numbers = {'loss': self.history.raw[place], **numbered('lr', lrs),
                        **numbered('mom', moms)}
@@ -170,7 +171,8 @@ class TensorBoardCallback(Callback):
         self.embeddings_layer_names = listify(embeddings_layer_names)
         self.files, self.numbers, self.watch = None, BatchNumbers(), ModelWatch()
         self.start, self.next, self.loaded = [0, 0], [0, 0], False  # epoch and batch
-        self.folder, self.drawn, self.due = None, False, False
+        self.folder: Any = None
+        self.drawn, self.due = False, False
         self.epoch_step, self.embeddings = 0, {}
 
     def set_runner(self, run: Run,  # The runner that will announce events

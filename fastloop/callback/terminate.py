@@ -23,7 +23,7 @@ from ..torch_core import Learns
 def first_not_finite(losses: list,  # Numbers, or tensors of one number
                      ) -> tuple | None:  # Position and value, or `None` if all are finite
     "Find the first loss that is no finite number; devices are waited for, once each"
-    found = enumerate(to_floats(losses))
+    found: Any = enumerate(to_floats(losses))
     return next(((i, loss) for i, loss in found if not math.isfinite(loss)), None)
 
 # %% ../../nbs/48_callback.terminate.ipynb #18a5e3b2

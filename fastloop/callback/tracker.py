@@ -156,8 +156,9 @@ class TrackerCallback(Callback):
 
     def get_monitor_value(self) -> float | None:  # `None` if it was not measured in this epoch
         "The watched number in the epoch that has just ended"
-        row = [] if self.column is None else find_recorder(self.run).values[-1]
-        value = row[self.column] if row and self.column < len(row) else None
+        at = self.column
+        row = [] if at is None else find_recorder(self.run).values[-1]
+        value = row[at] if at is not None and at < len(row) else None
         return None if value is None else float(value)
 
     def is_better(self, value: float,  # A value
@@ -244,7 +245,7 @@ class EarlyStoppingCallback(TrackerCallback):
     def forget(self):
         "No value has been seen yet, and no weights are kept"
         super().forget()
-        self.best_weights = None
+        self.best_weights: Any = None
 
     def recount(self):
         "Nothing has been waited for yet"

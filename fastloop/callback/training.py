@@ -121,7 +121,7 @@ class GradientAccumulation(Callback):
 
     def take_up(self):
         "Go on with the window of a checkpoint"
-        grads, self.pending = self.pending, None
+        grads, self.pending = self.pending or [], None
         for p, grad in zip(trained(self.learn.opt), grads):
             p.grad = None if grad is None else grad.to(p.device, copy=True)
 

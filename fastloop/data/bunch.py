@@ -9,7 +9,7 @@ __all__ = ['DataBunch']
 import numbers
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -73,7 +73,7 @@ def _infer_c(ds):
 def _without_workers(dl):
     "A loader like `dl` that leaves alone the worker processes of `dl`"
     if not isinstance(dl, DataLoader) or dl.num_workers == 0: return dl
-    how = dict(collate_fn=dl.collate_fn, generator=dl.generator)
+    how: dict[str, Any] = dict(collate_fn=dl.collate_fn, generator=dl.generator)
     if isinstance(dl.dataset, IterableDataset):
         how.update(batch_size=dl.batch_size, drop_last=dl.drop_last)
     elif dl.batch_sampler is None: how.update(batch_size=None, sampler=dl.sampler)
@@ -121,7 +121,8 @@ def _is_plain(ds):
     return isinstance(ds, TensorDataset) and all(own)
 
 
-def _make_loader(name, ds, bs, shuffle, num_workers, device, seed, drop_last=False):
+def _make_loader(name, ds: Any, bs, shuffle, num_workers, device, seed,
+                 drop_last: bool | None = False) -> Any:
     "A loader for the data set `ds`, none if there is none to validate with"
     if ds is None and name == 'valid_ds': return None
     if isinstance(ds, (*_arrays, DataLoader, TensorLoader)) or not hasattr(ds, '__getitem__') and \
@@ -129,6 +130,7 @@ def _make_loader(name, ds, bs, shuffle, num_workers, device, seed, drop_last=Fal
         raise TypeError(f'{name} must be a data set, with a length and items by number, got a '
                         f'{type(ds).__name__}: for loaders there is DataBunch(train_dl, valid_dl), '
                         'for tensors DataBunch.from_tensors')
+    ds = cast(Any, ds)
     n = len(ds) if hasattr(ds, '__len__') else 0
     if n == 0 and hasattr(ds, '__len__'): raise ValueError(f'{name} is empty: it has no item')
     drop_last = leaves_last(n, bs, drop_last)
@@ -252,7 +254,7 @@ class DataBunch:
         device = default_device() if device is None else torch.device(device)
         if seed is None: seed = int(torch.randint(2**62, ()))
         seed = check_number('seed', seed, whole=True)
-        how = dict(num_workers=num_workers, device=device, seed=seed)
+        how: dict[str, Any] = dict(num_workers=num_workers, device=device, seed=seed)
         train_dl = _make_loader('train_ds', train_ds, bs, True, drop_last=drop_last, **how)
         valid_dl = _make_loader('valid_ds', valid_ds, valid_bs, False, **how)
         return cls(train_dl, valid_dl, c, device, path)
@@ -289,8 +291,8 @@ class DataBunch:
         if valid_pct is not None:
             if seed is None: seed = int(torch.randint(2**62, ()))
             parts = _set_aside(parts[0], valid_pct, seed)
-        for ds in filter(None, parts if classes else ()): ds.classes = classes
-        return cls.create(*parts, bs, valid_bs, 0, drop_last, device, seed, c, path)
+        for ds in filter(None, parts if classes else ()): vars(ds)['classes'] = classes
+        return cls.create(parts[0], parts[1], bs, valid_bs, 0, drop_last, device, seed, c, path)
 
     def one_batch(
         self,
@@ -321,8 +323,8 @@ class DataBunch:
 
         Raises: ValueError or TypeError if the items are not like those in the training data.
         """
-        bs = bs or _batch_size(self.valid_dl) or 2*(self.bs or 32)
-        bs = check_number('bs', bs, 1, whole=True)
+        found = bs or _batch_size(self.valid_dl) or 2*(self.bs or 32)
+        bs = int(check_number('bs', found, 1, whole=True))
         if isinstance(items, Dataset): return DataLoader(items, bs)
         rows = inputs_like('items', items, self.example)
         if isinstance(rows, torch.Tensor): return TensorLoader(rows, bs=bs)

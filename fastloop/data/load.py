@@ -100,6 +100,11 @@ class Resumable:
 
     It has `seed`, `shuffle`, `n` items, `bs` of them a batch, and a length.
     """
+    seed: int | None
+    shuffle: bool
+    n: int
+    bs: int
+    _batches: Callable
 
     def __init__(self): self._place = _Place()
 

@@ -17,7 +17,7 @@ import torch
 from ..torch_core import to_np
 
 # %% ../../nbs/85_keras.backend.ipynb #e2cd502c
-def get_value(x: object,  # A variable, a number of an optimizer, a tensor, or a number
+def get_value(x: Any,  # A variable, a number of an optimizer, a tensor, or a number
               ) -> Any:  # A number or an array of NumPy
     "The value of something, as NumPy knows it"
     if hasattr(x, 'numpy') and not isinstance(x, torch.Tensor): return x.numpy()
@@ -25,8 +25,8 @@ def get_value(x: object,  # A variable, a number of an optimizer, a tensor, or a
 
 eval = get_value  # what callbacks that log a rate call it
 
-def set_value(x: object,  # A variable, a number of an optimizer, or a tensor
-              value: object,  # A number or an array
+def set_value(x: Any,  # A variable, a number of an optimizer, or a tensor
+              value: Any,  # A number or an array
               ):
     """Set the value of something
 

@@ -20,12 +20,12 @@ from typing import Any
 # %% ../../nbs/84_keras.callbacks.ipynb #f7723aca
 import numpy as np
 import torch
-from torch import nn
 
 # %% ../../nbs/84_keras.callbacks.ipynb #4790f92e
 from fastloop.adapters.keras_model import (
     HookList,
     Logs,
+    ModelView,
     as_default,
     as_logs,
     keras_hooks,
@@ -60,14 +60,17 @@ class Callback:
     """
     order, in_lr_find, in_validate = 0, False, False  # in the order in which they were attached
     native_events = ()  # those events of this library that it answers by itself
-    params = model = None
+    params: Any = None
+    model: Any = None
+    on_batch_begin: Callable
+    on_batch_end: Callable
 
     def set_params(self, params: dict,  # Such as `epochs` and `steps`
                    ):
         "Remember how the training is done"
         self.params = params
 
-    def set_model(self, model: nn.Module,  # What is trained, a `ModelView`
+    def set_model(self, model: ModelView,  # What is trained, a `ModelView`
                   ):
         "Remember what is trained"
         self.model = model
@@ -88,7 +91,7 @@ for _hook in keras_hooks:
     if not hasattr(Callback, _hook): setattr(Callback, _hook, _nothing)
 
 # %% ../../nbs/84_keras.callbacks.ipynb #ffdfe570
-def way_in(model: nn.Module,  # What is trained, a model of Keras or its stand-in
+def way_in(model: ModelView,  # What is trained, a model of Keras or its stand-in
            monitor: str,  # Name of the number that is watched
            ) -> str | None:  # `min`, `max`, or `None` if the model does not know
     "Which way the model says that a metric is better"
@@ -98,7 +101,7 @@ def way_in(model: nn.Module,  # What is trained, a model of Keras or its stand-i
              and o.name == monitor.removeprefix('val_')]
     return {'up': 'max', 'down': 'min'}[found[0]] if found else None
 
-def say(model: nn.Module,  # What is trained
+def say(model: ModelView,  # What is trained
         line: str,  # What has happened
         ):
     "Print a line, above the bars if there are any"
@@ -245,7 +248,7 @@ class EarlyStopping(MonitorCallback):
         self.best_weights = state['best_weights']
 
 # %% ../../nbs/84_keras.callbacks.ipynb #658d4a20
-def read_rate(model: nn.Module,  # A model of Keras, or its stand-in
+def read_rate(model: ModelView,  # A model of Keras, or its stand-in
               ) -> float:  # Of the last layer group
     "The learning rate of a model"
     return float(np.asarray(model.optimizer.learning_rate))
@@ -344,7 +347,7 @@ class ModelCheckpoint(MonitorCallback):
                  save_weights_only: bool = False,  # Call `save_weights`, not `save`
                  mode: str = 'auto',  # `min`, `max`, or `auto` to tell by the name
                  period: int = 1,  # Epochs from one file to the next
-                 save_freq: object = 'epoch',  # Or a number of batches from one file to the next
+                 save_freq: str | int = 'epoch',  # Or a number of batches from one file to the next
                  initial_value_threshold: float | None = None,  # A value to beat from the start
                  ):
         if initial_value_threshold is not None:
@@ -355,7 +358,7 @@ class ModelCheckpoint(MonitorCallback):
         if period == 'epoch': period = 1  # today's Keras has `save_freq` at this place
         self.period = check_number('period', period, 1, whole=True)
         self.save_best_only, self.save_weights_only = save_best_only, save_weights_only
-        self.save_freq = save_freq
+        self.save_freq: Any = save_freq
         if isinstance(save_freq, str): check_word('save_freq', save_freq, ('epoch',))
         else:
             check_number('save_freq', save_freq, 1, whole=True)
@@ -374,7 +377,7 @@ class ModelCheckpoint(MonitorCallback):
         self.last_saved_path, self.saved = Path(path), True
         return True
 
-    def consider(self, logs: dict,  # Numbers by name
+    def consider(self, logs: dict | None,  # Numbers by name
                  batch: int | None = None,  # Number of the batch, if one has just ended
                  ):
         "Save if it is wanted, and say so"
@@ -413,7 +416,7 @@ class BackupAndRestore(CheckpointCallback):
     Source: Keras.
     """
     def __init__(self, backup_dir: str | Path,  # Folder of the checkpoints, and of nothing else
-                 save_freq: object = 'epoch',  # Or a number of batches
+                 save_freq: str | int = 'epoch',  # Or a number of batches
                  double_checkpoint: bool = False,  # Ignored: the one before is always kept
                  delete_checkpoint: bool = True,  # Remove the folder when the training is over
                  ):
@@ -521,7 +524,7 @@ def added_names(cb: Any,  # A callback of a run
 
 def check_columns(there: list,  # Columns of a file, without the epoch
                   names: list,  # Names that will be in the logs
-                  cbs: list,  # The callbacks of the run
+                  cbs: list | tuple,  # The callbacks of the run
                   ) -> bool:  # Whether the file may fit
     "Can the logs of a run have the columns of a file?"
     if set(names) - set(there): return False
@@ -627,15 +630,15 @@ class LambdaCallback(Callback):
     Raises: UnknownEvent with the nearest name; TypeError for something that cannot be called.
     Source: Keras.
     """
-    def __init__(self, on_epoch_begin: object = None,  # Takes epoch and logs
-                 on_epoch_end: object = None,  # Takes epoch and logs
-                 on_batch_begin: object = None,  # Takes batch and logs
-                 on_batch_end: object = None,  # Takes batch and logs
-                 on_train_begin: object = None,  # Takes logs
-                 on_train_end: object = None,  # Takes logs
+    def __init__(self, on_epoch_begin: Callable | None = None,  # Takes epoch and logs
+                 on_epoch_end: Callable | None = None,  # Takes epoch and logs
+                 on_batch_begin: Callable | None = None,  # Takes batch and logs
+                 on_batch_end: Callable | None = None,  # Takes batch and logs
+                 on_train_begin: Callable | None = None,  # Takes logs
+                 on_train_end: Callable | None = None,  # Takes logs
                  **functions: Callable | None,  # By the name of any other hook
                  ):
-        functions |= dict(on_epoch_begin=on_epoch_begin, on_epoch_end=on_epoch_end,
+        functions = functions | dict(on_epoch_begin=on_epoch_begin, on_epoch_end=on_epoch_end,
                           on_batch_begin=on_batch_begin, on_batch_end=on_batch_end,
                           on_train_begin=on_train_begin, on_train_end=on_train_end)
         vars(self).update(check_functions(functions, {o: o for o in keras_hooks}))
@@ -658,7 +661,8 @@ class TensorBoard(Callback, NativeTensorBoard):
                  embeddings_layer_names: list | None = None,
                  # Labels or their file, or a dict by layer
                  embeddings_metadata: str | Path | Iterable | None = None,
-                 update_freq: object = 'epoch',  # Or `batch`, or batches from one row to the next
+                 # Or `batch`, or batches from one row to the next
+                 update_freq: str | int = 'epoch',
                  ):
         words = {'epoch': 0, 'batch': 1}
         every = words[check_word('update_freq', update_freq, words)] if isinstance(
@@ -772,7 +776,7 @@ class CallbackList(HookList):
     def __init__(self, callbacks: list | None = None,  # Callbacks written for Keras
                  add_history: bool = False,  # Add a `History` if there is none
                  add_progbar: bool = False,  # Add a `ProgbarLogger` if there is none
-                 model: nn.Module | None = None,  # What is trained
+                 model: ModelView | None = None,  # What is trained
                  **params: object,  # What callbacks find in `self.params`
                  ):
         super().__init__(callbacks)

@@ -93,8 +93,8 @@ def read_pixels(
         ImageOps.exif_transpose(image, in_place=True)
         image = _flat(image, 'L' if channels == 1 else 'RGB')
         if size is not None and image.size != size[::-1]:
-            if method == 'crop': image = ImageOps.fit(image, size[::-1], Image.BILINEAR)
-            else: image = image.resize(size[::-1], Image.BILINEAR)
+            if method == 'crop': image = ImageOps.fit(image, size[::-1], Image.Resampling.BILINEAR)
+            else: image = image.resize(size[::-1], Image.Resampling.BILINEAR)
         pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 

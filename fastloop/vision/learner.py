@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, SequentialSampler, default_collate
 # %% ../../nbs/64_vision.learner.ipynb #a5bb51a8
 import fastloop.train  # noqa: F401 (it gives the learner its verbs)
 from ..core import Axes, Figure, axes_for, check_number, listify
+from ..data.bunch import DataBunch
 from ..learner import Learner
 from ..metrics import accuracy
 from ..predictions import probabilities
@@ -241,11 +242,12 @@ def split_model(
     model: nn.Sequential,  # of two parts, body and head
 ) -> list:  # layer groups
     "The layer groups: three for a body like that of a ResNet, else body and head"
-    body, head = model
+    body, head = model.children()
     names = [name for name, _ in body.named_children()]
     if not {'layer1', 'layer2', 'layer3', 'layer4'} <= set(names): return [body, head]
     at = names.index('layer3')
-    return [list(body[:at]), list(body[at:]), head]
+    parts = list(body.children())
+    return [parts[:at], parts[at:], head]
 
 # %% ../../nbs/64_vision.learner.ipynb #2c856699
 def _prepared(data, x):
@@ -270,7 +272,7 @@ def _pictures(data, xb):
 # %% ../../nbs/64_vision.learner.ipynb #6160828a
 def _spread(data, count):
     "Pairs from all over the validation set, as a batch; `None` if they can't be had one by one"
-    ds = getattr(data, 'valid_ds', None)
+    ds: Any = getattr(data, 'valid_ds', None)
     if not (hasattr(ds, '__getitem__') and hasattr(ds, '__len__') and len(ds)): return None
     count = min(count, len(ds))
     items = [ds[i*len(ds)//count] for i in range(count)]
@@ -359,7 +361,7 @@ class ClassificationInterpretation:
     def __init__(
         self,
         learn: Learner,  # the learner that made the predictions
-        preds: torch.Tensor,  # probabilities, (n, classes)
+        preds: Any,  # probabilities, (n, classes), a tensor
         targets: torch.Tensor,  # numbers of the classes, (n,)
         losses: torch.Tensor,  # one for each picture, (n,)
         ds: Any = None,  # the data set of the pictures, `None`: the validation set
