@@ -104,15 +104,15 @@ def to_detach(
 
 # %% ../nbs/01_torch_core.ipynb #b37921c0
 def to_half(
-    b: Any,  # A batch: a tensor or a nest of them
-) -> Any:  # The same structure
+    b: Batch,  # A batch: a tensor or a nest of them
+) -> Batch:  # The same structure
     "Turn the floating point tensors of a batch into float16, and leave labels alone."
     return map_tensors(b, lambda t: t.half() if t.is_floating_point() else t)
 
 # %% ../nbs/01_torch_core.ipynb #ecd6399f
 def to_float(
-    b: Any,  # A batch: a tensor or a nest of them
-) -> Any:  # The same structure
+    b: Batch,  # A batch: a tensor or a nest of them
+) -> Batch:  # The same structure
     "Turn the floating point tensors of a batch into float32, and leave labels alone."
     return map_tensors(b, lambda t: t.float() if t.is_floating_point() else t)
 

@@ -780,7 +780,7 @@ def pin_problems(settings, constraints, installed):
         if not equal: yield f'constraints.txt: {line} is not a pin'
         if canonical(name) in pins: yield f'constraints.txt: {name} stands twice'
         pins[canonical(name)] = version
-    for key in ('requirements', 'dev_requirements', 'ui_requirements'):
+    for key in ('requirements', 'dev_requirements', 'types_requirements', 'ui_requirements'):
         for o in map(Requirement, settings.get(key, '').split()):
             pin = pins.get(canonical(o.name))
             if pin is None: yield f'{key}: {o} has no pin in constraints.txt'

@@ -8,7 +8,7 @@ __all__ = ['MiniaiView', 'TrainCB', 'data_loaders', 'MiniaiLearner']
 # %% ../../nbs/82_adapters.miniai.ipynb #8e197ffa
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 # %% ../../nbs/82_adapters.miniai.ipynb #0a792327
 import torch
@@ -370,10 +370,10 @@ def leaving_out(train: bool,  # Whether epochs train
     return [] if train and valid else [cb]
 
 # %% ../../nbs/82_adapters.miniai.ipynb #d4c1317b
-def data_loaders(*dls: Any,  # The training loader, then the validation loader
+def data_loaders(*dls: Iterable,  # The training loader, then the validation loader
                  ) -> LoadersView:  # With `train` and `valid`
     "Two loaders, as miniai's `DataLoaders` holds them"
-    return LoadersView(DataBunch(*dls))
+    return LoadersView(DataBunch(*cast(Any, dls)))
 
 class MiniaiLearner(LoopLearner):
     """A learner with miniai's arguments

@@ -38,8 +38,8 @@ def _curve(lrs, losses, least):
     return (lrs, losses) if len(lrs) >= least and (np.diff(losses) < 0).any() else None
 
 # %% ../../nbs/36_callback.lr_finder.ipynb #c5386fef
-def suggest_steep(lrs: Any,  # Rates, growing
-                  losses: Any,  # The smoothed loss at each of them
+def suggest_steep(lrs: list | np.ndarray,  # Rates, growing
+                  losses: list | np.ndarray,  # The smoothed loss at each of them
                   ) -> float | None:  # `None` if the loss never falls
     """The rate at which the loss falls fastest on a logarithmic axis
 
@@ -84,8 +84,8 @@ def suggest_valley(lrs: list,  # Rates, growing
     return float(curve[0][_valley_index(curve[1])[1]])
 
 # %% ../../nbs/36_callback.lr_finder.ipynb #73d978ea
-def suggest_slide(lrs: Any,  # Rates, growing
-                  losses: Any,  # The smoothed loss at each of them
+def suggest_slide(lrs: list | np.ndarray,  # Rates, growing
+                  losses: list | np.ndarray,  # The smoothed loss at each of them
                   lr_diff: int = 15,  # Length of the ruler, in points
                   thresh: float = .005,  # Slopes that differ by more are different
                   ) -> float | None:  # `None` if the loss never falls, or there are too few points

@@ -8,6 +8,7 @@ __all__ = ['plot_sched', 'SchedulePlayground']
 # %% ../../nbs/34_callback.playground.ipynb #2f1d0633
 import inspect
 import math
+from collections.abc import Callable
 from functools import partial
 from html import escape
 from io import BytesIO
@@ -18,7 +19,7 @@ from torch.optim import Optimizer
 
 # %% ../../nbs/34_callback.playground.ipynb #d8752b9e
 from ..anneal import check_positive
-from .schedule import OneCycleScheduler, ParamScheduler, shapes
+from .schedule import OneCycleScheduler, ParamScheduler, Scheduler, shapes
 from ..core import Axes, Figure, axes_for, check_number
 
 # %% ../../nbs/34_callback.playground.ipynb #1eb423cb
@@ -72,7 +73,7 @@ def _panels(ax, n):
     return axes
 
 # %% ../../nbs/34_callback.playground.ipynb #93b4dde0
-def plot_sched(sched: Any,  # Function of the position 0 to 1, dictionary of them, or scheduler
+def plot_sched(sched: Callable | dict | Scheduler,  # Function of the position 0 to 1, dictionary of them, or scheduler
                epochs: int | None = None,  # Number of epochs; a scheduler needs it
                iters: int | None = None,  # Training batches in an epoch; a scheduler needs it
                opt: Optimizer | None = None,  # Optimizer; `TorchScheduler` needs it

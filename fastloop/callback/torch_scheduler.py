@@ -8,10 +8,10 @@ __all__ = ['TorchScheduler']
 # %% ../../nbs/33_callback.torch_scheduler.ipynb #130ab67b
 import inspect
 from collections.abc import Callable
-from typing import Any
 
 # %% ../../nbs/33_callback.torch_scheduler.ipynb #4ea0f0ef
 import torch
+from torch.optim import Optimizer
 
 # %% ../../nbs/33_callback.torch_scheduler.ipynb #a3fe6e64
 from .core import Callback
@@ -226,7 +226,7 @@ class TorchScheduler(Callback):
 
     def values(self, epochs: int,  # Number of epochs
                iters: int,  # Training batches in an epoch
-               opt: Any = None,  # The optimizer; by default the learner's
+               opt: Optimizer | None = None,  # The optimizer; by default the learner's
                ) -> dict:  # Name: for each batch a value, or a list with one for each layer group
         """The value of each scheduled hyper-parameter in each batch of a fit, without training
 

@@ -13,13 +13,13 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 # %% ../../nbs/64_vision.learner.ipynb #8ddac278
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, SequentialSampler, default_collate
+from torch.utils.data import DataLoader, Dataset, SequentialSampler, default_collate
 
 # %% ../../nbs/64_vision.learner.ipynb #a5bb51a8
 import fastloop.train  # noqa: F401 (it gives the learner its verbs)
@@ -361,10 +361,10 @@ class ClassificationInterpretation:
     def __init__(
         self,
         learn: Learner,  # the learner that made the predictions
-        preds: Any,  # probabilities, (n, classes), a tensor
+        preds: torch.Tensor,  # probabilities, (n, classes)
         targets: torch.Tensor,  # numbers of the classes, (n,)
         losses: torch.Tensor,  # one for each picture, (n,)
-        ds: Any = None,  # the data set of the pictures, `None`: the validation set
+        ds: Dataset | None = None,  # the data set of the pictures, `None`: the validation set
     ):
         _check_classes(preds, targets)
         if not len(preds) == len(targets) == len(losses):
@@ -386,7 +386,8 @@ class ClassificationInterpretation:
         """
         dl = _in_order(learn.data.valid_dl if dl is None else dl, learn.data)
         preds, targets, losses = learn.get_preds(dl, with_loss=True)
-        return cls(learn, probabilities(preds, learn.loss_func), targets, losses,
+        shares = cast(torch.Tensor, probabilities(preds, learn.loss_func))
+        return cls(learn, shares, targets, losses,
                    getattr(dl, 'dataset', None))
 
     def confusion_matrix(self) -> torch.Tensor:  # whole numbers, [actual, predicted]

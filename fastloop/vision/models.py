@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 # %% ../../nbs/63_vision.models.ipynb #aac10316
@@ -196,7 +196,7 @@ class ResNet(nn.Module):
 
     def __init__(
         self,
-        block: Any,  # `BasicBlock` or `Bottleneck`
+        block: type[BasicBlock | Bottleneck],  # `BasicBlock` or `Bottleneck`
         layers: Sequence,  # number of blocks in each of the four groups
         num_classes: int = 1000,  # outputs
         zero_init_residual: bool = False,  # start every block as the identity?
