@@ -743,6 +743,43 @@ def parameters_have_types(rooms):
             if bare: yield f"{cell.where}: `{name}`: no type for {', '.join(bare)}"
 
 
+# values of any shape or kind, whatever the function: batches and items, callbacks of any library
+ANYTHING = {'b', 'cb', 'items', 'o', 'pred', 'preds', 'value', 'x', 'xb', 'y', 'yb'}
+# … and what is said of a single one
+TAKES_ANYTHING = {
+    'end_workers.loader': 'a loader, its iterator or nothing: what has no workers is left alone',
+    'Hypers.__init__.opt': 'an OptimWrapper, whose room is a later one',
+    'Runner.all_batches.dl': 'what a callback has put in the place of the loader',
+    'Metric.accumulate.run': 'whatever has `pred` and `yb`',
+    'AvgStats.accumulate.run': 'whatever has `yb`, `pred` and `loss`',
+    'find_recorder.run': 'whatever has `cbs`',
+    'Learner.get_preds.dl': 'a loader, or items of any kind',
+    'SchedulePlayground.redraw.change': 'what ipywidgets tells, which is not looked at',
+    'ImageDataBunch.from_df.df': 'whatever has `columns` and `df[name]`; pandas is optional',
+    'CallbackHandler.on_train_begin.pbar': 'not looked at',
+    'CallbackHandler.on_epoch_end.val_metrics': 'a loss, or a list that begins with it',
+    'CallbackHandler.on_train_end.exception': 'an exception, or `False`',
+    'Model.fit.class_weight': 'refused', 'Model.fit.sample_weight': 'refused',
+    'Model.evaluate.sample_weight': 'refused'}
+
+
+@rule
+def types_say_something(rooms):
+    """A parameter is typed `object` or `Any` only where anything goes
+
+    What `**` gathers and passes on is anything.
+    """
+    empty = {'object', 'Any', 'object | None', 'Any | None', 'Optional[Any]'}
+    for room in rooms:
+        for cell, name, node in public_parts(room):
+            if isinstance(node, ast.ClassDef): continue
+            for o in [*parameters(node), *filter(None, [node.args.vararg])]:
+                says = '' if o.annotation is None else ast.unparse(o.annotation).strip('\'"')
+                known = o.arg in ANYTHING or f'{name}.{o.arg}' in TAKES_ANYTHING
+                if says in empty and not known:
+                    yield f'{cell.where}: `{name}`: the type of {o.arg} says nothing'
+
+
 @rule
 def rooms_are_called_by_their_titles(rooms):
     "Rooms refer to each other by links to notebooks that exist, never by a bare number"

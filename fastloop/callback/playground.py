@@ -73,7 +73,9 @@ def _panels(ax, n):
     return axes
 
 # %% ../../nbs/34_callback.playground.ipynb #93b4dde0
-def plot_sched(sched: Callable | dict | Scheduler,  # Function of the position 0 to 1, dictionary of them, or scheduler
+def plot_sched(
+               # Function of the position 0 to 1, dictionary of them, or scheduler
+               sched: Callable | dict | Scheduler,
                epochs: int | None = None,  # Number of epochs; a scheduler needs it
                iters: int | None = None,  # Training batches in an epoch; a scheduler needs it
                opt: Optimizer | None = None,  # Optimizer; `TorchScheduler` needs it

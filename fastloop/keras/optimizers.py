@@ -281,7 +281,9 @@ class _Given:
     def __call__(self, module): return self.optimizer
 
 # %% ../../nbs/85_keras.optimizers.ipynb #1ced1455
-def find_optimizer(optimizer: str | Callable | Any,  # A word, an `Optimizer`, or one of torch or Keras
+def find_optimizer(
+                   # A word, an `Optimizer`, or one of torch or Keras
+                   optimizer: str | Callable | Any,
                    ) -> Callable:  # A function of the module that gives the optimizer
     """What `compile` was given as something that makes an optimizer
 
