@@ -119,7 +119,7 @@ class CallbackHandler(Callback):
                  # Callbacks with `on_*` methods, one or several
                  callbacks: Callback | Iterable | Any = None,
                  # Functions of predictions and targets, or callbacks
-                 metrics: Callable | Iterable | Any = None,
+                 metrics: Callable | Iterable | Any | None = None,
                  beta: float = 0.98,  # Smoothing of the training loss
                  ):
         self.callbacks = sorted(listify(callbacks), key=order_of)
@@ -392,7 +392,8 @@ class V1Learner:
 
     def validate(self, dl: Iterable | None = None,  # A loader; the validation loader by default
                  callbacks: Callback | Iterable | Any = None,  # Ignored
-                 metrics: Callable | Iterable | Any = None,  # Metrics; the learner's by default
+                 # Metrics; the learner's by default
+                 metrics: Callable | Iterable | Any | None = None,
                  ) -> list:  # The mean loss, then the metrics
         "Measure the loss and the metrics"
         return self._run.learn.validate(dl, metrics)

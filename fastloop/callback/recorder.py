@@ -98,7 +98,8 @@ class LossHistory:
         self.smooth = [self.smoothed(o) for o in self.raw]
 
 # %% ../../nbs/21_callback.recorder.ipynb #d2868fe6
-_lists = ('lrs', 'moms', 'values', 'times', 'nb_batches', 'metrics_names', 'valid_row')
+_lists = ('lrs', 'moms', 'values', 'times', 'nb_batches', 'metrics_names', 'valid_row',
+          'interventions')
 
 def _measured(learn, asked):
     "The metrics asked for, or else those of the learner; they know which label is ignored"
@@ -120,7 +121,7 @@ class Recorder(Callback):
 
     def __init__(self, learn: Learns | None = None,  # The learner
                  # What to measure; by default the learner's metrics
-                 metrics: Callable | Iterable | Any = None,
+                 metrics: Callable | Iterable | Any | None = None,
                  beta: float = 0.98,  # Smoothing of the training loss
                  ):
         super().__init__(learn)
@@ -131,7 +132,7 @@ class Recorder(Callback):
         "Forget the runs before"
         self.history, self.valid = LossHistory(self.beta), MeanLoss()
         self.lrs, self.moms, self.values, self.times, self.nb_batches = [], [], [], [], []
-        self.metrics, self.metrics_names, self.valid_row = [], [], []
+        self.metrics, self.metrics_names, self.valid_row, self.interventions = [], [], [], []
         self.weights, self.rule = BatchWeights(), LossRule()
 
     def begin_fit(self):
@@ -302,7 +303,7 @@ class Recorder(Callback):
     def load_state_dict(self, state: dict,  # From `state_dict`
                         ):
         "Go on from where `state` was taken"
-        for k in _lists: setattr(self, k, list(state[k]))
+        for k in _lists: setattr(self, k, list(state.get(k, ())))
         self.weights.reset()
         for o in state['sizes']: self.weights.add(o)
         self.history.load_state_dict(state['history'])

@@ -85,7 +85,7 @@ class AvgStatsCallback(Callback):
 
     def __init__(self,
                  # A metric or several; the loss is averaged anyway
-                 metrics: Callable | Iterable | Any = None,
+                 metrics: Callable | Iterable | Any | None = None,
                  # Print nothing; by default what the learner says, if it does
                  silent: bool | None = None,
                  ):

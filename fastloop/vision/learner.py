@@ -538,7 +538,7 @@ def cnn_learner(
     normalize: bool = True,  # normalise for published weights, if the data are not normalised?
     n_out: int | None = None,  # number of outputs, `None`: the number of classes
     # measured in validation; `None`: accuracy if targets are classes
-    metrics: Callable | Iterable | Any = None,
+    metrics: Callable | Iterable | Any | None = None,
     **kwargs,  # `cbs`, `loss_func`, `opt_func`, `lr`, `wd`, `path` … as in `Learner`
 ) -> VisionLearner:  # a learner with two or three layer groups
     """A learner of a trained body and a new head.
