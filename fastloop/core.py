@@ -28,12 +28,13 @@ from itertools import count
 from numbers import Integral, Real
 from pathlib import Path
 from types import FunctionType
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 
 # %% ../nbs/00_core.ipynb #88edec44
 def listify(
-    o: object = None,  # Nothing, one thing or many
-    n: int | Sized | None = None,  # Length for a single item to grow to, or a thing of that length
+    o: Any = None,  # Nothing, one thing or many
+    # Length for a single item to grow to, or a thing of that length
+    n: SupportsIndex | Sized | None = None,
 ) -> list:  # `o` itself if it is a list already
     """Make a list of `o`: nothing gives an empty one, a single thing a list of one.
 
@@ -46,7 +47,7 @@ def listify(
     elif isinstance(o, Iterable): res = list(o)
     else: res = [o]
     if n is None: return res
-    size = len(n) if hasattr(n, '__len__') else operator.index(n)
+    size = len(n) if isinstance(n, Sized) else operator.index(n)
     if len(res) == 1: res = res*size
     if len(res) != size: raise ValueError(f'o={o!r} has {len(res)} items, but {size} are needed')
     return res
@@ -86,7 +87,7 @@ def nearest_name(
 # %% ../nbs/00_core.ipynb #c5ecd8e4
 def check_word(
     argument: str,  # Name of the argument, for the message
-    value: object,  # What the caller gave
+    value: Any,  # What the caller gave
     words: Iterable,  # The words that are allowed; `None` may be one
 ) -> str:  # `value`, when it is one of them
     """Refuse a `value` that is not among the known `words`.
@@ -183,7 +184,7 @@ def understands(
     Its docstring gets a list of the parameters.
     Raises: TypeError, when the function is called, for an argument that is unknown or given twice.
     """
-    def decorate(func):
+    def decorate(func) -> Any:
         known = inspect.signature(func).parameters
         anything = any(o.kind is o.VAR_KEYWORD for o in known.values())
 
@@ -233,7 +234,7 @@ def check_keywords(
 # %% ../nbs/00_core.ipynb #n0tyet02
 def not_yet(
     new: list,  # Objects that are to be added
-    there: list,  # Objects that are there already
+    there: list | tuple,  # Objects that are there already
 ) -> list:  # Those of `new` that are not there, each once
     "Leave out objects that are there already."
     known = {id(o) for o in there}
@@ -242,7 +243,7 @@ def not_yet(
 # %% ../nbs/00_core.ipynb #03701552
 def distinct(
     names: list,  # Texts
-    taken: list = (),  # Texts that are used already
+    taken: list | tuple = (),  # Texts that are used already
 ) -> list:  # As many; what comes again becomes `name_1`, `name_2`
     "Names of columns, each once."
     found = list(taken)
@@ -254,17 +255,17 @@ def distinct(
 # %% ../nbs/00_core.ipynb #e0fb100d
 def check_number(
     argument: str,  # Name of the argument, for the message
-    value: object,  # What the caller gave
+    value: Any,  # What the caller gave
     least: float = -math.inf,  # The smallest number that is right
     most: float = math.inf,  # The largest
     above: float | None = None,  # If given, the number must be larger than this one
     whole: bool = False,  # Whether it must be a whole number
-) -> float:  # `value`, when it is right; an `int` if it must be whole
+) -> Any:  # `value`, when it is right; an `int` if it must be whole
     """Refuse what is no number within its bounds.
 
     Raises: ValueError naming the argument, the value and the bounds.
     """
-    number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    number = issubclass(type(value), Integral if whole else Real) and not isinstance(value, bool)
     if number and least <= value <= most and (above is None or value > above):
         return int(value) if whole else value
     bounds = (f' above {above}' if above is not None else '' if least == -math.inf else
@@ -303,8 +304,8 @@ def add_note(
     text: str,  # One line that says where it came from
 ) -> BaseException:  # The same exception
     "Add a line to an exception without changing its type or its message."
-    if hasattr(exc, 'add_note'): exc.add_note(text)
-    else: exc.__notes__ = [*getattr(exc, '__notes__', []), text]  # Python 3.10
+    if sys.version_info >= (3, 11): exc.add_note(text)
+    else: vars(exc)['__notes__'] = [*getattr(exc, '__notes__', []), text]
     return exc
 
 # %% ../nbs/00_core.ipynb #e3b876e8
@@ -376,6 +377,11 @@ class _Watched(io.FileIO):
             raise
 
 
+_full = errno.ENOSPC, errno.EDQUOT  # no room left, or none for this user
+
+_full = errno.ENOSPC, errno.EDQUOT  # no room left, or none for this user
+
+
 def _what_happened(e, file, outer, path):
     "The interrupt or the error of the disk that became `e`; a full disk is called a full disk"
     found, o = getattr(file, 'failure', None), e if isinstance(e, RuntimeError) else None
@@ -383,8 +389,8 @@ def _what_happened(e, file, outer, path):
         if isinstance(o, OSError) or not isinstance(o, Exception): found = o
         o = o.__cause__ or o.__context__
     found = found or e
-    if getattr(found, 'errno', None) not in (errno.ENOSPC, errno.EDQUOT): return found
-    return OSError(found.errno, f'The disk is full ({os.strerror(found.errno)})', str(path))
+    if not isinstance(found, OSError) or found.errno not in _full: return found
+    return OSError(found.errno, f'The disk is full ({os.strerror(found.errno or 0)})', str(path))
 
 # %% ../nbs/00_core.ipynb #9ce66ed1
 _here = hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
@@ -469,7 +475,7 @@ def check_writable(path: str | Path,  # A file that is to be written later
 
 # %% ../nbs/00_core.ipynb #f7950e3e
 def required_arguments(
-    handler: object,  # A function or bound method
+    handler: Callable,  # A function or bound method
 ) -> list:  # Their names; none if it cannot be told
     "The arguments that `handler` cannot do without."
     func = getattr(handler, '__func__', None)
@@ -508,10 +514,16 @@ def check_property(
     if hasattr(type(found), '__get__') and not inspect.ismemberdescriptor(found):
         found.__get__(o, type(o))
 
+# %% ../nbs/00_core.ipynb #a1c0de01
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+else: Axes = Figure = object  # names for checkers of types: matplotlib is not imported for them
+
 # %% ../nbs/00_core.ipynb #c9c48f37
 def axes_for(
-    ax: object = None,  # The matplotlib axis to draw on; a new figure if there is none
-    figsize: tuple = (6, 3),  # Width and height of a new figure, in inches
+    ax: 'Axes | None' = None,  # The matplotlib axis to draw on; a new figure if there is none
+    figsize: tuple | None = (6, 3),  # Width and height of a new figure, in inches
 ) -> tuple:  # The figure and the axis
     "An axis to draw on, whose figure needs no display and is not kept alive by pyplot."
     if ax is not None: return ax.figure, ax
@@ -522,7 +534,7 @@ def axes_for(
 
 
 def show_figure(
-    fig: object,  # A matplotlib figure
+    fig: 'Figure',  # A matplotlib figure
 ) -> bool:  # Whether there was a notebook to show it
     "Show a figure at once in a notebook, and nowhere else."
     ipython = sys.modules.get('IPython')

@@ -8,8 +8,10 @@ __all__ = []
 # %% ../nbs/27_trained.ipynb #62a14240
 import math
 import warnings
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from threading import get_ident
+from typing import Any
 
 import torch
 
@@ -21,9 +23,12 @@ from .first_batch import check_loss
 from .metrics import as_metric
 from .optimizer import OptimWrapper, as_wrapper
 from .runner import Runner
+from .torch_core import Learns, Loaders
 
 # %% ../nbs/27_trained.ipynb #8aa2b3ef
-def groups_of(splitter: object,  # Makes the groups from the model; or the groups, or `None`
+def groups_of(
+              # Makes the groups from the model; or the groups, or `None`
+              splitter: Callable | Iterable | None,
               model: torch.nn.Module,  # What is trained
               ) -> list:  # The layer groups
     """The layer groups of a model; the whole model is one if nothing else was asked for
@@ -51,8 +56,8 @@ def left_out(model: torch.nn.Module,  # What is trained
     return [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in known]
 
 # %% ../nbs/27_trained.ipynb #841b92b6
-def check_settings(opt_func: object,  # Makes the optimizer
-                   wd: object = 0.,  # Its weight decay
+def check_settings(opt_func: Callable,  # Makes the optimizer
+                   wd: float | Iterable = 0.,  # Its weight decay
                    ):
     """Refuse what makes no optimizer, and numbers with which none can work
 
@@ -62,7 +67,8 @@ def check_settings(opt_func: object,  # Makes the optimizer
     module = isinstance(opt_func, type) and issubclass(opt_func, torch.nn.Module)
     if made or module or not callable(opt_func):
         known = {o.lower(): o for o in dir(torch.optim) if o[0].isupper()}
-        near = known.get(nearest_name(opt_func, known) if isinstance(opt_func, str) else '', 'SGD')
+        word = nearest_name(opt_func, known) if isinstance(opt_func, str) else None
+        near = known.get(word or '', 'SGD')
         raise TypeError(f'opt_func={opt_func!r} must be a function or class that makes an '
                         f'optimizer, such as SGD: write torch.optim.{near}; an optimizer that is '
                         'made already goes to learn.opt')
@@ -94,7 +100,7 @@ def check_step(opt: torch.optim.Optimizer,  # Of torch, or a wrapper
         'with a step of its own')
 
 # %% ../nbs/27_trained.ipynb #22808c8e
-def check_data(data: object,  # What to train on
+def check_data(data: Loaders,  # What to train on
                ):
     """Refuse what has no loaders
 
@@ -108,11 +114,11 @@ def check_data(data: object,  # What to train on
         f'data has a train_dl and a valid_dl, as a DataBunch does, not a {type(data).__name__}: '
         f'write DataBunch{".from_tensors(x, y, …)" if arrays else "(train_dl, valid_dl)"}')
 
-def check_learning(data: object,  # What to train on
-                   model: object,  # What is to be trained
-                   loss_func: object,  # The loss, or `None`
-                   runner: object,  # The class of the loop
-                   metrics: object = None,  # What to measure
+def check_learning(data: Any,  # What to train on
+                   model: Any,  # What is to be trained
+                   loss_func: Any,  # The loss, or `None`
+                   runner: Any,  # The class of the loop
+                   metrics: Callable | Iterable | Any = None,  # What to measure
                    ):
     """Refuse what no learner can train, or train with
 
@@ -145,7 +151,7 @@ def callbacks_of(argument: str,  # What the caller calls the functions
 
 
 # %% ../nbs/27_trained.ipynb #5d061910
-def read_groups(learn: object,  # A learner
+def read_groups(learn: Learns,  # A learner
                 ):
     "Make the layer groups hold the parameters of the model as it is now"
     splitter, model, groups, known = learn.origin
@@ -162,9 +168,9 @@ def read_groups(learn: object,  # A learner
                             stacklevel=4)
 
 # %% ../nbs/27_trained.ipynb #9a6ae5ab
-def make_opt(learn: object,  # A learner
-             lr: object,  # Rate, or one for each group
-             wd: object,  # Weight decay
+def make_opt(learn: Learns,  # A learner
+             lr: float | Iterable,  # Rate, or one for each group
+             wd: float | Iterable,  # Weight decay
              ):
     "Make a new optimizer over the parameters that need gradients"
     check_shapes(learn.model)
@@ -173,7 +179,7 @@ def make_opt(learn: object,  # A learner
     check_step(opt)
     vars(learn).update(opt=opt, made=(opt, learn.opt_func, opt.mom))  # all or nothing
 
-def follow_model(learn: object,  # A learner
+def follow_model(learn: Learns,  # A learner
                  ):
     "Let the optimizer take in what has become trainable, and say so"
     opt, known, _ = learn.made
@@ -183,9 +189,9 @@ def follow_model(learn: object,  # A learner
     names = [name for name, p in learn.model.named_parameters() if id(p) in ids]
     print_line(f'the optimizer takes in {len(new)} parameters that are new: {", ".join(names)}')
 
-def ready_opt(learn: object,  # A learner
-              lr: object,  # Rate, or one for each group
-              wd: object,  # Weight decay
+def ready_opt(learn: Learns,  # A learner
+              lr: float | Iterable | slice | None,  # Rate, or one for each group
+              wd: float | Iterable | None,  # Weight decay
               reset: bool = False,  # Begin with a new optimizer
               ):
     "See that the optimizer is there and fits the model, and give it its values"
@@ -203,7 +209,7 @@ def ready_opt(learn: object,  # A learner
 
 # %% ../nbs/27_trained.ipynb #3fb65a14
 @contextmanager
-def only_fit(learn: object,  # A learner
+def only_fit(learn: Any,  # A learner
              ):
     """Inside a `with` block nobody else fits `learn`
 
@@ -220,7 +226,7 @@ def only_fit(learn: object,  # A learner
         if 'running' in mine and mine['running'] is token: del mine['running']
 
 @contextmanager
-def unless_refused(learn: object,  # A learner
+def unless_refused(learn: Learns,  # A learner
                    cbs: list,  # The callbacks of the fit
                    ):
     "If a fit is refused before its first batch is through, all is as it was before the block"

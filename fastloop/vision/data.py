@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 # %% ../../nbs/62_vision.data.ipynb #f77535b4
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 # %% ../../nbs/62_vision.data.ipynb #5f5a58f2
-from ..core import axes_for, check_number, check_word, listify, nearest_name
+from ..core import Axes, Figure, axes_for, check_number, check_word, listify, nearest_name
 from ..data.bunch import DataBunch, leaves_last
 from ..data.load import Resumable, TensorLoader, epoch_order
 from ..torch_core import default_device, end_workers
@@ -163,7 +164,7 @@ class _MemoryLoader(TensorLoader):
     def unshuffled(self):
         "The same images in the order of the files, all of them, and not varied"
         other = super().unshuffled()
-        if other is not self: other.train = False
+        if other is not self: vars(other)['train'] = False
         return other
 
     def _batches(self, place): return _prepared(self.dataset, super()._batches(place), self.train)
@@ -286,7 +287,7 @@ def _check_names(how):
                             (f'; did you mean {near!r}?' if near else ''))
 
 # %% ../../nbs/62_vision.data.ipynb #a411fb5f
-def _make_loaders(train, valid, classes, seed, how):
+def _make_loaders(train, valid, classes, seed, how) -> Any:
     "The loaders of two lists of (file, class), `None` for an empty one; and the device"
     want, numbers = _settings(**how), {name: i for i, name in enumerate(classes)}
     files = [file for file, _ in train+valid]
@@ -387,7 +388,9 @@ def _measure(pixels, most=2000):
     "Mean and standard deviation of each channel, from 0 to 1; not in memory: of `most` files"
     if pixels.images is not None: parts = pixels.images.split(256)
     else: parts = (pixels[i][0][None] for i in range(0, len(pixels), -(-len(pixels)//most)))
-    count, total, squares = 0, 0., 0.
+    total: Any = 0.
+    squares: Any = 0.
+    count = 0
     for part in parts:
         part = part.transpose(0, 1).flatten(1).double()
         count += part.shape[1]
@@ -421,9 +424,12 @@ class ImageDataBunch(DataBunch):
     """
 
     @property
+    def _pictures(self) -> Any: return self.train_ds
+
+    @property
     def stats(self) -> tuple | None:  # mean and std of each channel; `None` if not normalised
         "What the images are normalised with."
-        pair = self.train_ds.prepare.stats
+        pair = self._pictures.prepare.stats
         return None if pair is None else tuple(o.flatten().cpu() for o in pair)
 
     def normalize(
@@ -434,7 +440,7 @@ class ImageDataBunch(DataBunch):
 
         Raises: ValueError if `stats` does not fit the images.
         """
-        ds = self.train_ds
+        ds = self._pictures
         try: pair = _measure(ds.pixels) if stats is None else tuple(stats)
         except TypeError: pair = ()
         if len(pair) != 2: raise ValueError(f'stats={stats!r} must be a pair: mean and std')
@@ -446,7 +452,7 @@ class ImageDataBunch(DataBunch):
         x: torch.Tensor,  # images as the model sees them
     ) -> torch.Tensor:  # numbers from 0 to 1
         "Undo the normalisation."
-        stats = self.train_ds.prepare.stats
+        stats = self._pictures.prepare.stats
         if stats is not None: x = x*stats[1].to(x.device) + stats[0].to(x.device)
         return x.clamp(0, 1)
 
@@ -458,12 +464,12 @@ class ImageDataBunch(DataBunch):
 
         Raises: ValueError naming the file if it cannot be read.
         """
-        ds = self.train_ds
+        ds = self._pictures
         return ds.prepare(ds.pixels.read(file)[None])[0]
 
     def item_settings(self) -> dict:  # can be written as JSON
         "How a file becomes what the model sees."
-        pixels, stats = self.train_ds.pixels, self.stats
+        pixels, stats = self._pictures.pixels, self.stats
         mean, std = (None, None) if stats is None else [o.tolist() for o in stats]
         return dict(kind='image', channels=pixels.channels, size=list(pixels.size),
                     method=pixels.method, mean=mean, std=std)
@@ -477,8 +483,8 @@ class ImageDataBunch(DataBunch):
 
     def plot_class_counts(
         self,
-        ax: object = None,  # a matplotlib axis to draw on, `None`: a new figure
-    ) -> object:  # the figure
+        ax: 'Axes | None' = None,  # a matplotlib axis to draw on, `None`: a new figure
+    ) -> 'Figure':  # the figure
         "Draw how many training images each class has."
         return _draw_counts(self.class_counts(), ax)
 
@@ -486,7 +492,7 @@ class ImageDataBunch(DataBunch):
         self,
         rows: int = 3,  # images in each row and column
         train: bool = True,  # of the training images, as varied as the model sees them?
-    ) -> object:  # the figure
+    ) -> 'Figure':  # the figure
         "Draw some images of a batch with their classes; the training is not touched by it."
         rows = check_number('rows', rows, 1, whole=True)
         xb, yb = (o[:rows*rows] for o in self.one_batch(train))
@@ -495,7 +501,8 @@ class ImageDataBunch(DataBunch):
         return draw_images(images, titles, rows, (1.4, 1.6), rows=rows)
 
     @classmethod
-    def _build(cls, path, train, valid, classes, seed, how):
+    def _build(cls, path, found, seed, how):
+        train, valid, classes = found
         train_dl, valid_dl, device = _make_loaders(train, valid, classes, seed, how)
         return cls(train_dl, valid_dl, len(classes), device, path)
 
@@ -534,8 +541,10 @@ class ImageDataBunch(DataBunch):
         path, seed, only = Path(path), _seed(seed), asked_classes(classes)
         if not path.is_dir(): raise ValueError(f'path={str(path)!r} is not a folder')
         if valid_pct is None: found = train_valid_items(path, train, valid, only)
-        else: found = _split_heap(path, *all_items(path, (train, valid), only), valid_pct, seed)
-        return cls._build(path, *found, seed, how)
+        else:
+            items, known = all_items(path, (train, valid), only)
+            found = _split_heap(path, items, known, valid_pct, seed)
+        return cls._build(path, found, seed, how)
 
     @classmethod
     def from_lists(
@@ -560,13 +569,13 @@ class ImageDataBunch(DataBunch):
         items = [(file, read_label(label, file)) for file, label in zip(names, labels)]
         classes, seed = sorted_classes([label for _, label in items]), _seed(seed)
         found = _split_heap(Path(path), items, classes, valid_pct, seed)
-        return cls._build(Path(path), *found, seed, how)
+        return cls._build(Path(path), found, seed, how)
 
     @classmethod
     def from_df(
         cls,
         path: str | Path,  # the folder that holds everything
-        df: object,  # a data frame of pandas, or anything with `columns` and `df[name]`
+        df: Any,  # a data frame of pandas, or anything with `columns` and `df[name]`
         folder: str | None = '.',  # the folder of the images in `path`
         valid_pct: float = 0.2,  # the share of images to validate with
         seed: int | None = None,  # of split and order; `None`: drawn once from torch's generator
@@ -596,7 +605,7 @@ class ImageDataBunch(DataBunch):
         label_col: int | str = 1,  # column of the classes
         suffix: str = '',  # ending of the files where the names lack it
         delimiter: str | None = ',',  # what separates columns
-        header: object = 'infer',  # `None` if the first row is data already
+        header: int | str | None = 'infer',  # `None` if the first row is data already
         **how,  # size, bs, tfms, channels … as in `from_folder`
     ) -> 'ImageDataBunch':
         """Make data of a table in a file; a column of whole numbers gives classes that are numbers.

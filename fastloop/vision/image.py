@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 # %% ../../nbs/60_vision.image.ipynb #e0pict04
 from io import BytesIO
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 
 # %% ../../nbs/60_vision.image.ipynb #142367c0
-from ..core import listify
+from ..core import Figure, listify
 
 # %% ../../nbs/60_vision.image.ipynb #848069be
 def _to_bytes(image):
@@ -92,8 +93,8 @@ def read_pixels(
         ImageOps.exif_transpose(image, in_place=True)
         image = _flat(image, 'L' if channels == 1 else 'RGB')
         if size is not None and image.size != size[::-1]:
-            if method == 'crop': image = ImageOps.fit(image, size[::-1], Image.BILINEAR)
-            else: image = image.resize(size[::-1], Image.BILINEAR)
+            if method == 'crop': image = ImageOps.fit(image, size[::-1], Image.Resampling.BILINEAR)
+            else: image = image.resize(size[::-1], Image.Resampling.BILINEAR)
         pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
@@ -111,7 +112,7 @@ def read_size(
 
 # %% ../../nbs/60_vision.image.ipynb #e0pict02
 def picture_input(
-    file: object,  # an image file, its bytes, an opened file, or an image of PIL
+    file: Any,  # an image file, its bytes, an opened file, or an image of PIL
     settings: dict,  # `channels`, `size`, `method`, and `mean` and `std`, a list each or `None`
 ) -> torch.Tensor:  # what the model sees, (channels, h, w)
     """The numbers for one picture.
@@ -195,7 +196,7 @@ def get_image_files(
 
 # %% ../../nbs/60_vision.image.ipynb #7478b948
 def asked_classes(
-    classes: object,  # one name or several, `None` for all
+    classes: str | Iterable | None,  # one name or several, `None` for all
 ) -> list | None:  # names
     """The classes that are asked for, `None` for all, as a list without repetition.
 
@@ -311,7 +312,7 @@ def split_items(
 
 # %% ../../nbs/60_vision.image.ipynb #97dd2f97
 def read_label(
-    value: object,  # what a table says
+    value: Any,  # what a table says
     file: str,  # of which file, for the message
 ) -> str | int:  # the label
     """A label as text or a whole number.
@@ -369,7 +370,7 @@ def draw_images(
     size: tuple,  # width and height of a field, in inches
     colours: Sequence | None = None,  # of the titles
     rows: int | None = None,  # rows of fields, `None`: as many as are needed
-) -> object:  # the figure
+) -> 'Figure':  # the figure
     "Draw a picture and its title in each field of a grid."
     import matplotlib.pyplot as plt
     rows = -(-len(images)//columns) if rows is None else rows

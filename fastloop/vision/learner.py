@@ -11,18 +11,20 @@ import inspect
 import io
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, cast
 
 # %% ../../nbs/64_vision.learner.ipynb #8ddac278
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, SequentialSampler, default_collate
+from torch.utils.data import DataLoader, Dataset, SequentialSampler, default_collate
 
 # %% ../../nbs/64_vision.learner.ipynb #a5bb51a8
 import fastloop.train  # noqa: F401 (it gives the learner its verbs)
-from ..core import axes_for, check_number, listify
+from ..core import Axes, Figure, axes_for, check_number, listify
+from ..data.bunch import DataBunch
 from ..learner import Learner
 from ..metrics import accuracy
 from ..predictions import probabilities
@@ -240,11 +242,12 @@ def split_model(
     model: nn.Sequential,  # of two parts, body and head
 ) -> list:  # layer groups
     "The layer groups: three for a body like that of a ResNet, else body and head"
-    body, head = model
+    body, head = model.children()
     names = [name for name, _ in body.named_children()]
     if not {'layer1', 'layer2', 'layer3', 'layer4'} <= set(names): return [body, head]
     at = names.index('layer3')
-    return [list(body[:at]), list(body[at:]), head]
+    parts = list(body.children())
+    return [parts[:at], parts[at:], head]
 
 # %% ../../nbs/64_vision.learner.ipynb #2c856699
 def _prepared(data, x):
@@ -269,7 +272,7 @@ def _pictures(data, xb):
 # %% ../../nbs/64_vision.learner.ipynb #6160828a
 def _spread(data, count):
     "Pairs from all over the validation set, as a batch; `None` if they can't be had one by one"
-    ds = getattr(data, 'valid_ds', None)
+    ds: Any = getattr(data, 'valid_ds', None)
     if not (hasattr(ds, '__getitem__') and hasattr(ds, '__len__') and len(ds)): return None
     count = min(count, len(ds))
     items = [ds[i*len(ds)//count] for i in range(count)]
@@ -361,7 +364,7 @@ class ClassificationInterpretation:
         preds: torch.Tensor,  # probabilities, (n, classes)
         targets: torch.Tensor,  # numbers of the classes, (n,)
         losses: torch.Tensor,  # one for each picture, (n,)
-        ds: object = None,  # the data set of the pictures, `None`: the validation set
+        ds: Dataset | None = None,  # the data set of the pictures, `None`: the validation set
     ):
         _check_classes(preds, targets)
         if not len(preds) == len(targets) == len(losses):
@@ -375,7 +378,7 @@ class ClassificationInterpretation:
     def from_learner(
         cls,
         learn: Learner,  # the learner
-        dl: object = None,  # a loader, `None`: the validation loader
+        dl: Iterable | None = None,  # a loader, `None`: the validation loader
     ) -> 'ClassificationInterpretation':
         """Let the learner predict all pictures of a loader, in their order.
 
@@ -383,7 +386,8 @@ class ClassificationInterpretation:
         """
         dl = _in_order(learn.data.valid_dl if dl is None else dl, learn.data)
         preds, targets, losses = learn.get_preds(dl, with_loss=True)
-        return cls(learn, probabilities(preds, learn.loss_func), targets, losses,
+        shares = cast(torch.Tensor, probabilities(preds, learn.loss_func))
+        return cls(learn, shares, targets, losses,
                    getattr(dl, 'dataset', None))
 
     def confusion_matrix(self) -> torch.Tensor:  # whole numbers, [actual, predicted]
@@ -403,8 +407,8 @@ class ClassificationInterpretation:
     def plot_confusion_matrix(
         self,
         normalize: bool = False,  # shares of each row, instead of numbers?
-        ax: object = None,  # a matplotlib axis to draw on, `None`: a new figure
-    ) -> object:  # the figure
+        ax: 'Axes | None' = None,  # a matplotlib axis to draw on, `None`: a new figure
+    ) -> 'Figure':  # the figure
         "Draw the confusion matrix."
         return _draw_matrix(self.confusion_matrix(), self.classes, normalize, ax)
 
@@ -429,7 +433,7 @@ class ClassificationInterpretation:
         self,
         k: int = 9,  # number of pictures
         largest: bool = True,  # the largest losses, or the smallest?
-    ) -> object:  # the figure
+    ) -> 'Figure':  # the figure
         """Draw these pictures with actual class, prediction, loss, and the actual's probability.
 
         Raises: ValueError if the loader did not say where its pictures come from.
@@ -453,7 +457,7 @@ class VisionLearner(Learner):
     """
     def predict(
         self,
-        x: object,  # name of an image file, or an open one; or a tensor like those in training
+        x: Any,  # name of an image file, or an open one; or a tensor like those in training
     ) -> tuple:  # class (by name, if known), its number, and the probabilities
         """What the model says of one picture.
 
@@ -464,8 +468,9 @@ class VisionLearner(Learner):
     def show_results(
         self,
         rows: int = 3,  # pictures in each row and column
-        dl: object = None,  # a loader, whose first pictures are drawn; `None`: validation pictures
-    ) -> object:  # the figure
+        # a loader, whose first pictures are drawn; `None`: validation pictures
+        dl: Iterable | None = None,
+    ) -> 'Figure':  # the figure
         """Draw pictures with their class, and below it the class that the model chooses.
 
         Those of the validation set are spread over it, since they often lie class by class.
@@ -484,7 +489,7 @@ class VisionLearner(Learner):
 
     def interpret(
         self,
-        dl: object = None,  # a loader, `None`: the validation loader
+        dl: Iterable | None = None,  # a loader, `None`: the validation loader
     ) -> ClassificationInterpretation:
         """Predict all pictures of a loader, to look at the mistakes.
 
@@ -519,7 +524,7 @@ def _normalize(data, channels):
 
 # %% ../../nbs/64_vision.learner.ipynb #c4a0ae44
 def cnn_learner(
-    data: object,  # pictures and classes: an `ImageDataBunch`, or any `DataBunch` of images
+    data: DataBunch,  # pictures and classes: an `ImageDataBunch`, or any `DataBunch` of images
     arch: Callable,  # a function that makes a network, or a network, whose parts are used
     cut: int | Callable | None = None,  # parts to keep, or a function; `None`: up to the pooling
     pretrained: bool | str = True,  # ask `arch` for trained weights, and freeze the body at first?
@@ -532,7 +537,8 @@ def cnn_learner(
     init: Callable | None = nn.init.kaiming_normal_,  # draws the new head's weights
     normalize: bool = True,  # normalise for published weights, if the data are not normalised?
     n_out: int | None = None,  # number of outputs, `None`: the number of classes
-    metrics: object = None,  # measured in validation; `None`: accuracy if targets are classes
+    # measured in validation; `None`: accuracy if targets are classes
+    metrics: Callable | Iterable | Any | None = None,
     **kwargs,  # `cbs`, `loss_func`, `opt_func`, `lr`, `wd`, `path` … as in `Learner`
 ) -> VisionLearner:  # a learner with two or three layer groups
     """A learner of a trained body and a new head.
