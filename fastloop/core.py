@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager, suppress
-from functools import cache, wraps
+from functools import cache, lru_cache, wraps
 from itertools import count
 from numbers import Integral, Real
 from pathlib import Path
@@ -211,24 +211,32 @@ def _unexpected(func, word, ours=None, known=None):
     return f'{name} has no argument {word!r}{hint}'
 
 # %% ../nbs/00_core.ipynb #273db66e
+@lru_cache(maxsize=256)  # asked whenever a callback is made
+def _keywords_of(cls):
+    "The names that `cls(…)` takes; `None` if that may be any"
+    known = []
+    for kind in cls.__mro__:
+        if not isinstance(init := vars(kind).get('__init__'), FunctionType): continue
+        try: found = inspect.signature(init).parameters.values()
+        except (TypeError, ValueError): return None
+        known += [o.name for o in found if o.kind not in (o.VAR_KEYWORD, o.VAR_POSITIONAL)]
+        anything = [o.name for o in found if o.kind is o.VAR_KEYWORD]
+        if not anything: return known
+        if anything != ['kwargs'] or kind.__module__.partition('.')[0] != 'fastloop': return None
+
+
 def check_keywords(
     cls: type,  # A class that is about to make an object
     given: dict,  # The keywords
-):
-    """Refuse a keyword that no `__init__` of a class takes, those of its bases included.
+) -> type:  # The class
+    """Refuse a keyword that a class does not take; in this package `**kwargs` goes to its base.
 
     Raises: TypeError that names the nearest one.
     """
-    known = {}
-    for kind in cls.__mro__:
-        if '__init__' not in vars(kind) or kind is object: continue
-        found = inspect.signature(vars(kind)['__init__']).parameters
-        known |= found
-        if not any(o.kind is o.VAR_KEYWORD for o in found.values()): break
-    else: return
-    names = [k for k, o in known.items() if o.kind not in (o.VAR_KEYWORD, o.VAR_POSITIONAL)]
-    for word in given:
+    names = _keywords_of(cls) if given else None
+    for word in given if names is not None else ():
         if word not in names: raise TypeError(_unexpected(cls, word, known=names))
+    return cls
 
 # %% ../nbs/00_core.ipynb #n0tyet02
 def not_yet(
@@ -285,7 +293,7 @@ def check_flag(
     raise ValueError(f'{argument}={value!r} must be True or False')
 
 
-def as_folder(
+def as_path(
     argument: str,  # Name of the argument, for the message
     value: object,  # What the caller gave
 ) -> Path:  # The path
@@ -294,7 +302,7 @@ def as_folder(
     Raises: TypeError naming the argument and the value.
     """
     if isinstance(value, (str, os.PathLike)): return Path(value)
-    raise TypeError(f'{argument}={value!r} must be the path of a folder')
+    raise TypeError(f'{argument}={value!r} must be a path')
 
 
 # %% ../nbs/00_core.ipynb #22cf6762

@@ -184,13 +184,25 @@ def what_misfits(e: Exception,  # What a model raised
     if type(e) not in (RuntimeError, TypeError, ValueError, IndexError) or not (
             frames[-1].f_globals.get('__name__', '').startswith('torch.')): return add_note(e, text)
     layer = [o.f_locals['self'] for o in frames if isinstance(o.f_locals.get('self'), nn.Module)]
-    text = f'{layer[-1] if layer else model!r:.200} cannot take them; {text}: {e}'
+    text = f'{layer[-1] if layer else model!r:.200} failed: {e}; {text}'
     if is_tensor(x) and x.is_floating_point() and p is not None and x.dtype != p.dtype:
         text = (f'the inputs are {x.dtype} and the model is {p.dtype}: convert the data, '
                 f'x.to({p.dtype}), or the model, model.to({x.dtype}) ({e})')
     error = (TypeError if isinstance(e, TypeError) else ValueError)(f'model: {text}')
     error.__cause__ = e
     return error
+
+
+# %% ../nbs/06_first_batch.ipynb #59bb0147
+def explained_call(model: nn.Module,  # A model
+                   xb: object,  # Inputs
+                   ) -> object:  # What it answers
+    """Call a model, and explain what it cannot take
+
+    Raises: ValueError or TypeError that names the layer and the shapes.
+    """
+    try: return call_model(model, xb)
+    except Exception as e: raise what_misfits(e, model, xb) from e
 
 
 # %% ../nbs/06_first_batch.ipynb #e839aab6

@@ -27,7 +27,7 @@ from .callback.explain import explain_handlers
 from .callback.progress import ProgressCallback
 from .callback.recorder import Recorder, find_recorder
 from fastloop.core import (
-    as_folder,
+    as_path,
     atomic_write,
     check_flag,
     check_property,
@@ -193,8 +193,8 @@ class Learner(SeesRun):
         self.model = model if getattr(data, 'device', None) is None else model.to(data.device)
         self.loss_func = default_loss(data) if loss_func is None else loss_func
         self.metrics, self.silent = listify(metrics), bool(silent)
-        self.path = as_folder('path', getattr(data, 'path', '.') if path is None else path)
-        self.model_dir, _ = model_dir, as_folder('model_dir', model_dir)
+        self.path = as_path('path', getattr(data, 'path', '.') if path is None else path)
+        self.model_dir, _ = model_dir, as_path('model_dir', model_dir)
         self.wd, self.true_wd, self.bn_wd, self.train_bn = wd, true_wd, bn_wd, train_bn
         self.split(splitter if layer_groups is None else layer_groups)
         self.lr_range(lr)

@@ -20,7 +20,7 @@ import torch
 
 # %% ../nbs/49_model_file.ipynb #ac151784
 from .callback.precision import MixedPrecision
-from .core import atomic_write, check_writable
+from .core import as_path, atomic_write, check_writable
 from .predictions import GatherPreds, ask, meaning_of, takes_part
 from fastloop.program import (
     batch_rows,
@@ -214,7 +214,7 @@ def check_target(file: object,  # What the caller gave
 
     Raises: ValueError or OSError that names it.
     """
-    file = Path(file)
+    file = as_path('file', file)
     if file.suffix not in ('.pt2', '.onnx'):
         raise ValueError(f'file={str(file)!r}: the name ends in .pt2 or .onnx')
     check_writable(file)

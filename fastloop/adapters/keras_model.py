@@ -23,10 +23,10 @@ from ..callback.recorder import find_recorder
 from ..clean_up import begin_batches
 from ..core import add_note, atomic_write, check_number, listify
 from ..data.load import TensorLoader
+from ..first_batch import explained_call
 from ..metrics import better_direction
 from ..optimizer import OptimWrapper, as_wrapper
 from fastloop.torch_core import (
-    call_model,
     check_optimizer_state,
     check_weights,
     count_batches,
@@ -540,7 +540,7 @@ def predict_arrays(view: object,  # A `ModelView`
     with evaluating(view.module):
         for i, xb in enumerate(batches):
             cbs.on_predict_batch_begin(i, {'batch': i, 'size': find_bs(xb)})
-            answers.append(to_np(call_model(view.module, to_device(xb, device))))
+            answers.append(to_np(explained_call(view.module, to_device(xb, device))))
             cbs.on_predict_batch_end(i, {'batch': i, 'size': find_bs(xb), 'outputs': answers[-1]})
     cbs.on_predict_end()
     if not answers: raise ValueError('x has no batches, so there is nothing to answer to')

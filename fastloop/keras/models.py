@@ -52,6 +52,8 @@ from fastloop.torch_core import (
     evaluating,
     map_tensors,
     model_device,
+    rng_state,
+    set_rng_state,
 )
 from ..trained import only_fit
 
@@ -379,7 +381,10 @@ def fit_loaders(train: tuple,  # Inputs and targets, or a loader and `None`
     batch_size, valid = check_batch_size(32 if batch_size is None else batch_size), None
     if validation_data is None:
         if split != 0: train, valid = split_data(*train, split)
-    elif not isinstance(validation_data, (tuple, list)): valid = (validation_data, None)
+    elif not isinstance(validation_data, (tuple, list)):
+        if not is_loader(validation_data): raise TypeError(
+            f'validation_data is a pair (x, y) or a loader, not a {type(validation_data).__name__}')
+        valid = (validation_data, None)
     elif len(validation_data) == 2: valid = validation_data
     else: raise ValueError('validation_data is a pair (x, y); weights are not understood')
     train_dl = make_loader(*train, batch_size, bool(shuffle), steps[0], 'steps_per_epoch', False)
@@ -549,17 +554,19 @@ class Model(ModelView):
         first = check_number('initial_epoch', initial_epoch, 0, whole=True)
         verbose = {'auto': 1, True: 1, False: 0}.get(verbose, verbose)
         check_word('verbose', verbose, (0, 1, 2))
+        chance, (cbs, history) = rng_state(), fit_callbacks(callbacks, verbose)
         loaders = fit_loaders((x, y), batch_size, validation_split, validation_data, shuffle,
                               (steps_per_epoch, validation_steps), validation_batch_size)
-        cbs, history = fit_callbacks(callbacks, verbose)
         if steps_per_epoch and any(getattr(type(o), 'can_resume', False) for o in cbs):
             raise ValueError(f'steps_per_epoch={steps_per_epoch}: such epochs begin in the middle '
                              'of the data, and a checkpoint does not know where: leave it out')
         with only_fit(self):
             learn = self._learner(*loaders)
             self.params, self.first_epoch, self.history = dict(verbose=verbose), first, history
-            try: Runner(cbs).fit(epochs, learn)
-            finally: put_back([o.close for o in loaders if isinstance(o, Batches)])
+            try: (run := Runner(cbs)).fit(epochs, learn)
+            finally:
+                if run.refused: set_rng_state(chance)
+                put_back([o.close for o in loaders if isinstance(o, Batches)])
         return history
 
     def evaluate(self, x: object,  # Inputs, or a loader

@@ -21,7 +21,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 # %% ../../nbs/62_vision.data.ipynb #5f5a58f2
-from ..core import axes_for, check_number, check_word, listify, nearest_name
+from fastloop.core import (
+    axes_for,
+    check_number,
+    check_word,
+    listify,
+    meant_name,
+    understands,
+)
 from ..data.bunch import DataBunch, leaves_last
 from ..data.load import Resumable, TensorLoader, epoch_order
 from ..torch_core import default_device, end_workers
@@ -281,7 +288,7 @@ def _check_names(how):
     known = list(inspect.signature(_settings).parameters)
     for name in how:
         if name not in known:
-            near = nearest_name(name, known)
+            near = meant_name(name, known)
             raise TypeError(f'there is no setting {name!r}, there are: {", ".join(known)}' +
                             (f'; did you mean {near!r}?' if near else ''))
 
@@ -500,6 +507,7 @@ class ImageDataBunch(DataBunch):
         return cls(train_dl, valid_dl, len(classes), device, path)
 
     @classmethod
+    @understands()
     def from_folder(
         cls,
         path: str | Path,  # the folder that holds everything
