@@ -331,6 +331,7 @@ class FirstBatch:
     def refuse(self, run: object,  # Has failed, if it has an `exception`
                ):
         "Undo everything, if the run failed before the first batch was through"
-        early = not self.begun and not run.n_iter and isinstance(run.exception, Exception)
+        bad_input = isinstance(run.exception, (ValueError, TypeError))
+        early = bad_input and not self.begun and not run.n_iter
         run.refused = early or self.failed and run.exception is not None
         if run.refused: put_back(self.undos)

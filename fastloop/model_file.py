@@ -20,7 +20,7 @@ import torch
 
 # %% ../nbs/49_model_file.ipynb #ac151784
 from .callback.precision import MixedPrecision
-from .core import as_path, atomic_write, check_writable
+from .core import as_path, atomic_write, check_writable, understands
 from .predictions import GatherPreds, ask, meaning_of, takes_part
 from fastloop.program import (
     batch_rows,
@@ -221,6 +221,7 @@ def check_target(file: object,  # What the caller gave
     return file
 
 # %% ../nbs/49_model_file.ipynb #f4549a08
+@understands()
 def export_learner(learn: object,  # The learner
                    file: str | Path,  # Ends in `.pt2`, or in `.onnx`; replaced if it is there
                    xb: object = None,  # Inputs to follow; else those of a training batch

@@ -188,7 +188,7 @@ def mixup(learn: Learner,  # The learner
     """
     return _replace(learn, MixUpCallback, MixUpCallback(learn, alpha, stack_x, stack_y))
 
-@understands(max_norm='clip')
+@understands()
 def clip_grad(learn: Learner,  # The learner
               clip: float = 0.1,  # Largest norm of all gradients together
               ) -> Learner:  # The same learner

@@ -1,7 +1,10 @@
 "Bad input: who is told what, and that nothing has changed by then"
 import copy
+import inspect
+import pydoc
 import random
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -171,6 +174,7 @@ rows = [
     refused('metric by name', lambda l: learner(l.path, metrics='accuracy'), "metrics|'accuracy'"),
     refused('metric number', lambda l: learner(l.path, metrics=[1]), 'metrics|1'),
     refused('metric class', lambda l: learner(l.path, metrics=[dict]), 'metrics|dict'),
+    refused('metric a callback', lambda l: learner(l.path, metrics=[SaveModelCallback()]), 'metrics|SaveModel|cbs'),
     refused('callback no callback', lambda l: learner(l.path, cbs=[3]), 'cbs|3'),
     refused('callback by name', lambda l: learner(l.path, cbs='csv_logger'), "cbs|'csv_logger'"),
     refused('callback function', lambda l: learner(l.path, cbs=[lambda: 1]), 'cbs|function'),
@@ -190,6 +194,7 @@ rows = [
     # ---- fit -------------------------------------------------------------------------------------
     *[refused(f'{verb} epochs {bad!r}', lambda l, verb=verb, bad=bad: fit(l, bad, verb=verb), f'epochs|{bad!r}')
       for verb in ('fit', 'fit_one_cycle', 'fit_flat_cos', 'fine_tune') for bad in (-1, 1.5, '3', True, None)],
+    refused('rate and epochs exchanged', lambda l: l.fit_one_cycle(5e-2, 1), 'epochs|0.05'),
     refused('n_cycles 0', lambda l: l.fit_sgdr(0, 1), 'n_cycles|0'),
     refused('cycle_len 0', lambda l: l.fit_sgdr(1, 0), 'cycle_len|0'),
     refused('cycle_mult 0', lambda l: l.fit_sgdr(1, 1, cycle_mult=0), 'cycle_mult|0'),
@@ -357,7 +362,8 @@ rows = [
         (dict(epochs=-1), 'epochs|-1'), (dict(epochs=1.5), 'epochs|1.5'), (dict(epochs='3'), "epochs|'3'"),
         (dict(y=EY[:9]), '48|9'), (dict(y=None), 'y'), (dict(x=EX[:0], y=EY[:0]), 'x'),
         (dict(validation_split=1.5), 'validation_split=1.5'), (dict(validation_split=-.1), 'validation_split=-0.1'),
-        (dict(validation_data=EX), 'validation_data'), (dict(validation_data=(EX,)), 'validation_data'),
+        (dict(validation_data=EX), 'validation_data'), (dict(validation_data=(EX,)), 'validation_data'), (dict(validation_data=(EX, EY, EY, EY)), 'validation_data'),
+        (dict(validation_data=(EX, EY[:9])), '48|9'), (dict(x=[EX, EX]), '2 inputs'),
         (dict(initial_epoch=-1), 'initial_epoch=-1'), (dict(steps_per_epoch=0), 'steps_per_epoch=0'),
         (dict(verbose='loud'), "verbose='loud'"), (dict(callbacks=[3]), '3 is no callback'), (dict(callbacks='csv'), "'csv' is no callback"),
         (dict(y=EY+5), 'label'), (dict(x=np.zeros((48, 5), 'f')), '(32, 5)'),
@@ -378,10 +384,16 @@ rows = [
 
 def words_in(words, text): return [o for o in words if o not in text]
 
+def trained(path):
+    "A learner that has something to lose"
+    learn = learner(path)
+    learn.fit(1, lr=.1)
+    return learn
+
+
 @pytest.mark.parametrize('call, words, error', rows)
 def test_refused(call, words, error, tmp_path):
-    learn = learner(tmp_path)
-    learn.fit(1, lr=.1)
+    learn = trained(tmp_path)
     before = state_of(learn)
     with pytest.raises(error) as caught: call(learn)
     after = state_of(learn)
@@ -390,3 +402,165 @@ def test_refused(call, words, error, tmp_path):
     assert not lacks and not changed, (lacks, changed, str(caught.value))
     learn.fit(1)
     assert len(learn.recorder.values) == 1 and learn.recorder.values[0][0] > 0
+
+
+# ---- misspelt arguments, and the words of others -------------------------------------------------
+image = ImageDataBunch
+words = [
+    ('Learner', lambda l: partial(Learner, l.data, l.model), dict(
+        loss_fn='loss_func', loss_fun='loss_func', metric='metrics', criterion='loss_func',
+        optimizer='opt_func', weight_decay='wd', learning_rate='lr', spliter='splitter')),
+    ('fit', lambda l: partial(l.fit, 1), dict(
+        lrr='lr', max_lr='lr', callback='cbs', weight_decay='wd', rest_opt='reset_opt')),
+    ('fit without epochs', lambda l: l.fit, dict(
+        epoch='epochs', nb_epoch='epochs', max_epochs='epochs', max_nb_epochs='epochs')),
+    ('fit_one_cycle', lambda l: partial(l.fit_one_cycle, 1), dict(
+        max_lrs='max_lr', learning_rate='max_lr', momentum='moms', pct_strat='pct_start')),
+    ('fit_flat_cos', lambda l: partial(l.fit_flat_cos, 1), dict(max_lr='lr', div_finl='div_final')),
+    ('fit_sgdr', lambda l: partial(l.fit_sgdr, 1, 1), dict(cycle_mul='cycle_mult', lr='lr_max')),
+    ('fine_tune', lambda l: partial(l.fine_tune, 1), dict(
+        freeze_epoch='freeze_epochs', lr='base_lr', resett_opt='reset_opt')),
+    ('lr_find', lambda l: l.lr_find, dict(
+        num_iter='num_it', start='start_lr', n_iter='num_it', show_plots='show_plot')),
+    ('validate', lambda l: l.validate, dict(metric='metrics', data='dl')),
+    ('get_preds', lambda l: l.get_preds, dict(with_losses='with_loss', loader='dl')),
+    ('predict', lambda l: l.predict, dict(item='x')),
+    ('save', lambda l: l.save, dict(fname='name', file='name')),
+    ('load', lambda l: partial(l.load, 'a'), dict(with_optim='with_opt')),
+    ('export', lambda l: l.export, dict(fname='file')),
+    ('mixup', lambda l: l.mixup, dict(alhpa='alpha')),
+    ('clip_grad', lambda l: l.clip_grad, dict(gradient_clip_val='clip')),
+    ('DataBunch', lambda l: DataBunch, dict(train_loader='train_dl', val_dl='valid_dl')),
+    ('create', lambda l: partial(create, DS, None), dict(
+        batch_size='bs', workers='num_workers', val_bs='valid_bs')),
+    ('from_tensors', lambda l: partial(from_tensors, X, Y), dict(
+        batch_size='bs', validation_split='valid_pct', vocab='classes', sed='seed')),
+    ('TensorLoader', lambda l: partial(TensorLoader, X), dict(batch_size='bs', shufle='shuffle')),
+    ('from_folder', lambda l: partial(image.from_folder, l.path), dict(
+        batch_size='bs', ds_tfms='tfms', val_pct='valid_pct', item_tfms='tfms')),
+    ('from_df', lambda l: partial(image.from_df, l.path, Frame()), dict(batch_size='bs')),
+    ('from_csv', lambda l: partial(image.from_csv, l.path), dict(batch_size='bs')),
+    ('from_name_re', lambda l: partial(image.from_name_re, l.path, ['a_1.png'], '(.*)_'), dict(
+        batch_size='bs')),
+    ('keras fit', lambda l: partial(KERAS.fit, EX, EY), dict(
+        nb_epoch='epochs', bs='batch_size', validation_dat='validation_data')),
+    ('keras evaluate', lambda l: partial(KERAS.evaluate, EX, EY), dict(bs='batch_size')),
+    ('keras predict', lambda l: partial(KERAS.predict, EX), dict(bs='batch_size')),
+    *[(kind.__name__, lambda l, kind=kind: kind, given) for kind, given in (
+        (EarlyStoppingCallback, dict(patiance='patience', metric='monitor', restor_best='restore_best')),
+        (SaveModelCallback, dict(filename='name', ever='every', reset_on_fits='reset_on_fit')),
+        (ReduceLROnPlateauCallback, dict(gamma='factor', cool_down='cooldown')),
+        (GradientClipping, dict(max_norm='clip')), (GradientAccumulation, dict(n_ac='n_acc')),
+        (MixUpCallback, dict(alfa='alpha')), (CutMix, dict(alfa='alpha')),
+        (CheckpointCallback, dict(keeps='keep', evry='every')), (CSVLogger, dict(file_name='filename')),
+        (OneCycleScheduler, dict(max_lr='lr_max', lr='lr_max')), (LRFinder, dict(num_iter='num_it')),
+        (TerminateOnNaNCallback, dict(raise_err='raise_error')), (Recorder, dict(metric='metrics')),
+        (TensorBoardCallback, dict(logdir='log_dir')), (MixedPrecision, dict(dtyp='dtype')),
+        (keras_callbacks.EarlyStopping, dict(patiance='patience')))]]
+
+
+@pytest.mark.parametrize('make, word, ours', [
+    pytest.param(make, word, ours, id=f'{name}-{word}') for name, make, known in words
+    for word, ours in known.items()])
+def test_a_misspelt_argument_is_told_the_nearest(make, word, ours, tmp_path):
+    learn = trained(tmp_path)
+    before = state_of(learn)
+    with pytest.raises(TypeError, match=f"has no argument '{word}'; did you mean '{ours}'"):
+        make(learn)(**{word: 3})
+    assert state_of(learn) == before
+
+
+@pytest.mark.parametrize('call, message', [
+    (lambda o: o.fit_flat_cos(1, xyz=1), "has no argument 'xyz'; it has epochs, lr"),
+    (lambda o: o.fit(1, cycle_len=1), "fit has no argument 'cycle_len'; it has epochs, lr"),
+    (lambda o: o.fit_one_cycle(1, max_lr=1, lr_max=1), 'another word for max_lr'),
+    (lambda o: Learner(o.data, o.model, cbs=[], callbacks=[]), 'another word for cbs')])
+def test_an_argument_unlike_any_and_one_given_twice(call, message, tmp_path):
+    with pytest.raises(TypeError, match=message): call(learner(tmp_path))
+
+
+def test_words_that_are_understood(tmp_path):
+    "fastai's words for ours do the same"
+    learn = Learner(dls=data(), model=net(), callbacks=[TraceCallback()], path=tmp_path, silent=True)
+    assert learn.trace is learn.cbs[0] and learn.metrics == []
+    for words in (dict(n_epoch=1, lr_max=1e-2, div=10., div_final=1e3), dict(epochs=1, lr=1e-2, div=10.,
+                  final_div=1e3)):
+        learn.fit_one_cycle(**words)
+        assert learn.recorder.lrs[0] == pytest.approx(1e-3)
+    assert len(learner(tmp_path, metrics=accuracy).metrics) == 1  # one that is in no list
+    learn = learner(tmp_path, cbs=TraceCallback)  # a class, and one that is in no list
+    learn.fit(1, cbs=TraceCallback(), callbacks=[TraceCallback])
+    assert sum(isinstance(o, TraceCallback) for o in learn.run.cbs) == 3
+    labels = nn.CrossEntropyLoss(ignore_index=2)
+    learner(tmp_path, model=net(2), loss_func=labels, metrics=None).fit(1)
+    assert ImageDataBunch.from_folder.__name__ == 'from_folder'
+
+
+class Own(Callback):
+    "A user's callback, which keeps what it is given"
+    def __init__(self, **kwargs): self.kept = kwargs
+
+
+@dataclass
+class Fields(LearnerCallback):
+    "A user's callback of fields"
+    clip: float = 1.
+
+
+class Derived(EarlyStoppingCallback):
+    "A user's callback that adds an argument to one of ours"
+    def __init__(self, *args, extra=None, **kwargs): super().__init__(*args, **kwargs)
+
+
+def test_callbacks_of_users_take_what_they_say():
+    assert Own(anything=3).kept == dict(anything=3)
+    assert Derived(extra=3, patience=2).patience == 2
+    assert copy.copy(Derived(patience=2)).patience == 2
+    with pytest.raises(TypeError, match="'patiance'; did you mean 'patience'"): Derived(patiance=2)
+    with pytest.raises(TypeError, match="'clap'; did you mean 'clip'"): Fields(clap=2)
+
+
+def test_nan_trains_on_and_is_shown_or_ends_the_fit(tmp_path, capsys):
+    bunch = data(X.masked_fill(X > 2, float('nan')))
+    learn = learner(tmp_path, bunch, silent=False)
+    learn.fit(1)
+    assert np.isnan(learn.recorder.values[0][0]) and 'nan' in capsys.readouterr().out
+    learn = learner(tmp_path, bunch)
+    learn.fit(2, cbs=TerminateOnNaNCallback())
+    assert len(learn.recorder.raw_losses) < 6 and 'nan' in capsys.readouterr().out.lower()
+
+
+def test_a_logger_of_before_keeps_its_file(tmp_path):
+    "A refused fit leaves the CSV of the fit before, and what other callbacks know"
+    save, stop = SaveModelCallback(), EarlyStoppingCallback(patience=9)
+    learn = learner(tmp_path, cbs=[CSVLogger(), save, stop])
+    learn.fit(2)
+    before, best = state_of(learn), (save.best, stop.best)
+    for bad in (dict(data=data(y=Y+1)), dict(data=data(torch.zeros(48, 5)))):
+        with pytest.raises(ValueError): fit(learn, **bad)
+        assert state_of(learn) == before and (save.best, stop.best) == best
+
+
+# ---- what the question mark shows ----------------------------------------------------------------
+shown = [(name, lambda l, name=name: getattr(l, name), said) for name, said in dict(
+    fit='epochs : int|Number of epochs, 0 or more|lr : object, default None|resume',
+    fit_one_cycle='max_lr|Top rate|pct_start : float, default 0.3|reset_opt : bool, default False',
+    fit_flat_cos='div_final|callbacks|resume', fit_sgdr='cycle_len', fine_tune='freeze_epochs|moms',
+    lr_find='num_it : int, default 100|6 or more', validate='metrics', get_preds='with_loss',
+    predict='One item', save='name', load='strict', export='.onnx', mixup='alpha',
+    clip_grad='Largest norm').items()] + [
+    ('DataBunch.create', lambda l: DataBunch.create, 'bs : int, default 64|items in a training batch'),
+    ('DataBunch.from_tensors', lambda l: DataBunch.from_tensors, 'valid_pct|share'),
+    ('from_folder', lambda l: ImageDataBunch.from_folder, 'tfms|variations')]
+
+
+@pytest.mark.parametrize('get, said', [o[1:] for o in shown], ids=[o[0] for o in shown])
+def test_help_and_the_question_mark_list_the_parameters(get, said, tmp_path):
+    from IPython.core.oinspect import Inspector
+    func = get(learner(tmp_path))
+    info, text = Inspector().info(func), pydoc.render_doc(func, renderer=pydoc.plaintext)
+    for words in said.split('|'):
+        assert words in info['docstring'] and words in text
+    known = [o for o in inspect.signature(func).parameters if o != 'purge']
+    assert 'kwargs' not in known and all(f'\n{o} : ' in info['docstring'] for o in known)
+    assert all(o in info['definition'] for o in known)

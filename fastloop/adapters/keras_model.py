@@ -21,7 +21,7 @@ import torch
 from ..callback.core import CancelException, foreign_names
 from ..callback.recorder import find_recorder
 from ..clean_up import begin_batches
-from ..core import add_note, atomic_write, check_number, listify
+from ..core import add_note, atomic_write, check_number, listify, understands
 from ..data.load import TensorLoader
 from ..first_batch import explained_call
 from ..metrics import better_direction
@@ -692,6 +692,7 @@ class ModelView:
         "How many numbers there are to be learned or kept"
         return sum(o.value.numel() for o in self.weights)
 
+    @understands()
     def predict(self, x: object,  # An array, a list or dictionary of several inputs, or a loader
                 batch_size: int = 32,  # Samples in a batch
                 verbose: int = 0,  # Keras' word; nothing is shown

@@ -37,7 +37,7 @@ from ..bar import print_line
 from ..callback.core import as_callback
 from ..callback.recorder import Recorder
 from ..clean_up import put_back
-from ..core import check_number, check_word, distinct, listify
+from ..core import check_number, check_word, distinct, listify, understands
 from ..data.bunch import DataBunch
 from ..data.load import TensorLoader
 from .callbacks import History, ProgbarLogger
@@ -528,6 +528,7 @@ class Model(ModelView):
         learn.opt, learn.cbs, learn.keras_model = self.opt, [], self
         return learn
 
+    @understands()
     def fit(self, x: object = None,  # Arrays, a list or dictionary of several inputs, or a loader
             y: object = None,  # Targets
             batch_size: int = None,  # Samples in a batch; 32 by default
@@ -569,6 +570,7 @@ class Model(ModelView):
                 put_back([o.close for o in loaders if isinstance(o, Batches)])
         return history
 
+    @understands()
     def evaluate(self, x: object,  # Inputs, or a loader
                  y: object = None,  # Targets
                  batch_size: int = 32,  # Samples in a batch
