@@ -143,7 +143,7 @@ def meant_name(
     return theirs or nearest_name(word, known)
 
 # %% ../nbs/00_core.ipynb #521c29cb
-_one_parameter = re.compile(r'(?:\s*def \w+\()?\s*(?:\*+, )?\*{0,2}(\w+)\b.*?  ?# (\S.*)$')
+_one_parameter = re.compile(r'(?:\s*def \w+\((?:self, |cls, )?)?\s*\*{0,2}(\w+)\b.*?  ?# (\S.*)$')
 
 
 def _comments(func):

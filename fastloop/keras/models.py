@@ -387,13 +387,12 @@ def fit_loaders(train: tuple,  # Inputs and targets, or a loader and `None`
         valid = (validation_data, None)
     elif len(validation_data) == 2: valid = validation_data
     else: raise ValueError('validation_data is a pair (x, y); weights are not understood')
-    train_dl = make_loader(*train, batch_size, bool(shuffle), steps[0], 'steps_per_epoch', False)
-    if valid is None:
-        if steps[1] is not None: raise ValueError(
-            f'validation_steps={steps[1]!r} needs validation_data or validation_split')
-        return train_dl, None
-    return train_dl, make_loader(*valid, valid_batch_size or batch_size, False, steps[1],
-                                 'validation_steps')
+    if valid is None and steps[1] is not None: raise ValueError(
+        f'validation_steps={steps[1]!r} needs validation_data or validation_split')
+    valid_dl = None if valid is None else make_loader(
+        *valid, valid_batch_size or batch_size, False, steps[1], 'validation_steps')
+    return make_loader(*train, batch_size, bool(shuffle), steps[0], 'steps_per_epoch',
+                       False), valid_dl
 
 def refuse_weights(**weights: object,  # What was given, by the name of the argument
                    ):
