@@ -291,7 +291,6 @@ def _write_buffers(buffers):
 class FirstBatch:
     "Looks at the first batch of a run, and undoes it if it is refused"
     failed = False  # by itself or the model, not by what a callback did in it
-
     begun = False  # has it come?
 
     def __init__(self, learn: object,  # Has `model` and `data`
@@ -304,10 +303,12 @@ class FirstBatch:
 
     def look_at(self, batch: object,  # What the loader gave
                 ):
-        "Refuse what is no pair of inputs and targets"
-        self.begun = self.failed = True  # unless we get beyond the next line
-        check_batch(batch)
-        self.failed = False
+        "Refuse what is no pair of inputs and targets; a second batch is not looked at"
+        if self.begun: self.undos = []
+        else:
+            self.begun = self.failed = True  # unless we get beyond the next line
+            check_batch(batch)
+            self.failed = False
 
     def loss(self, loss_func: object,  # Takes the prediction and the targets
              pred: object,  # What the model answered

@@ -26,6 +26,7 @@ def inner_loss(loss_func: object,  # A loss, perhaps inside a `partial` or anoth
 def loss_reduction(loss_func: object,  # A loss
                    ) -> str:  # `mean` if it does not say
     "Whether a loss is a mean or a sum over the batch"
+    if loss_func is None: return 'mean'
     inner, given = inner_loss(loss_func)
     word = given.get('reduction') or getattr(inner, 'reduction', None)
     if word is None and not isinstance(inner, nn.Module):
@@ -58,6 +59,7 @@ def count_batches_of_labels(batches: list,  # Tensors of labels
                             ignored: int,  # The label that does not count
                             ) -> torch.Tensor:  # A number for each batch
     "How much the labels of each batch count together"
+    if len(batches) == 1: return labels_count(batches[0], weight, ignored).sum()[None]
     sizes = [o.numel() for o in batches]
     flat = torch.cat([o if o.ndim == 1 else o.flatten() for o in batches])
     count = labels_count(flat, weight, ignored)
@@ -113,6 +115,11 @@ class BatchWeights:
         self.counts = [torch.cat([torch.as_tensor(o, dtype=dtype).to(tensor.device).reshape(-1)
                                   for o in self.counts])]
         return self.counts[0]
+
+    def total(self) -> float:  # A number, or a tensor of one if labels were counted
+        "The weights of all batches together"
+        found = self.known()
+        return sum(found) if isinstance(found, list) else found.sum()
 
     def floats(self) -> list:  # One for each batch
         "The weights of all batches; the device is waited for if labels were counted"
@@ -205,6 +212,44 @@ class WeightedMean:
         self.total, self.before = state['total'], state['weight']
         self.weights.reset()
         for o in state['weights']: self.weights.add(o)
+
+# %% ../nbs/07_mean_loss.ipynb #a1db12f8
+_truths = None, 0  # the rules by which truths are counted
+
+class CountedMean:
+    "A share of many batches: how many are right, of how many that count; none is added up at once"
+    def __init__(self): self.right, self.of = BatchWeights(), BatchWeights()
+
+    def reset(self):
+        "Forget all batches"
+        self.right.reset()
+        self.of.reset()
+
+    def add(self, right: object,  # How many are right: a number, or a tensor of truths
+            of: object,  # Of how many: a number, or a tensor of labels
+            rules: tuple,  # Weights of the classes or `None`, and the label that does not count
+            ):
+        "Take one more batch; no device is waited for"
+        for sums, part, counting in ((self.right, right, _truths), (self.of, of, rules)):
+            if isinstance(part, torch.Tensor) and part.ndim: sums.add_labels(part, counting)
+            else: sums.add(part)
+
+    def compute(self) -> torch.Tensor:  # On the device of what is right; `None` without any
+        "The share so far"
+        right, of = self.right.total(), self.of.total()
+        if not isinstance(of, torch.Tensor): return right/of if of else None
+        return right/of.to(right.device) if isinstance(right, torch.Tensor) else right/of
+
+    def state_dict(self) -> dict:  # Lists of numbers
+        "Everything needed to go on elsewhere"
+        return dict(right=self.right.floats(), of=self.of.floats())
+
+    def load_state_dict(self, state: dict,  # From `state_dict`
+                        ):
+        "Go on from where `state` was taken"
+        self.reset()
+        for o in state['right']: self.right.add(o)
+        for o in state['of']: self.of.add(o)
 
 # %% ../nbs/07_mean_loss.ipynb #6e102b4e
 def mean_of(losses: list,  # Numbers, one for each batch

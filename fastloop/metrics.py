@@ -17,7 +17,7 @@ import torch
 
 from .core import camel2snake, listify
 from .first_batch import label_to_ignore, takes_apart
-from .mean_loss import WeightedMean, label_rules, stack_numbers
+from .mean_loss import CountedMean, WeightedMean, label_rules, stack_numbers
 from .torch_core import batch_size, to_detach
 
 # %% ../nbs/15_metrics.ipynb #5298e999
@@ -54,9 +54,8 @@ def right_ones(metric, pred, yb, dim, ignored):
 
 
 def count_right(pred, yb, dim=-1, ignore_index=-100):
-    "How many predictions are right, and the labels of which they are a part"
-    hits, right = right_ones('accuracy', pred, yb, dim, ignore_index)
-    return hits.sum(), right
+    "Which predictions are right, to be added up, and the labels of which they are a part"
+    return right_ones('accuracy', pred, yb, dim, ignore_index)
 
 # %% ../nbs/15_metrics.ipynb #609fc769
 def accuracy(
@@ -70,7 +69,7 @@ def accuracy(
     Raises: ValueError if the shapes do not fit
     """
     hits, right = count_right(pred, yb, dim, ignore_index)
-    return hits/(right != ignore_index).sum()
+    return hits.sum()/(right != ignore_index).sum()
 
 
 accuracy.counts = count_right
@@ -250,7 +249,7 @@ class AverageMetric(Metric):
         super().__init__(_check_callable(func, name))
         self.func, self.final, self.counts = func, final, counts_of(func)
         self.rules = label_rules(func)  # a loss may be a metric, too
-        self.mean, self.asked = WeightedMean(summed=self.counts is not None), None
+        self.mean, self.asked = WeightedMean() if self.counts is None else CountedMean(), None
 
     def _clear(self):
         self.mean.reset()
@@ -270,9 +269,7 @@ class AverageMetric(Metric):
         if self.asked is None:
             self.asked = is_ignoring(self.counts, self.ignored)
             self.rules = None, getattr(self.asked, 'keywords', {}).get('ignore_index', -100)
-        total, of = self.asked(pred, *targets)
-        if not isinstance(of, torch.Tensor): return self.mean.add(total, of)
-        self.mean.add_labels(total, of, self.rules)
+        self.mean.add(*self.asked(pred, *targets), self.rules)
 
     def _result(self):
         mean = self.mean.compute()

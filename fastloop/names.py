@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from types import CodeType, FunctionType
+from weakref import WeakKeyDictionary
 
 # %% ../nbs/07_names.ipynb #e2a41a5d
 from .core import nearest_name
@@ -96,14 +97,22 @@ def own_attributes(cls: type,  # A class
     theirs = [o for o in cls.__mro__ if o.__module__.partition('.')[0] not in (known, 'builtins')]
     return [o for kind in theirs for o in vars(kind).items()]
 
-def names_in(o: object,  # Any object
-             names: Iterable,  # Names of attributes
-             base: type = None,  # A class whose own attributes do not count
-             ) -> list:  # Some of `names`
-    "Those that an object or its classes bring along; nothing is called to find out"
-    kinds = [vars(kind) for kind in type(o).__mro__ if kind is not base]
-    own = set(getattr(o, '__dict__', ())).union(*kinds)
-    return [name for name in names if name in own]
+_looked_at = WeakKeyDictionary()  # classes, with their sizes then and the names found
+
+def brought_names(o: object,  # Any object
+              base: type = object,  # What this class has as well does not count
+              without: type = (),  # Nor do attributes of this type
+              ) -> set:  # Names of attributes
+    "What an object and its classes bring along; nothing is called to find out"
+    kinds = type(o).__mro__
+    sizes = tuple(map(len, map(vars, kinds)))  # a class that has grown is looked at again
+    known = _looked_at.get(type(o))
+    if known is None or known[0] != (sizes, base):
+        found = {k: v for kind in reversed(kinds) for k, v in vars(kind).items()}
+        known = _looked_at[type(o)] = (sizes, base), frozenset(
+            k for k, v in found.items() if v is not None and v is not vars(base).get(k)
+            and not isinstance(v, without))
+    return known[1] | getattr(o, '__dict__', {}).keys()
 
 def own_functions(cls: type,  # A class
                   ) -> Iterator:  # Its functions, those of properties too

@@ -54,10 +54,11 @@ class GatherPreds(Callback):
 
     def after_pred(self):
         "Take the answers of one batch to the CPU; no loss is computed that nobody asks for"
-        if self.with_loss and self.yb is None:
+        run = self.run
+        if self.with_loss and run.yb is None:
             raise ValueError('with_loss: these items have no targets, so there is no loss')
-        self.preds.append(to_detach(self.pred))
-        self.targets.append(to_detach(self.yb))
+        self.preds.append(to_detach(run.pred))
+        self.targets.append(to_detach(run.yb))
         return not self.with_loss
 
     def after_loss(self):

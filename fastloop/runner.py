@@ -46,7 +46,8 @@ def wider(a: object,  # A cancel exception, its class, or `None`
           b: object,  # Likewise
           ) -> object:  # The one that breaks off more
     "The exception of the wider phase"
-    return min(filter(None, (a, b)), key=lambda o: phases.index(o.phase), default=None)
+    if a is None or b is None: return a or b
+    return min(a, b, key=lambda o: phases.index(o.phase))
 
 def no_phase(e: CancelException,  # An exception that no phase has caught
              where: str,  # Who raised it
@@ -102,12 +103,11 @@ class Callbacks:
         for cb in new:
             if known[id(cb)][1] is None: introduce(cb, self)
         self.cbs.sort(key=order_of)
+        found = [(order, event, (cb, handler)) for cb in self.cbs
+                 for event, order, handler in handlers_of(cb, self, known[id(cb)][1])]
         table = {event: [] for event in events}
-        for cb in self.cbs:
-            for event, order, handler in handlers_of(cb, self, known[id(cb)][1]):
-                table[event].append((order, cb, handler))
-        self.handlers = {event: [o[1:] for o in sorted(found, key=itemgetter(0))]
-                         for event, found in table.items()}
+        for _, event, pair in sorted(found, key=itemgetter(0)): table[event].append(pair)
+        self.handlers = table
 
     def __getattr__(self, name):
         check_property(self, name)

@@ -22,10 +22,10 @@ from fastloop.core import (
     required_arguments,
 )
 from fastloop.names import (
+    brought_names,
     check_learner,
     foreign_names,
     learner_state,
-    names_in,
     near_event,
     run_state,
     speaks_v2,
@@ -105,7 +105,7 @@ def running_phases(event: str,  # Name of an event
     return (*outer, phase) if kind == 'begin' else outer
 
 # %% ../../nbs/13_callback.core.ipynb #ca1debcf
-event_names = {e: e for e in events} | {f'before_{p}': f'begin_{p}' for p in phases}
+event_names = {name: e for e in events for name in (e, e.replace('begin_', 'before_'))}
 
 class UnknownEvent(TypeError):
     "A method is named almost like an event, but there is no such event"
@@ -222,9 +222,7 @@ def has_own(cb: object,  # A callback written for any library
             name: str,  # Name of a method
             ) -> bool:  # Not for what every `Callback` has, or what is found in the run
     "Does `cb` bring a method called `name` along?"
-    if name in getattr(cb, '__dict__', ()): return True
-    found = next((vars(o)[name] for o in type(cb).__mro__ if name in vars(o)), None)
-    return not (found is None or found is vars(Callback).get(name) or isinstance(found, _Spelling))
+    return name in brought_names(cb, Callback, _Spelling)
 
 def event_handlers(cb: object,  # A callback
                    ) -> list:  # Pairs of an event's name and the bound method that answers it
@@ -234,19 +232,19 @@ def event_handlers(cb: object,  # A callback
     """
     if isinstance(cb, Callback) and type(cb).__call__ is not Callback.__call__:
         return [(event, partial(cb, event)) for event in events]
-    found = []
-    for name in names_in(cb, event_names, Callback):
-        handler = getattr(cb, name) if has_own(cb, name) else None
+    found, mine = [], brought_names(cb, Callback, _Spelling)
+    for name in event_names:
+        handler = getattr(cb, name) if name in mine else None
         if not callable(handler): continue
         if wants := required_arguments(handler):
             raise TypeError(f'{type(cb).__name__}.{name} wants arguments ({", ".join(wants)}), '
                             'but handlers take none: read self.xb, self.loss, self.learn …')
         found.append((event_names[name], handler))
-    return sorted(found, key=lambda o: events.index(o[0]))
+    return found
 
 # %% ../../nbs/13_callback.core.ipynb #e6544013
-_foreign_names = (*foreign_names, *(set(event_names) - set(events)), 'set_model', 'run_train',
-                  'run_valid')
+_foreign_names = {*foreign_names, *(event_names.keys() - events), 'set_model', 'run_train',
+                  'run_valid'}
 adapters = ['fastloop.adapters.keras', 'fastloop.adapters.fastai2', 'fastloop.adapters.miniai',
             'fastloop.adapters.fastai1']
 
@@ -254,9 +252,9 @@ def is_native(cb: object,  # Any object
               ) -> bool:  # Whether it extends `Callback` and uses no other library's words
     "Does the loop understand `cb` as it is?"
     if not isinstance(cb, Callback): return False
-    if any(has_own(cb, o) for o in names_in(cb, _foreign_names, Callback)): return False
-    mine = [o for o in names_in(cb, events, Callback) if has_own(cb, o)]
-    wants = {o: required_arguments(getattr(cb, o)) for o in mine}
+    mine = brought_names(cb, Callback, _Spelling)
+    if not mine.isdisjoint(_foreign_names): return False
+    wants = {o: required_arguments(getattr(cb, o)) for o in events if o in mine}
     if any(wants.values()):  # miniai's handlers take the learner, all of them
         return any(len(w) != 1 or o[:6] == 'begin_' or w[0] in run_state for o, w in wants.items())
     return not speaks_v2(cb)
@@ -265,8 +263,10 @@ def adapter_of(cb: object,  # A callback written for any library
                ) -> object:  # The module that translates it; `None` if nothing has to be translated
     """Find out what `cb` was written for
 
-    Raises: TypeError if it is no callback of any library that is known.
+    Raises: TypeError if it is no callback of any library that is known; UnknownEvent if it has a
+    method that is almost an event.
     """
+    if not isinstance(cb, Callback): check_names(type(cb))
     if is_native(cb): return None
     for name in adapters:
         if (adapter := import_module(name)).knows(cb): return adapter
@@ -300,7 +300,8 @@ def handlers_of(cb: object,  # A callback written for any library
                 ) -> list:  # Triples of an event's name, an order, and a function without arguments
     "Who answers which event, and when"
     if adapter is not None: return adapter.adapt(cb, run)
-    return [(event, place_of(cb, event), handler) for event, handler in event_handlers(cb)]
+    order, places = order_of(cb), getattr(type(cb), 'orders', {})
+    return [(event, places.get(event, order), handler) for event, handler in event_handlers(cb)]
 
 # %% ../../nbs/13_callback.core.ipynb #76420e69
 def as_callback(cb: object,  # A callback written for any library, or its class
@@ -311,7 +312,6 @@ def as_callback(cb: object,  # A callback written for any library, or its class
     """
     if isinstance(cb, type): cb = cb()
     if adapter_of(cb) is None: event_handlers(cb)
-    if not isinstance(cb, Callback): check_names(type(cb))
     return cb
 
 def callback_name(cb: object,  # A callback written for any library
