@@ -225,7 +225,7 @@ def only_fit(learn: object,  # A learner
 def unless_refused(learn: object,  # A learner
                    cbs: list,  # The callbacks of the fit
                    ):
-    "What a fit that is refused has changed in a learner, and in callbacks of this package, is undone"
+    "What a refused fit has changed in a learner, and in callbacks of this package, is undone"
     opt, made, run = learn.opt, learn.made, learn.run
     groups = [] if opt is None else [dict(o) for o in opt.param_groups]
     trained = [(p, p.requires_grad) for p in learn.model.parameters()]
