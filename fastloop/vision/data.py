@@ -608,7 +608,8 @@ class ImageDataBunch(DataBunch):
         file = Path(path)/csv_labels
         if not file.is_file(): raise ValueError(f'csv_labels={str(csv_labels)!r}: no file {file}')
         table = _Table(file, delimiter or ',', header is not None)
-        return cls.from_df(path, table, folder, valid_pct, seed, fn_col, label_col, suffix, **kwargs)
+        return cls.from_df(path, table, folder, valid_pct, seed, fn_col, label_col, suffix,
+                           **kwargs)
 
     @classmethod
     @understands()
