@@ -212,6 +212,21 @@ def _unexpected(func, word, ours=None, known=None):
     hint = f'; did you mean {near!r}?' if near else f'; it has {", ".join(known)}'
     return f'{name} has no argument {word!r}{hint}'
 
+# %% ../nbs/00_core.ipynb #a5782758
+def understands_in(
+    **words: dict,  # By method: another library's word for an argument, and ours
+) -> Callable[[type], type]:  # A decorator of a class
+    "Let every public method of a class do what `understands` does."
+    def decorate(cls):
+        for name, func in list(vars(cls).items()):
+            if not isinstance(func, FunctionType) or hasattr(func, '__wrapped__'): continue
+            public = not name.startswith('_') and func.__code__.co_argcount > 1
+            if name in words or public:
+                setattr(cls, name, understands(**words.get(name, {}))(func))
+        return cls
+    return decorate
+
+
 # %% ../nbs/00_core.ipynb #273db66e
 @lru_cache(maxsize=256)  # asked whenever a callback is made
 def _keywords_of(cls):

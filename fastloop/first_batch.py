@@ -50,6 +50,7 @@ def check_epochs(epochs: int,  # Number of epochs
         raise TypeError(f'{argument} is a whole number, not {epochs!r}')
     if epochs < 0: raise ValueError(f'{argument} is 0 or more, not {epochs}')
 
+# %% ../nbs/06_first_batch.ipynb #52c9ca3c
 def check_fit(epochs: int,  # Number of epochs
               learn: object,  # Has `model`, `opt`, `loss_func` and `data`
               needs_opt: bool = True,  # Whether the optimizer must be there already

@@ -71,6 +71,7 @@ def check_settings(opt_func: object,  # Makes the optimizer
             raise TypeError(f'wd={wd!r}: weight decay is a number')
         if not 0 <= float(o) < math.inf: raise ValueError(f'wd={wd!r}: give 0 or more, finite')
 
+# %% ../nbs/27_trained.ipynb #485260c6
 def check_shapes(model: torch.nn.Module,  # What is to be trained
                  ):
     """Refuse a model with lazy layers that have seen no batch
@@ -131,6 +132,7 @@ def check_learning(data: object,  # What to train on
         if is_native(o): raise TypeError(f'metrics: {o!r} is a callback: give it as cbs')
         as_metric(o)
 
+# %% ../nbs/27_trained.ipynb #ba41a82b
 def callbacks_of(argument: str,  # What the caller calls the functions
                  makers: object,  # Functions that make callbacks
                  *args: object,  # What they are called with

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+import fastloop.all  # noqa: F401  its rooms hang their verbs on the learner
 from fastloop import keras
 from fastloop.adapters.fastai1 import LearnerCallback
 from fastloop.anneal import annealing_cos, combine_scheds
@@ -258,7 +259,8 @@ rows = [
     refused('one of two lr negative', lambda o: fit(o, 1, [.1, -.1]), 'lr=-0.1|negative'),
     refused('slice without upper end', lambda o: fit(o, 1, slice(1e-3, None)), 'lr|upper end'),
     refused('lr_max 0', lambda o: o.fit_one_cycle(1, 0.), 'lr_max|0'),
-    refused('cycle over', lambda o: o.fit_one_cycle(1, tot_epochs=2, start_epoch=2), 'start_epoch=2'),
+    refused('cycle over', lambda o: o.fit_one_cycle(1, tot_epochs=2, start_epoch=2),
+        'start_epoch=2'),
     refused('fine_tune div_factor', lambda o: o.fine_tune(1, div_factor=-1), 'div_factor=-1'),
     refused('model an optimizer', lambda o: Learner(net(), o.opt), 'data|BasicLearner'),
     refused('slice from 0', lambda o: fit(o, 1, slice(0, 1)), 'lr|above 0'),
