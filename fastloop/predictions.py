@@ -108,6 +108,7 @@ def valid_loader(data: Any,  # Has `valid_dl`
     """
     if dl is None and (dl := data.valid_dl) is None:
         raise ValueError('the data has no validation loader: give a loader, dl=…')
+    if not hasattr(dl, '__iter__'): raise TypeError(f'dl={dl!r} must be a loader of batches')
     if isinstance(dl, (list, tuple)) and not dl: raise ValueError(f'dl={dl!r} has no batches')
     return in_order(dl) if dl is getattr(data, 'train_dl', None) else dl
 

@@ -38,7 +38,7 @@ from .training_state import in_stage, restore_checkpoint, write_checkpoint
 # %% ../nbs/50_train.ipynb #6f9c71e8
 @understands(n_epoch='epochs', lr_max='max_lr', lr='max_lr', div='div_factor',
              div_final='final_div')
-@delegates(Learner.fit)
+@delegates(Learner.fit, but='lr')
 def fit_one_cycle(learn: Learner,  # The learner
                   epochs: int,  # Number of epochs, 0 or more
                   # Top rate: a number, one a group, a slice; the learner's
@@ -92,7 +92,7 @@ def fit_flat_cos(learn: Learner,  # The learner
 
 # %% ../nbs/50_train.ipynb #bfa0de8c
 @understands()
-@delegates(Learner.fit)
+@delegates(Learner.fit, but='lr')
 def fit_sgdr(learn: Learner,  # The learner
              n_cycles: int,  # Number of cycles, 1 or more
              cycle_len: int,  # Epochs of the first cycle
@@ -114,7 +114,7 @@ def fit_sgdr(learn: Learner,  # The learner
 
 # %% ../nbs/50_train.ipynb #bfc95481
 @understands()
-@delegates(fit_one_cycle)
+@delegates(fit_one_cycle, but='max_lr, tot_epochs, start_epoch')
 def fine_tune(learn: Learner,  # The learner; its model has two layer groups or more
               epochs: int,  # Epochs in which everything is trained, 0 or more
               base_lr: float = 2e-3,  # Top rate for the head; half of it when all is trained
@@ -197,7 +197,7 @@ def mixup(learn: Learner,  # The learner
     """
     return _replace(learn, MixUpCallback, MixUpCallback(learn, alpha, stack_x, stack_y))
 
-@understands(max_norm='clip')
+@understands()
 def clip_grad(learn: Learner,  # The learner
               clip: float = 0.1,  # Largest norm of all gradients together
               ) -> Learner:  # The same learner

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from ..core import as_folder, check_flag, check_number, understands
+from ..core import as_path, check_flag, check_number, understands
 from .load import TensorLoader, check_tensors
 from ..inputs import check_classes, cut, inputs_like, usual_tensor
 from fastloop.torch_core import (
@@ -234,7 +234,7 @@ class DataBunch:
     ):
         _check_loader('train_dl', train_dl)
         if valid_dl is not None: _check_loader('valid_dl', valid_dl)
-        self.train_dl, self.valid_dl, self.path = train_dl, valid_dl, as_folder('path', path)
+        self.train_dl, self.valid_dl, self.path = train_dl, valid_dl, as_path('path', path)
         self.device = as_device(device)
         self.c, self._seen = _infer_c(self.train_ds) if c is None else c, None
 

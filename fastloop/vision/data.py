@@ -7,7 +7,6 @@ __all__ = ['imagenet_stats', 'ImageDataset', 'ImageDataBunch']
 
 # %% ../../nbs/62_vision.data.ipynb #680d4c89
 import csv
-import inspect
 import math
 import re
 import warnings
@@ -19,13 +18,22 @@ from typing import Any
 
 # %% ../../nbs/62_vision.data.ipynb #f77535b4
 import torch
+from fastcore.meta import delegates
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 # %% ../../nbs/62_vision.data.ipynb #5f5a58f2
-from ..core import Axes, Figure, axes_for, check_number, check_word, listify, nearest_name
+from fastloop.core import (
+    Axes,
+    Figure,
+    axes_for,
+    check_number,
+    check_word,
+    listify,
+    understands,
+)
 from ..data.bunch import DataBunch, leaves_last
 from ..data.load import Resumable, TensorLoader, epoch_order
-from ..torch_core import default_device, end_workers
+from ..torch_core import as_device, end_workers
 from fastloop.vision.image import (  # noqa: F401 (a user finds all names here too)
     all_items,
     asked_classes,
@@ -273,18 +281,8 @@ def _settings(
         valid_bs=2*bs if valid_bs is None else check_number('valid_bs', valid_bs, 1, whole=True),
         workers=(count_cpus() if num_workers is None else
                  check_number('num_workers', num_workers, 0, whole=True)),
-        device=default_device() if device is None else torch.device(device),
+        device=as_device(device),
         tfms=tfms, memory=memory, drop_last=drop_last)
-
-
-def _check_names(how):
-    "Refuse settings that do not exist, before any work is done"
-    known = list(inspect.signature(_settings).parameters)
-    for name in how:
-        if name not in known:
-            near = nearest_name(name, known)
-            raise TypeError(f'there is no setting {name!r}, there are: {", ".join(known)}' +
-                            (f'; did you mean {near!r}?' if near else ''))
 
 # %% ../../nbs/62_vision.data.ipynb #a411fb5f
 def _make_loaders(train, valid, classes, seed, how) -> Any:
@@ -507,6 +505,7 @@ class ImageDataBunch(DataBunch):
         return cls(train_dl, valid_dl, len(classes), device, path)
 
     @classmethod
+    @understands()
     def from_folder(
         cls,
         path: str | Path,  # the folder that holds everything
@@ -547,6 +546,8 @@ class ImageDataBunch(DataBunch):
         return cls._build(path, found, seed, how)
 
     @classmethod
+    @understands()
+    @delegates(from_folder, but='train, valid, classes')
     def from_lists(
         cls,
         path: str | Path,  # the folder that file names begin from
@@ -554,14 +555,13 @@ class ImageDataBunch(DataBunch):
         labels: Iterable,  # their classes: names or whole numbers
         valid_pct: float = 0.2,  # the share of images to validate with
         seed: int | None = None,  # of split and order; `None`: drawn once from torch's generator
-        **how,  # size, bs, tfms, channels … as in `from_folder`
+        **kwargs,  # size, bs, tfms, channels … as in `from_folder`
     ) -> 'ImageDataBunch':
         """Make data of file names and labels.
 
         Raises: ValueError for lists of different lengths, labels that are no classes, or a file
         that is not there or cannot be read, TypeError for an unknown setting.
         """
-        _check_names(how)
         fnames, labels = list(fnames), list(labels)
         if len(fnames) != len(labels):
             raise ValueError(f'{len(fnames)} fnames but {len(labels)} labels')
@@ -569,9 +569,11 @@ class ImageDataBunch(DataBunch):
         items = [(file, read_label(label, file)) for file, label in zip(names, labels)]
         classes, seed = sorted_classes([label for _, label in items]), _seed(seed)
         found = _split_heap(Path(path), items, classes, valid_pct, seed)
-        return cls._build(Path(path), found, seed, how)
+        return cls._build(Path(path), found, seed, kwargs)
 
     @classmethod
+    @understands()
+    @delegates(from_folder, but='train, valid, classes')
     def from_df(
         cls,
         path: str | Path,  # the folder that holds everything
@@ -582,7 +584,7 @@ class ImageDataBunch(DataBunch):
         fn_col: int | str = 0,  # column of the file names, by number or name
         label_col: int | str = 1,  # column of the classes
         suffix: str = '',  # ending of the files where the names lack it
-        **how,  # size, bs, tfms, channels … as in `from_folder`
+        **kwargs,  # size, bs, tfms, channels … as in `from_folder`
     ) -> 'ImageDataBunch':
         """Make data of a table with a file name and a class in each row.
 
@@ -591,9 +593,11 @@ class ImageDataBunch(DataBunch):
         names = [(Path(folder or '.')/f'{o}{suffix}').as_posix()
                  for o in _column(df, fn_col, 'fn_col')]
         return cls.from_lists(path, names, _column(df, label_col, 'label_col'), valid_pct, seed,
-                              **how)
+                              **kwargs)
 
     @classmethod
+    @understands()
+    @delegates(from_folder, but='train, valid, classes')
     def from_csv(
         cls,
         path: str | Path,  # the folder that holds everything
@@ -606,7 +610,7 @@ class ImageDataBunch(DataBunch):
         suffix: str = '',  # ending of the files where the names lack it
         delimiter: str | None = ',',  # what separates columns
         header: int | str | None = 'infer',  # `None` if the first row is data already
-        **how,  # size, bs, tfms, channels … as in `from_folder`
+        **kwargs,  # size, bs, tfms, channels … as in `from_folder`
     ) -> 'ImageDataBunch':
         """Make data of a table in a file; a column of whole numbers gives classes that are numbers.
 
@@ -615,9 +619,12 @@ class ImageDataBunch(DataBunch):
         file = Path(path)/csv_labels
         if not file.is_file(): raise ValueError(f'csv_labels={str(csv_labels)!r}: no file {file}')
         table = _Table(file, delimiter or ',', header is not None)
-        return cls.from_df(path, table, folder, valid_pct, seed, fn_col, label_col, suffix, **how)
+        return cls.from_df(path, table, folder, valid_pct, seed, fn_col, label_col, suffix,
+                           **kwargs)
 
     @classmethod
+    @understands()
+    @delegates(from_folder, but='train, valid, classes')
     def from_name_func(
         cls,
         path: str | Path,  # the folder that file names begin from
@@ -625,7 +632,7 @@ class ImageDataBunch(DataBunch):
         label_func: Callable,  # gives the class for a path
         valid_pct: float = 0.2,  # the share of images to validate with
         seed: int | None = None,  # of split and order; `None`: drawn once from torch's generator
-        **how,  # size, bs, tfms, channels … as in `from_folder`
+        **kwargs,  # size, bs, tfms, channels … as in `from_folder`
     ) -> 'ImageDataBunch':
         """Make data of files whose class a function tells.
 
@@ -633,9 +640,11 @@ class ImageDataBunch(DataBunch):
         """
         fnames = [_below(path, o) for o in fnames]
         return cls.from_lists(path, fnames, [label_func(Path(o)) for o in fnames], valid_pct, seed,
-                              **how)
+                              **kwargs)
 
     @classmethod
+    @understands()
+    @delegates(from_folder, but='train, valid, classes')
     def from_name_re(
         cls,
         path: str | Path,  # the folder that file names begin from
@@ -643,10 +652,10 @@ class ImageDataBunch(DataBunch):
         pat: str | re.Pattern,  # a regular expression, whose first group is the class
         valid_pct: float = 0.2,  # the share of images to validate with
         seed: int | None = None,  # of split and order; `None`: drawn once from torch's generator
-        **how,  # size, bs, tfms, channels … as in `from_folder`
+        **kwargs,  # size, bs, tfms, channels … as in `from_folder`
     ) -> 'ImageDataBunch':
         """Make data of files whose names tell the class.
 
         Raises: ValueError for a name that `pat` does not match, or a file that cannot be read.
         """
-        return cls.from_name_func(path, fnames, _by_pattern(pat), valid_pct, seed, **how)
+        return cls.from_name_func(path, fnames, _by_pattern(pat), valid_pct, seed, **kwargs)
