@@ -196,14 +196,10 @@ from .export import Predictor, label_files
 from .model_file import export_learner
 
 # %% ../nbs/90_all.ipynb #78d26dc2
+from .interpret import ClassificationInterpretation
 from .vision.data import ImageDataBunch, imagenet_stats
 from .vision.image import get_image_files
-from fastloop.vision.learner import (
-    ClassificationInterpretation,
-    VisionLearner,
-    cnn_learner,
-    vision_learner,
-)
+from .vision.learner import VisionLearner, cnn_learner, vision_learner
 from .vision.models import ResNet, resnet18, resnet34, resnet50, simple_cnn
 from fastloop.vision.transform import (
     RandomErase,

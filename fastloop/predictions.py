@@ -84,7 +84,10 @@ def gives_batches(o: object,  # A loader, or items
     if isinstance(o, (list, tuple)):
         return all(isinstance(b, (list, tuple)) and len(b) == 2 and hasattr(b[0], '__len__')
                    for b in o)
-    known = torch.is_tensor(o) or hasattr(o, '__array__') or isinstance(o, (dict, str, PathLike))
+    names = str, bytes, PathLike
+    known = torch.is_tensor(o) or hasattr(o, '__array__') or isinstance(o, (dict, *names))
+    known = known or hasattr(o, '__getitem__') and hasattr(o, '__len__') and len(o) and isinstance(
+        o[0], names)  # a list of another library
     return not known and hasattr(o, '__iter__') and not isinstance(o, Dataset)
 
 def as_pair(batch: object,  # Inputs and targets, or inputs alone
@@ -157,9 +160,11 @@ def ask(learn: object,  # A learner
 # %% ../nbs/25_predictions.ipynb #509d8d8d
 def batch_of_one(x: object,  # One item: a tensor, an array, or several in a tuple or dictionary
                  model: torch.nn.Module,  # The model that will be asked
-                 like: object = None,  # The inputs of a batch that it was trained with, if known
+                 data: object = None,  # May say how an item is read, and have an example of inputs
                  ) -> object:  # The same with a dimension for the batch
     "Make a batch of one item, as the model wants it"
+    if hasattr(data, 'read_item'): x = data.read_item(x)  # such as a file
+    like = getattr(data, 'example', None)
     if like is not None: return inputs_like('x', x, like, one=True)
     if isinstance(x, (tuple, list)): return type(x)(batch_of_one(o, model) for o in x)
     if isinstance(x, dict): return {k: batch_of_one(o, model) for k, o in x.items()}

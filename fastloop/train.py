@@ -25,6 +25,7 @@ from .callback.training import GradientClipping
 from .compiled import compile_learner
 from .core import listify, understands
 from .first_batch import check_fit
+from .interpret import interpret, show_results
 from .learner import Learner
 from .model_file import export_learner
 from .optimizer import OptimWrapper
@@ -267,5 +268,6 @@ Learner.compile = compile_learner
 Learner.show_training_loop = Learner.explain  # fastai v2's name
 Learner.add_cb, Learner.remove_cb = Learner.add_cbs, Learner.remove_cbs  # its words for one
 Learner.export = export_learner
+Learner.interpret, Learner.show_results = interpret, show_results
 Learner.callbacks = _as_list(make=False)
 Learner.callback_fns = _as_list(make=True)
