@@ -85,7 +85,8 @@ def gives_batches(o: object,  # A loader, or items
         return all(isinstance(b, (list, tuple)) and len(b) == 2 and hasattr(b[0], '__len__')
                    for b in o)
     names = str, bytes, PathLike
-    known = torch.is_tensor(o) or hasattr(o, '__array__') or isinstance(o, (dict, *names))
+    known = torch.is_tensor(o) or isinstance(o, (dict, *names)) or any(
+        hasattr(o, name) for name in ('__array__', 'read', 'getbands'))
     known = known or hasattr(o, '__getitem__') and hasattr(o, '__len__') and len(o) and isinstance(
         o[0], names)  # a list of another library
     return not known and hasattr(o, '__iter__') and not isinstance(o, Dataset)
@@ -93,6 +94,8 @@ def gives_batches(o: object,  # A loader, or items
 def as_pair(batch: object,  # Inputs and targets, or inputs alone
             ) -> tuple:  # Inputs, and targets or `None`
     "A batch of inputs alone becomes a pair without targets"
+    if isinstance(batch, (str, bytes, PathLike)): raise TypeError(
+        f'a loader gives batches, and here comes {batch!r:.60}: give names of files as a list')
     if not isinstance(batch, (tuple, list)): return batch, None
     return (batch[0], None) if len(batch) == 1 else batch
 
