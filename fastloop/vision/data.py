@@ -560,7 +560,10 @@ class ImageDataBunch(DataBunch):
         if isinstance(items, Dataset): return super().test_dl(items, bs)
         listed = _listed(items, self.path)
         if not listed: raise ValueError(f'items: there are no pictures in {items!r:.60}')
-        if any(map(_read_already, listed)):
+        seen = {_read_already(o) for o in listed}
+        if len(seen) > 1: raise ValueError('items: some are files or pixels, and some are numbers '
+                                           'as the model sees them: give one kind')
+        if True in seen:
             for o in listed: _check_seen(o, self.train_ds.pixels.channels)
             return super().test_dl(items, bs)
         bs = check_number('bs', bs or getattr(self.valid_dl or self.train_dl, 'bs', 64), 1,

@@ -7,6 +7,7 @@ __all__ = ['get_image_files']
 
 # %% ../../nbs/60_vision.image.ipynb #9f6c42cc
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -87,6 +88,9 @@ def _opened(file):
     try:
         if hasattr(file, 'getbands'): yield file.copy()  # the caller's own stays as it is
         elif hasattr(file, 'dtype'): yield _from_pixels(file)
+        elif not isinstance(file, (str, Path, bytes, bytearray)) and not hasattr(file, 'read'):
+            raise TypeError('give a file, its bytes, an image of PIL, or pixels; predict takes '
+                            'one picture, get_preds a list of them')
         else:
             data = BytesIO(file) if isinstance(file, (bytes, bytearray)) else file
             with Image.open(data) as image: yield image
