@@ -7,7 +7,6 @@ __all__ = ['get_image_files']
 
 # %% ../../nbs/60_vision.image.ipynb #9f6c42cc
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
