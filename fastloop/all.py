@@ -24,7 +24,7 @@ __all__ = ['torch', 'nn', 'F', 'np', 'partial', 'Path', 'atomic_write', 'camel2s
            'OneCycleScheduler', 'ParamScheduler', 'SchedulePlayground', 'TorchScheduler', 'TrainingPhase', 'plot_sched',
            'TensorBoardCallback', 'ExperimentCallback', 'MLflowCallback', 'WandbCallback', 'EarlyStoppingCallback',
            'ReduceLROnPlateauCallback', 'SaveModelCallback', 'TerminateOnNaNCallback', 'TrackerCallback', 'BnFreeze',
-           'EMACallback', 'CheckpointCallback', 'GradientAccumulation', 'GradientClipping', 'ShortEpoch',
+           'EMACallback', 'CheckpointCallback', 'Control', 'GradientAccumulation', 'GradientClipping', 'ShortEpoch',
            'StopAfterNBatches', 'clip_grad', 'Predictor', 'export_learner', 'label_files', 'compile_learner',
            'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find', 'mixup', 'to_bf16', 'to_fp16',
            'to_fp32', 'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate', 'RandomShift', 'default_tfms',
@@ -168,6 +168,7 @@ from .callback.wandb import WandbCallback
 # %% ../nbs/90_all.ipynb #7fc7c9c4
 from .callback.averages import EMACallback
 from .callback.checkpoint import CheckpointCallback
+from .callback.control import Control
 from .callback.save import SaveModelCallback
 from .callback.short import ShortEpoch, StopAfterNBatches
 from .callback.terminate import TerminateOnNaNCallback
@@ -236,7 +237,7 @@ _all_ = [
     'TensorBoardCallback', 'ExperimentCallback', 'MLflowCallback', 'WandbCallback',
     'EarlyStoppingCallback', 'ReduceLROnPlateauCallback',
     'SaveModelCallback', 'TerminateOnNaNCallback', 'TrackerCallback', 'BnFreeze', 'EMACallback',
-    'CheckpointCallback',
+    'CheckpointCallback', 'Control',
     'GradientAccumulation', 'GradientClipping', 'ShortEpoch', 'StopAfterNBatches', 'clip_grad',
     'Predictor', 'export_learner', 'label_files',
     'compile_learner', 'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find', 'mixup',

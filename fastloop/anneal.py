@@ -326,6 +326,7 @@ def flat_cos_sched(lr: float | list,  # Rate of the flat part; a list has one fo
     lr = plain_numbers(lr)
     check_positive('lr', lr)
     check_positive('div_final', div_final)
+    check_number('pct_start', pct_start, 0, 1)
     return {'lr': combined_cos(pct_start, lr, lr, divided(lr, div_final))}
 
 

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import inspect
 import io
+import linecache
 import math
 import operator
 import os
@@ -27,6 +28,7 @@ from itertools import count
 from numbers import Integral, Real
 from pathlib import Path
 from types import FunctionType
+from typing import TypeVar
 
 # %% ../nbs/00_core.ipynb #88edec44
 def listify(
@@ -112,12 +114,73 @@ def needs_extra(
     except ImportError as e:
         raise ImportError(f'{what}: pip install "fastloop[{extra}]"') from e
 
+# %% ../nbs/00_core.ipynb #554ac217
+_elsewhere = dict(  # what others call the arguments that we have
+    bs='batch_size batchsize', loss_func='loss loss_fn loss_function criterion crit objective',
+    opt_func='opt optim optimizer optimiser optimizer_cls', data='dls dataloaders databunch dbunch',
+    dl='data dls loader dataloader test_dl', metrics='metric', cbs='callbacks callback cb',
+    lr='learning_rate max_lr lr_max base_lr rate', max_lr='learning_rate lr lr_max',
+    lr_max='learning_rate lr max_lr', base_lr='lr max_lr lr_max learning_rate', name='fname file',
+    epochs='n_epoch n_epochs num_epochs nb_epoch max_epochs epoch', wd='weight_decay decay l2',
+    moms='momentum mom', train_dl='train_loader train_dataloader train', x_train='x X train_x',
+    valid_dl='val_dl val_loader valid_loader test_dl val', y_train='y Y train_y',
+    train_ds='train train_set dataset', valid_ds='val_ds test_ds val valid_set',
+    valid_pct='val_pct validation_split split_pct test_size', valid_bs='val_bs', model='net arch',
+    num_workers='workers n_workers nw', classes='vocab labels', tfms='ds_tfms item_tfms '
+    'batch_tfms transforms', model_dir='folder', seed='random_state', num_it='n_iter num_iter',
+    path='root dir directory', monitor='metric quantity', n_acc='accumulate_grad_batches',
+    clip='max_norm clip_norm gradient_clip_val', patience='wait', factor='gamma', x='item items')
+
+
+def meant_name(
+    word: str,  # A name that is not known
+    known: Iterable,  # The names that are
+) -> str | None:  # One of them, if `word` nearly is it, or is what others call it
+    "Find the argument that was probably meant."
+    known = list(known)
+    theirs = next((o for o in known if word in _elsewhere.get(o, '').split()), None)
+    return theirs or nearest_name(word, known)
+
+# %% ../nbs/00_core.ipynb #521c29cb
+_one_parameter = re.compile(r'(?:\s*def \w+\()?\s*(?:\*+, )?\*{0,2}(\w+)\b.*?  ?# (\S.*)$')
+
+
+def _comments(func):
+    "What the source says of each parameter of a function, beside it"
+    found, code = {}, getattr(inspect.unwrap(func), '__code__', None)
+    lines = linecache.getlines(code.co_filename)[code.co_firstlineno-1:] if code else []
+    for line in lines:
+        if line.lstrip().startswith(('"', ')', 'return ', '#|')): break
+        if (said := _one_parameter.match(line)) is not None: found.setdefault(said[1], said[2])
+    return found
+
+
+def with_parameters(
+    func: Callable,  # A function with a comment beside each of its parameters
+) -> str:  # Its docstring, and a list of the parameters
+    "What `help` and the question mark of a notebook should say of a function."
+    said, other = _comments(func), func
+    while (other := getattr(inspect.unwrap(other), '__delwrap__', None)) is not None:
+        said = _comments(other) | said
+    text = []
+    for name, o in inspect.signature(func).parameters.items():
+        if name not in said or name in ('self', 'cls', 'learn'): continue
+        kind = '' if o.annotation is o.empty else inspect.formatannotation(o.annotation)
+        default = '' if o.default is o.empty else f'default {o.default!r}'
+        text.append(f'{name} : {", ".join(filter(None, (kind, default)))}\n    {said[name]}')
+    doc = inspect.cleandoc(func.__doc__ or '')
+    return '\n'.join([doc, '', 'Parameters', '----------', *text]) if text else doc
+
 # %% ../nbs/00_core.ipynb #cfdaf98b
+_Function = TypeVar('_Function', bound=Callable)
+
+
 def understands(
     **words: str,  # Another library's word for an argument: ours
-) -> Callable:  # A decorator
+) -> Callable[[_Function], _Function]:  # A decorator
     """Let a function take other words for its arguments, and say which one a misspelt one means.
 
+    Its docstring gets a list of the parameters.
     Raises: TypeError, when the function is called, for an argument that is unknown or given twice.
     """
     def decorate(func):
@@ -132,17 +195,40 @@ def understands(
                 if ours is None or ours in kwargs: raise TypeError(_unexpected(func, word, ours))
                 kwargs[ours] = kwargs.pop(word)
             return func(*args, **kwargs)
+        call.__doc__ = with_parameters(func)
         return call
     return decorate
 
 
-def _unexpected(func, word, ours):
+def _unexpected(func, word, ours=None, known=None):
     "What is wrong with an argument"
-    if ours is not None: return f'{func.__name__}: {word} is another word for {ours}: give one'
-    known = [o for o in inspect.signature(func).parameters if o not in ('self', 'learn')]
-    near = nearest_name(word, known)
+    name = func.__name__ if func.__name__ != '__init__' else func.__qualname__.partition('.')[0]
+    if ours is not None: return f'{name}: {word} is another word for {ours}: give one'
+    known = list(inspect.signature(func).parameters if known is None else known)
+    known = [o for o in known if o not in ('self', 'cls', 'learn')]
+    near = meant_name(word, known)
     hint = f'; did you mean {near!r}?' if near else f'; it has {", ".join(known)}'
-    return f'{func.__name__} has no argument {word!r}{hint}'
+    return f'{name} has no argument {word!r}{hint}'
+
+# %% ../nbs/00_core.ipynb #273db66e
+def check_keywords(
+    cls: type,  # A class that is about to make an object
+    given: dict,  # The keywords
+):
+    """Refuse a keyword that no `__init__` of a class takes, those of its bases included.
+
+    Raises: TypeError that names the nearest one.
+    """
+    known = {}
+    for kind in cls.__mro__:
+        if '__init__' not in vars(kind) or kind is object: continue
+        found = inspect.signature(vars(kind)['__init__']).parameters
+        known |= found
+        if not any(o.kind is o.VAR_KEYWORD for o in found.values()): break
+    else: return
+    names = [k for k, o in known.items() if o.kind not in (o.VAR_KEYWORD, o.VAR_POSITIONAL)]
+    for word in given:
+        if word not in names: raise TypeError(_unexpected(cls, word, known=names))
 
 # %% ../nbs/00_core.ipynb #n0tyet02
 def not_yet(
@@ -185,6 +271,31 @@ def check_number(
               f' of {least} or more')
     if most < math.inf: bounds = f' from {least} to {most}'
     raise ValueError(f'{argument}={value!r} must be a {"whole " if whole else ""}number{bounds}')
+
+# %% ../nbs/00_core.ipynb #86ae992b
+def check_flag(
+    argument: str,  # Name of the argument, for the message
+    value: object,  # What the caller gave
+) -> bool:  # `value`
+    """Refuse what is neither true nor false, such as the text 'no', which Python takes for true.
+
+    Raises: ValueError naming the argument and the value.
+    """
+    if hasattr(type(value), '__bool__'): return bool(value)
+    raise ValueError(f'{argument}={value!r} must be True or False')
+
+
+def as_folder(
+    argument: str,  # Name of the argument, for the message
+    value: object,  # What the caller gave
+) -> Path:  # The path
+    """Refuse what is no path.
+
+    Raises: TypeError naming the argument and the value.
+    """
+    if isinstance(value, (str, os.PathLike)): return Path(value)
+    raise TypeError(f'{argument}={value!r} must be the path of a folder')
+
 
 # %% ../nbs/00_core.ipynb #22cf6762
 def add_note(

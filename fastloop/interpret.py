@@ -280,10 +280,13 @@ class ClassificationInterpretation:
         figsize: tuple | None = None,  # of a new figure, in inches; `None`: by the classes
         title: str | None = None,  # above it
         cmap: str = 'Blues',  # matplotlib's name of its colours
+        dpi: float | None = None,  # points an inch, `None`: as matplotlib is set
     ) -> object:  # the figure
         "Draw the confusion matrix; the numbers are left out where there are more than 35 classes."
-        return _draw_matrix(self.confusion_matrix(), [short_name(o) for o in self.classes],
-                            normalize, ax, figsize, title, cmap)
+        fig = _draw_matrix(self.confusion_matrix(), [short_name(o) for o in self.classes],
+                           normalize, ax, figsize, title, cmap)
+        if dpi is not None: fig.set_dpi(dpi)
+        return fig
 
     def classification_report(self) -> PrintedText:  # a table
         "Precision, recall, their harmonic mean f1, and the number of items of each class."
@@ -308,16 +311,18 @@ class ClassificationInterpretation:
         largest: bool = True,  # the largest losses, or the smallest?
         figsize: tuple | None = None,  # of the figure, in inches
         as_text: Callable | None = None,  # turns an input into the text that a table shows
+        nrows: int | None = None,  # rows of pictures, `None`: about as many as columns
     ) -> object:  # the figure, or an `ItemTable` where there are no pictures
         "Show the items that the model is most wrong about."
         check_number('k', k, 1, whole=True)
-        return self.show_results(self.top_losses(k, largest)[1].tolist(), figsize, as_text)
+        return self.show_results(self.top_losses(k, largest)[1].tolist(), figsize, as_text, nrows)
 
     def show_results(
         self,
         idxs: list,  # numbers of items
         figsize: tuple | None = None,  # of the figure, in inches
         as_text: Callable | None = None,  # turns an input into the text that a table shows
+        nrows: int | None = None,  # rows of pictures, `None`: about as many as columns
     ) -> object:  # the figure, or an `ItemTable` where there are no pictures
         """Show items with the truth, the answer and its probability, and the loss.
 
@@ -332,14 +337,14 @@ class ClassificationInterpretation:
         images = None if as_text else as_pictures(self.learn.data, inputs)
         if images is None: return ItemTable([[i, (as_text or in_short)(x), *row] for x, (i, *row)
                                              in zip(inputs, rows)])
-        return _draw_answers(images, rows, figsize)
+        return _draw_answers(images, rows, figsize, nrows)
 
 # %% ../nbs/49_interpret.ipynb #0822e15d
-def _draw_answers(images, rows, figsize):
+def _draw_answers(images, rows, figsize, nrows):
     "Draw pictures with the truth, the answer and its probability, and the loss; mistakes in red"
     titles = [f'truth: {short_name(a)}\nanswer: {short_name(b)}, p {p:.2f}\nloss {loss:.2f}'
               for _, a, b, p, loss in rows]
-    columns = int(np.ceil(len(images)**.5))
+    columns = -(-len(images)//(nrows or int(len(images)**.5)))
     width = .2 + max(1.35, .07*max(len(o) for title in titles for o in title.split('\n')))
     lines = -(-len(images)//columns)
     size = (width, 2.1) if figsize is None else (figsize[0]/columns, figsize[1]/lines)

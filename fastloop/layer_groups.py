@@ -54,6 +54,9 @@ def spread_rates(lr: object,  # A number, a list with one for each layer group, 
     """
     if isinstance(lr, slice):
         lo, hi = lr.start, lr.stop
+        for o in (lo, hi):
+            if o is not None and not isinstance(o, (Real, torch.Tensor)): raise TypeError(
+                f'lr={lr}: {o!r} is no number')
         if hi is None: raise ValueError(f'lr={lr}: a slice needs an upper end, slice(lo, hi)')
         if min(lo or hi, hi) <= 0 or lo == 0:
             raise ValueError(f'lr={lr}: an even spread in log space needs rates above 0')

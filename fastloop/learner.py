@@ -27,7 +27,9 @@ from .callback.explain import explain_handlers
 from .callback.progress import ProgressCallback
 from .callback.recorder import Recorder, find_recorder
 from fastloop.core import (
+    as_folder,
     atomic_write,
+    check_flag,
     check_property,
     listify,
     not_yet,
@@ -59,14 +61,16 @@ from fastloop.torch_core import (
     to_device,
 )
 from fastloop.trained import (
+    callbacks_of,
+    check_learning,
     check_settings,
     follow_model,
     groups_of,
     make_opt,
     only_fit,
-    opt_unless_refused,
     read_groups,
     ready_opt,
+    unless_refused,
 )
 
 # %% ../nbs/29_learner.ipynb #5ed82f72
@@ -154,30 +158,6 @@ def default_loss(data: object,  # A `DataBunch`
     if isinstance(yb, torch.Tensor) and yb.dtype == torch.int64: return F.cross_entropy
     raise ValueError('loss_func: the targets do not tell which loss suits them, so give one')
 
-# %% ../nbs/29_learner.ipynb #0c9c7bcc
-def check_learning(data: object,  # What to train on
-                   model: object,  # What is to be trained
-                   loss_func: object,  # The loss, or `None`
-                   runner: object,  # The class of the loop
-                   ):
-    """Refuse what no learner can train, or train with
-
-    Raises: TypeError that names the argument and its value.
-    """
-    if isinstance(data, torch.nn.Module): raise TypeError(
-        'data: this is a module; Learner(data, model) makes its optimizer itself, the four fields '
-        'of the course are BasicLearner(model, opt, loss_func, data)')
-    if not hasattr(data, 'train_dl'): raise TypeError(
-        f'data has a train_dl and a valid_dl, as a DataBunch does, not a {type(data).__name__}: '
-        'write DataBunch(train_dl, valid_dl)')
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f'model is a torch module, not {model!r}')
-    if loss_func is not None and (isinstance(loss_func, (str, type)) or not callable(loss_func)):
-        raise TypeError(f'loss_func is a function or a module such as nn.MSELoss(), not '
-                        f'{loss_func!r}')
-    if not (isinstance(runner, type) and issubclass(runner, Runner)):
-        raise TypeError(f'runner is a subclass of Runner, not {runner!r}')
-
 # %% ../nbs/29_learner.ipynb #f64e494a
 class Learner(SeesRun):
     """Holds what is trained, and trains it
@@ -186,6 +166,7 @@ class Learner(SeesRun):
     """
     running, made = False, (None, None, None)  # the optimizer made, by what, and its momentum
 
+    @understands(dls='data', callbacks='cbs')
     def __init__(self, data: object,  # Loaders and what is known of them: a `DataBunch`
                  model: torch.nn.Module,  # What is trained; moved to the device of the data
                  loss_func: object = None,  # Of predictions and targets; else chosen by targets
@@ -206,21 +187,21 @@ class Learner(SeesRun):
                  layer_groups: list = None,  # The layer groups, instead of a splitter
                  cb_funcs: object = None,  # The course's word for functions that make callbacks
                  ):
-        check_learning(data, model, loss_func, runner)
+        check_learning(data, model, loss_func, runner, metrics)
         check_settings(opt_func, wd)
         self.data, self.opt_func, self.lr, self.opt, self.runner = data, opt_func, lr, None, runner
         self.model = model if getattr(data, 'device', None) is None else model.to(data.device)
         self.loss_func = default_loss(data) if loss_func is None else loss_func
         self.metrics, self.silent = listify(metrics), bool(silent)
-        self.path = Path(getattr(data, 'path', '.') if path is None else path)
-        self.model_dir = model_dir
+        self.path = as_folder('path', getattr(data, 'path', '.') if path is None else path)
+        self.model_dir, _ = model_dir, as_folder('model_dir', model_dir)
         self.wd, self.true_wd, self.bn_wd, self.train_bn = wd, true_wd, bn_wd, train_bn
         self.split(splitter if layer_groups is None else layer_groups)
         self.lr_range(lr)
         self.cbs = []
         self.add_cbs([TrainEvalCallback(), Recorder(), *([] if silent else [ProgressCallback()])])
-        self.add_cbs([make(self) for make in listify(callback_fns)] + listify(cbs)
-                     + [make() for make in listify(cb_funcs)])
+        self.add_cbs(callbacks_of('callback_fns', callback_fns, self) + listify(cbs)
+                     + callbacks_of('cb_funcs', cb_funcs))
 
     @understands(n_epoch='epochs')
     def fit(self, epochs: int,  # Number of epochs, 0 or more
@@ -236,20 +217,23 @@ class Learner(SeesRun):
         Raises: ValueError or TypeError for bad input, before anything is changed.
         """
         check_fit(epochs, self, needs_opt=False)
+        reset_opt, resume = check_flag('reset_opt', reset_opt), check_flag('resume', resume)
         with only_fit(self):
             read_groups(self)
             lr, wd = self.lr_range(self.lr if lr is None else lr), self.wd if wd is None else wd
             check_settings(self.opt_func, wd)
             cbs = [*self.cbs, *(as_callback(cb) for cb in [*listify(cbs), *listify(callbacks)])]
             if resume and not any(getattr(cb, 'can_resume', False) for cb in cbs):
-                raise ValueError('resume=True needs a callback that keeps checkpoints')
+                raise ValueError('resume=True needs a callback that keeps checkpoints: add a '
+                                 'CheckpointCallback')
             self.resume = resume
-            with opt_unless_refused(self):
+            with unless_refused(self, cbs):
                 ready_opt(self, lr, wd, reset_opt)
                 self.runner(cbs).fit(epochs, self)
         return find_recorder(self.run)
 
     # ---- optimizer and layer groups --------------------------------------------------------------
+    @understands()
     def create_opt(self, lr: object = None,  # Rate, or one for each group; else the learner's
                    wd: object = None,  # Weight decay; the learner's by default
                    ):
@@ -351,6 +335,7 @@ class Learner(SeesRun):
         "Where weights called `name` are kept"
         return safe_path(self.path/self.model_dir, name, '.pth')
 
+    @understands()
     def save(self, name: str,  # Name of the file, without suffix
              with_opt: bool = True,  # Save the optimizer's state too, else bare weights
              ) -> Path:  # The file
@@ -360,6 +345,7 @@ class Learner(SeesRun):
         """
         return write_weights(self.model_file(name), self.model, self.opt, with_opt)
 
+    @understands()
     def load(self, name: str,  # Name of the file, without suffix
              strict: bool = True,  # Whether the names of the weights must be the same
              with_opt: bool = True,  # Load the state of the optimizer too, if it is there and fits
@@ -379,6 +365,7 @@ class Learner(SeesRun):
         return self
 
     # ---- questions -------------------------------------------------------------------------------
+    @understands()
     def validate(self, dl: object = None,  # A loader; the validation loader by default
                  metrics: object = None,  # Metrics; the learner's by default
                  ) -> list:  # The mean loss, then the metrics, as floats
@@ -390,6 +377,7 @@ class Learner(SeesRun):
         ask(self, recorder, valid_loader(self.data, dl))
         return recorder.valid_row
 
+    @understands()
     def get_preds(self, dl: object = None,  # A loader or items; the validation loader by default
                   with_loss: bool = False,  # Return the loss of each item too
                   probabilities: bool = False,  # Probabilities in place of what the model answers
@@ -404,6 +392,7 @@ class Learner(SeesRun):
         if probabilities: preds = must_be_probabilities(preds, self.loss_func)
         return preds, *others
 
+    @understands()
     def predict(self, x: object,  # One item, or a file of one where the data come from files
                 ) -> tuple:  # Class (by name, if known), its number, and the probabilities
         "What the model says of one item; where there are no classes, the output three times"

@@ -35,6 +35,24 @@ def default_device() -> torch.device:  # With its number, as tensors report it
     if torch.backends.mps.is_available(): return torch.device('mps', 0)
     return torch.device('cpu')
 
+# %% ../nbs/01_torch_core.ipynb #ba86ccab
+def as_device(
+    device: object,  # A device of torch or its name; `None`: `default_device()`
+) -> torch.device:  # One that is there
+    """See whether there is such a device.
+
+    Raises: ValueError naming the device that is unknown or not there.
+    """
+    if device is None: return default_device()
+    try: found = torch.device(device)
+    except (RuntimeError, TypeError) as e:
+        raise ValueError(f"device={device!r} is none: write 'cpu', 'cuda' or 'mps'") from e
+    count = torch.cuda.device_count() if found.type == 'cuda' else 1
+    missing = found.type == 'mps' and not torch.backends.mps.is_available()
+    if (found.index or 0) < count and not missing: return found
+    raise ValueError(f'device={device!r} is not there: this machine has {default_device()}')
+
+
 # %% ../nbs/01_torch_core.ipynb #03b472d4
 def map_tensors(
     b: object,  # A tensor, or lists, tuples, named tuples and dicts of them, nested

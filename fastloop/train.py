@@ -24,12 +24,13 @@ from .callback.schedule import OneCycleScheduler, ParamScheduler
 from .callback.training import GradientClipping
 from .compiled import compile_learner
 from .core import listify, understands
-from .first_batch import check_fit
+from .first_batch import check_epochs, check_fit
 from .interpret import interpret, show_results
 from .learner import Learner
 from .model_file import export_learner
 from .optimizer import OptimWrapper
 from .runner import TrainEvalCallback
+from .trained import unless_refused
 from .training_state import in_stage, restore_checkpoint, write_checkpoint
 
 # %% ../nbs/50_train.ipynb #6f9c71e8
@@ -121,20 +122,23 @@ def fine_tune(learn: Learner,  # The learner; its model has two layer groups or 
     Raises: ValueError or TypeError for bad input, before anything is changed.
     Source: fastai v2, whose numbers these are.
     """
-    for n in (epochs, freeze_epochs): check_fit(n, learn, needs_opt=False)
+    check_fit(epochs, learn, needs_opt=False)
+    check_epochs(freeze_epochs, 'freeze_epochs')
     for name, o in (('base_lr', base_lr), ('lr_mult', lr_mult)): check_positive(name, o)
     OneCycleScheduler(lr_max=base_lr, pct_start=pct_start, div_factor=div_factor)
-    learn.freeze()
-    try:
-        with in_stage(learn, 0):
-            fit_one_cycle(learn, freeze_epochs, slice(base_lr), pct_start=0.99, **kwargs)
-    finally: learn.unfreeze()
+    with unless_refused(learn, learn.cbs):
+        learn.freeze()
+        try:
+            with in_stage(learn, 0):
+                fit_one_cycle(learn, freeze_epochs, slice(base_lr), pct_start=0.99, **kwargs)
+        finally: learn.unfreeze()
     top = base_lr/2
     with in_stage(learn, 1):
         return fit_one_cycle(learn, epochs, slice(top/lr_mult, top), pct_start=pct_start,
                              div_factor=div_factor, **kwargs)
 
 # %% ../nbs/50_train.ipynb #ab3cc959
+@understands()
 def lr_find(learn: Learner,  # The learner
             start_lr: float = 1e-7,  # Rate of the first batch; or a list, one for each group
             end_lr: float = 10,  # Rate that would come after the last; or a list
@@ -172,6 +176,7 @@ def _replace(learn, kind, new):
     learn.remove_cbs([cb for cb in learn.cbs if isinstance(cb, kind)])
     return learn.add_cbs(new)
 
+@understands()
 def mixup(learn: Learner,  # The learner
           alpha: float = 0.4,  # How much is mixed, see `MixUpCallback`
           stack_x: bool = False,  # Give the model both images instead of mixing them
@@ -184,6 +189,7 @@ def mixup(learn: Learner,  # The learner
     """
     return _replace(learn, MixUpCallback, MixUpCallback(learn, alpha, stack_x, stack_y))
 
+@understands(max_norm='clip')
 def clip_grad(learn: Learner,  # The learner
               clip: float = 0.1,  # Largest norm of all gradients together
               ) -> Learner:  # The same learner

@@ -15,15 +15,27 @@ import torch
 
 # %% ../nbs/27_trained.ipynb #65f23a06
 from .bar import print_line
-from .core import listify, required_arguments
+from .callback.core import Callback
+from .core import listify, nearest_name, required_arguments
+from .first_batch import check_loss
+from .metrics import as_metric
 from .optimizer import OptimWrapper, as_wrapper
+from .runner import Runner
 
 # %% ../nbs/27_trained.ipynb #8aa2b3ef
 def groups_of(splitter: object,  # Makes the groups from the model; or the groups, or `None`
               model: torch.nn.Module,  # What is trained
               ) -> list:  # The layer groups
-    "The layer groups of a model; the whole model is one if nothing else was asked for"
-    return listify(splitter(model) if callable(splitter) else splitter) or [model]
+    """The layer groups of a model; the whole model is one if nothing else was asked for
+
+    Raises: TypeError if a group holds anything else.
+    """
+    groups = listify(splitter(model) if callable(splitter) else splitter) or [model]
+    for o in (o for group in groups for o in listify(group)):
+        if not isinstance(o, (torch.nn.Module, torch.Tensor)): raise TypeError(
+            f'splitter={splitter!r}: a layer group is a module, or a list of modules or '
+            f'parameters, and not {o!r}')
+    return groups
 
 def _parameters(group):
     "Every parameter of a layer group"
@@ -46,9 +58,14 @@ def check_settings(opt_func: object,  # Makes the optimizer
 
     Raises: TypeError or ValueError that names the argument and its value.
     """
-    if isinstance(opt_func, (str, torch.optim.Optimizer)) or not callable(opt_func):
-        raise TypeError(f'opt_func is a function or class that makes an optimizer, such as SGD, '
-                        f'not {opt_func!r}; an optimizer that is made already goes to learn.opt')
+    made = isinstance(opt_func, torch.optim.Optimizer)
+    module = isinstance(opt_func, type) and issubclass(opt_func, torch.nn.Module)
+    if made or module or not callable(opt_func):
+        known = {o.lower(): o for o in dir(torch.optim) if o[0].isupper()}
+        near = known.get(nearest_name(opt_func, known) if isinstance(opt_func, str) else '', 'SGD')
+        raise TypeError(f'opt_func={opt_func!r} must be a function or class that makes an '
+                        f'optimizer, such as SGD: write torch.optim.{near}; an optimizer that is '
+                        'made already goes to learn.opt')
     for o in listify(wd):
         if isinstance(o, bool) or not hasattr(o, '__float__'):
             raise TypeError(f'wd={wd!r}: weight decay is a number')
@@ -75,6 +92,57 @@ def check_step(opt: torch.optim.Optimizer,  # Of torch, or a wrapper
         f'{type(inside).__name__}.step wants {", ".join(wants)}: it computes the loss anew in each '
         'step, and the loop computes it once a batch; take another optimizer, or write a Runner '
         'with a step of its own')
+
+# %% ../nbs/27_trained.ipynb #22808c8e
+def check_data(data: object,  # What to train on
+               ):
+    """Refuse what has no loaders
+
+    Raises: TypeError that says what to write.
+    """
+    if isinstance(data, torch.nn.Module): raise TypeError(
+        'data: this is a module; Learner(data, model) makes its optimizer itself, the four fields '
+        'of the course are BasicLearner(model, opt, loss_func, data)')
+    arrays = isinstance(data, (tuple, list)) and any(hasattr(o, 'dtype') for o in data)
+    if not hasattr(data, 'train_dl'): raise TypeError(
+        f'data has a train_dl and a valid_dl, as a DataBunch does, not a {type(data).__name__}: '
+        f'write DataBunch{".from_tensors(x, y, …)" if arrays else "(train_dl, valid_dl)"}')
+
+def check_learning(data: object,  # What to train on
+                   model: object,  # What is to be trained
+                   loss_func: object,  # The loss, or `None`
+                   runner: object,  # The class of the loop
+                   metrics: object = None,  # What to measure
+                   ):
+    """Refuse what no learner can train, or train with
+
+    Raises: TypeError that names the argument and its value.
+    """
+    check_data(data)
+    if not isinstance(model, torch.nn.Module):
+        name = getattr(model, '__name__', '')
+        hint = f'make one, {name}(…)' if isinstance(model, type) else 'nn.Sequential(*layers) ' \
+            'makes one of layers' if isinstance(model, (list, tuple)) else 'extend nn.Module'
+        raise TypeError(f'model is a torch module, not {model!r}: {hint}')
+    check_loss(loss_func)
+    if not (isinstance(runner, type) and issubclass(runner, Runner)):
+        raise TypeError(f'runner is a subclass of Runner, not {runner!r}')
+    for o in listify(metrics): as_metric(o)
+
+def callbacks_of(argument: str,  # What the caller calls the functions
+                 makers: object,  # Functions that make callbacks
+                 *args: object,  # What they are called with
+                 ) -> list:  # Callbacks
+    """Call functions that make callbacks
+
+    Raises: TypeError if one is something else.
+    """
+    for o in listify(makers):
+        hint = ': a callback that is made already goes to cbs' if isinstance(o, Callback) else ''
+        if hint or not callable(o):
+            raise TypeError(f'{argument}: {o!r} is no function that makes a callback{hint}')
+    return [o(*args) for o in listify(makers)]
+
 
 # %% ../nbs/27_trained.ipynb #5d061910
 def read_groups(learn: object,  # A learner
@@ -152,14 +220,21 @@ def only_fit(learn: object,  # A learner
         if 'running' in mine and mine['running'] is token: del mine['running']
 
 @contextmanager
-def opt_unless_refused(learn: object,  # A learner
-                       ):
-    "If the first batch of a fit is refused, the optimizer is as it was before the block"
-    before, made = learn.opt, learn.made
-    groups = [] if before is None else [dict(o) for o in before.param_groups]
+def unless_refused(learn: object,  # A learner
+                   cbs: list,  # The callbacks of the fit
+                   ):
+    "If a fit is refused before its first batch is through, all is as it was before the block"
+    old = {k: getattr(learn, k) for k in ('opt', 'made', 'run')}
+    groups = [] if learn.opt is None else [dict(o) for o in learn.opt.param_groups]
+    trained = [(p, p.requires_grad) for p in learn.model.parameters()]
+    fields = [(o, dict(o)) for o in (getattr(cb, '__dict__', {}) for cb in cbs)]
     try: yield
     except Exception:
-        if learn.run is not None and learn.run.refused:
-            vars(learn).update(opt=before, made=made)
-            if before is not None: before.param_groups[:] = groups
+        if learn.run is old['run'] or learn.run.refused:
+            vars(learn).update(old)
+            if learn.opt is not None: learn.opt.param_groups[:] = groups
+            for p, wanted in trained: p.requires_grad_(wanted)
+            for mine, before in fields:
+                mine.clear()
+                mine.update(before)
         raise

@@ -28,7 +28,7 @@ from fastloop.torch_core import (
 
 # %% ../nbs/48_training_state.ipynb #2c24e432
 onlookers = {'ProgressCallback', 'TraceCallback', 'LambdaCallback', 'RemoteMonitor',
-             'ProgbarLogger', 'DashboardCallback'}  # a training is the same without them
+             'ProgbarLogger', 'DashboardCallback', 'Control'}  # a training is the same without them
 
 def shaping(cbs: list,  # The callbacks of a run
             ) -> dict:  # Callbacks by the name of their class, and a number if it is not the first
@@ -116,6 +116,12 @@ def check_learner_fits(state: dict,  # A checkpoint
         f"the checkpoint is of the optimizer {state['opt_kind']}, this is {_kind(learn.opt)}")
 
 # %% ../nbs/48_training_state.ipynb #41e9fadd
+def _steered(states, cbs):
+    "Was the training steered by hand, and would nobody here go on with that?"
+    done = [o[0] for k in states.values() if k for o in dict(k).get('interventions', ())]
+    steered = 'rate' in done or 'stop' in done or 'stop_epoch' in done
+    return steered and not any(hasattr(type(cb), 'steers') for cb in cbs)
+
 def check_run_fits(state: dict,  # A checkpoint
                    learn: object,  # Has `data`
                    cbs: list,  # The callbacks of its run
@@ -132,6 +138,9 @@ def check_run_fits(state: dict,  # A checkpoint
     odd = [f'{k} is missing' for k in there if k not in here]
     odd += [f'{k} is new' for k in here if k not in there]
     if odd: raise ValueError(f'the checkpoint is of other callbacks: {", ".join(odd)}')
+    if _steered(there, cbs): raise ValueError(
+        'the checkpoint is of a fit that was steered by hand: give Control() or '
+        'DashboardCallback(), which go on with the rate that was set')
     place = state['run']
     if place['epoch'] + bool(place['iter']) > epochs: raise ValueError(
         f"epochs={epochs}: the checkpoint is in epoch {place['epoch']+1}; epochs is the total")

@@ -1,4 +1,4 @@
-"The mistakes of any classifier: what is one, what its losses are, which item is which, how it shows"
+"The mistakes of any classifier: what is one, its losses, which item is which, how it shows"
 import io
 
 import numpy as np
@@ -222,12 +222,12 @@ def test_an_item_is_the_item_of_its_number(dl, items):
     items = list(items)
     probs, _, losses = by_hand(learn)
     assert torch.allclose(judge.losses, losses[items], atol=1e-5)
-    for number, text, truth, _, p, loss in judge.plot_top_losses(99).rows:
+    for number, text, truth, _, p, _ in judge.plot_top_losses(99).rows:
         i = items[number]
         assert text == in_short(X[i]) and truth == NAMES[Y[i]]
         assert p == pytest.approx(float(probs[i].max()), abs=1e-5)
     learn.data.valid_dl = dl
-    for number, text, truth, *_ in learn.show_results().rows:
+    for _, text, truth, *_ in learn.show_results().rows:
         assert truth == NAMES[Y[next(i for i in items if in_short(X[i]) == text)]]
 
 
@@ -276,6 +276,8 @@ def test_what_is_drawn(shape, drawn):
         assert title.startswith(f'truth: {NAMES[Y[i]]}\nanswer: ')
     fig = learn.interpret().plot_top_losses(5, figsize=(9, 6))
     assert tuple(fig.get_size_inches()) == (9, 6)
+    assert len(learn.interpret().plot_top_losses(5, nrows=1).axes) == 5
+    assert learn.interpret().plot_confusion_matrix(figsize=(4, 4), dpi=60).get_dpi() == 60
     fig.savefig(io.BytesIO(), format='png')
     assert isinstance(learn.show_results(2, as_text=lambda o: 'none'), ItemTable)
 

@@ -931,7 +931,9 @@ def as_pixels(files): return [np.asarray(Image.open(o)) for o in files]
     ('PIL', lambda files: [Image.open(o) for o in files]),
     ('pixels', as_pixels), ('one array', lambda files: np.stack(as_pixels(files))),
     ('one tensor', lambda files: torch.tensor(np.stack(as_pixels(files))).permute(0, 3, 1, 2)),
-    ('folder', lambda files: next(o for o in Path(files[0]).parents if o.name == 'valid')), ('folder name', lambda files: 'valid')])
+    ('folder', lambda files: next(
+        o for o in Path(files[0]).parents if o.name == 'valid')),
+    ('folder name', lambda files: 'valid')])
 def test_a_model_is_asked_about_pictures_of_any_kind(asked, kind, make):
     want, _ = asked.get_preds()
     files = asked.data.valid_ds.files

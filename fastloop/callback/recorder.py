@@ -96,7 +96,8 @@ class LossHistory:
         self.smooth = [self.smoothed(o) for o in self.raw]
 
 # %% ../../nbs/21_callback.recorder.ipynb #d2868fe6
-_lists = ('lrs', 'moms', 'values', 'times', 'nb_batches', 'metrics_names', 'valid_row')
+_lists = ('lrs', 'moms', 'values', 'times', 'nb_batches', 'metrics_names', 'valid_row',
+          'interventions')
 
 def _measured(learn, asked):
     "The metrics asked for, or else those of the learner; they know which label is ignored"
@@ -128,7 +129,7 @@ class Recorder(Callback):
         "Forget the runs before"
         self.history, self.valid = LossHistory(self.beta), MeanLoss()
         self.lrs, self.moms, self.values, self.times, self.nb_batches = [], [], [], [], []
-        self.metrics, self.metrics_names, self.valid_row = [], [], []
+        self.metrics, self.metrics_names, self.valid_row, self.interventions = [], [], [], []
         self.weights, self.rule = BatchWeights(), LossRule()
 
     def begin_fit(self):
@@ -298,7 +299,7 @@ class Recorder(Callback):
     def load_state_dict(self, state: dict,  # From `state_dict`
                         ):
         "Go on from where `state` was taken"
-        for k in _lists: setattr(self, k, list(state[k]))
+        for k in _lists: setattr(self, k, list(state.get(k, ())))
         self.weights.reset()
         for o in state['sizes']: self.weights.add(o)
         self.history.load_state_dict(state['history'])

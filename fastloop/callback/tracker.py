@@ -350,7 +350,9 @@ class ReduceLROnPlateauCallback(TrackerCallback):
             if known and 'lr' in listify(cb.scheduled):
                 raise ValueError(f'{self!r} and {cb!r} both set the learning rate, and the '
                                  'second would overwrite it in every batch: use one of them')
-        listify(self.min_lr, self.read_rates())
+        rates, floors = self.read_rates(), listify(self.min_lr)
+        if len(floors) not in (1, len(rates)): raise ValueError(
+            f'min_lr={self.min_lr!r} has {len(floors)} rates for {len(rates)} layer groups')
         super().start()
 
     def reduce(self) -> bool:  # Whether a rate could be reduced

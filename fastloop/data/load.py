@@ -22,10 +22,10 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from ..core import check_number
+from ..core import check_number, understands
 from ..fetch import gather
 from ..inputs import as_tensor
-from ..torch_core import no_random
+from ..torch_core import as_device, no_random
 
 # %% ../../nbs/11_data.load.ipynb #15746c64
 def _epoch_seed(seed, epoch):
@@ -67,7 +67,7 @@ def _ready(tensors, device):
     names = [f'tensors[{i}]' for i in range(len(tensors))]
     tensors = [as_tensor(name, t) for name, t in zip(names, tensors)]
     check_tensors(tensors, names)
-    return tuple(tensors if device is None else [t.to(device) for t in tensors])
+    return tuple(tensors if device is None else [t.to(as_device(device)) for t in tensors])
 
 # %% ../../nbs/11_data.load.ipynb #8cca9618
 class _Place:
@@ -159,6 +159,7 @@ class TensorLoader(Resumable):
     Raises: ValueError if `bs` is below 1, or the tensors are none, empty or of different lengths.
     """
 
+    @understands()
     def __init__(
         self,
         *tensors: torch.Tensor | np.ndarray,  # an item per row, all of one length

@@ -595,13 +595,15 @@ class ImageDataBunch(DataBunch):
         self,
         rows: int = 3,  # images in each row and column
         train: bool = True,  # of the training images, as varied as the model sees them?
+        figsize: tuple | None = None,  # of the figure, in inches
     ) -> object:  # the figure
         "Draw some images of a batch with their classes; the training is not touched by it."
         rows = check_number('rows', rows, 1, whole=True)
         xb, yb = (o[:rows*rows] for o in self.one_batch(train))
         images = self.denormalize(xb).float().cpu().permute(0, 2, 3, 1).numpy()
         titles = [short_name(self.classes[o]) for o in yb.tolist()]
-        return draw_images(images, titles, rows, (1.4, 1.6), rows=rows)
+        size = (1.4, 1.6) if figsize is None else (figsize[0]/rows, figsize[1]/rows)
+        return draw_images(images, titles, rows, size, rows=rows)
 
     @classmethod
     def _build(cls, path, train, valid, classes, seed, how):
