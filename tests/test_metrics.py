@@ -503,8 +503,8 @@ def test_torchmetrics_by_hand(tmp_path):
     x = torch.randn(90, 4)
     y = (x[:, 0] > 0).long() + (x[:, 1] > .5).long()
     data = DataBunch.from_tensors(x, y, x, y, bs=7, valid_bs=13, seed=0, device='cpu')
-    kinds = ['F1Score', 'Precision', 'Recall', 'AUROC']
-    made = [getattr(torchmetrics, f'Multiclass{o}')(num_classes=3) for o in kinds]
+    made = m.class_metrics(3)
+    assert isinstance(made[0], torchmetrics.MulticlassF1Score)
     learn = Learner(data, torch.nn.Linear(4, 3), metrics=[accuracy, *made], silent=True,
                     path=tmp_path)
     learn.fit(3, 1e-1)
@@ -522,6 +522,12 @@ def test_torchmetrics_by_hand(tmp_path):
     by_hand = [sum(o)/3 for o in zip(*rows)]
     assert learn.recorder.values[-1][3:] == pytest.approx(by_hand, abs=1e-5)
     assert learn.validate()[2:] == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_the_extra_is_named_where_torchmetrics_is_missing(monkeypatch):
+    monkeypatch.setitem(__import__('sys').modules, 'torchmetrics', None)
+    with pytest.raises(ImportError, match=r'torchmetrics: pip install "fastloop\[metrics\]"'):
+        m.class_metrics(3)
 
 
 def test_torchmetrics_for_yes_or_no(tmp_path):
