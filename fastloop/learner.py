@@ -409,11 +409,11 @@ class Learner(SeesRun):
         if probabilities: preds = must_be_probabilities(preds, self.loss_func)
         return preds, *others
 
-    def predict(self, x: Any,  # One item, without the dimension of the batch
+    def predict(self, x: Any,  # One item, or a file of one where the data come from files
                 ) -> tuple:  # Class (by name, if known), its number, and the probabilities
         "What the model says of one item; where there are no classes, the output three times"
-        gather, like = GatherPreds(), getattr(self.data, 'example', None)
-        ask(self, gather, [(batch_of_one(x, self.model, like), None)])
+        gather = GatherPreds()
+        ask(self, gather, [(batch_of_one(x, self.model, self.data), None)])
         return as_answer(gather.preds[0], self.loss_func, getattr(self.data, 'classes', None))
 
     def summary(self) -> PrintedText:  # A table

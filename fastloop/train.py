@@ -27,6 +27,7 @@ from .callback.training import GradientClipping
 from .compiled import compile_learner
 from .core import Axes, Figure, listify, understands
 from .first_batch import check_epochs, check_fit
+from .interpret import interpret, show_results
 from .learner import Learner
 from .model_file import export_learner
 from .optimizer import OptimWrapper
@@ -284,5 +285,6 @@ _verbs.compile = compile_learner
 _verbs.show_training_loop = Learner.explain  # fastai v2's name
 _verbs.add_cb, _verbs.remove_cb = Learner.add_cbs, Learner.remove_cbs  # its words for one
 _verbs.export = export_learner
+_verbs.interpret, _verbs.show_results = interpret, show_results
 _verbs.callbacks = _as_list(make=False)
 _verbs.callback_fns = _as_list(make=True)

@@ -1,4 +1,4 @@
-"""A fit that is steered while it runs: from code, from threads, by files, and after it was killed."""
+"""A fit that is steered while it runs: from code, threads, files, and after it was killed."""
 import copy
 import math
 import os
@@ -173,7 +173,8 @@ def test_the_step_at_the_end_of_an_epoch_is_multiplied():
 def test_the_rate_is_put_back_wherever_the_fit_breaks_off(event, phase):
     from fastloop.callback.core import CancelException
     kinds = {c.phase: c for c in CancelException.__subclasses__()} | {'error': Killed}
-    if phase in ('batch', 'train') and event in ('after_batch', 'begin_validate')[phase == 'train':]:
+    places = ('after_batch', 'begin_validate')[phase == 'train':]
+    if phase in ('batch', 'train') and event in places:
         pytest.skip('no such phase is running there')
     def raises(): raise kinds[phase]
     seen = []

@@ -261,7 +261,8 @@ class DataBunch:
         valid_bs = check_number('valid_bs', 2*bs if valid_bs is None else valid_bs, 1, whole=True)
         num_workers = check_number('num_workers', num_workers, 0, whole=True)
         for name, ds in (('train_ds', train_ds), ('valid_ds', valid_ds)): _check_set(name, ds)
-        how: dict[str, Any] = dict(num_workers=num_workers, device=as_device(device), seed=_seed(seed))
+        how: dict[str, Any] = dict(num_workers=num_workers, device=as_device(device),
+                                   seed=_seed(seed))
         train_dl = _make_loader('train_ds', train_ds, bs, True, drop_last=drop_last, **how)
         valid_dl = _make_loader('valid_ds', valid_ds, valid_bs, False, **how)
         return cls(train_dl, valid_dl, c, device, path)
