@@ -8,6 +8,7 @@ __all__ = []
 # %% ../nbs/91_watch.ipynb #81ad500f
 import csv
 import io
+import os
 import pickle
 import re
 import shutil
@@ -210,7 +211,7 @@ def make_server(folder: Path,  # Of a run
 
 # %% ../nbs/91_watch.ipynb #aa39ecef
 def watch(folder: str | Path,  # Of a run; need not be there yet
-          port: int = None,  # Serve a page there, instead of drawing letters
+          port: int | None = None,  # Serve a page there, instead of drawing letters
           every: float = 2.,  # Seconds from one look to the next
           once: bool = False,  # Look once
           ):

@@ -10,7 +10,9 @@ import sys
 import warnings
 from base64 import b64encode
 from html import escape
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 # %% ../../nbs/49_callback.dashboard.ipynb #e0502d42
 from ..bar import print_line
@@ -20,16 +22,17 @@ from .recorder import find_recorder
 from ..core import check_number, format_time
 from ..curves import run_panels, svg_text, told
 from ..table import cell_text
+from ..torch_core import Learns, Run
 
 # %% ../../nbs/49_callback.dashboard.ipynb #a4ddf4bd
-def done_by_hand(recorder: object,  # Has `interventions`
+def done_by_hand(recorder: Any,  # Has `interventions`
                  most: int = 4,  # The last ones
                  ) -> str:  # Empty if there are none
     "What somebody did, in words"
     done = [f'{told(what, value)} after batch {n}' for what, n, value in recorder.interventions]
     return ', '.join([*(['…'] if len(done) > most else []), *done[-most:]])
 
-def in_words(recorder: object,  # Of a fit
+def in_words(recorder: Any,  # Of a fit
              ) -> str:  # One line
     "What a picture of the fit shows, for those who do not see it"
     losses, rows = recorder.losses, recorder.values
@@ -40,10 +43,10 @@ def in_words(recorder: object,  # Of a fit
     if steered := done_by_hand(recorder): found.append(steered)
     return ', '.join(found)
 
-def where(run: object,  # A runner
+def where(run: Run,  # A runner
           paused: bool = False,  # Whether it waits
-          pace: float = None,  # Training batches a second, if known
-          left: float = None,  # Seconds that are left, if known
+          pace: float | None = None,  # Training batches a second, if known
+          left: float | None = None,  # Seconds that are left, if known
           ) -> str:  # One line
     "Where a fit is"
     part = 'training' if run.in_train else 'validating'
@@ -55,13 +58,13 @@ def where(run: object,  # A runner
     return ' · '.join(['paused', *found] if paused else found)
 
 # %% ../../nbs/49_callback.dashboard.ipynb #a3b4ea4a
-def own_thread(comm: object,  # What a widget speaks through
+def own_thread(comm: Any,  # What a widget speaks through
                ):
     "Let messages of a widget be heard while a cell is busy"
     if hasattr(comm, '_reply_subshell_for'):
         comm._reply_subshell_for = lambda data, default: default
 
-def close_all(widget: object,  # Perhaps with others inside
+def close_all(widget: Any,  # Perhaps with others inside
               ):
     "Close a widget and all that it is made of"
     for inner in getattr(widget, 'children', ()): close_all(inner)
@@ -116,7 +119,7 @@ def as_figure(words: str,  # What there is to see
         f'<figcaption>{escape(words)}</figcaption></figure>')}
 
 def leave(bundle: dict,  # Of `as_figure`
-          board: Board = None,  # Whose place is taken, if there was one
+          board: Board | None = None,  # Whose place is taken, if there was one
           ):
     "Leave a picture as the output of a cell"
     from IPython.display import display
@@ -139,9 +142,9 @@ class DashboardCallback(Control):
     """
     board, live, then, begun = None, False, None, None
 
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  every: float = 0.5,  # Seconds from one drawing to the next; at least 0.5 are kept
-                 folder: object = None,  # Where files are looked for, see `Control`
+                 folder: str | Path | None = None,  # Where files are looked for, see `Control`
                  ):
         super().__init__(learn, folder)
         self.every = check_number('every', every, above=0)
@@ -152,7 +155,7 @@ class DashboardCallback(Control):
         self.pace = self.mark = self.begun = None
         self.lost, self.next = 0., perf_counter() + max(self.every, 0.5)
 
-    def set_runner(self, run: object,  # The runner that will announce events
+    def set_runner(self, run: Run,  # The runner that will announce events
                    ):
         "See whether somebody is watching"
         super().set_runner(run)
