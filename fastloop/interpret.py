@@ -6,14 +6,14 @@
 __all__ = ['ClassificationInterpretation']
 
 # %% ../nbs/49_interpret.ipynb #f743eff3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 # %% ../nbs/49_interpret.ipynb #9242a42a
-from .core import axes_for, check_number
+from .core import Axes, axes_for, check_number
 from .data.load import in_order
 from .glance import draw_images, in_short, short_name
 from .learner import Learner
@@ -229,8 +229,8 @@ class ClassificationInterpretation:
         preds: torch.Tensor,  # probabilities, (n, classes)
         targets: torch.Tensor,  # numbers of the classes, (n,)
         losses: torch.Tensor,  # one for each item, (n,)
-        ds: object = None,  # the data set of the items, `None`: the validation set
-        dl: object = None,  # the loader to take items from where there is no data set
+        ds: Dataset | None = None,  # the data set of the items, `None`: the validation set
+        dl: Iterable | None = None,  # the loader to take items from where there is no data set
     ):
         if not torch.is_tensor(preds) or preds.ndim != 2 or preds.shape[1] < 2 or (
                 targets.ndim != 1 or targets.is_floating_point()): _refuse(preds, targets)
@@ -247,7 +247,7 @@ class ClassificationInterpretation:
     def from_learner(
         cls,
         learn: Learner,  # the learner
-        dl: object = None,  # a loader, `None`: the validation loader
+        dl: Iterable | None = None,  # a loader, `None`: the validation loader
     ) -> 'ClassificationInterpretation':
         """Let the learner predict all items of a loader, in their order.
 
@@ -276,7 +276,7 @@ class ClassificationInterpretation:
     def plot_confusion_matrix(
         self,
         normalize: bool = False,  # shares of each row, instead of numbers?
-        ax: object = None,  # a matplotlib axis to draw on, `None`: a new figure
+        ax: 'Axes | None' = None,  # a matplotlib axis to draw on, `None`: a new figure
         figsize: tuple | None = None,  # of a new figure, in inches; `None`: by the classes
         title: str | None = None,  # above it
         cmap: str = 'Blues',  # matplotlib's name of its colours
@@ -354,7 +354,7 @@ def _draw_answers(images, rows, figsize, nrows):
 # %% ../nbs/49_interpret.ipynb #a88d473b
 def interpret(
     learn: Learner,  # the learner; it chooses between classes
-    dl: object = None,  # a loader, `None`: the validation loader
+    dl: Iterable | None = None,  # a loader, `None`: the validation loader
 ) -> ClassificationInterpretation:
     """Predict all items of a loader, to look at the mistakes.
 
@@ -366,7 +366,7 @@ def interpret(
 def show_results(
     learn: Learner,  # the learner; it chooses between classes
     rows: int = 3,  # pictures in each row and column; a table has as many items
-    dl: object = None,  # a loader, whose first items are shown; `None`: validation items
+    dl: Iterable | None = None,  # a loader, whose first items are shown; `None`: validation items
     max_n: int | None = None,  # how many items, fastai v2's word; `None`: rows*rows
     as_text: Callable | None = None,  # turns an input into the text that a table shows
 ) -> object:  # the figure, or an `ItemTable` where there are no pictures

@@ -528,7 +528,7 @@ class ImageDataBunch(DataBunch):
 
     def open_image(
         self,
-        file: object,  # an image file, its bytes, an open one, an image of PIL, or uint8 pixels
+        file: Any,  # an image file, its bytes, an open one, an image of PIL, or uint8 pixels
     ) -> torch.Tensor:  # (channels, h, w)
         """What the model has to be given for a new picture.
 
