@@ -25,12 +25,12 @@ __all__ = ['torch', 'nn', 'F', 'np', 'partial', 'Path', 'atomic_write', 'camel2s
            'SchedulePlayground', 'TorchScheduler', 'TrainingPhase', 'plot_sched', 'TensorBoardCallback',
            'ExperimentCallback', 'MLflowCallback', 'WandbCallback', 'EarlyStoppingCallback',
            'ReduceLROnPlateauCallback', 'SaveModelCallback', 'TerminateOnNaNCallback', 'TrackerCallback', 'BnFreeze',
-           'EMACallback', 'CheckpointCallback', 'Control', 'GradientAccumulation', 'GradientClipping', 'ShortEpoch',
-           'StopAfterNBatches', 'clip_grad', 'Predictor', 'export_learner', 'label_files', 'compile_learner',
-           'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find', 'mixup', 'to_bf16', 'to_fp16',
-           'to_fp32', 'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate', 'RandomShift', 'default_tfms',
-           'get_image_files', 'imagenet_stats', 'ResNet', 'resnet18', 'resnet34', 'resnet50', 'simple_cnn',
-           'ClassificationInterpretation', 'VisionLearner', 'cnn_learner', 'vision_learner']
+           'EMACallback', 'CheckpointCallback', 'Control', 'DashboardCallback', 'GradientAccumulation',
+           'GradientClipping', 'ShortEpoch', 'StopAfterNBatches', 'clip_grad', 'Predictor', 'export_learner',
+           'label_files', 'compile_learner', 'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find',
+           'mixup', 'to_bf16', 'to_fp16', 'to_fp32', 'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate',
+           'RandomShift', 'default_tfms', 'get_image_files', 'imagenet_stats', 'ResNet', 'resnet18', 'resnet34',
+           'resnet50', 'simple_cnn', 'ClassificationInterpretation', 'VisionLearner', 'cnn_learner', 'vision_learner']
 
 # %% ../nbs/90_all.ipynb #26a8e1a0
 from functools import partial
@@ -171,6 +171,7 @@ from .callback.wandb import WandbCallback
 from .callback.averages import EMACallback
 from .callback.checkpoint import CheckpointCallback
 from .callback.control import Control
+from .callback.dashboard import DashboardCallback
 from .callback.save import SaveModelCallback
 from .callback.short import ShortEpoch, StopAfterNBatches
 from .callback.terminate import TerminateOnNaNCallback
@@ -239,7 +240,7 @@ _all_ = [
     'TensorBoardCallback', 'ExperimentCallback', 'MLflowCallback', 'WandbCallback',
     'EarlyStoppingCallback', 'ReduceLROnPlateauCallback',
     'SaveModelCallback', 'TerminateOnNaNCallback', 'TrackerCallback', 'BnFreeze', 'EMACallback',
-    'CheckpointCallback', 'Control',
+    'CheckpointCallback', 'Control', 'DashboardCallback',
     'GradientAccumulation', 'GradientClipping', 'ShortEpoch', 'StopAfterNBatches', 'clip_grad',
     'Predictor', 'export_learner', 'label_files',
     'compile_learner', 'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find', 'mixup',

@@ -8,6 +8,7 @@ __all__ = ['DashboardCallback']
 # %% ../../nbs/49_callback.dashboard.ipynb #04691801
 import sys
 import warnings
+from base64 import b64encode
 from html import escape
 from pathlib import Path
 from time import perf_counter
@@ -76,16 +77,16 @@ class Board:
                  ):
         import ipywidgets
         self.text = ipywidgets.HTML()
-        self.picture = ipywidgets.Image(format='svg+xml',
-                                        layout=ipywidgets.Layout(max_width='100%'))
-        self.factor = ipywidgets.BoundedFloatText(0.5, min=1e-6, max=1e6, step=0.1, layout=
-                                                  ipywidgets.Layout(width='5em'))
+        fits, small, own = (ipywidgets.Layout(**o) for o in (dict(max_width='100%'),
+                                                             dict(width='5em'), dict(width='auto')))
+        self.picture = ipywidgets.Image(format='svg+xml', layout=fits)
+        self.factor = ipywidgets.BoundedFloatText(0.5, min=1e-6, max=1e6, step=0.1, layout=small)
         actions = {'Pause': control.pause, 'Go on': control.go_on, 'Stop': control.stop,
                    'Stop after epoch': lambda: control.stop('epoch'), 'Save': control.save,
                    'Multiply rate by': lambda: control.rate(self.factor.value)}
         self.buttons = []
         for words, action in actions.items():
-            button = ipywidgets.Button(description=words, layout=ipywidgets.Layout(width='auto'))
+            button = ipywidgets.Button(description=words, layout=own)
             button.on_click(lambda _, action=action: action())
             own_thread(button.comm)
             self.buttons.append(button)
@@ -107,13 +108,21 @@ class Board:
         "Let go of the widgets"
         close_all(self.box)
 
-def leave(words: str,  # What there is to see
-          picture: str,  # An SVG
+def as_figure(words: str,  # What there is to see
+              picture: str,  # An SVG
+              ) -> dict:  # What a notebook stores: HTML, and the words
+    "A picture that needs no widgets, with its words below"
+    data = b64encode(picture.encode()).decode()
+    return {'text/plain': words, 'text/html': (
+        '<figure style="margin:0"><img alt="The curves of the fit, whose ends are told below" '
+        f'src="data:image/svg+xml;base64,{data}">'
+        f'<figcaption>{escape(words)}</figcaption></figure>')}
+
+def leave(bundle: dict,  # Of `as_figure`
           board: Board | None = None,  # Whose place is taken, if there was one
           ):
     "Leave a picture as the output of a cell"
     from IPython.display import display
-    bundle = {'image/svg+xml': picture, 'text/plain': words}
     if board is None or board.place is None: display(bundle, raw=True)
     else: board.place.update(bundle, raw=True)
     if board is not None: board.close()
@@ -194,13 +203,12 @@ class DashboardCallback(Control):
         self.mark = now, n
 
     def picture(self, words: str,  # What it shows
-                caption: str = '',  # A line below it
                 ) -> str:  # An SVG
         "The curves of the fit"
         o = find_recorder(self.run)
         panels = run_panels(o.history.raw, o.history.smooth, o.lrs, o.moms, o.values, o.names,
                             o.nb_batches, o.interventions)
-        return svg_text(panels, words, caption=caption)
+        return svg_text(panels, words)
 
     def draw(self):
         "Draw the board; no device is waited for"
@@ -212,6 +220,7 @@ class DashboardCallback(Control):
 
     def redraw(self):
         "Draw the board, and choose when to draw it again"
+        if not self.live: return
         try:
             if self.board is None: self.board = Board(self)
             start = perf_counter()
@@ -223,7 +232,8 @@ class DashboardCallback(Control):
     def give_up(self, e: Exception,  # What went wrong
                 ):
         "Say that there is no board any more"
-        self.next, self.live, self.board = float('inf'), False, None
+        board, self.board, self.live = self.board, None, False
+        if board is not None: board.close()
         warnings.warn(f'the board cannot be shown, training goes on: {e!r}', stacklevel=4)
 
     def after_fit(self):
@@ -234,5 +244,5 @@ class DashboardCallback(Control):
         how = 'done' if error is None else f'ended by {type(error).__name__}'
         try:
             words = f'{how}: {in_words(find_recorder(self.run))}'
-            leave(words, self.picture(words, words), board)
+            leave(as_figure(words, self.picture(words)), board)
         except Exception as e: self.give_up(e)
