@@ -73,31 +73,62 @@ class Written:
         return self.text
 
 
-def public_members(cls):
-    """The public methods and properties that a class defines itself, in the order it defines them
+def is_member(name, value):
+    "Whether an attribute of a class is a public method or property"
+    return not name.startswith('_') and (inspect.isfunction(value) or isinstance(value, members))
 
-    Not those that another module hangs on it, as `fastloop.train` does with its verbs.
-    """
-    def at_home(o):
-        return getattr(getattr(o, 'fget', o), '__module__', None) in (cls.__module__, 'operator')
-    return [name for name, o in vars(cls).items() if not name.startswith('_')
-            and (at_home(o) if isinstance(o, property) or inspect.isfunction(o)
-                 else isinstance(o, members))]
+
+def public_members(cls):
+    "The public methods and properties of a class itself, those hung on it too, as they came"
+    return [name for name, o in vars(cls).items() if is_member(name, o)]
+
+
+def has_entry(cls):
+    "Whether a class is one of the package's and stands in the reference under its own name"
+    module = cls.__module__
+    return module.startswith('fastloop.') and cls.__name__ in exported(module)
+
+
+def inherited(cls):
+    "The public members that a class of the package gets from each of its bases: base -> names"
+    found, seen = {}, set(public_members(cls))
+    for base in cls.__mro__[1:]:
+        names = [o for o in public_members(base) if o not in seen]
+        if names and base.__module__.startswith('fastloop.'):
+            found[base] = names
+        seen.update(names)
+    return found
+
+
+def all_members(cls):
+    "The members that have an entry below their class: its own, and those of bases without entries"
+    extra = [name for base, names in inherited(cls).items() if not has_entry(base)
+             for name in names]
+    return public_members(cls) + extra
+
+
+def summary(o):
+    "The first sentence that an object says about itself, in Markdown"
+    o = o.fget if isinstance(o, property) else getattr(o, 'func', o)
+    text = inspect.cleandoc(getattr(o, '__doc__', None) or '').partition('\n')[0]
+    return escape(text)
 
 
 class ApiRenderer(ShowDocRenderer):
     "Heading, link to the source, signature, docstring and parameters; of a class, its methods too"
 
-    def __init__(self, sym, name=None, title_level=3, module=None):
+    def __init__(self, sym, name=None, title_level=3, module=None, bound=False):
         self.property = isinstance(sym, property | cached_property)
         super().__init__(getattr(sym, 'func', sym) if self.property else sym, name, title_level)
         self.module = module
+        first = next(iter(self.sig.parameters), None) if bound and self.sig else None
+        self.left_out = {'self', first}  # what a call of the method does not name
 
     def source(self):
         "Where the code is on GitHub, or None"
         if self.module is None:
             return NbdevLookup().code(self.nm)
-        return source_link(self.module, self.nm)
+        return source_link(self.module, self.nm) or written_at(self.sym)
 
     def signature(self):
         "The call as a reader would write it, on several lines if it is long"
@@ -105,11 +136,11 @@ class ApiRenderer(ShowDocRenderer):
             return self.nm
         params = []
         for o in self.sig.parameters.values():
-            if o.name == 'self':
+            if o.name in self.left_out:
                 continue
             if o.default is not o.empty:
                 o = o.replace(default=Written(default_text(o.default)))
-            params.append(o.replace(annotation=o.empty))
+            params.append(o.replace(annotation=o.empty) if DocmentTbl(self.sym).has_docment else o)
         text = self.nm + str(inspect.Signature(params))
         if len(text) <= 80 or not params:
             return text
@@ -124,7 +155,7 @@ class ApiRenderer(ShowDocRenderer):
 
     def table(self):
         "The parameters with type, default and meaning"
-        table = DocmentTbl(self.sym)
+        table, link = DocmentTbl(self.sym), NbdevLookup().link_line
         if not table.has_docment:
             return ''
 
@@ -133,7 +164,7 @@ class ApiRenderer(ShowDocRenderer):
                 return ''
             text = type_name(value).replace('\n', ' ')
             if column == 'docment':
-                return escape(text).replace('|', r'\|')
+                return link(escape(text).replace('|', r'\|'))
             if column == 'default':
                 text = default_text(value)
             return f'`{text}`'.replace('|', r'\|').replace(' ', '') if text else ''
@@ -142,7 +173,7 @@ class ApiRenderer(ShowDocRenderer):
             return '|' + '|'.join([name, *[cell(o, values[o]) for o in table._columns]]) + '|'
 
         rows = [row(f'`{self.stars(o)}{o}`', table.dm[o])
-                for o in table.params if o != 'self' and o in table.dm]
+                for o in table.params if o not in self.left_out and o in table.dm]
         if table.has_return:
             rows.append(row('**returns**', table.dm['return']))
         columns = ['', *table._columns.values()]
@@ -163,13 +194,26 @@ class ApiRenderer(ShowDocRenderer):
         return 'Builds on ' + ', '.join(names) + '.' if names else ''
 
     def entries(self):
-        "One entry for each public method and property of a class"
+        "One entry for each member of a class: its own, hung on it, or from a base without entries"
         if not inspect.isclass(self.sym):
             return []
-        return [ApiRenderer(o if isinstance(o := vars(self.sym)[name], members[2:])
-                            else getattr(self.sym, name),
-                            f'{self.nm}.{name}', self.title_level + 1, self.module)
-                for name in public_members(self.sym)]
+        found = [(name, inspect.getattr_static(self.sym, name)) for name in all_members(self.sym)]
+        return [ApiRenderer(o if isinstance(o, members[2:]) else getattr(self.sym, name),
+                            f'{self.nm}.{name}', self.title_level + 1, self.module,
+                            bound=inspect.isfunction(o))
+                for name, o in found]
+
+    def from_bases(self):
+        "What a class gets from bases that have entries: the names, each a link"
+        bases = inherited(self.sym) if inspect.isclass(self.sym) and self.module else {}
+        lines = []
+        for base, names in bases.items():
+            if has_entry(base):
+                at, page = anchors(base.__module__), page_of(base.__module__)
+                links = [f'[`{o}`](/{page}#{at[f"{base.__name__}.{o}"]})' for o in names]
+                lines.append(f'**From [`{base.__name__}`](/{page}#{at[base.__name__]}):** '
+                             + ' · '.join(links))
+        return '\n\n'.join(lines)
 
     def _repr_markdown_(self):
         link = NbdevLookup().link_line
@@ -177,8 +221,8 @@ class ApiRenderer(ShowDocRenderer):
         parts = [heading(self.nm, self.title_level, self.module),
                  source_div(source) if source else '',
                  f'```python\n{self.signature()}\n```',
-                 link(self.docstring()), link(self.bases()), link(self.table()),
-                 *[o._repr_markdown_() for o in self.entries()]]
+                 link(self.docstring()), link(self.bases()), self.table(),
+                 self.from_bases(), *[o._repr_markdown_() for o in self.entries()]]
         return '\n\n'.join(o for o in parts if o)
 
 
@@ -224,6 +268,21 @@ def source_link(module, name):
     return f'{cfg.git_url}/blob/{cfg.branch}/{path}#L{node.lineno}'
 
 
+def written_at(o):
+    "Where a function that a class has from elsewhere is written, as a link to its line, or None"
+    o = inspect.unwrap(getattr(o, 'fget', None) or getattr(o, 'func', None) or
+                       getattr(o, '__func__', o))
+    name = getattr(o, '__qualname__', '').partition('.<locals>')[0]
+    return source_link(o.__module__, name) if name else None
+
+
+@lru_cache(None)
+def page_of(module):
+    "The page of a module"
+    return next(o.page for o in rooms() if o.module == module)
+
+
+@lru_cache(None)
 def exported(module):
     "The public names that `module` itself defines, in order"
     names = importlib.import_module(module).__all__
@@ -237,7 +296,7 @@ def anchors(module):
     found = {}
     for name in exported(module):
         value = getattr(importlib.import_module(module), name)
-        methods = public_members(value) if inspect.isclass(value) else []
+        methods = all_members(value) if inspect.isclass(value) else []
         for o in (name, *[f'{name}.{method}' for method in methods]):
             taken = o.lower() in found.values()  # `Dice` beside `dice`
             found[o] = f'{o.lower()}-class' if taken else o.lower()
@@ -285,10 +344,14 @@ def free_anchors(source, taken):
     return re.sub(r'^(#{2,6}) (.+)$', rename, source, flags=re.M)
 
 
-def name_links(text, cfg, entries):
-    "nbdev's links from a name in backticks to its entry, kept where there is such an entry"
+def name_links(text, cfg, entries, here=''):
+    """nbdev's links from a name in backticks to its entry, kept where there is such an entry
+
+    `Adam` is torch's, unless the page `here` is about Keras.
+    """
     def link(m):
-        found = entries.get(m['page'], {})
+        foreign = m['page'].startswith('keras') and 'keras' not in here and m['name'][:6] != 'keras.'
+        found = {} if foreign else entries.get(m['page'], {})
         name, code = m['name'], f"`{m['name']}{m['call']}`"
         anchor = next((a for o, a in found.items() if f'.{name}'.endswith(f'.{o}')), None)
         return f"[{code}](/{m['page']}#{anchor})" if anchor else code
@@ -335,7 +398,7 @@ def page(nb_path, cfg, entries):
         nb.cells.append(mk_cell(reference(room.module), 'markdown'))
     for cell in nb.cells:
         if cell.cell_type == 'markdown':
-            cell.source = site_links(name_links(cell.source, cfg, entries), cfg)
+            cell.source = site_links(name_links(cell.source, cfg, entries, room.page), cfg)
     nb.cells.insert(0, front)
     nb.metadata.pop('widgets', None)
     return nb
