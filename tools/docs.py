@@ -30,7 +30,16 @@ from smalldocs.site import build as build_site
 root = Path(__file__).resolve().parent.parent
 if str(root) not in sys.path:
     sys.path.insert(0, str(root))
+from tools import docs_pages  # noqa: E402
 from tools.rooms import nbs, page_name, read_room, rooms  # noqa: E402
+
+# what stands before the rooms in the list of pages; the rest of the rooms follow in their order,
+# the toolbox last, which is read when it is needed
+first = {'Look it up': ['cheat_sheet', 'callbacks.md', 'reference.md', 'what_is_checked',
+                        'performance.md', 'versions.md'],
+         'Coming from elsewhere': ['coming_from_fastai', 'coming_from_keras',
+                                   'bring_your_callbacks']}
+last = ['what_next']
 
 exporting = {'export', 'exporti', 'exports'}  # the directives of cells that go into the package
 members = (staticmethod, classmethod, property, cached_property)
@@ -379,6 +388,45 @@ def front_matter(nb, room):
     return mk_cell(f'---\n{yaml.safe_dump(found, allow_unicode=True)}---\n', 'raw')
 
 
+def only_imports(source):
+    "Whether the code of a cell does nothing but import"
+    try:
+        tree = ast.parse(re.sub(r'^\s*[%!].*$', 'pass', source, flags=re.M))
+    except SyntaxError:
+        return False
+    return bool(tree.body) and all(isinstance(o, ast.Import | ast.ImportFrom) for o in tree.body)
+
+
+def fold_imports(cells):
+    "Cells that only import become one below each other, folded: a page begins with its idea"
+    kept, folding = [], False
+    for cell in cells:
+        imports = cell.cell_type == 'code' and only_imports(cell.source)
+        if imports and folding:
+            kept[-1].source += f'\n\n{cell.source}'
+        else:
+            kept.append(cell)
+            if imports:
+                folded = '#| code-fold: true\n#| code-summary: "Imports"'
+                cell.source = f'{folded}\n{cell.source}'
+        folding = imports
+    return kept
+
+
+def place(room, cfg):
+    "Where a room stands, how long it takes, and where its notebook is: the line under its title"
+    at = f'{cfg.branch}/nbs/{room.path.name}'
+    colab = cfg.git_url.replace('https://github.com/', 'https://colab.research.google.com/github/')
+    facts = [room.section, f'{room.minutes} minutes']
+    if room.module:
+        facts.append(f'module `{room.module}`')
+        facts += ['[reference](#reference)'] if exported(room.module) else []
+    links = [f'[download](https://{notebook_host}/{room.path.name})',
+             f'[GitHub]({cfg.git_url}/blob/{at})', f'[Colab]({colab}/blob/{at})',
+             f'[edit]({cfg.git_url}/edit/{at})']
+    return f'::: {{.room}}\n{" · ".join(facts)}\n\nNotebook: {" · ".join(links)}\n:::'
+
+
 def page(nb_path, cfg, entries):
     "The notebook of one page: what the room shows, then the entries of what it exports"
     room, nb = read_room(nb_path), read_nb(nb_path)
@@ -388,17 +436,19 @@ def page(nb_path, cfg, entries):
     for i, cell in enumerate(nb.cells):
         if cell.cell_type == 'markdown':
             cell.source = free_anchors(cell.source, taken)
+        elif only_imports(cell.source):
+            continue
         elif exporting & set(getattr(cell, 'directives_', None) or ()) and cell.source.strip():
             cell.source = f'#| label: export-{i}\n{cell.source}'
-    nb.cells = [o for o in nb.cells if o.source.strip() or o.get('outputs')]
+    nb.cells = fold_imports(o for o in nb.cells if o.source.strip() or o.get('outputs'))
+    if room.number.isdigit():
+        nb.cells.insert(0, mk_cell(place(room, cfg), 'markdown'))
     if room.module:
-        where = f'{cfg.git_url}/blob/{cfg.branch}/nbs/{nb_path.name}'
-        nb.cells.insert(0, mk_cell(f'::: {{.room}}\n{room.section} · module '
-                                   f'`{room.module}` · [notebook]({where})\n:::', 'markdown'))
         nb.cells.append(mk_cell(reference(room.module), 'markdown'))
     for cell in nb.cells:
         if cell.cell_type == 'markdown':
-            cell.source = site_links(name_links(cell.source, cfg, entries, room.page), cfg)
+            links = name_links(cell.source, cfg, entries, room.page)
+            cell.source = site_links(links, cfg)
     nb.cells.insert(0, front)
     nb.metadata.pop('widgets', None)
     return nb
@@ -409,17 +459,38 @@ def site_config(cfg):
     return {'project': {'output-dir': cfg.doc_path.name},
             'website': {'title': cfg.title, 'description': cfg.description,
                         'site-url': f'{cfg.doc_host}{cfg.doc_baseurl}', 'repo-url': cfg.git_url,
-                        'repo-branch': cfg.branch, 'sidebar': {'contents': sidebar()}}}
+                        'repo-branch': cfg.branch, 'sidebar': {'contents': sidebar()},
+                        'page-footer': {'left': f'fastloop {cfg.version}',
+                                        'right': '[Versions](/versions.html) · '
+                                                 '[All names](/reference.html)'}}}
 
 
 def sidebar():
-    "The navigation: the rooms in order, in the parts of the course"
+    "The navigation: what is looked up, then the rooms in order, in the parts of the course"
+    found = {Path(o.page).stem: o for o in rooms()}
+
+    def files(names):
+        return [o if o.endswith('.md') else f'{o}.ipynb' for o in names
+                if o.endswith('.md') or o in found]
+
     contents = [{'text': 'Home', 'href': 'index.ipynb'}]
-    for room in rooms():
-        if contents[-1].get('section') != room.section:
-            contents.append({'section': room.section, 'contents': []})
-        contents[-1]['contents'].append(Path(room.page).with_suffix('.ipynb').name)
-    return contents
+    contents += [{'section': name, 'contents': files(pages)} for name, pages in first.items()]
+    placed = {o for pages in first.values() for o in pages} | set(last)
+    parts = {}
+    for stem, room in found.items():
+        if stem not in placed:
+            parts.setdefault(room.section, []).append(stem)
+    toolbox = parts.pop('Toolbox', [])
+    parts = {**parts, **({'Toolbox': toolbox} if toolbox else {})}
+    contents += [{'section': name, 'contents': files(pages)} for name, pages in parts.items()]
+    return contents + [{'href': o} for o in files(last)]
+
+
+def pages_in_order():
+    "The pages as the navigation lists them"
+    for o in sidebar():
+        listed = o['contents'] if 'section' in o else [o['href']]
+        yield from [Path(name).stem + '.html' for name in listed]
 
 
 # ---- the site without a network
@@ -457,20 +528,46 @@ def draw_formulas(text, where):
     return re.sub(r'<(link|script)\b[^>]*/katex@[^>]*>(</script>)?', '', text)
 
 
+notebook_host = 'notebooks.invalid'  # stands for the site's own copies until the page is written
+
+
+def kind(module, name):
+    "What a name of the reference is, for the search"
+    value = getattr(importlib.import_module(module), name.partition('.')[0])
+    return 'method' if '.' in name else 'class' if inspect.isclass(value) else 'function'
+
+
+def base_of_404(cfg):
+    "A page that is shown at any address finds its files from the root of the site"
+    return ('<script>if (location.protocol !== "file:") document.write("<base href=\\"" + '
+            f'(location.pathname.startsWith("{cfg.doc_baseurl}/") ? "{cfg.doc_baseurl}/" : "/") '
+            '+ "\\">");</script>')
+
+
 def offline(site):
     "Take out what the pages would fetch from elsewhere, and refuse what cannot be taken out"
     for css in site.rglob('*.css'):
         text = css.read_text(encoding='utf-8')
         css.write_text(re.sub(r'@import url\("?https?:[^)]*\);?', '', text), encoding='utf-8')
+    loads = '<script src="site_libs/fuse/fuse.min.js"></script>'
+    shutil.rmtree(site/'site_libs'/'fuse', ignore_errors=True)  # site.js has a search of its own
+    shutil.copytree(nbs, site/'notebooks', ignore=lambda _, names: [
+        o for o in names if not re.fullmatch(r'\d.*\.ipynb', o)])
     asks = re.compile(r'<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)="?https?:[^>]*>'
                       r'|import \w+ from \'https?:[^\']*\'')
     for file in site.rglob('*.html'):
-        text = draw_formulas(file.read_text(encoding='utf-8'), file.name)
+        text = draw_formulas(file.read_text(encoding='utf-8'), file.name).replace(loads, '')
+        text = re.sub(rf'<a href="https://{notebook_host}/', '<a download href="notebooks/', text)
+        if file.name == '404.html':  # shown at any address, however deep
+            text = text.replace('<head>', f'<head>{base_of_404(get_config())}')
         for found in asks.findall(text):
             raise SystemExit(f'{file.name} would need the network for {found}')
         file.write_text(text, encoding='utf-8')
     entries = json.loads((site/'search.json').read_text(encoding='utf-8'))
+    api = {f'{o.page}#{anchor}': kind(o.module, name) for o in rooms() if o.module
+           for name, anchor in anchors(o.module).items()}
     for o in entries:
+        o['kind'] = api.get(o['href']) or ('section' if o['section'] else 'page')
         o['text'] = o['text'].strip().removeprefix('source ')  # the link beside an entry's name
     index = json.dumps(entries, ensure_ascii=False)
     (site/'search.json').write_text(index, encoding='utf-8')
@@ -484,13 +581,15 @@ def build_docs():
     proc = root/'_proc'
     shutil.rmtree(proc, ignore_errors=True)
     proc.mkdir()
-    for name in ('_quarto.yml', 'styles.css', 'favicon.svg'):
+    for name in ('_quarto.yml', 'styles.css', 'favicon.svg', 'site.js'):
         shutil.copy(nbs/name, proc)
     settings = yaml.safe_dump(site_config(cfg), sort_keys=False)
     (proc/'site.yml').write_text(settings, encoding='utf-8')
     entries = {o.page: anchors(o.module) for o in rooms() if o.module}
     for nb in [nbs/'index.ipynb', *[o.path for o in rooms()]]:
         write_nb(page(nb, cfg, entries), proc/Path(page_name(nb.name)).with_suffix('.ipynb').name)
+    for name, make in docs_pages.pages.items():
+        (proc/name).write_text(make(), encoding='utf-8')
     site = build_site(proc, quiet=True)
     offline(site.out)
     shutil.rmtree(cfg.doc_path, ignore_errors=True)
