@@ -99,7 +99,8 @@ def offered_by(cls):
 
 @pytest.mark.parametrize('room', [o for o in rooms.rooms() if o.module], ids=lambda o: o.module)
 def test_a_class_lists_all_it_offers(site, room):
-    page, module = Recorder((site/room.page).read_text(encoding='utf-8')), import_module(room.module)
+    page = Recorder((site/room.page).read_text(encoding='utf-8'))
+    module = import_module(room.module)
     for name in docs.exported(room.module):
         if not isinstance(cls := getattr(module, name), type):
             continue

@@ -359,7 +359,7 @@ def name_links(text, cfg, entries, here=''):
     `Adam` is torch's, unless the page `here` is about Keras.
     """
     def link(m):
-        foreign = m['page'].startswith('keras') and 'keras' not in here and m['name'][:6] != 'keras.'
+        foreign = m['page'].startswith('keras') and 'keras' not in here and m['name'][:5] != 'keras'
         found = {} if foreign else entries.get(m['page'], {})
         name, code = m['name'], f"`{m['name']}{m['call']}`"
         anchor = next((a for o, a in found.items() if f'.{name}'.endswith(f'.{o}')), None)

@@ -23,10 +23,9 @@ examples = {
     'ProgressCallback': "learn.fit(1, cbs=ProgressCallback(mode='plain'))",
     'ParamScheduler': "learn.fit(3, cbs=ParamScheduler('lr', sched_cos(1e-3, 1e-5)))",
     'OneCycleScheduler': 'learn.fit(3, cbs=OneCycleScheduler(lr_max=1e-2))',
-    'GeneralScheduler': ("learn.fit(3, cbs=GeneralScheduler(phases=[TrainingPhase(100)"
-                         ".schedule_hp('lr', (1e-4, 1e-2))]))"),
+    'GeneralScheduler': 'learn.fit(3, cbs=GeneralScheduler(phases=[TrainingPhase(100)]))',
     'TorchScheduler': ('learn.fit(3, cbs=TorchScheduler(make=partial('
-                       'torch.optim.lr_scheduler.StepLR, step_size=1)))'),
+                       'lr_scheduler.StepLR, step_size=1)))'),
     'LRFinder': 'learn.fit(2, cbs=LRFinder(num_it=50))',
     'TrackerCallback': "learn.fit(3, cbs=TrackerCallback(monitor='accuracy'))",
     'EarlyStoppingCallback': 'learn.fit(20, cbs=EarlyStoppingCallback(patience=3))',
@@ -58,7 +57,7 @@ examples = {
                                               'lambda epoch, lr: lr*0.9)'),
     'keras.callbacks.CSVLogger': "CSVLogger('log.csv')",
     'keras.callbacks.RemoteMonitor': "RemoteMonitor(root='http://localhost:9000')",
-    'keras.callbacks.LambdaCallback': 'LambdaCallback(on_epoch_end=lambda epoch, logs: print(logs))',
+    'keras.callbacks.LambdaCallback': 'LambdaCallback(on_epoch_end=lambda epoch, log: print(log))',
     'keras.callbacks.TensorBoard': "TensorBoard(log_dir='logs')",
 }
 
