@@ -586,7 +586,8 @@ def outputs_are_repeatable(rooms):
 
 # ---- teaching ------------------------------------------------------------------------------------
 # no skeleton: the home page, the list of everything, and a page of examples
-ALONE = {'index', '10_first_look', '90_all', '88_bring_your_callbacks', '89_coming_from_keras'}
+ALONE = {'index', '10_first_look', '90_all', '88_bring_your_callbacks', '89_coming_from_fastai',
+         '89_coming_from_keras'}
 SKELETON = ['What we will be able to write', 'The naive version', 'What hurts',
             'The version we keep', 'Using it', 'Exercises', 'Where next']
 

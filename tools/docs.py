@@ -417,7 +417,8 @@ def place(room, cfg):
     "Where a room stands, how long it takes, and where its notebook is: the line under its title"
     at = f'{cfg.branch}/nbs/{room.path.name}'
     colab = cfg.git_url.replace('https://github.com/', 'https://colab.research.google.com/github/')
-    facts = [room.section, f'{room.minutes} minutes']
+    part = next((name for name, o in first.items() if Path(room.page).stem in o), room.section)
+    facts = [part, f'{room.minutes} minute{"s" if room.minutes > 1 else ""}']
     if room.module:
         facts.append(f'module `{room.module}`')
         facts += ['[reference](#reference)'] if exported(room.module) else []
@@ -440,8 +441,9 @@ def page(nb_path, cfg, entries):
             continue
         elif exporting & set(getattr(cell, 'directives_', None) or ()) and cell.source.strip():
             cell.source = f'#| label: export-{i}\n{cell.source}'
-    nb.cells = fold_imports(o for o in nb.cells if o.source.strip() or o.get('outputs'))
-    if room.number.isdigit():
+    nb.cells = [o for o in nb.cells if o.source.strip() or o.get('outputs')]
+    if room.number.isdigit():  # not the home page, whose ten lines begin with the import
+        nb.cells = fold_imports(nb.cells)
         nb.cells.insert(0, mk_cell(place(room, cfg), 'markdown'))
     if room.module:
         nb.cells.append(mk_cell(reference(room.module), 'markdown'))
