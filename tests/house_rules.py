@@ -558,6 +558,20 @@ def outputs_are_stored(rooms):
                     yield f"{cell.where}: output on stderr: {''.join(o['text'])[:60]!r}"
 
 
+@rule
+def pictures_have_a_text(rooms):
+    "A cell that shows a picture says what is on it, for those who do not see it: `#| fig-alt: …`"
+    for room in rooms:
+        for cell in room.code:
+            shown = [o.get('data', {}) for o in cell.outputs]
+            drawn = any(kind.startswith('image/') for o in shown for kind in o)
+            told = any(re.match(r'fig-alt:\s*\S', o) for o in cell.directives)
+            if drawn and not told: yield f'{cell.where}: add `#| fig-alt: "what is seen"`'
+            pages = ''.join(''.join(o.get('text/html', '')) for o in shown)
+            for tag in re.findall(r'<img\b[^>]*>', pages):
+                if not re.search(r'\balt="[^"]', tag): yield f'{cell.where}: an image without alt'
+
+
 def output_text(cell):
     "What a reader sees below a cell, as text"
     for o in cell.outputs:
@@ -578,7 +592,8 @@ def outputs_are_repeatable(rooms):
 
 # ---- teaching ------------------------------------------------------------------------------------
 # no skeleton: the home page, the list of everything, and a page of examples
-ALONE = {'index', '10_first_look', '90_all', '88_bring_your_callbacks', '89_coming_from_keras'}
+ALONE = {'index', '10_first_look', '90_all', '88_bring_your_callbacks', '89_coming_from_fastai',
+         '89_coming_from_keras'}
 SKELETON = ['What we will be able to write', 'The naive version', 'What hurts',
             'The version we keep', 'Using it', 'Exercises', 'Where next']
 

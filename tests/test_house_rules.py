@@ -190,6 +190,10 @@ BAD = {
         {'00_core.ipynb': good(code('x', [{'output_type': 'error', 'ename': 'KeyError'}]))},
         {'00_core.ipynb': good(code('x', [{'output_type': 'stream', 'name': 'stderr',
                                            'text': ['a warning']}]))}],
+    'pictures_have_a_text': [
+        {'00_core.ipynb': good(code(o, [{'output_type': 'display_data', 'data': data}]))}
+        for o, data in [('x', {'image/png': 'abc'}), ('#| fig-alt:\nx', {'image/png': 'abc'}),
+                        ('#| fig-alt: "a"\nx', {'text/html': ['<img src="a.png" alt="">']})]],
     'outputs_are_repeatable': [
         {'00_core.ipynb': good(code('x', [{'output_type': 'stream', 'name': 'stdout',
                                            'text': [o]}]))}
