@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager, suppress
-from functools import cache, wraps
+from functools import cache, lru_cache, wraps
 from itertools import count
 from numbers import Integral, Real
 from pathlib import Path
@@ -121,8 +121,10 @@ _elsewhere = dict(  # what others call the arguments that we have
     opt_func='opt optim optimizer optimiser optimizer_cls', data='dls dataloaders databunch dbunch',
     dl='data dls loader dataloader test_dl', metrics='metric', cbs='callbacks callback cb',
     lr='learning_rate max_lr lr_max base_lr rate', max_lr='learning_rate lr lr_max',
-    lr_max='learning_rate lr max_lr', base_lr='lr max_lr lr_max learning_rate', name='fname file',
-    epochs='n_epoch n_epochs num_epochs nb_epoch max_epochs epoch', wd='weight_decay decay l2',
+    lr_max='learning_rate lr max_lr', base_lr='lr max_lr lr_max learning_rate',
+    name='fname file filename', wd='weight_decay decay l2',
+    epochs='n_epoch n_epochs num_epochs nb_epoch max_epochs max_nb_epochs epoch',
+    batch_size='bs', file='fname name filename', filename='fname name file',
     moms='momentum mom', train_dl='train_loader train_dataloader train', x_train='x X train_x',
     valid_dl='val_dl val_loader valid_loader test_dl val', y_train='y Y train_y',
     train_ds='train train_set dataset', valid_ds='val_ds test_ds val valid_set',
@@ -143,7 +145,7 @@ def meant_name(
     return theirs or nearest_name(word, known)
 
 # %% ../nbs/00_core.ipynb #521c29cb
-_one_parameter = re.compile(r'(?:\s*def \w+\()?\s*(?:\*+, )?\*{0,2}(\w+)\b.*?  ?# (\S.*)$')
+_one_parameter = re.compile(r'(?:\s*def \w+\((?:self, |cls, )?)?\s*\*{0,2}(\w+)\b.*?  ?# (\S.*)$')
 
 
 def _comments(func):
@@ -211,25 +213,48 @@ def _unexpected(func, word, ours=None, known=None):
     hint = f'; did you mean {near!r}?' if near else f'; it has {", ".join(known)}'
     return f'{name} has no argument {word!r}{hint}'
 
+# %% ../nbs/00_core.ipynb #a5782758
+def understands_in(
+    **words: dict,  # By method: another library's word for an argument, and ours
+) -> Callable[[type], type]:  # A decorator of a class
+    "Let every public method of a class do what `understands` does."
+    def decorate(cls):
+        for name, func in list(vars(cls).items()):
+            if not isinstance(func, FunctionType) or hasattr(func, '__wrapped__'): continue
+            public = not name.startswith('_') and func.__code__.co_argcount > 1
+            if name in words or public:
+                setattr(cls, name, understands(**words.get(name, {}))(func))
+        return cls
+    return decorate
+
+
 # %% ../nbs/00_core.ipynb #273db66e
+@lru_cache(maxsize=256)  # asked whenever a callback is made
+def _keywords_of(cls):
+    "The names that `cls(…)` takes; `None` if that may be any"
+    known = []
+    for kind in cls.__mro__:
+        if not isinstance(init := vars(kind).get('__init__'), FunctionType): continue
+        try: found = inspect.signature(init).parameters.values()
+        except (TypeError, ValueError): return None
+        known += [o.name for o in found if o.kind not in (o.VAR_KEYWORD, o.VAR_POSITIONAL)]
+        anything = [o.name for o in found if o.kind is o.VAR_KEYWORD]
+        if not anything: return known
+        if anything != ['kwargs'] or kind.__module__.partition('.')[0] != 'fastloop': return None
+
+
 def check_keywords(
     cls: type,  # A class that is about to make an object
     given: dict,  # The keywords
-):
-    """Refuse a keyword that no `__init__` of a class takes, those of its bases included.
+) -> type:  # The class
+    """Refuse a keyword that a class does not take; in this package `**kwargs` goes to its base.
 
     Raises: TypeError that names the nearest one.
     """
-    known = {}
-    for kind in cls.__mro__:
-        if '__init__' not in vars(kind) or kind is object: continue
-        found = inspect.signature(vars(kind)['__init__']).parameters
-        known |= found
-        if not any(o.kind is o.VAR_KEYWORD for o in found.values()): break
-    else: return
-    names = [k for k, o in known.items() if o.kind not in (o.VAR_KEYWORD, o.VAR_POSITIONAL)]
-    for word in given:
+    names = _keywords_of(cls) if given else None
+    for word in given if names is not None else ():
         if word not in names: raise TypeError(_unexpected(cls, word, known=names))
+    return cls
 
 # %% ../nbs/00_core.ipynb #n0tyet02
 def not_yet(
@@ -286,7 +311,7 @@ def check_flag(
     raise ValueError(f'{argument}={value!r} must be True or False')
 
 
-def as_folder(
+def as_path(
     argument: str,  # Name of the argument, for the message
     value: object,  # What the caller gave
 ) -> Path:  # The path
@@ -295,7 +320,7 @@ def as_folder(
     Raises: TypeError naming the argument and the value.
     """
     if isinstance(value, (str, os.PathLike)): return Path(value)
-    raise TypeError(f'{argument}={value!r} must be the path of a folder')
+    raise TypeError(f'{argument}={value!r} must be a path')
 
 
 # %% ../nbs/00_core.ipynb #22cf6762

@@ -58,6 +58,7 @@ def check_epochs(epochs: int,  # Number of epochs
         raise TypeError(f'{argument} is a whole number, not {epochs!r}')
     if epochs < 0: raise ValueError(f'{argument} is 0 or more, not {epochs}')
 
+# %% ../nbs/06_first_batch.ipynb #52c9ca3c
 def check_fit(epochs: int,  # Number of epochs
               learn: Any,  # Has `model`, `opt`, `loss_func` and `data`
               needs_opt: bool = True,  # Whether the optimizer must be there already
@@ -192,13 +193,25 @@ def what_misfits(e: BaseException,  # What a model raised
     if type(e) not in (RuntimeError, TypeError, ValueError, IndexError) or not (
             frames[-1].f_globals.get('__name__', '').startswith('torch.')): return add_note(e, text)
     layer = [o.f_locals['self'] for o in frames if isinstance(o.f_locals.get('self'), nn.Module)]
-    text = f'{layer[-1] if layer else model!r:.200} cannot take them; {text}: {e}'
+    text = f'{layer[-1] if layer else model!r:.200} failed: {e}; {text}'
     if is_tensor(x) and x.is_floating_point() and p is not None and x.dtype != p.dtype:
         text = (f'the inputs are {x.dtype} and the model is {p.dtype}: convert the data, '
                 f'x.to({p.dtype}), or the model, model.to({x.dtype}) ({e})')
     error = (TypeError if isinstance(e, TypeError) else ValueError)(f'model: {text}')
     error.__cause__ = e
     return error
+
+
+# %% ../nbs/06_first_batch.ipynb #59bb0147
+def explained_call(model: nn.Module,  # A model
+                   xb: object,  # Inputs
+                   ) -> object:  # What it answers
+    """Call a model, and explain what it cannot take
+
+    Raises: ValueError or TypeError that names the layer and the shapes.
+    """
+    try: return call_model(model, xb)
+    except Exception as e: raise what_misfits(e, model, xb) from e
 
 
 # %% ../nbs/06_first_batch.ipynb #e839aab6
@@ -328,6 +341,7 @@ class FirstBatch:
     def refuse(self, run: Any,  # Has failed, if it has an `exception`
                ):
         "Undo everything, if the run failed before the first batch was through"
-        early = not self.begun and not run.n_iter and isinstance(run.exception, Exception)
+        bad_input = isinstance(run.exception, (ValueError, TypeError))
+        early = bad_input and not self.begun and not run.n_iter
         run.refused = early or self.failed and run.exception is not None
         if run.refused: put_back(self.undos)

@@ -30,14 +30,14 @@ from .callback.explain import explain_handlers
 from .callback.progress import ProgressCallback
 from .callback.recorder import Recorder, find_recorder
 from fastloop.core import (
-    as_folder,
+    as_path,
     atomic_write,
     check_flag,
     check_property,
     listify,
     not_yet,
     safe_path,
-    understands,
+    understands_in,
 )
 from .first_batch import check_fit
 
@@ -166,6 +166,7 @@ def default_loss(data: Any,  # A `DataBunch`
     raise ValueError('loss_func: the targets do not tell which loss suits them, so give one')
 
 # %% ../nbs/29_learner.ipynb #f64e494a
+@understands_in(__init__=dict(dls='data', callbacks='cbs'), fit=dict(n_epoch='epochs'))
 class Learner(SeesRun):
     """Holds what is trained, and trains it
 
@@ -173,7 +174,6 @@ class Learner(SeesRun):
     """
     running, made = False, (None, None, None)  # the optimizer made, by what, and its momentum
 
-    @understands(dls='data', callbacks='cbs')
     def __init__(self, data: DataBunch,  # Loaders and what is known of them: a `DataBunch`
                  model: torch.nn.Module,  # What is trained; moved to the device of the data
                  # Of predictions and targets; else chosen by targets
@@ -205,8 +205,8 @@ class Learner(SeesRun):
         self.model = model if getattr(data, 'device', None) is None else model.to(data.device)
         self.loss_func = default_loss(data) if loss_func is None else loss_func
         self.metrics, self.silent = listify(metrics), bool(silent)
-        self.path = as_folder('path', getattr(data, 'path', '.') if path is None else path)
-        self.model_dir, _ = model_dir, as_folder('model_dir', model_dir)
+        self.path = as_path('path', getattr(data, 'path', '.') if path is None else path)
+        self.model_dir, _ = model_dir, as_path('model_dir', model_dir)
         self.wd, self.true_wd, self.bn_wd, self.train_bn = wd, true_wd, bn_wd, train_bn
         self.split(splitter if layer_groups is None else layer_groups)
         self.lr_range(lr)
@@ -215,7 +215,6 @@ class Learner(SeesRun):
         self.add_cbs(callbacks_of('callback_fns', callback_fns, self) + listify(cbs)
                      + callbacks_of('cb_funcs', cb_funcs))
 
-    @understands(n_epoch='epochs')
     def fit(self, epochs: int,  # Number of epochs, 0 or more
             # A number, a list with one for each layer group, or a slice
             lr: float | Iterable | slice | None = None,
@@ -237,8 +236,7 @@ class Learner(SeesRun):
             check_settings(self.opt_func, wd)
             cbs = [*self.cbs, *(as_callback(cb) for cb in [*listify(cbs), *listify(callbacks)])]
             if resume and not any(getattr(cb, 'can_resume', False) for cb in cbs):
-                raise ValueError('resume=True needs a callback that keeps checkpoints: add a '
-                                 'CheckpointCallback')
+                raise ValueError('resume=True: add a CheckpointCallback, which keeps checkpoints')
             self.resume = resume
             with unless_refused(self, cbs):
                 ready_opt(self, lr, wd, reset_opt)
@@ -246,7 +244,6 @@ class Learner(SeesRun):
         return find_recorder(self.run)
 
     # ---- optimizer and layer groups --------------------------------------------------------------
-    @understands()
     def create_opt(self,
                    # Rate, or one for each group; else the learner's
                    lr: float | Iterable | slice | None = None,
@@ -358,7 +355,6 @@ class Learner(SeesRun):
         "Where weights called `name` are kept"
         return safe_path(self.path/self.model_dir, name, '.pth')
 
-    @understands()
     def save(self, name: str,  # Name of the file, without suffix
              with_opt: bool = True,  # Save the optimizer's state too, else bare weights
              ) -> Path:  # The file
@@ -368,7 +364,6 @@ class Learner(SeesRun):
         """
         return write_weights(self.model_file(name), self.model, self.opt, with_opt)
 
-    @understands()
     def load(self, name: str,  # Name of the file, without suffix
              strict: bool = True,  # Whether the names of the weights must be the same
              with_opt: bool = True,  # Load the state of the optimizer too, if it is there and fits
@@ -389,7 +384,6 @@ class Learner(SeesRun):
         return self
 
     # ---- questions -------------------------------------------------------------------------------
-    @understands()
     def validate(self, dl: Iterable | None = None,  # A loader; the validation loader by default
                  metrics: Callable | Iterable | Any = None,  # Metrics; the learner's by default
                  ) -> list:  # The mean loss, then the metrics, as floats
@@ -401,7 +395,6 @@ class Learner(SeesRun):
         ask(self, recorder, valid_loader(self.data, dl))
         return recorder.valid_row
 
-    @understands()
     def get_preds(self, dl: Any = None,  # A loader or items; the validation loader by default
                   with_loss: bool = False,  # Return the loss of each item too
                   probabilities: bool = False,  # Probabilities in place of what the model answers
@@ -416,12 +409,11 @@ class Learner(SeesRun):
         if probabilities: preds = must_be_probabilities(preds, self.loss_func)
         return preds, *others
 
-    @understands()
-    def predict(self, x: Any,  # One item, without the dimension of the batch
+    def predict(self, x: Any,  # One item, or a file of one where the data come from files
                 ) -> tuple:  # Class (by name, if known), its number, and the probabilities
         "What the model says of one item; where there are no classes, the output three times"
-        gather, like = GatherPreds(), getattr(self.data, 'example', None)
-        ask(self, gather, [(batch_of_one(x, self.model, like), None)])
+        gather = GatherPreds()
+        ask(self, gather, [(batch_of_one(x, self.model, self.data), None)])
         return as_answer(gather.preds[0], self.loss_func, getattr(self.data, 'classes', None))
 
     def summary(self) -> PrintedText:  # A table

@@ -22,7 +22,7 @@ import torch
 
 # %% ../nbs/49_model_file.ipynb #ac151784
 from .callback.precision import MixedPrecision
-from .core import atomic_write, check_writable
+from .core import as_path, atomic_write, check_writable, understands
 from .predictions import GatherPreds, ask, meaning_of, takes_part
 from fastloop.program import (
     batch_rows,
@@ -216,13 +216,14 @@ def check_target(file: str | Path,  # What the caller gave
 
     Raises: ValueError or OSError that names it.
     """
-    file = Path(file)
+    file = as_path('file', file)
     if file.suffix not in ('.pt2', '.onnx'):
         raise ValueError(f'file={str(file)!r}: the name ends in .pt2 or .onnx')
     check_writable(file)
     return file
 
 # %% ../nbs/49_model_file.ipynb #f4549a08
+@understands()
 def export_learner(learn: Learns,  # The learner
                    file: str | Path,  # Ends in `.pt2`, or in `.onnx`; replaced if it is there
                    xb: Any = None,  # Inputs to follow; else those of a training batch

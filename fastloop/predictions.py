@@ -86,12 +86,18 @@ def gives_batches(o: object,  # A loader, or items
     if isinstance(o, (list, tuple)):
         return all(isinstance(b, (list, tuple)) and len(b) == 2 and hasattr(b[0], '__len__')
                    for b in o)
-    known = torch.is_tensor(o) or hasattr(o, '__array__') or isinstance(o, (dict, str, PathLike))
+    names = str, bytes, PathLike
+    known = torch.is_tensor(o) or isinstance(o, (dict, *names)) or any(
+        hasattr(o, name) for name in ('__array__', 'read', 'getbands'))
+    known = known or hasattr(o, '__getitem__') and hasattr(o, '__len__') and len(o) and isinstance(
+        o[0], names)  # a list of another library
     return not known and hasattr(o, '__iter__') and not isinstance(o, Dataset)
 
 def as_pair(batch: Any,  # Inputs and targets, or inputs alone
             ) -> tuple:  # Inputs, and targets or `None`
     "A batch of inputs alone becomes a pair without targets"
+    if isinstance(batch, (str, bytes, PathLike)): raise TypeError(
+        f'a loader gives batches, and here comes {batch!r:.60}: give names of files as a list')
     if not isinstance(batch, (tuple, list)): return batch, None
     return (batch[0], None) if len(batch) == 1 else tuple(batch)
 
@@ -108,6 +114,7 @@ def valid_loader(data: Any,  # Has `valid_dl`
     """
     if dl is None and (dl := data.valid_dl) is None:
         raise ValueError('the data has no validation loader: give a loader, dl=…')
+    if not hasattr(dl, '__iter__'): raise TypeError(f'dl={dl!r} must be a loader of batches')
     if isinstance(dl, (list, tuple)) and not dl: raise ValueError(f'dl={dl!r} has no batches')
     return in_order(dl) if dl is getattr(data, 'train_dl', None) else dl
 
@@ -160,9 +167,11 @@ def ask(learn: Learns,  # A learner
 # %% ../nbs/25_predictions.ipynb #509d8d8d
 def batch_of_one(x: Any,  # One item: a tensor, an array, or several in a tuple or dictionary
                  model: torch.nn.Module,  # The model that will be asked
-                 like: Any = None,  # The inputs of a batch that it was trained with, if known
+                 data: Any = None,  # May say how an item is read, and have an example of inputs
                  ) -> Any:  # The same with a dimension for the batch
     "Make a batch of one item, as the model wants it"
+    if hasattr(data, 'read_item'): x = data.read_item(x)  # such as a file
+    like = getattr(data, 'example', None)
     if like is not None: return inputs_like('x', x, like, one=True)
     if isinstance(x, (tuple, list)): return type(x)(batch_of_one(o, model) for o in x)
     if isinstance(x, dict): return {k: batch_of_one(o, model) for k, o in x.items()}

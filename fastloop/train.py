@@ -27,6 +27,7 @@ from .callback.training import GradientClipping
 from .compiled import compile_learner
 from .core import Axes, Figure, listify, understands
 from .first_batch import check_epochs, check_fit
+from .interpret import interpret, show_results
 from .learner import Learner
 from .model_file import export_learner
 from .optimizer import OptimWrapper
@@ -38,7 +39,7 @@ from .training_state import in_stage, restore_checkpoint, write_checkpoint
 # %% ../nbs/50_train.ipynb #6f9c71e8
 @understands(n_epoch='epochs', lr_max='max_lr', lr='max_lr', div='div_factor',
              div_final='final_div')
-@delegates(Learner.fit)
+@delegates(Learner.fit, but='lr')
 def fit_one_cycle(learn: Learner,  # The learner
                   epochs: int,  # Number of epochs, 0 or more
                   # Top rate: a number, one a group, a slice; the learner's
@@ -92,7 +93,7 @@ def fit_flat_cos(learn: Learner,  # The learner
 
 # %% ../nbs/50_train.ipynb #bfa0de8c
 @understands()
-@delegates(Learner.fit)
+@delegates(Learner.fit, but='lr')
 def fit_sgdr(learn: Learner,  # The learner
              n_cycles: int,  # Number of cycles, 1 or more
              cycle_len: int,  # Epochs of the first cycle
@@ -114,7 +115,7 @@ def fit_sgdr(learn: Learner,  # The learner
 
 # %% ../nbs/50_train.ipynb #bfc95481
 @understands()
-@delegates(fit_one_cycle)
+@delegates(fit_one_cycle, but='max_lr, tot_epochs, start_epoch')
 def fine_tune(learn: Learner,  # The learner; its model has two layer groups or more
               epochs: int,  # Epochs in which everything is trained, 0 or more
               base_lr: float = 2e-3,  # Top rate for the head; half of it when all is trained
@@ -197,7 +198,7 @@ def mixup(learn: Learner,  # The learner
     """
     return _replace(learn, MixUpCallback, MixUpCallback(learn, alpha, stack_x, stack_y))
 
-@understands(max_norm='clip')
+@understands()
 def clip_grad(learn: Learner,  # The learner
               clip: float = 0.1,  # Largest norm of all gradients together
               ) -> Learner:  # The same learner
@@ -284,5 +285,6 @@ _verbs.compile = compile_learner
 _verbs.show_training_loop = Learner.explain  # fastai v2's name
 _verbs.add_cb, _verbs.remove_cb = Learner.add_cbs, Learner.remove_cbs  # its words for one
 _verbs.export = export_learner
+_verbs.interpret, _verbs.show_results = interpret, show_results
 _verbs.callbacks = _as_list(make=False)
 _verbs.callback_fns = _as_list(make=True)

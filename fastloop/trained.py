@@ -17,7 +17,7 @@ import torch
 
 # %% ../nbs/27_trained.ipynb #65f23a06
 from .bar import print_line
-from .callback.core import Callback
+from .callback.core import Callback, is_native
 from .core import listify, nearest_name, required_arguments
 from .first_batch import check_loss
 from .metrics import as_metric
@@ -77,6 +77,7 @@ def check_settings(opt_func: Callable,  # Makes the optimizer
             raise TypeError(f'wd={wd!r}: weight decay is a number')
         if not 0 <= float(o) < math.inf: raise ValueError(f'wd={wd!r}: give 0 or more, finite')
 
+# %% ../nbs/27_trained.ipynb #485260c6
 def check_shapes(model: torch.nn.Module,  # What is to be trained
                  ):
     """Refuse a model with lazy layers that have seen no batch
@@ -133,8 +134,11 @@ def check_learning(data: Any,  # What to train on
     check_loss(loss_func)
     if not (isinstance(runner, type) and issubclass(runner, Runner)):
         raise TypeError(f'runner is a subclass of Runner, not {runner!r}')
-    for o in listify(metrics): as_metric(o)
+    for o in listify(metrics):
+        if is_native(o): raise TypeError(f'metrics: {o!r} is a callback: give it as cbs')
+        as_metric(o)
 
+# %% ../nbs/27_trained.ipynb #ba41a82b
 def callbacks_of(argument: str,  # What the caller calls the functions
                  makers: object,  # Functions that make callbacks
                  *args: object,  # What they are called with
@@ -229,18 +233,20 @@ def only_fit(learn: Any,  # A learner
 def unless_refused(learn: Learns,  # A learner
                    cbs: list,  # The callbacks of the fit
                    ):
-    "If a fit is refused before its first batch is through, all is as it was before the block"
-    old = {k: getattr(learn, k) for k in ('opt', 'made', 'run')}
-    groups = [] if learn.opt is None else [dict(o) for o in learn.opt.param_groups]
+    "What a refused fit has changed in a learner, and in callbacks of this package, is undone"
+    opt, made, run = learn.opt, learn.made, learn.run
+    groups = [] if opt is None else [dict(o) for o in opt.param_groups]
     trained = [(p, p.requires_grad) for p in learn.model.parameters()]
-    fields = [(o, dict(o)) for o in (getattr(cb, '__dict__', {}) for cb in cbs)]
+    mine = [vars(cb) for cb in cbs if type(cb).__module__.startswith('fastloop.')]
+    fields = [(o, dict(o)) for o in mine]
     try: yield
     except Exception:
-        if learn.run is old['run'] or learn.run.refused:
-            vars(learn).update(old)
-            if learn.opt is not None: learn.opt.param_groups[:] = groups
-            for p, wanted in trained: p.requires_grad_(wanted)
-            for mine, before in fields:
-                mine.clear()
-                mine.update(before)
+        if learn.run is run or learn.run.refused:
+            vars(learn).update(opt=opt, made=made)
+            if opt is not None: opt.param_groups[:] = groups
+            for p, wanted in trained:
+                if p.requires_grad is not wanted: p.requires_grad_(wanted)
+            for now, before in fields:
+                for k in {*now} - {*before, 'run', 'learn'}: del now[k]
+                now.update((k, o) for k, o in before.items() if k not in ('run', 'learn'))
         raise

@@ -1,4 +1,4 @@
-"""A fit that is steered while it runs: from code, from threads, by files, and after it was killed."""
+"""A fit that is steered while it runs: from code, threads, files, and after it was killed."""
 import copy
 import math
 import os
@@ -173,7 +173,8 @@ def test_the_step_at_the_end_of_an_epoch_is_multiplied():
 def test_the_rate_is_put_back_wherever_the_fit_breaks_off(event, phase):
     from fastloop.callback.core import CancelException
     kinds = {c.phase: c for c in CancelException.__subclasses__()} | {'error': Killed}
-    if phase in ('batch', 'train') and event in ('after_batch', 'begin_validate')[phase == 'train':]:
+    places = ('after_batch', 'begin_validate')[phase == 'train':]
+    if phase in ('batch', 'train') and event in places:
         pytest.skip('no such phase is running there')
     def raises(): raise kinds[phase]
     seen = []
@@ -195,7 +196,8 @@ def test_a_rate_that_is_a_tensor_stays_the_same_tensor():
     opt.param_groups.append(dict(opt.param_groups[0], params=[torch.zeros(2)]))  # shares the tensor
     there = [g['lr'] for g in opt.param_groups]
     back = multiply_rates(opt, .5)
-    assert [g['lr'] for g in opt.param_groups][0] is there[0] and float(there[0]) == pytest.approx(.05)
+    assert [g['lr'] for g in opt.param_groups][0] is there[0]
+    assert float(there[0]) == pytest.approx(.05)
     assert opt.param_groups[1]['lr'] == .15
     back()
     assert float(there[0]) == pytest.approx(.1) and opt.param_groups[1]['lr'] == .3
@@ -222,7 +224,8 @@ def test_stops(when, train, after):
     assert learn.run.n_iter == (when if after == 'batch' else epochs*BATCHES)
     assert len(learn.recorder.values) == epochs
     assert all(row[1] is not None for row in learn.recorder.values), 'not validated'
-    assert learn.recorder.interventions == [('stop' if after == 'batch' else 'stop_epoch', when, None)]
+    what = "stop" if after == "batch" else "stop_epoch"
+    assert learn.recorder.interventions == [(what, when, None)]
     learn.fit(2)
     assert learn.run.n_iter == 2*BATCHES and learn.recorder.interventions == []
 
@@ -573,7 +576,8 @@ def test_goes_on_in_the_middle_of_any_loader(kind, tmp_path):
 
 
 def test_nobody_to_go_on_with_it(tmp_path):
-    with pytest.raises(Killed): fit(steered(0, tmp_path, {2: ('rate', .5)}), cbs=Kill('after_step', 5))
+    with pytest.raises(Killed):
+        fit(steered(0, tmp_path, {2: ("rate", .5)}), cbs=Kill("after_step", 5))
     learn = make(9, tmp_path)
     before = copy.deepcopy(learn.model.state_dict())
     with pytest.raises(ValueError, match='Control'): fit(learn, resume=True)

@@ -17,21 +17,20 @@ from typing import TYPE_CHECKING, Any
 # %% ../../nbs/82_adapters.keras_model.ipynb #a023b48c
 import numpy as np
 import torch
-from torch import nn
 from torch.optim import Optimizer
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #71b1c611
 from ..callback.core import Callback, CancelException, foreign_names
 from ..callback.recorder import find_recorder
 from ..clean_up import begin_batches
-from ..core import add_note, atomic_write, check_number, listify
+from ..core import add_note, atomic_write, check_number, listify, understands
 from ..data.load import TensorLoader
+from ..first_batch import explained_call
 from ..metrics import better_direction
 from ..optimizer import OptimWrapper, as_wrapper
 from fastloop.torch_core import (
     Learns,
     Run,
-    call_model,
     check_optimizer_state,
     check_weights,
     count_batches,
@@ -553,7 +552,7 @@ def predict_arrays(view: 'ModelView',  # A `ModelView`
     with evaluating(view.module):
         for i, xb in enumerate(batches):
             cbs.on_predict_batch_begin(i, {'batch': i, 'size': find_bs(xb)})
-            answers.append(to_np(call_model(view.module, to_device(xb, device))))
+            answers.append(to_np(explained_call(view.module, to_device(xb, device))))
             cbs.on_predict_batch_end(i, {'batch': i, 'size': find_bs(xb), 'outputs': answers[-1]})
     cbs.on_predict_end()
     if not answers: raise ValueError('x has no batches, so there is nothing to answer to')
@@ -709,6 +708,7 @@ class ModelView:
         "How many numbers there are to be learned or kept"
         return sum(o.value.numel() for o in self.weights)
 
+    @understands()
     def predict(self, x: Any,  # An array, a list or dictionary of several inputs, or a loader
                 batch_size: int = 32,  # Samples in a batch
                 verbose: int = 0,  # Keras' word; nothing is shown

@@ -16,7 +16,15 @@ from types import ModuleType
 from typing import Any
 
 # %% ../../nbs/13_callback.core.ipynb #2f37cf0e
-from ..core import Axes, Figure, axes_for, camel2snake, check_property, required_arguments
+from fastloop.core import (
+    Axes,
+    Figure,
+    axes_for,
+    camel2snake,
+    check_keywords,
+    check_property,
+    required_arguments,
+)
 from fastloop.names import (
     brought_names,
     check_learner,
@@ -123,8 +131,7 @@ def check_names(cls: type,  # A class of callbacks
     """
     for name in (dir(cls) if inherited else vars(cls)):
         if callable(getattr(cls, name, None)) and (event := meant_event(name)):
-            raise UnknownEvent(f'{cls.__name__}.{name}: there is no event {name!r}; '
-                               f'did you mean {event!r}?')
+            raise UnknownEvent(f'{cls.__name__}.{name}: no such event; did you mean {event!r}?')
 
 # %% ../../nbs/13_callback.core.ipynb #2baf57db
 class _Spelling:
@@ -166,6 +173,9 @@ class Callback:
             for one, other in ((name, event), (event, name)):
                 if hasattr(vars(cls).get(one), '__get__') and other not in vars(cls):
                     setattr(cls, other, _Spelling(vars(cls)[one]))
+
+    def __new__(cls, *args, **kwargs):
+        return super().__new__(check_keywords(cls, kwargs))
 
     def __init__(self, learn: Learns | None = None,  # The learner; known anyway while a fit runs
                  ):
@@ -266,8 +276,7 @@ def adapter_of(cb: Any,  # A callback written for any library
     for name in adapters:
         if (adapter := import_module(name)).knows(cb): return adapter
     if isinstance(cb, type) or not (isinstance(cb, Callback) or event_handlers(cb)):
-        raise TypeError(f'{cb!r} is no callback: it does not extend Callback, and no adapter '
-                        'knows it')
+        raise TypeError(f'cbs: {cb!r} is no callback: extend Callback, no adapter knows it')
     return None
 
 def written_for(cb: Any,  # A callback written for any library

@@ -76,7 +76,8 @@ class Board:
                  ):
         import ipywidgets
         self.text = ipywidgets.HTML()
-        self.picture = ipywidgets.Image(format='svg+xml', layout=ipywidgets.Layout(max_width='100%'))
+        self.picture = ipywidgets.Image(format='svg+xml',
+                                        layout=ipywidgets.Layout(max_width='100%'))
         self.factor = ipywidgets.BoundedFloatText(0.5, min=1e-6, max=1e6, step=0.1, layout=
                                                   ipywidgets.Layout(width='5em'))
         actions = {'Pause': control.pause, 'Go on': control.go_on, 'Stop': control.stop,

@@ -18,7 +18,7 @@ from typing import Any
 # %% ../../nbs/42_callback.logger.ipynb #f13d91dd
 from .core import Callback, UnknownEvent, event_names, foreign_names, meant_event
 from .recorder import find_recorder
-from ..core import format_time, nearest_name, safe_path
+from ..core import atomic_write, format_time, nearest_name, safe_path
 from ..rows import RowFile, parse_cell, plain_value, read_cells
 from ..table import EpochTable, to_frame
 from ..torch_core import Learns, Run
@@ -100,7 +100,7 @@ class CSVLogger(Callback):
     Source: the name, the file and the defaults are those of fastai v1; `separator` is Keras'.
     """
     order, in_lr_find, in_validate = 70, False, False
-    file, loaded, started, warned = None, None, False, False
+    file, loaded, before, started, warned = None, None, None, False, False
 
     def __init__(self, learn: Learns | None = None,  # The learner
                  filename: str = 'history',  # Inside the learner's folder; `.csv` may be left out
@@ -147,6 +147,8 @@ class CSVLogger(Callback):
     def begin_epoch(self):
         "Before the first epoch write the header, now that all columns are known"
         if self.started: return
+        path = self.file.path
+        self.before = path.read_bytes() if path.is_file() else None
         self.file.begin(find_recorder(self.run).header, self.append, self.loaded)
         self.started = True
 
@@ -158,10 +160,12 @@ class CSVLogger(Callback):
         self._try(self.file.write, recorder.header, [*values, format_time(recorder.times[-1])])
 
     def after_fit(self):
-        "Try once more what could not be written"
-        if self.started: self._try(self.file.flush)
+        "Try once more what could not be written; a fit without a batch leaves the file as it was"
+        nothing = self.started and self.run.exception is not None and not self.run.n_iter
+        if nothing: self._try(self._put_back)
+        elif self.started: self._try(self.file.flush)
         elif self.file and self.loaded is not None: self.file.rows = self.loaded
-        self.started, self.loaded = False, None
+        self.started, self.loaded, self.before = False, None, None
 
     def state_dict(self) -> dict:  # One number, or `None` before the first epoch
         "How many rows the file holds"
@@ -171,6 +175,11 @@ class CSVLogger(Callback):
                         ):
         "Let the next fit cut the file back to the rows it had then, and go on from there"
         self.loaded = state['rows']
+
+    def _put_back(self):
+        "The file of before this fit"
+        if self.before is None: return self.file.path.unlink(missing_ok=True)
+        with atomic_write(self.file.path) as f: f.write(self.before)
 
     def _try(self, work, *args):
         "Do `work`; say once if the disk does not play along"

@@ -20,7 +20,7 @@ from torch import nn
 from .core import Callback
 from .experiment import numbered
 from .recorder import LossHistory, find_recorder
-from ..core import as_folder, check_number, listify
+from ..core import as_path, check_number, listify
 from ..event_files import EventFiles, summary_writer
 from ..optimizer import as_wrapper
 from fastloop.summaries import (
@@ -164,7 +164,7 @@ class TensorBoardCallback(Callback):
         if write_grads and not histogram_freq:
             raise ValueError('write_grads=True needs histogram_freq above 0, not 0')
         summary_writer()
-        if log_dir is not None: as_folder('log_dir', log_dir)
+        if log_dir is not None: as_path('log_dir', log_dir)
         self.log_dir, self.every, self.histogram_freq = log_dir, every, histogram_freq
         self.write_graph, self.write_grads = write_graph, write_grads
         self.write_images, self.log_preds, self.n_preds = write_images, log_preds, n_preds

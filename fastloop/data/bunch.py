@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from ..core import as_folder, check_flag, check_number, understands
+from ..core import as_path, check_flag, check_number, understands
 from .load import TensorLoader, check_tensors
 from ..inputs import check_classes, cut, inputs_like, usual_tensor
 from fastloop.torch_core import (
@@ -234,7 +234,7 @@ class DataBunch:
     ):
         _check_loader('train_dl', train_dl)
         if valid_dl is not None: _check_loader('valid_dl', valid_dl)
-        self.train_dl, self.valid_dl, self.path = train_dl, valid_dl, as_folder('path', path)
+        self.train_dl, self.valid_dl, self.path = train_dl, valid_dl, as_path('path', path)
         self.device = as_device(device)
         self.c, self._seen = _infer_c(self.train_ds) if c is None else c, None
 
@@ -261,7 +261,8 @@ class DataBunch:
         valid_bs = check_number('valid_bs', 2*bs if valid_bs is None else valid_bs, 1, whole=True)
         num_workers = check_number('num_workers', num_workers, 0, whole=True)
         for name, ds in (('train_ds', train_ds), ('valid_ds', valid_ds)): _check_set(name, ds)
-        how: dict[str, Any] = dict(num_workers=num_workers, device=as_device(device), seed=_seed(seed))
+        how: dict[str, Any] = dict(num_workers=num_workers, device=as_device(device),
+                                   seed=_seed(seed))
         train_dl = _make_loader('train_ds', train_ds, bs, True, drop_last=drop_last, **how)
         valid_dl = _make_loader('valid_ds', valid_ds, valid_bs, False, **how)
         return cls(train_dl, valid_dl, c, device, path)

@@ -44,7 +44,7 @@ from ..callback.schedule import find_schedulers
 from ..callback.tensorboard import TensorBoardCallback as NativeTensorBoard
 from ..callback.terminate import TerminateOnNaNCallback as NativeTerminateOnNaN
 from ..callback.tracker import improves, lower_rates, say_line
-from ..core import check_number, check_word, nearest_name
+from ..core import check_keywords, check_number, check_word, nearest_name
 from ..metrics import WeightedMean
 from ..rows import RowFile, read_cells
 from ..table import cell_text
@@ -64,6 +64,9 @@ class Callback:
     model: Any = None
     on_batch_begin: Callable
     on_batch_end: Callable
+
+    def __new__(cls, *args, **kwargs):
+        return super().__new__(check_keywords(cls, kwargs))
 
     def set_params(self, params: dict,  # Such as `epochs` and `steps`
                    ):

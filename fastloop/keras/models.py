@@ -38,7 +38,7 @@ from ..bar import print_line
 from ..callback.core import Callback, as_callback
 from ..callback.recorder import Recorder
 from ..clean_up import put_back
-from ..core import check_number, check_word, distinct, listify
+from ..core import check_number, check_word, distinct, listify, understands
 from ..data.bunch import DataBunch
 from ..data.load import TensorLoader
 from .callbacks import History, ProgbarLogger
@@ -53,6 +53,8 @@ from fastloop.torch_core import (
     evaluating,
     map_tensors,
     model_device,
+    rng_state,
+    set_rng_state,
 )
 from ..trained import only_fit
 
@@ -383,21 +385,22 @@ def fit_loaders(train: tuple,  # Inputs and targets, or a loader and `None`
 
     Raises: ValueError or TypeError that says what is wrong with the data.
     """
-    (x, y), valid = train, None
+    valid = None
     batch_size = check_batch_size(32 if batch_size is None else batch_size)
     if validation_data is None:
-        if split != 0: (x, y), valid = split_data(x, y, split)
-    elif not isinstance(validation_data, (tuple, list)): valid = (validation_data, None)
+        if split != 0: train, valid = split_data(*train, split)
+    elif not isinstance(validation_data, (tuple, list)):
+        if not is_loader(validation_data): raise TypeError(
+            f'validation_data is a pair (x, y) or a loader, not a {type(validation_data).__name__}')
+        valid = (validation_data, None)
     elif len(validation_data) == 2: valid = validation_data
     else: raise ValueError('validation_data is a pair (x, y); weights are not understood')
-    train_dl = make_loader(x, y, batch_size, bool(shuffle), steps[0], 'steps_per_epoch', False)
-    if valid is None:
-        if steps[1] is not None: raise ValueError(
-            f'validation_steps={steps[1]!r} needs validation_data or validation_split')
-        return train_dl, None
-    x, y = valid
-    return train_dl, make_loader(x, y, valid_batch_size or batch_size, False, steps[1],
-                                 'validation_steps')
+    if valid is None and steps[1] is not None: raise ValueError(
+        f'validation_steps={steps[1]!r} needs validation_data or validation_split')
+    valid_dl = None if valid is None else make_loader(
+        *valid, valid_batch_size or batch_size, False, steps[1], 'validation_steps')
+    return make_loader(*train, batch_size, bool(shuffle), steps[0], 'steps_per_epoch',
+                       False), valid_dl
 
 def refuse_weights(**weights: object,  # What was given, by the name of the argument
                    ):
@@ -538,6 +541,7 @@ class Model(ModelView):
         learn.opt, learn.cbs, learn.keras_model = self.opt, [], self
         return learn
 
+    @understands()
     def fit(self, x: Any = None,  # Arrays, a list or dictionary of several inputs, or a loader
             y: Any = None,  # Targets
             batch_size: int | None = None,  # Samples in a batch; 32 by default
@@ -564,19 +568,22 @@ class Model(ModelView):
         first = check_number('initial_epoch', initial_epoch, 0, whole=True)
         verbose = {'auto': 1, True: 1, False: 0}.get(verbose, verbose)
         check_word('verbose', verbose, (0, 1, 2))
+        chance, (cbs, history) = rng_state(), fit_callbacks(callbacks, verbose)
         loaders = fit_loaders((x, y), batch_size, validation_split, validation_data, shuffle,
                               (steps_per_epoch, validation_steps), validation_batch_size)
-        cbs, history = fit_callbacks(callbacks, verbose)
         if steps_per_epoch and any(getattr(type(o), 'can_resume', False) for o in cbs):
             raise ValueError(f'steps_per_epoch={steps_per_epoch}: such epochs begin in the middle '
                              'of the data, and a checkpoint does not know where: leave it out')
         with only_fit(self):
             learn = self._learner(*loaders)
             self.params, self.first_epoch, self.history = dict(verbose=verbose), first, history
-            try: Runner(cbs).fit(epochs, learn)
-            finally: put_back([o.close for o in loaders if isinstance(o, Batches)])
+            try: (run := Runner(cbs)).fit(epochs, learn)
+            finally:
+                if run.refused: set_rng_state(chance)
+                put_back([o.close for o in loaders if isinstance(o, Batches)])
         return history
 
+    @understands()
     def evaluate(self, x: Any,  # Inputs, or a loader
                  y: Any = None,  # Targets
                  batch_size: int = 32,  # Samples in a batch
