@@ -329,8 +329,8 @@ def add_note(
     text: str,  # One line that says where it came from
 ) -> BaseException:  # The same exception
     "Add a line to an exception without changing its type or its message."
-    if sys.version_info >= (3, 11): exc.add_note(text)
-    else: vars(exc)['__notes__'] = [*getattr(exc, '__notes__', []), text]
+    if (add := getattr(exc, 'add_note', None)) is not None: add(text)
+    else: vars(exc)['__notes__'] = [*getattr(exc, '__notes__', []), text]  # Python 3.10
     return exc
 
 # %% ../nbs/00_core.ipynb #e3b876e8
