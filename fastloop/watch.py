@@ -8,7 +8,6 @@ __all__ = []
 # %% ../nbs/91_watch.ipynb #81ad500f
 import csv
 import io
-import os
 import pickle
 import re
 import shutil
