@@ -80,7 +80,7 @@ class GatherPreds(Callback):
         return tuple(joined(o) for o in lists)
 
 # %% ../nbs/25_predictions.ipynb #770ad23e
-def gives_batches(o: object,  # A loader, or items
+def gives_batches(o: Any,  # A loader, or items
               ) -> bool:  # Whether it gives batches
     "Is this something to go through, batch by batch?"
     if isinstance(o, (list, tuple)):

@@ -528,13 +528,13 @@ class ImageDataBunch(DataBunch):
 
     def open_image(
         self,
-        file: object,  # an image file, its bytes, an open one, an image of PIL, or uint8 pixels
+        file: Any,  # an image file, its bytes, an open one, an image of PIL, or uint8 pixels
     ) -> torch.Tensor:  # (channels, h, w)
         """What the model has to be given for a new picture.
 
         Raises: ValueError naming the file if it cannot be read.
         """
-        ds = self.train_ds
+        ds = self._pictures
         return ds.prepare(ds.pixels.read(_some_item(file, self.path))[None])[0]
 
     def read_item(
@@ -546,7 +546,7 @@ class ImageDataBunch(DataBunch):
         Raises: ValueError naming the file if it cannot be read, or for other numbers.
         """
         if not _read_already(x): return self.open_image(x)
-        _check_seen(x, self.train_ds.pixels.channels)
+        _check_seen(x, self._pictures.pixels.channels)
         return x
 
     def test_dl(
@@ -568,7 +568,7 @@ class ImageDataBunch(DataBunch):
         if len(seen) > 1: raise ValueError('items: some are files or pixels, and some are numbers '
                                            'as the model sees them: give one kind')
         if True in seen:
-            for o in listed: _check_seen(o, self.train_ds.pixels.channels)
+            for o in listed: _check_seen(o, self._pictures.pixels.channels)
             return super().test_dl(items, bs)
         bs = check_number('bs', bs or getattr(self.valid_dl or self.train_dl, 'bs', 64), 1,
                           whole=True)
