@@ -21,7 +21,7 @@ from .learner import Learner
 from .predictions import as_pair, meaning_of, probabilities, unreduced, valid_loader
 from .summary import PrintedText
 from .table import cell_text, table_html, to_frame
-from .torch_core import Loaders, find_bs, map_tensors, model_device, to_device
+from .torch_core import find_bs, map_tensors, model_device, to_device
 
 # %% ../nbs/49_interpret.ipynb #c4ef3b42
 def _why_not(preds, targets):
@@ -89,7 +89,7 @@ def item_losses(
 
 # %% ../nbs/49_interpret.ipynb #25420229
 def as_pictures(
-    data: Loaders,  # may have `denormalize`
+    data: Any,  # may have `denormalize`
     inputs: list,  # of some items
 ) -> np.ndarray | None:  # (n, h, w, 1 or 3), from 0 to 1; `None` if they are no pictures
     "Inputs as matplotlib draws them."
@@ -381,8 +381,8 @@ def show_results(
     count = rows*rows if max_n is None else check_number('max_n', max_n, 1, whole=True)
     batch, numbers = _spread(learn.data, count) if dl is None else (None, None)
     if batch is None:
-        dl = valid_loader(learn.data, dl)
-        batch = dl.peek() if hasattr(dl, 'peek') else next(iter(dl))
+        loader = valid_loader(learn.data, dl)
+        batch = loader.peek() if hasattr(loader, 'peek') else next(iter(loader))
     batch = [map_tensors(o, lambda t: t[:count]) for o in as_pair(batch)]
     judge = ClassificationInterpretation.from_learner(learn, [tuple(batch)])
     shown = judge.show_results(range(len(judge.targets)), as_text=as_text)

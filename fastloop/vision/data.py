@@ -469,7 +469,8 @@ def _listed(items, path):
     one = isinstance(items, (bytes, bytearray)) or hasattr(items, 'read') or hasattr(
         items, 'getbands')
     if not one and getattr(items, 'dtype', None) in (np.uint8, torch.uint8):
-        one = items.ndim == 2 or items.ndim == 3 and bool({1, 3, 4} & {*items.shape[::2]})
+        shape = np.shape(items)
+        one = len(shape) == 2 or len(shape) == 3 and bool({1, 3, 4} & {*shape[::2]})
     return [items] if one else [_some_item(o, path) for o in items]
 
 # %% ../../nbs/62_vision.data.ipynb #d777a2ba
@@ -660,7 +661,7 @@ class ImageDataBunch(DataBunch):
 
     @classmethod
     @understands()
-    @delegates(from_folder, but='train, valid, classes')
+    @delegates(from_folder, but=['train', 'valid', 'classes'])
     def from_lists(
         cls,
         path: str | Path,  # the folder that file names begin from
@@ -686,7 +687,7 @@ class ImageDataBunch(DataBunch):
 
     @classmethod
     @understands()
-    @delegates(from_folder, but='train, valid, classes')
+    @delegates(from_folder, but=['train', 'valid', 'classes'])
     def from_df(
         cls,
         path: str | Path,  # the folder that holds everything
@@ -710,7 +711,7 @@ class ImageDataBunch(DataBunch):
 
     @classmethod
     @understands()
-    @delegates(from_folder, but='train, valid, classes')
+    @delegates(from_folder, but=['train', 'valid', 'classes'])
     def from_csv(
         cls,
         path: str | Path,  # the folder that holds everything
@@ -737,7 +738,7 @@ class ImageDataBunch(DataBunch):
 
     @classmethod
     @understands()
-    @delegates(from_folder, but='train, valid, classes')
+    @delegates(from_folder, but=['train', 'valid', 'classes'])
     def from_name_func(
         cls,
         path: str | Path,  # the folder that file names begin from
@@ -757,7 +758,7 @@ class ImageDataBunch(DataBunch):
 
     @classmethod
     @understands()
-    @delegates(from_folder, but='train, valid, classes')
+    @delegates(from_folder, but=['train', 'valid', 'classes'])
     def from_name_re(
         cls,
         path: str | Path,  # the folder that file names begin from
