@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 # %% ../nbs/49_interpret.ipynb #9242a42a
 from .core import Axes, axes_for, check_number
@@ -230,7 +230,7 @@ class ClassificationInterpretation:
         preds: torch.Tensor,  # probabilities, (n, classes)
         targets: torch.Tensor,  # numbers of the classes, (n,)
         losses: torch.Tensor,  # one for each item, (n,)
-        ds: Any = None,  # the data set of the items, `None`: the validation set
+        ds: Dataset | None = None,  # the data set of the items, `None`: the validation set
         dl: Iterable | None = None,  # the loader to take items from where there is no data set
     ):
         if not torch.is_tensor(preds) or preds.ndim != 2 or preds.shape[1] < 2 or (

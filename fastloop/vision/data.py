@@ -529,7 +529,8 @@ class ImageDataBunch(DataBunch):
 
     def open_image(
         self,
-        file: Any,  # an image file, its bytes, an open one, an image of PIL, or uint8 pixels
+        # an image file, its bytes, an open one, an image of PIL, or uint8 pixels
+        file: str | Path | Any,
     ) -> torch.Tensor:  # (channels, h, w)
         """What the model has to be given for a new picture.
 
