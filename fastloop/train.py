@@ -39,7 +39,7 @@ from .training_state import in_stage, restore_checkpoint, write_checkpoint
 # %% ../nbs/50_train.ipynb #6f9c71e8
 @understands(n_epoch='epochs', lr_max='max_lr', lr='max_lr', div='div_factor',
              div_final='final_div')
-@delegates(Learner.fit, but='lr')
+@delegates(Learner.fit, but=['lr'])
 def fit_one_cycle(learn: Learner,  # The learner
                   epochs: int,  # Number of epochs, 0 or more
                   # Top rate: a number, one a group, a slice; the learner's
@@ -93,7 +93,7 @@ def fit_flat_cos(learn: Learner,  # The learner
 
 # %% ../nbs/50_train.ipynb #bfa0de8c
 @understands()
-@delegates(Learner.fit, but='lr')
+@delegates(Learner.fit, but=['lr'])
 def fit_sgdr(learn: Learner,  # The learner
              n_cycles: int,  # Number of cycles, 1 or more
              cycle_len: int,  # Epochs of the first cycle
@@ -115,7 +115,7 @@ def fit_sgdr(learn: Learner,  # The learner
 
 # %% ../nbs/50_train.ipynb #bfc95481
 @understands()
-@delegates(fit_one_cycle, but='max_lr, tot_epochs, start_epoch')
+@delegates(fit_one_cycle, but=['max_lr', 'tot_epochs', 'start_epoch'])
 def fine_tune(learn: Learner,  # The learner; its model has two layer groups or more
               epochs: int,  # Epochs in which everything is trained, 0 or more
               base_lr: float = 2e-3,  # Top rate for the head; half of it when all is trained
