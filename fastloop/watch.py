@@ -111,6 +111,27 @@ def newest_file(folders: list,  # Need not be there
     return max(found, key=lambda o: (changed(o), o.name), default=None)
 
 # %% ../nbs/91_watch.ipynb #a6f1fca1
+def told_run(folder: Path,  # Of a run
+             table: Path | None,  # Its rows
+             saved: Path | None,  # Its checkpoint
+             names: list,  # Of the columns
+             rows: list,  # Their numbers
+             recorded: dict,  # What the checkpoint holds
+             ) -> list:  # Lines
+    "The run in words"
+    if table is None and saved is None: return [f'{folder}: nothing yet']
+    lines = [f'{folder}: ' + ', '.join(o.name for o in (table, saved) if o)]
+    last = [f'{name} {value:.6g}' for name, value in zip(names, rows[-1]) if value is not None] \
+        if rows else []
+    if rows: lines.append(f'{len(rows)} epochs: {", ".join(last)}')
+    if place := recorded.get('place'):
+        lines.append(f"checkpoint after {place['n_iter']} batches, "
+                     f"{place['n_epochs']:.4g} of {place['epochs']} epochs")
+    done = [f'{told(what, value)} after batch {n}' for what, n, value
+            in recorded.get('interventions', ())]
+    return lines + ([', '.join(done[-4:])] if done else [])
+
+# %% ../nbs/91_watch.ipynb #60d338ed
 def look(folder: Path,  # Of a run; need not be there
          ) -> dict:  # `panels` to draw, and `lines` to read
     "What there is to see of a run"
@@ -131,26 +152,6 @@ def look(folder: Path,  # Of a run; need not be there
                         o.get('interventions', ()))
     lines = told_run(folder, table, saved, names, rows, o)
     return dict(panels=panels if rows or raw else [], lines=lines)
-
-def told_run(folder: Path,  # Of a run
-             table: Path | None,  # Its rows
-             saved: Path | None,  # Its checkpoint
-             names: list,  # Of the columns
-             rows: list,  # Their numbers
-             recorded: dict,  # What the checkpoint holds
-             ) -> list:  # Lines
-    "The run in words"
-    if table is None and saved is None: return [f'{folder}: nothing yet']
-    lines = [f'{folder}: ' + ', '.join(o.name for o in (table, saved) if o)]
-    last = [f'{name} {value:.6g}' for name, value in zip(names, rows[-1]) if value is not None] \
-        if rows else []
-    if rows: lines.append(f'{len(rows)} epochs: {", ".join(last)}')
-    if place := recorded.get('place'):
-        lines.append(f"checkpoint after {place['n_iter']} batches, "
-                     f"{place['n_epochs']:.4g} of {place['epochs']} epochs")
-    done = [f'{told(what, value)} after batch {n}' for what, n, value
-            in recorded.get('interventions', ())]
-    return lines + ([', '.join(done[-4:])] if done else [])
 
 # %% ../nbs/91_watch.ipynb #8f3d9059
 def in_letters(seen: dict,  # From `look`
@@ -178,6 +179,7 @@ def page_of(seen: dict,  # From `look`
             '<style>body{font-family:sans-serif;margin:1em}p{margin:.3em}</style>'
             f'</head><body>{lines}{drawn}</body></html>')
 
+# %% ../nbs/91_watch.ipynb #c51bae51
 page_headers = ('Content-Type: text/html; charset=utf-8', 'Cache-Control: no-store',
                 'X-Content-Type-Options: nosniff',
                 "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'")
@@ -210,7 +212,7 @@ def make_server(folder: Path,  # Of a run
 
 # %% ../nbs/91_watch.ipynb #aa39ecef
 def watch(folder: str | Path,  # Of a run; need not be there yet
-          port: int = None,  # Serve a page there, instead of drawing letters
+          port: int | None = None,  # Serve a page there, instead of drawing letters
           every: float = 2.,  # Seconds from one look to the next
           once: bool = False,  # Look once
           ):
