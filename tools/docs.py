@@ -64,7 +64,7 @@ def type_name(o):
         return o
     if isinstance(o, type) or callable(o) and not hasattr(o, '__args__'):
         return getattr(o, '__name__', None) or type(o).__name__
-    return str(o).replace('typing.', '')
+    return re.sub(r'~|\b(?:\w+\.)+(?=[A-Z])', '', str(o))  # classes without their modules
 
 
 def default_text(o):
