@@ -100,7 +100,7 @@ def test_anchors_are_unique(pages):
 
 def test_no_broken_link(pages, base, site):
     broken = []
-    for name, (_, _, links, _) in pages.items():
+    for name, (_, _, links, *_) in pages.items():
         for link in links:
             address, anchor = urldefrag(link)
             if not address.startswith(base):
