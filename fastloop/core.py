@@ -23,17 +23,18 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager, suppress
-from functools import cache, wraps
+from functools import cache, lru_cache, wraps
 from itertools import count
 from numbers import Integral, Real
 from pathlib import Path
 from types import FunctionType
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 
 # %% ../nbs/00_core.ipynb #88edec44
 def listify(
-    o: object = None,  # Nothing, one thing or many
-    n: int | Sized | None = None,  # Length for a single item to grow to, or a thing of that length
+    o: Any = None,  # Nothing, one thing or many
+    # Length for a single item to grow to, or a thing of that length
+    n: SupportsIndex | Sized | None = None,
 ) -> list:  # `o` itself if it is a list already
     """Make a list of `o`: nothing gives an empty one, a single thing a list of one.
 
@@ -46,7 +47,7 @@ def listify(
     elif isinstance(o, Iterable): res = list(o)
     else: res = [o]
     if n is None: return res
-    size = len(n) if hasattr(n, '__len__') else operator.index(n)
+    size = len(n) if isinstance(n, Sized) else operator.index(n)
     if len(res) == 1: res = res*size
     if len(res) != size: raise ValueError(f'o={o!r} has {len(res)} items, but {size} are needed')
     return res
@@ -86,7 +87,7 @@ def nearest_name(
 # %% ../nbs/00_core.ipynb #c5ecd8e4
 def check_word(
     argument: str,  # Name of the argument, for the message
-    value: object,  # What the caller gave
+    value: Any,  # What the caller gave
     words: Iterable,  # The words that are allowed; `None` may be one
 ) -> str:  # `value`, when it is one of them
     """Refuse a `value` that is not among the known `words`.
@@ -120,8 +121,10 @@ _elsewhere = dict(  # what others call the arguments that we have
     opt_func='opt optim optimizer optimiser optimizer_cls', data='dls dataloaders databunch dbunch',
     dl='data dls loader dataloader test_dl', metrics='metric', cbs='callbacks callback cb',
     lr='learning_rate max_lr lr_max base_lr rate', max_lr='learning_rate lr lr_max',
-    lr_max='learning_rate lr max_lr', base_lr='lr max_lr lr_max learning_rate', name='fname file',
-    epochs='n_epoch n_epochs num_epochs nb_epoch max_epochs epoch', wd='weight_decay decay l2',
+    lr_max='learning_rate lr max_lr', base_lr='lr max_lr lr_max learning_rate',
+    name='fname file filename', wd='weight_decay decay l2',
+    epochs='n_epoch n_epochs num_epochs nb_epoch max_epochs max_nb_epochs epoch',
+    batch_size='bs', file='fname name filename', filename='fname name file',
     moms='momentum mom', train_dl='train_loader train_dataloader train', x_train='x X train_x',
     valid_dl='val_dl val_loader valid_loader test_dl val', y_train='y Y train_y',
     train_ds='train train_set dataset', valid_ds='val_ds test_ds val valid_set',
@@ -142,7 +145,7 @@ def meant_name(
     return theirs or nearest_name(word, known)
 
 # %% ../nbs/00_core.ipynb #521c29cb
-_one_parameter = re.compile(r'(?:\s*def \w+\()?\s*(?:\*+, )?\*{0,2}(\w+)\b.*?  ?# (\S.*)$')
+_one_parameter = re.compile(r'(?:\s*def \w+\((?:self, |cls, )?)?\s*\*{0,2}(\w+)\b.*?  ?# (\S.*)$')
 
 
 def _comments(func):
@@ -183,7 +186,7 @@ def understands(
     Its docstring gets a list of the parameters.
     Raises: TypeError, when the function is called, for an argument that is unknown or given twice.
     """
-    def decorate(func):
+    def decorate(func) -> Any:
         known = inspect.signature(func).parameters
         anything = any(o.kind is o.VAR_KEYWORD for o in known.values())
 
@@ -210,30 +213,53 @@ def _unexpected(func, word, ours=None, known=None):
     hint = f'; did you mean {near!r}?' if near else f'; it has {", ".join(known)}'
     return f'{name} has no argument {word!r}{hint}'
 
+# %% ../nbs/00_core.ipynb #a5782758
+def understands_in(
+    **words: dict,  # By method: another library's word for an argument, and ours
+) -> Callable[[type], type]:  # A decorator of a class
+    "Let every public method of a class do what `understands` does."
+    def decorate(cls):
+        for name, func in list(vars(cls).items()):
+            if not isinstance(func, FunctionType) or hasattr(func, '__wrapped__'): continue
+            public = not name.startswith('_') and func.__code__.co_argcount > 1
+            if name in words or public:
+                setattr(cls, name, understands(**words.get(name, {}))(func))
+        return cls
+    return decorate
+
+
 # %% ../nbs/00_core.ipynb #273db66e
+@lru_cache(maxsize=256)  # asked whenever a callback is made
+def _keywords_of(cls):
+    "The names that `cls(…)` takes; `None` if that may be any"
+    known = []
+    for kind in cls.__mro__:
+        if not isinstance(init := vars(kind).get('__init__'), FunctionType): continue
+        try: found = inspect.signature(init).parameters.values()
+        except (TypeError, ValueError): return None
+        known += [o.name for o in found if o.kind not in (o.VAR_KEYWORD, o.VAR_POSITIONAL)]
+        anything = [o.name for o in found if o.kind is o.VAR_KEYWORD]
+        if not anything: return known
+        if anything != ['kwargs'] or kind.__module__.partition('.')[0] != 'fastloop': return None
+
+
 def check_keywords(
     cls: type,  # A class that is about to make an object
     given: dict,  # The keywords
-):
-    """Refuse a keyword that no `__init__` of a class takes, those of its bases included.
+) -> type:  # The class
+    """Refuse a keyword that a class does not take; in this package `**kwargs` goes to its base.
 
     Raises: TypeError that names the nearest one.
     """
-    known = {}
-    for kind in cls.__mro__:
-        if '__init__' not in vars(kind) or kind is object: continue
-        found = inspect.signature(vars(kind)['__init__']).parameters
-        known |= found
-        if not any(o.kind is o.VAR_KEYWORD for o in found.values()): break
-    else: return
-    names = [k for k, o in known.items() if o.kind not in (o.VAR_KEYWORD, o.VAR_POSITIONAL)]
-    for word in given:
+    names = _keywords_of(cls) if given else None
+    for word in given if names is not None else ():
         if word not in names: raise TypeError(_unexpected(cls, word, known=names))
+    return cls
 
 # %% ../nbs/00_core.ipynb #n0tyet02
 def not_yet(
     new: list,  # Objects that are to be added
-    there: list,  # Objects that are there already
+    there: list | tuple,  # Objects that are there already
 ) -> list:  # Those of `new` that are not there, each once
     "Leave out objects that are there already."
     known = {id(o) for o in there}
@@ -242,7 +268,7 @@ def not_yet(
 # %% ../nbs/00_core.ipynb #03701552
 def distinct(
     names: list,  # Texts
-    taken: list = (),  # Texts that are used already
+    taken: list | tuple = (),  # Texts that are used already
 ) -> list:  # As many; what comes again becomes `name_1`, `name_2`
     "Names of columns, each once."
     found = list(taken)
@@ -254,17 +280,17 @@ def distinct(
 # %% ../nbs/00_core.ipynb #e0fb100d
 def check_number(
     argument: str,  # Name of the argument, for the message
-    value: object,  # What the caller gave
+    value: Any,  # What the caller gave
     least: float = -math.inf,  # The smallest number that is right
     most: float = math.inf,  # The largest
     above: float | None = None,  # If given, the number must be larger than this one
     whole: bool = False,  # Whether it must be a whole number
-) -> float:  # `value`, when it is right; an `int` if it must be whole
+) -> Any:  # `value`, when it is right; an `int` if it must be whole
     """Refuse what is no number within its bounds.
 
     Raises: ValueError naming the argument, the value and the bounds.
     """
-    number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    number = issubclass(type(value), Integral if whole else Real) and not isinstance(value, bool)
     if number and least <= value <= most and (above is None or value > above):
         return int(value) if whole else value
     bounds = (f' above {above}' if above is not None else '' if least == -math.inf else
@@ -285,7 +311,7 @@ def check_flag(
     raise ValueError(f'{argument}={value!r} must be True or False')
 
 
-def as_folder(
+def as_path(
     argument: str,  # Name of the argument, for the message
     value: object,  # What the caller gave
 ) -> Path:  # The path
@@ -294,7 +320,7 @@ def as_folder(
     Raises: TypeError naming the argument and the value.
     """
     if isinstance(value, (str, os.PathLike)): return Path(value)
-    raise TypeError(f'{argument}={value!r} must be the path of a folder')
+    raise TypeError(f'{argument}={value!r} must be a path')
 
 
 # %% ../nbs/00_core.ipynb #22cf6762
@@ -303,8 +329,8 @@ def add_note(
     text: str,  # One line that says where it came from
 ) -> BaseException:  # The same exception
     "Add a line to an exception without changing its type or its message."
-    if hasattr(exc, 'add_note'): exc.add_note(text)
-    else: exc.__notes__ = [*getattr(exc, '__notes__', []), text]  # Python 3.10
+    if (add := getattr(exc, 'add_note', None)) is not None: add(text)
+    else: vars(exc)['__notes__'] = [*getattr(exc, '__notes__', []), text]  # Python 3.10
     return exc
 
 # %% ../nbs/00_core.ipynb #e3b876e8
@@ -376,6 +402,11 @@ class _Watched(io.FileIO):
             raise
 
 
+_full = errno.ENOSPC, errno.EDQUOT  # no room left, or none for this user
+
+_full = errno.ENOSPC, errno.EDQUOT  # no room left, or none for this user
+
+
 def _what_happened(e, file, outer, path):
     "The interrupt or the error of the disk that became `e`; a full disk is called a full disk"
     found, o = getattr(file, 'failure', None), e if isinstance(e, RuntimeError) else None
@@ -383,8 +414,8 @@ def _what_happened(e, file, outer, path):
         if isinstance(o, OSError) or not isinstance(o, Exception): found = o
         o = o.__cause__ or o.__context__
     found = found or e
-    if getattr(found, 'errno', None) not in (errno.ENOSPC, errno.EDQUOT): return found
-    return OSError(found.errno, f'The disk is full ({os.strerror(found.errno)})', str(path))
+    if not isinstance(found, OSError) or found.errno not in _full: return found
+    return OSError(found.errno, f'The disk is full ({os.strerror(found.errno or 0)})', str(path))
 
 # %% ../nbs/00_core.ipynb #9ce66ed1
 _here = hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
@@ -469,7 +500,7 @@ def check_writable(path: str | Path,  # A file that is to be written later
 
 # %% ../nbs/00_core.ipynb #f7950e3e
 def required_arguments(
-    handler: object,  # A function or bound method
+    handler: Callable,  # A function or bound method
 ) -> list:  # Their names; none if it cannot be told
     "The arguments that `handler` cannot do without."
     func = getattr(handler, '__func__', None)
@@ -508,10 +539,16 @@ def check_property(
     if hasattr(type(found), '__get__') and not inspect.ismemberdescriptor(found):
         found.__get__(o, type(o))
 
+# %% ../nbs/00_core.ipynb #a1c0de01
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+else: Axes = Figure = object  # names for checkers of types: matplotlib is not imported for them
+
 # %% ../nbs/00_core.ipynb #c9c48f37
 def axes_for(
-    ax: object = None,  # The matplotlib axis to draw on; a new figure if there is none
-    figsize: tuple = (6, 3),  # Width and height of a new figure, in inches
+    ax: 'Axes | None' = None,  # The matplotlib axis to draw on; a new figure if there is none
+    figsize: tuple | None = (6, 3),  # Width and height of a new figure, in inches
 ) -> tuple:  # The figure and the axis
     "An axis to draw on, whose figure needs no display and is not kept alive by pyplot."
     if ax is not None: return ax.figure, ax
@@ -522,7 +559,7 @@ def axes_for(
 
 
 def show_figure(
-    fig: object,  # A matplotlib figure
+    fig: 'Figure',  # A matplotlib figure
 ) -> bool:  # Whether there was a notebook to show it
     "Show a figure at once in a notebook, and nowhere else."
     ipython = sys.modules.get('IPython')

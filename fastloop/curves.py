@@ -57,11 +57,14 @@ def shown(text: str,  # From anywhere
 
 def fitted(curves: list,  # Of one side
            ) -> tuple:  # The room they need
-    "From where to where the values of several curves go; faint ones count where they are alone"
+    "From where to where the values of several curves go; faint ones are followed a little further"
     firm = [o for o in curves if o.kind != 'faint' and o.ys] or curves
     low, high = span([y for o in firm for y in o.ys])
+    least, most = span([low, high, *(y for o in curves for y in o.ys)])
+    low, high = max(least, low - (high-low)/4), min(most, high + (high-low)/4)
     return low - (high-low)/20, high + (high-low)/20
 
+# %% ../nbs/05_curves.ipynb #2c6a25df
 def _svg_curve(curve, place, low, high):
     "One curve"
     points = [place(x, min(high, max(low, y))) for x, y in zip(curve.xs, curve.ys)
@@ -87,6 +90,7 @@ def _svg_side(panel, side, box, across):
              for y in ticks(low, high)]
     return ''.join([*parts, *(_svg_curve(o, place, low, high) for o in mine)])
 
+# %% ../nbs/05_curves.ipynb #3354d470
 def _svg_panel(panel, x0, width, height):
     "One panel, whose left side is at `x0`"
     two = any(o.side == 'right' and o.ys for o in panel.curves)
@@ -99,8 +103,8 @@ def _svg_panel(panel, x0, width, height):
              f'<rect x="{left}" y="{top}" width="{right-left}" height="{bottom-top}" '
              'fill="none" stroke="#bbb"/>']
     for x in (first, end):
-        parts.append(f'<text x="{left if x == first else right}" y="{height-4}" '
-                     f'text-anchor="middle">{x:.6g}</text>')
+        at, anchor = (left, 'middle') if x == first else (right, 'end')
+        parts.append(f'<text x="{at}" y="{height-4}" text-anchor="{anchor}">{x:.6g}</text>')
     for x, words in panel.marks:
         at = left + (x-first)/(end-first)*(right-left)
         parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{top}" y2="{bottom}" stroke="#888" '
@@ -110,15 +114,11 @@ def _svg_panel(panel, x0, width, height):
 def svg_text(panels: list,  # What to draw, from left to right
              words: str,  # The same for those who do not see it
              width: int = 290,  # Of a panel, in dots
-             height: int = 200,  # Of a panel
-             caption: str = '',  # A line below
+             height: int = 200,  # Of the picture
              ) -> str:  # An `<svg>` that needs nothing else
     "The panels as a picture for a browser"
     total = width*max(1, len(panels))
     drawn = ''.join(_svg_panel(o, i*width, width, height) for i, o in enumerate(panels))
-    if caption:
-        height += 18
-        drawn += f'<text x="6" y="{height-5}">{shown(caption)}</text>'
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total} {height}" '
             f'width="{total}" height="{height}" style="max-width:100%;height:auto" role="img" '
             f'aria-label="{shown(words)}" font-family="sans-serif" font-size="10" fill="#333">'
@@ -178,6 +178,7 @@ def told(what: str,  # What was done
     words = dict(go_on='go on', stop_epoch='stop after the epoch')
     return f'{words.get(what, what)}' + ('' if value is None else f' × {value:g}')
 
+# %% ../nbs/05_curves.ipynb #9aebf622
 def _batch_curve(label, values, color, kind='line', side='left'):
     "A curve with a point for each batch, thinned"
     at = thinned(len(values))
@@ -188,7 +189,7 @@ def _epoch_curve(label, column, rows, ends, color):
     found = [(x, row[column]) for x, row in zip(ends, rows)
              if column < len(row) and row[column] is not None]
     at = thinned(len(found))
-    return Curve(label, *map(list, zip(*(found[i] for i in at)) if found else ([], [])), color, 'dots')
+    return Curve(label, [found[i][0] for i in at], [found[i][1] for i in at], color, 'dots')
 
 def run_panels(raw: list = (),  # Training loss of each batch
                smooth: list = (),  # The same, smoothed
@@ -208,7 +209,7 @@ def run_panels(raw: list = (),  # Training loss of each batch
     metrics = [_epoch_curve(name, i, rows, ends, colors[i % len(colors)])
                for i, name in enumerate(names) if i > 1]
     rates = [_batch_curve('', lrs, colors[2]), _batch_curve(
-        'momentum', moms if None not in moms else (), colors[4], side='right')]
+        'momentum', moms if any(moms) else (), colors[4], side='right')]
     marks = [(n, told(what, value)) for what, n, value in interventions]
     panels = [Panel('loss', curves, marks), Panel('', metrics, marks),
               Panel('learning rate', rates, marks)]

@@ -48,7 +48,8 @@ def read_pictures(path):
 # %% ../nbs/66_examples.ipynb #9d63506b
 def fashion(n: int = 5000,  # pictures to train on
             bs: int = 64,  # pictures a batch
-            valid_bs: int = None,  # pictures a batch of the validation set; `None`: twice `bs`
+            # pictures a batch of the validation set; `None`: twice `bs`
+            valid_bs: int | None = None,
             hidden: int = 50,  # units between input and output
             seed: int = 0,  # of the choice, of the order, and of the first weights
             ) -> tuple:  # the `DataBunch`, and the network, an `nn.Sequential`
@@ -57,7 +58,7 @@ def fashion(n: int = 5000,  # pictures to train on
     chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n]
     tensors = x[chosen][:, None]/255, y[chosen], x_valid[:, None]/255, y_valid.clone()
     data = DataBunch.from_tensors(*tensors, bs=bs, valid_bs=valid_bs, seed=seed, device='cpu')
-    data.train_ds.classes = list(classes)
+    vars(data.train_ds)['classes'] = list(classes)
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, hidden), nn.ReLU(),
                           nn.Linear(hidden, len(classes)))

@@ -6,7 +6,8 @@
 __all__ = []
 
 # %% ../nbs/08_inputs.ipynb #c375bf66
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ def as_tensor(name, data):
 
 def usual_tensor(
     name: str,  # of the argument, for the message
-    data: object,  # a tensor, an array or a list of numbers
+    data: Any,  # a tensor, an array or a list of numbers
 ) -> torch.Tensor:  # NumPy's and Python's floats in the default type, unless that is half precision
     """Data as a tensor, in the types that a model expects.
 
@@ -52,7 +53,7 @@ def usual_tensor(
 
 # %% ../nbs/08_inputs.ipynb #2981f87b
 def check_classes(
-    classes: object,  # names of the classes; `None` if there are none
+    classes: Iterable | None,  # names of the classes; `None` if there are none
     *targets: object,  # targets as they are given: texts, or numbers of classes
 ) -> list | None:  # the names
     """Refuse names that do not fit the labels.
@@ -88,18 +89,19 @@ def _rows_like(name, items, like, one):
 
 def inputs_like(
     name: str,  # of the argument, for the message
-    items: object,  # arrays, lists of rows or tensors; for several inputs a tuple or dict of them
-    like: object,  # the inputs of a batch
+    items: Any,  # arrays, lists of rows or tensors; for several inputs a tuple or dict of them
+    like: Any,  # the inputs of a batch
     one: bool = False,  # whether it is one item, which becomes a batch of one
-) -> object:  # the inputs of a batch, as `like` is built
+) -> Any:  # the inputs of a batch, as `like` is built
     """Items in the structure and the types that a model was trained with.
 
     Raises: ValueError or TypeError naming the argument if they do not fit.
     """
     if isinstance(like, torch.Tensor): return _rows_like(name, items, like, one)
     if not isinstance(like, (Mapping, tuple, list)): return [items] if one else items
-    keys, theirs = [list(o) if isinstance(o, Mapping) else list(range(len(o))) if
+    known: list[Any] = [list(o) if isinstance(o, Mapping) else list(range(len(o))) if
                     isinstance(o, (tuple, list)) else None for o in (like, items)]
+    keys, theirs = known
     if theirs is None or set(theirs) != set(keys): raise ValueError(
         f'{name}: the model takes a {type(like).__name__} of {len(keys)} inputs '
         f'({", ".join(map(str, keys))}), not {items!r:.60}')
@@ -108,7 +110,7 @@ def inputs_like(
 
 # %% ../nbs/08_inputs.ipynb #d856902e
 def cut(
-    inputs: object,  # tensors of one length, in any structure
+    inputs: Any,  # tensors of one length, in any structure
     bs: int,  # items in a batch
 ) -> Iterator:  # batches in the same structure
     "Batches of `bs` items, in order; the last one may be shorter."

@@ -7,12 +7,15 @@ __all__ = ['SeesRun', 'BasicLearner', 'Learner']
 
 # %% ../nbs/29_learner.ipynb #5e70912a
 import warnings
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 # %% ../nbs/29_learner.ipynb #8959be59
 import torch
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 # %% ../nbs/29_learner.ipynb #3a2719f5
 from fastloop.callback.core import (
@@ -27,18 +30,19 @@ from .callback.explain import explain_handlers
 from .callback.progress import ProgressCallback
 from .callback.recorder import Recorder, find_recorder
 from fastloop.core import (
-    as_folder,
+    as_path,
     atomic_write,
     check_flag,
     check_property,
     listify,
     not_yet,
     safe_path,
-    understands,
+    understands_in,
 )
 from .first_batch import check_fit
 
 # %% ../nbs/29_learner.ipynb #11990597
+from .data.bunch import DataBunch
 from .layer_groups import freeze_before, spread_rates
 from .optimizer import AdamW
 from fastloop.predictions import (
@@ -53,6 +57,7 @@ from fastloop.predictions import (
 from .runner import Runner, TrainEvalCallback, check_hiding
 from .summary import PrintedText, describe, model_summary
 from fastloop.torch_core import (
+    Loaders,
     check_optimizer_state,
     check_weights,
     load_tensors,
@@ -76,9 +81,11 @@ from fastloop.trained import (
 # %% ../nbs/29_learner.ipynb #5ed82f72
 class SeesRun:
     "Reads callbacks by name, and the state of the latest run, as attributes"
-    run, cbs = None, ()
+    run: Any = None
+    opt: Any = None
+    cbs = ()
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if not name.startswith('__'):
             check_property(self, name)
             for place in (self, self.run):
@@ -106,16 +113,16 @@ class BasicLearner(SeesRun):
     Source: the `Learner` of the fastai course, lesson 9 (2019).
     """
     def __init__(self, model: torch.nn.Module,  # What is trained
-                 opt: object,  # An optimizer of torch, or an `OptimWrapper`
-                 loss_func: object,  # Takes predictions and targets, gives one number
-                 data: object,  # Has `train_dl` and `valid_dl`
+                 opt: Optimizer,  # An optimizer of torch, or an `OptimWrapper`
+                 loss_func: Callable,  # Takes predictions and targets, gives one number
+                 data: Loaders,  # Has `train_dl` and `valid_dl`
                  ):
         self.model, self.opt, self.loss_func, self.data = model, opt, loss_func, data
 
 # %% ../nbs/29_learner.ipynb #a986ed4c
 def write_weights(file: Path,  # The file, in a folder that is made if it is missing
                   model: torch.nn.Module,  # Its weights are written
-                  opt: object = None,  # Its state is written beside them
+                  opt: Any = None,  # Its state is written beside them
                   with_opt: bool = True,  # Write bare weights if this is off
                   ) -> Path:  # The file
     "Write weights, whole or not at all"
@@ -146,8 +153,8 @@ def read_weights(file: Path,  # Written by `write_weights`, or any file of weigh
     return opt
 
 # %% ../nbs/29_learner.ipynb #bff829b6
-def default_loss(data: object,  # A `DataBunch`
-                 ) -> object:  # Cross entropy for class numbers, squared error for real numbers
+def default_loss(data: Any,  # A `DataBunch`
+                 ) -> Any:  # Cross entropy for class numbers, squared error for real numbers
     """The loss that suits the targets, if there is an obvious one
 
     Raises: ValueError if the targets are neither class numbers nor real numbers.
@@ -159,6 +166,7 @@ def default_loss(data: object,  # A `DataBunch`
     raise ValueError('loss_func: the targets do not tell which loss suits them, so give one')
 
 # %% ../nbs/29_learner.ipynb #f64e494a
+@understands_in(__init__=dict(dls='data', callbacks='cbs'), fit=dict(n_epoch='epochs'))
 class Learner(SeesRun):
     """Holds what is trained, and trains it
 
@@ -166,26 +174,30 @@ class Learner(SeesRun):
     """
     running, made = False, (None, None, None)  # the optimizer made, by what, and its momentum
 
-    @understands(dls='data', callbacks='cbs')
-    def __init__(self, data: object,  # Loaders and what is known of them: a `DataBunch`
+    def __init__(self, data: DataBunch,  # Loaders and what is known of them: a `DataBunch`
                  model: torch.nn.Module,  # What is trained; moved to the device of the data
-                 loss_func: object = None,  # Of predictions and targets; else chosen by targets
-                 opt_func: object = AdamW,  # Makes an optimizer from parameters and a rate
-                 lr: object = 1e-3,  # Learning rate of a fit that names none
-                 splitter: object = None,  # Takes the model, gives its layer groups
-                 cbs: object = None,  # Callbacks that take part in every fit
-                 callback_fns: object = None,  # Functions of the learner that make callbacks
-                 metrics: object = None,  # Functions or objects, measured in each validation
-                 path: object = None,  # Folder for what is saved; the data's by default
+                 # Of predictions and targets; else chosen by targets
+                 loss_func: Callable | None = None,
+                 opt_func: Callable = AdamW,  # Makes an optimizer from parameters and a rate
+                 lr: float | Iterable | slice = 1e-3,  # Learning rate of a fit that names none
+                 # Takes the model, gives its layer groups
+                 splitter: Callable | Iterable | None = None,
+                 cbs: Callback | Iterable | Any = None,  # Callbacks that take part in every fit
+                 # Functions of the learner that make callbacks
+                 callback_fns: Callable | Iterable | None = None,
+                 # Functions or objects, measured in each validation
+                 metrics: Callable | Iterable | Any | None = None,
+                 path: str | Path | None = None,  # Folder for what is saved; the data's by default
                  model_dir: str = 'models',  # Folder for weights, inside `path`
                  wd: float = 1e-2,  # Weight decay
                  true_wd: bool = True,  # Decoupled weight decay, not the L2 penalty
                  bn_wd: bool = True,  # Decay batch norm and biases as well
                  train_bn: bool = True,  # Train batch norm in frozen groups
-                 silent: bool = None,  # Print neither bar nor table
+                 silent: bool | None = None,  # Print neither bar nor table
                  runner: type = Runner,  # The loop, a subclass of `Runner`
-                 layer_groups: list = None,  # The layer groups, instead of a splitter
-                 cb_funcs: object = None,  # The course's word for functions that make callbacks
+                 layer_groups: list | None = None,  # The layer groups, instead of a splitter
+                 # The course's word for functions that make callbacks
+                 cb_funcs: Callable | Iterable | None = None,
                  ):
         check_learning(data, model, loss_func, runner, metrics)
         check_settings(opt_func, wd)
@@ -193,8 +205,8 @@ class Learner(SeesRun):
         self.model = model if getattr(data, 'device', None) is None else model.to(data.device)
         self.loss_func = default_loss(data) if loss_func is None else loss_func
         self.metrics, self.silent = listify(metrics), bool(silent)
-        self.path = as_folder('path', getattr(data, 'path', '.') if path is None else path)
-        self.model_dir, _ = model_dir, as_folder('model_dir', model_dir)
+        self.path = as_path('path', getattr(data, 'path', '.') if path is None else path)
+        self.model_dir, _ = model_dir, as_path('model_dir', model_dir)
         self.wd, self.true_wd, self.bn_wd, self.train_bn = wd, true_wd, bn_wd, train_bn
         self.split(splitter if layer_groups is None else layer_groups)
         self.lr_range(lr)
@@ -203,12 +215,12 @@ class Learner(SeesRun):
         self.add_cbs(callbacks_of('callback_fns', callback_fns, self) + listify(cbs)
                      + callbacks_of('cb_funcs', cb_funcs))
 
-    @understands(n_epoch='epochs')
     def fit(self, epochs: int,  # Number of epochs, 0 or more
-            lr: object = None,  # A number, a list with one for each layer group, or a slice
-            wd: object = None,  # Weight decay; the learner's by default
-            cbs: object = None,  # Callbacks for this fit only
-            callbacks: object = None,  # fastai v1's word for `cbs`
+            # A number, a list with one for each layer group, or a slice
+            lr: float | Iterable | slice | None = None,
+            wd: float | Iterable | None = None,  # Weight decay; the learner's by default
+            cbs: Callback | Iterable | Any = None,  # Callbacks for this fit only
+            callbacks: Callback | Iterable | Any = None,  # fastai v1's word for `cbs`
             reset_opt: bool = False,  # Start with a new optimizer
             resume: bool = False,  # Go on from the newest checkpoint; `epochs` is then the total
             ) -> Recorder:  # What was recorded: its table, its numbers, its pictures
@@ -224,8 +236,7 @@ class Learner(SeesRun):
             check_settings(self.opt_func, wd)
             cbs = [*self.cbs, *(as_callback(cb) for cb in [*listify(cbs), *listify(callbacks)])]
             if resume and not any(getattr(cb, 'can_resume', False) for cb in cbs):
-                raise ValueError('resume=True needs a callback that keeps checkpoints: add a '
-                                 'CheckpointCallback')
+                raise ValueError('resume=True: add a CheckpointCallback, which keeps checkpoints')
             self.resume = resume
             with unless_refused(self, cbs):
                 ready_opt(self, lr, wd, reset_opt)
@@ -233,28 +244,33 @@ class Learner(SeesRun):
         return find_recorder(self.run)
 
     # ---- optimizer and layer groups --------------------------------------------------------------
-    @understands()
-    def create_opt(self, lr: object = None,  # Rate, or one for each group; else the learner's
-                   wd: object = None,  # Weight decay; the learner's by default
+    def create_opt(self,
+                   # Rate, or one for each group; else the learner's
+                   lr: float | Iterable | slice | None = None,
+                   wd: float | Iterable | None = None,  # Weight decay; the learner's by default
                    ):
         "Make a new optimizer over the parameters that need gradients"
-        lr = self.lr_range(self.lr if lr is None else lr)
-        make_opt(self, lr, self.wd if wd is None else wd)
+        rates = self.lr_range(self.lr if lr is None else lr)
+        make_opt(self, rates, self.wd if wd is None else wd)
 
     def follow_model(self):
         "Let the optimizer take in what has become trainable since it was made"
         read_groups(self)
         follow_model(self)
 
-    def lr_range(self, lr: object,  # A number, a list with one for each layer group, or a slice
-                 ) -> object:  # A number, or a list with one for each layer group
+    def lr_range(self,
+                 # A number, a list with one for each layer group, or a slice
+                 lr: float | Iterable | slice,
+                 ) -> Any:  # A number, or a list with one for each layer group
         """The learning rates of the layer groups
 
         Raises: ValueError if a rate is not positive, or a list has the wrong length.
         """
         return spread_rates(lr, len(self.layer_groups))
 
-    def split(self, splitter: object,  # Makes the groups from the model; or the groups, or `None`
+    def split(self,
+              # Makes the groups from the model; or the groups, or `None`
+              splitter: Callable | Iterable | None,
               ):
         "Choose the layer groups; each is a module, or a list of modules or parameters"
         groups = groups_of(splitter, self.model)
@@ -285,8 +301,10 @@ class Learner(SeesRun):
         self.freeze_to(0)
 
     # ---- callbacks -------------------------------------------------------------------------------
-    def add_cbs(self, cbs: object,  # A callback, a class of callbacks, or several
-                ) -> object:  # The learner
+    def add_cbs(self,
+                # A callback, a class of callbacks, or several
+                cbs: Callback | Iterable | Any,
+                ) -> 'Learner':  # The learner
         """Attach callbacks for all fits to come, and for the one that is running
 
         Raises: ValueError if the name of one would hide an attribute of the learner.
@@ -299,8 +317,8 @@ class Learner(SeesRun):
         if self.running: self.run.add_cbs(new)
         return self
 
-    def remove_cbs(self, cbs: object,  # A callback or several
-                   ) -> object:  # The learner
+    def remove_cbs(self, cbs: Callback | Iterable | Any,  # A callback or several
+                   ) -> 'Learner':  # The learner
         "Take callbacks away again"
         gone = listify(cbs)
         self.cbs = [cb for cb in self.cbs if not any(cb is o for o in gone)]
@@ -308,7 +326,9 @@ class Learner(SeesRun):
         return self
 
     @contextmanager
-    def added_cbs(self, cbs: object,  # A callback, a class of callbacks, or several
+    def added_cbs(self,
+                  # A callback, a class of callbacks, or several
+                  cbs: Callback | Iterable | Any,
                   ):
         "Attach callbacks inside a `with` block"
         new = not_yet([as_callback(cb) for cb in listify(cbs)], self.cbs)
@@ -317,7 +337,7 @@ class Learner(SeesRun):
         finally: self.remove_cbs(new)
 
     @contextmanager
-    def removed_cbs(self, cbs: object,  # A callback or several
+    def removed_cbs(self, cbs: Callback | Iterable | Any,  # A callback or several
                     ):
         "Do without callbacks inside a `with` block"
         gone = listify(cbs)
@@ -335,7 +355,6 @@ class Learner(SeesRun):
         "Where weights called `name` are kept"
         return safe_path(self.path/self.model_dir, name, '.pth')
 
-    @understands()
     def save(self, name: str,  # Name of the file, without suffix
              with_opt: bool = True,  # Save the optimizer's state too, else bare weights
              ) -> Path:  # The file
@@ -345,12 +364,12 @@ class Learner(SeesRun):
         """
         return write_weights(self.model_file(name), self.model, self.opt, with_opt)
 
-    @understands()
     def load(self, name: str,  # Name of the file, without suffix
              strict: bool = True,  # Whether the names of the weights must be the same
              with_opt: bool = True,  # Load the state of the optimizer too, if it is there and fits
-             purge: bool = None,  # Ignored: a word of fastai v1, which emptied its learner first
-             ) -> object:  # The learner
+             # Ignored: a word of fastai v1, which emptied its learner first
+             purge: bool | None = None,
+             ) -> 'Learner':  # The learner
         """Read weights that `save` wrote, or any file of weights by name
 
         Raises: FileNotFoundError or ValueError, before anything is changed.
@@ -365,9 +384,8 @@ class Learner(SeesRun):
         return self
 
     # ---- questions -------------------------------------------------------------------------------
-    @understands()
-    def validate(self, dl: object = None,  # A loader; the validation loader by default
-                 metrics: object = None,  # Metrics; the learner's by default
+    def validate(self, dl: Iterable | None = None,  # A loader; the validation loader by default
+                 metrics: Callable | Iterable | Any = None,  # Metrics; the learner's by default
                  ) -> list:  # The mean loss, then the metrics, as floats
         """Measure the loss and the metrics
 
@@ -377,8 +395,7 @@ class Learner(SeesRun):
         ask(self, recorder, valid_loader(self.data, dl))
         return recorder.valid_row
 
-    @understands()
-    def get_preds(self, dl: object = None,  # A loader or items; the validation loader by default
+    def get_preds(self, dl: Any = None,  # A loader or items; the validation loader by default
                   with_loss: bool = False,  # Return the loss of each item too
                   probabilities: bool = False,  # Probabilities in place of what the model answers
                   ) -> tuple:  # Outputs and targets (or `None`), on the CPU; then the losses
@@ -392,12 +409,11 @@ class Learner(SeesRun):
         if probabilities: preds = must_be_probabilities(preds, self.loss_func)
         return preds, *others
 
-    @understands()
-    def predict(self, x: object,  # One item, without the dimension of the batch
+    def predict(self, x: Any,  # One item, or a file of one where the data come from files
                 ) -> tuple:  # Class (by name, if known), its number, and the probabilities
         "What the model says of one item; where there are no classes, the output three times"
-        gather, like = GatherPreds(), getattr(self.data, 'example', None)
-        ask(self, gather, [(batch_of_one(x, self.model, like), None)])
+        gather = GatherPreds()
+        ask(self, gather, [(batch_of_one(x, self.model, self.data), None)])
         return as_answer(gather.preds[0], self.loss_func, getattr(self.data, 'classes', None))
 
     def summary(self) -> PrintedText:  # A table

@@ -343,12 +343,18 @@ OPTIONAL = {'matplotlib', 'pandas', 'ipywidgets', 'IPython', 'tqdm', 'tensorboar
             'wandb'}
 
 
+def is_for_checkers(node):
+    "What only checkers of types read: `if TYPE_CHECKING: …`"
+    return isinstance(node, ast.If) and ast.unparse(node.test) == 'TYPE_CHECKING'
+
+
 @rule
 def optional_packages_are_imported_late(rooms):
     "A module imports what is heavy or optional inside the function that needs it"
     for room in rooms:
         for cell in room.exported:
-            at_once = [o for o in cell.statements if not isinstance(o, DEFINITIONS)]
+            at_once = [o for o in cell.statements
+                       if not isinstance(o, DEFINITIONS) and not is_for_checkers(o)]
             for module, name, _ in imported(ast.Module(at_once, [])):
                 if module.split('.')[0] in OPTIONAL:
                     yield f'{cell.where}: imports {module} ({name}) with the module'
@@ -553,6 +559,20 @@ def outputs_are_stored(rooms):
                     yield f"{cell.where}: output on stderr: {''.join(o['text'])[:60]!r}"
 
 
+@rule
+def pictures_have_a_text(rooms):
+    "A cell that shows a picture says what is on it, for those who do not see it: `#| fig-alt: …`"
+    for room in rooms:
+        for cell in room.code:
+            shown = [o.get('data', {}) for o in cell.outputs]
+            drawn = any(kind.startswith('image/') for o in shown for kind in o)
+            told = any(re.match(r'fig-alt:\s*\S', o) for o in cell.directives)
+            if drawn and not told: yield f'{cell.where}: add `#| fig-alt: "what is seen"`'
+            pages = ''.join(''.join(o.get('text/html', '')) for o in shown)
+            for tag in re.findall(r'<img\b[^>]*>', pages):
+                if not re.search(r'\balt="[^"]', tag): yield f'{cell.where}: an image without alt'
+
+
 def output_text(cell):
     "What a reader sees below a cell, as text"
     for o in cell.outputs:
@@ -573,7 +593,8 @@ def outputs_are_repeatable(rooms):
 
 # ---- teaching ------------------------------------------------------------------------------------
 # no skeleton: the home page, the list of everything, and a page of examples
-ALONE = {'index', '10_first_look', '90_all', '88_bring_your_callbacks', '89_coming_from_keras'}
+ALONE = {'index', '10_first_look', '90_all', '88_bring_your_callbacks', '89_coming_from_fastai',
+         '89_coming_from_keras'}
 SKELETON = ['What we will be able to write', 'The naive version', 'What hurts',
             'The version we keep', 'Using it', 'Exercises', 'Where next']
 
@@ -842,6 +863,43 @@ def parameters_have_types(rooms):
             if bare: yield f"{cell.where}: `{name}`: no type for {', '.join(bare)}"
 
 
+# values of any shape or kind, whatever the function: batches and items, callbacks of any library
+ANYTHING = {'b', 'cb', 'items', 'o', 'pred', 'preds', 'value', 'x', 'xb', 'y', 'yb'}
+# … and what is said of a single one
+TAKES_ANYTHING = {
+    'end_workers.loader': 'a loader, its iterator or nothing: what has no workers is left alone',
+    'Hypers.__init__.opt': 'an OptimWrapper, whose room is a later one',
+    'Runner.all_batches.dl': 'what a callback has put in the place of the loader',
+    'Metric.accumulate.run': 'whatever has `pred` and `yb`',
+    'AvgStats.accumulate.run': 'whatever has `yb`, `pred` and `loss`',
+    'find_recorder.run': 'whatever has `cbs`',
+    'Learner.get_preds.dl': 'a loader, or items of any kind',
+    'SchedulePlayground.redraw.change': 'what ipywidgets tells, which is not looked at',
+    'ImageDataBunch.from_df.df': 'whatever has `columns` and `df[name]`; pandas is optional',
+    'CallbackHandler.on_train_begin.pbar': 'not looked at',
+    'CallbackHandler.on_epoch_end.val_metrics': 'a loss, or a list that begins with it',
+    'CallbackHandler.on_train_end.exception': 'an exception, or `False`',
+    'Model.fit.class_weight': 'refused', 'Model.fit.sample_weight': 'refused',
+    'Model.evaluate.sample_weight': 'refused'}
+
+
+@rule
+def types_say_something(rooms):
+    """A parameter is typed `object` or `Any` only where anything goes
+
+    What `**` gathers and passes on is anything.
+    """
+    empty = {'object', 'Any', 'object | None', 'Any | None', 'Optional[Any]'}
+    for room in rooms:
+        for cell, name, node in public_parts(room):
+            if isinstance(node, ast.ClassDef): continue
+            for o in [*parameters(node), *filter(None, [node.args.vararg])]:
+                says = '' if o.annotation is None else ast.unparse(o.annotation).strip('\'"')
+                known = o.arg in ANYTHING or f'{name}.{o.arg}' in TAKES_ANYTHING
+                if says in empty and not known:
+                    yield f'{cell.where}: `{name}`: the type of {o.arg} says nothing'
+
+
 @rule
 def rooms_are_called_by_their_titles(rooms):
     "Rooms refer to each other by links to notebooks that exist, never by a bare number"
@@ -879,7 +937,7 @@ def pin_problems(settings, constraints, installed):
         if not equal: yield f'constraints.txt: {line} is not a pin'
         if canonical(name) in pins: yield f'constraints.txt: {name} stands twice'
         pins[canonical(name)] = version
-    for key in ('requirements', 'dev_requirements', 'ui_requirements'):
+    for key in ('requirements', 'dev_requirements', 'types_requirements', 'ui_requirements'):
         for o in map(Requirement, settings.get(key, '').split()):
             pin = pins.get(canonical(o.name))
             if pin is None: yield f'{key}: {o} has no pin in constraints.txt'

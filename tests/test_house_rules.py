@@ -206,6 +206,10 @@ BAD = {
         {'00_core.ipynb': good(code('x', [{'output_type': 'error', 'ename': 'KeyError'}]))},
         {'00_core.ipynb': good(code('x', [{'output_type': 'stream', 'name': 'stderr',
                                            'text': ['a warning']}]))}],
+    'pictures_have_a_text': [
+        {'00_core.ipynb': good(code(o, [{'output_type': 'display_data', 'data': data}]))}
+        for o, data in [('x', {'image/png': 'abc'}), ('#| fig-alt:\nx', {'image/png': 'abc'}),
+                        ('#| fig-alt: "a"\nx', {'text/html': ['<img src="a.png" alt="">']})]],
     'outputs_are_repeatable': [
         {'00_core.ipynb': good(code('x', [{'output_type': 'stream', 'name': 'stdout',
                                            'text': [o]}]))}
@@ -263,6 +267,13 @@ BAD = {
                   'class other:\n    "Fine."\n    def __init__(self, x: int): self.x = x',
                   'class other:\n    "Fine."\n    def method(self, x: int): "Fine."',
                   '@dataclass\nclass other:\n    "Fine."\n    x: int')],
+    'types_say_something': [
+        {'00_core.ipynb': good(*defines(o))}
+        for o in ('def other(\n    lr: object,  # a number\n): "Fine."',
+                  'def other(\n    lr: \'object | None\' = None,  # a number\n): "Fine."',
+                  'def other(\n    *names: Any,  # texts\n): "Fine."',
+                  'class other:\n    "Fine."\n    def __init__(\n        self,\n'
+                  '        lr: Any = 1,  # a number\n    ): self.lr = lr')],
     'parameters_have_types': [
         {'00_core.ipynb': good(*defines(o))}
         for o in ('def other(\n    x,  # a number\n): "Fine."',

@@ -22,7 +22,7 @@ from fastloop.callback.core import (
 from ..core import check_number, check_word
 from ..loader_place import ResumedPass, load_loader_state, loader_state, says_place
 from ..state_files import StateWriter, keep_newest, next_file, numbered_files
-from ..torch_core import rng_state, set_rng_state
+from ..torch_core import Learns, Run, rng_state, set_rng_state
 from fastloop.training_state import (
     check_learner_fits,
     check_run_fits,
@@ -38,7 +38,7 @@ from fastloop.training_state import (
 class CheckpointFolder:
     "Checkpoints in one folder, of which the newest stay"
     def __init__(self, folder: Path,  # Made when the first one is written
-                 keep: int = None,  # How many stay; all by default
+                 keep: int | None = None,  # How many stay; all by default
                  ):
         self.folder, self.keep, self.writer = folder, keep, StateWriter()
         self.good, self.bad = False, set()  # is there one to go on from? which ones are damaged?
@@ -85,7 +85,7 @@ class CheckpointFolder:
 # %% ../../nbs/49_callback.checkpoint.ipynb #83d6b38e
 cuts = {'train': CancelTrainException, 'epoch': CancelEpochException}  # what was broken off there
 
-def go_on_inside(run: object,  # A runner that is about to begin a pass
+def go_on_inside(run: Run,  # A runner that is about to begin a pass
                  state: dict,  # A checkpoint from the middle of such a pass
                  ):
     "Let a pass begin behind the batches that are done"
@@ -124,11 +124,11 @@ class CheckpointCallback(Callback):
                                'after_cancel_epoch', 'after_cancel_fit', 'after_fit'),
                               -math.inf)}
 
-    def __init__(self, learn: object = None,  # The learner
-                 every: object = 'epoch',  # Or a number of training batches
+    def __init__(self, learn: Learns | None = None,  # The learner
+                 every: str | int = 'epoch',  # Or a number of training batches
                  keep: int = 3,  # How many of the newest stay; `None`: all
-                 *, folder: str | Path = None,  # Where they are, instead of `checkpoints`
-                 resume: bool = None,  # Go on from the newest; by default what the fit says
+                 *, folder: str | Path | None = None,  # Where they are, instead of `checkpoints`
+                 resume: bool | None = None,  # Go on from the newest; by default what the fit says
                  verbose: bool = True,  # Say where a fit goes on
                  ):
         super().__init__(learn)
@@ -150,7 +150,7 @@ class CheckpointCallback(Callback):
         models = Path(getattr(self.learn, 'path', '.'), getattr(self.learn, 'model_dir', 'models'))
         return models/'checkpoints'
 
-    def set_runner(self, run: object,  # The runner that will announce events
+    def set_runner(self, run: Run,  # The runner that will announce events
                    ):
         """Before the first event: see whether there is a checkpoint, and whether it fits
 
@@ -246,7 +246,9 @@ class CheckpointCallback(Callback):
         if self.active and (self.every == 'epoch' or run.epoch+1 == run.epochs):
             self.pending = moment_of(self.learn, run, epoch=run.epoch+1, iter=0)
 
-    def write(self, cut: str = None,  # `train`, `epoch` or `fit`, if that was broken off here
+    def write(self,
+              # `train`, `epoch` or `fit`, if that was broken off here
+              cut: str | None = None,
               ):
         "Write what was noted, before anything is changed"
         if self.pending is None: return

@@ -11,18 +11,21 @@ import os
 import time
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 # %% ../../nbs/48_callback.control.ipynb #8512173d
 import torch
+from torch.optim import Optimizer
 
 # %% ../../nbs/48_callback.control.ipynb #c314078c
 from .core import Callback
 from .recorder import find_recorder
 from .tracker import say_line
 from ..core import check_number, check_word
+from ..torch_core import Learns, Run
 
 # %% ../../nbs/48_callback.control.ipynb #508ef410
-def multiply_rates(opt: object,  # An optimizer
+def multiply_rates(opt: Optimizer,  # An optimizer
                    factor: float,  # What each rate is multiplied by
                    ) -> object:  # A function that puts the rates back, to the last bit
     "Multiply the learning rate of every parameter group"
@@ -40,14 +43,14 @@ def multiply_rates(opt: object,  # An optimizer
 # %% ../../nbs/48_callback.control.ipynb #76b3a4c9
 verbs = 'pause', 'go_on', 'stop', 'stop_epoch', 'save', 'rate'
 
-def check_factor(value: object,  # A number, or its text
+def check_factor(value: float | str,  # A number, or its text
                  ) -> float:  # The number
     """See whether the rate can be multiplied by this
 
     Raises: ValueError if it is no number above 0."""
     try: number = float(value) if isinstance(value, str) else value
     except ValueError: number = value
-    check_number('factor', number, above=0)
+    number = check_number('factor', number, above=0)
     if math.isinf(number): raise ValueError(f'factor={number!r} must be finite')
     return float(number)
 
@@ -86,8 +89,8 @@ class Control(Callback):
               **dict.fromkeys((*_end, 'after_fit'), -math.inf)}
     leader, nap = None, 0.05  # who does what is asked for; seconds between two looks in a pause
 
-    def __init__(self, learn: object = None,  # The learner
-                 folder: str | Path = None,  # Where files are looked for; nowhere by default
+    def __init__(self, learn: Learns | None = None,  # The learner
+                 folder: str | Path | None = None,  # Where files are looked for; nowhere by default
                  verbose: bool = True,  # Say what is done
                  ):
         super().__init__(learn)
@@ -98,7 +101,8 @@ class Control(Callback):
     def clear(self):
         "Nothing is known of a fit"
         self.factor, self.stopping, self.paused, self.saving = 1., None, False, None
-        self.undo, self.due = None, 0.
+        self.undo: Any = None
+        self.due = 0.
 
     # ---- asking: from any thread -----------------------------------------------------------------
     def pause(self):
@@ -127,7 +131,7 @@ class Control(Callback):
         self.ask('rate', check_factor(factor))
 
     def ask(self, what: str,  # One of `verbs`
-            value: float = None,  # The factor
+            value: float | None = None,  # The factor
             ):
         "Leave a request where the thread that trains finds it"
         leader = self.leader or self
@@ -141,7 +145,7 @@ class Control(Callback):
         return self.own if recorder is None else recorder.interventions
 
     # ---- doing: in the thread that trains --------------------------------------------------------
-    def set_runner(self, run: object,  # The runner that will announce events
+    def set_runner(self, run: Run,  # The runner that will announce events
                    ):
         "One of several does what all are asked for: the first that has a folder, or the first"
         super().set_runner(run)

@@ -8,8 +8,11 @@ __all__ = ['DashboardCallback']
 # %% ../../nbs/49_callback.dashboard.ipynb #04691801
 import sys
 import warnings
+from base64 import b64encode
 from html import escape
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 # %% ../../nbs/49_callback.dashboard.ipynb #e0502d42
 from ..bar import print_line
@@ -19,16 +22,17 @@ from .recorder import find_recorder
 from ..core import check_number, format_time
 from ..curves import run_panels, svg_text, told
 from ..table import cell_text
+from ..torch_core import Learns, Run
 
 # %% ../../nbs/49_callback.dashboard.ipynb #a4ddf4bd
-def done_by_hand(recorder: object,  # Has `interventions`
+def done_by_hand(recorder: Any,  # Has `interventions`
                  most: int = 4,  # The last ones
                  ) -> str:  # Empty if there are none
     "What somebody did, in words"
     done = [f'{told(what, value)} after batch {n}' for what, n, value in recorder.interventions]
     return ', '.join([*(['…'] if len(done) > most else []), *done[-most:]])
 
-def in_words(recorder: object,  # Of a fit
+def in_words(recorder: Any,  # Of a fit
              ) -> str:  # One line
     "What a picture of the fit shows, for those who do not see it"
     losses, rows = recorder.losses, recorder.values
@@ -39,10 +43,10 @@ def in_words(recorder: object,  # Of a fit
     if steered := done_by_hand(recorder): found.append(steered)
     return ', '.join(found)
 
-def where(run: object,  # A runner
+def where(run: Run,  # A runner
           paused: bool = False,  # Whether it waits
-          pace: float = None,  # Training batches a second, if known
-          left: float = None,  # Seconds that are left, if known
+          pace: float | None = None,  # Training batches a second, if known
+          left: float | None = None,  # Seconds that are left, if known
           ) -> str:  # One line
     "Where a fit is"
     part = 'training' if run.in_train else 'validating'
@@ -54,13 +58,13 @@ def where(run: object,  # A runner
     return ' · '.join(['paused', *found] if paused else found)
 
 # %% ../../nbs/49_callback.dashboard.ipynb #a3b4ea4a
-def own_thread(comm: object,  # What a widget speaks through
+def own_thread(comm: Any,  # What a widget speaks through
                ):
     "Let messages of a widget be heard while a cell is busy"
     if hasattr(comm, '_reply_subshell_for'):
         comm._reply_subshell_for = lambda data, default: default
 
-def close_all(widget: object,  # Perhaps with others inside
+def close_all(widget: Any,  # Perhaps with others inside
               ):
     "Close a widget and all that it is made of"
     for inner in getattr(widget, 'children', ()): close_all(inner)
@@ -73,15 +77,16 @@ class Board:
                  ):
         import ipywidgets
         self.text = ipywidgets.HTML()
-        self.picture = ipywidgets.Image(format='svg+xml', layout=ipywidgets.Layout(max_width='100%'))
-        self.factor = ipywidgets.BoundedFloatText(0.5, min=1e-6, max=1e6, step=0.1, layout=
-                                                  ipywidgets.Layout(width='5em'))
+        fits, small, own = (ipywidgets.Layout(**o) for o in (dict(max_width='100%'),
+                                                             dict(width='5em'), dict(width='auto')))
+        self.picture = ipywidgets.Image(format='svg+xml', layout=fits)
+        self.factor = ipywidgets.BoundedFloatText(0.5, min=1e-6, max=1e6, step=0.1, layout=small)
         actions = {'Pause': control.pause, 'Go on': control.go_on, 'Stop': control.stop,
                    'Stop after epoch': lambda: control.stop('epoch'), 'Save': control.save,
                    'Multiply rate by': lambda: control.rate(self.factor.value)}
         self.buttons = []
         for words, action in actions.items():
-            button = ipywidgets.Button(description=words, layout=ipywidgets.Layout(width='auto'))
+            button = ipywidgets.Button(description=words, layout=own)
             button.on_click(lambda _, action=action: action())
             own_thread(button.comm)
             self.buttons.append(button)
@@ -103,13 +108,21 @@ class Board:
         "Let go of the widgets"
         close_all(self.box)
 
-def leave(words: str,  # What there is to see
-          picture: str,  # An SVG
-          board: Board = None,  # Whose place is taken, if there was one
+def as_figure(words: str,  # What there is to see
+              picture: str,  # An SVG
+              ) -> dict:  # What a notebook stores: HTML, and the words
+    "A picture that needs no widgets, with its words below"
+    data = b64encode(picture.encode()).decode()
+    return {'text/plain': words, 'text/html': (
+        '<figure style="margin:0"><img alt="The curves of the fit, whose ends are told below" '
+        f'src="data:image/svg+xml;base64,{data}">'
+        f'<figcaption>{escape(words)}</figcaption></figure>')}
+
+def leave(bundle: dict,  # Of `as_figure`
+          board: Board | None = None,  # Whose place is taken, if there was one
           ):
     "Leave a picture as the output of a cell"
     from IPython.display import display
-    bundle = {'image/svg+xml': picture, 'text/plain': words}
     if board is None or board.place is None: display(bundle, raw=True)
     else: board.place.update(bundle, raw=True)
     if board is not None: board.close()
@@ -129,9 +142,9 @@ class DashboardCallback(Control):
     """
     board, live, then, begun = None, False, None, None
 
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  every: float = 0.5,  # Seconds from one drawing to the next; at least 0.5 are kept
-                 folder: object = None,  # Where files are looked for, see `Control`
+                 folder: str | Path | None = None,  # Where files are looked for, see `Control`
                  ):
         super().__init__(learn, folder)
         self.every = check_number('every', every, above=0)
@@ -142,7 +155,7 @@ class DashboardCallback(Control):
         self.pace = self.mark = self.begun = None
         self.lost, self.next = 0., perf_counter() + max(self.every, 0.5)
 
-    def set_runner(self, run: object,  # The runner that will announce events
+    def set_runner(self, run: Run,  # The runner that will announce events
                    ):
         "See whether somebody is watching"
         super().set_runner(run)
@@ -190,13 +203,12 @@ class DashboardCallback(Control):
         self.mark = now, n
 
     def picture(self, words: str,  # What it shows
-                caption: str = '',  # A line below it
                 ) -> str:  # An SVG
         "The curves of the fit"
         o = find_recorder(self.run)
         panels = run_panels(o.history.raw, o.history.smooth, o.lrs, o.moms, o.values, o.names,
                             o.nb_batches, o.interventions)
-        return svg_text(panels, words, caption=caption)
+        return svg_text(panels, words)
 
     def draw(self):
         "Draw the board; no device is waited for"
@@ -208,6 +220,7 @@ class DashboardCallback(Control):
 
     def redraw(self):
         "Draw the board, and choose when to draw it again"
+        if not self.live: return
         try:
             if self.board is None: self.board = Board(self)
             start = perf_counter()
@@ -219,7 +232,8 @@ class DashboardCallback(Control):
     def give_up(self, e: Exception,  # What went wrong
                 ):
         "Say that there is no board any more"
-        self.next, self.live, self.board = float('inf'), False, None
+        board, self.board, self.live = self.board, None, False
+        if board is not None: board.close()
         warnings.warn(f'the board cannot be shown, training goes on: {e!r}', stacklevel=4)
 
     def after_fit(self):
@@ -230,5 +244,5 @@ class DashboardCallback(Control):
         how = 'done' if error is None else f'ended by {type(error).__name__}'
         try:
             words = f'{how}: {in_words(find_recorder(self.run))}'
-            leave(words, self.picture(words, words), board)
+            leave(as_figure(words, self.picture(words)), board)
         except Exception as e: self.give_up(e)

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from copy import copy
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,6 +100,11 @@ class Resumable:
 
     It has `seed`, `shuffle`, `n` items, `bs` of them a batch, and a length.
     """
+    seed: int | None
+    shuffle: bool
+    n: int
+    bs: int
+    _batches: Callable
 
     def __init__(self): self._place = _Place()
 
@@ -233,8 +239,8 @@ def _dealt(dl):
     return everything if len(set(dealt)) < len(dealt) else sorted(dealt)
 
 
-def in_order(dl: object,  # A loader of any kind
-             ) -> object:  # Another one, or `dl` itself if it cannot be done or is so already
+def in_order(dl: Any,  # A loader of any kind
+             ) -> Any:  # Another one, or `dl` itself if it cannot be done or is so already
     "A loader of the items of `dl` in the order of the data set, each once, and not varied"
     if hasattr(dl, 'unshuffled'): return dl.unshuffled()
     if not isinstance(dl, DataLoader) or isinstance(dl.dataset, IterableDataset): return dl
