@@ -198,7 +198,7 @@ def run_panels(raw: Sequence = (),  # Training loss of each batch
                moms: Sequence = (),  # Momentum of each batch, or `None`
                rows: Sequence = (),  # For each epoch training loss, validation loss, metrics
                names: Sequence = (),  # What the numbers of a row are called
-               nb_batches: Sequence = (),  # How many batches each epoch had; else epochs are counted
+               nb_batches: Sequence = (),  # Batches of each epoch; else epochs are counted
                interventions: Sequence = (),  # Of `(what, batches done, value)`
                ) -> list:  # Of `Panel`
     "What there is to draw of a run"
