@@ -13,7 +13,8 @@ from types import SimpleNamespace
 # what nearly every notebook imports and reads; loading it once saves seconds for each
 PRELOAD = ['torch', 'numpy', 'matplotlib.pyplot', 'matplotlib_inline.backend_inline', 'IPython',
            'torch._dynamo',  # which the first optimizer imports
-           'execnb.nbio', 'execnb.shell', 'nbdev.process', 'fastcore.all', 'notebook_runner',
+           'execnb.nbio', 'execnb.shell', 'nbdev.process', 'fastcore.all', 'ipykernel.zmqshell',
+           'notebook_runner',
            'notebook_preload']
 
 
@@ -39,6 +40,8 @@ def allow_input(shell):
 
     Then somebody is watching: bars are drawn, and tables are HTML.
     """
+    import ipykernel.zmqshell  # noqa: F401  tqdm looks whether it is loaded
+    for name in ('tqdm.auto', 'tqdm.autonotebook'): sys.modules.pop(name, None)
     shell.kernel = SimpleNamespace(shell=shell)
     shell.get_parent = lambda: {'content': {'allow_stdin': True}, 'header': {'msg_id': 'cell'}}
 
