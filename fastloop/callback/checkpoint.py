@@ -22,15 +22,18 @@ from fastloop.callback.core import (
 from ..core import check_number, check_word
 from ..loader_place import ResumedPass, load_loader_state, loader_state, says_place
 from ..state_files import StateWriter, keep_newest, next_file, numbered_files
-from ..torch_core import rng_state, set_rng_state
 from fastloop.training_state import (
     check_learner_fits,
     check_run_fits,
     counters,
     load_training,
     moment_of,
+    of_other_count,
+    put_random,
+    random_moment,
     read_checkpoint,
     silent_ones,
+    team_of,
     training_state,
 )
 
@@ -92,12 +95,12 @@ def go_on_inside(run: object,  # A runner that is about to begin a pass
     dl, done, start = run.dl, state['run']['iter'], state['start']
     if start is not None:
         load_loader_state(dl, start['loader'])
-        set_rng_state(start['random'])
+        put_random(run.learn, start)
 
     def then():
         run.dl = dl
         if start is not None: load_loader_state(dl, state['loaders'][0])
-        set_rng_state(state['random'])
+        put_random(run.learn, state)
     run.first_iter, run.dl = done, ResumedPass(dl, 0 if says_place(dl) else done, then)
 
 # %% ../../nbs/49_callback.checkpoint.ipynb #460ed61c
@@ -160,7 +163,8 @@ class CheckpointCallback(Callback):
 
     def find(self):
         "Take the newest checkpoint that is whole, if it is of this fit"
-        stage, path, state = getattr(self.learn, 'stage', None), *self.files.newest()
+        stage, team = getattr(self.learn, 'stage', None), team_of(self.learn)
+        path, state = self.files.newest() if team is None else team.newest(self.files)
         if state is None: return self.say(f'no checkpoint in {self.where}: this fit starts anew')
         theirs = state['stage']
         if (stage is None) != (theirs is None): raise ValueError(
@@ -170,6 +174,7 @@ class CheckpointCallback(Callback):
             self.skip = theirs > stage  # this fit is over, or is still to begin
             return
         check_learner_fits(state, self.learn)
+        of_other_count(state, self.learn, 1 if team is None else team.ranks.count)
         check_run_fits(state, self.learn, self.run.cbs, self.run.epochs)
         self.state = state
         self.tell(path, state['run'])
@@ -208,14 +213,15 @@ class CheckpointCallback(Callback):
         for k in counters[1:]: setattr(self.run, k, state['run'][k])
         for part, place in zip(('train_dl', 'valid_dl'), state['loaders']):
             load_loader_state(getattr(self.learn.data, part, None), place)
-        set_rng_state(state['random'])
+        put_random(self.learn, state)
+        if (team := team_of(self.learn)) is not None: team.taken_up()
 
     def begin_train(self):
         "Go on inside the epoch; or note how the pass begins, if there may be a checkpoint in it"
         state, self.middle, run = self.middle, None, self.run
         if state is None:
             if self.every != 'epoch' and not says_place(run.dl):
-                self.start = dict(random=rng_state(), loader=loader_state(run.dl))
+                self.start = dict(**random_moment(self.learn), loader=loader_state(run.dl))
             return
         self.put_back(state)
         self.start = state['start']
@@ -239,6 +245,7 @@ class CheckpointCallback(Callback):
               ):
         "Write what was noted, before anything is changed"
         if self.pending is None: return
+        if (team := team_of(self.learn)) is not None and not team.gather_losses(): return
         if cut: self.pending |= moment_of(self.learn, self.run) | {'run': self.pending['run']}
         place, stage = self.pending['run'], getattr(self.learn, 'stage', None)
         state = training_state(self.learn, self.run.cbs, self.run) | self.pending

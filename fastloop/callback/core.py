@@ -16,11 +16,11 @@ from importlib import import_module
 # %% ../../nbs/13_callback.core.ipynb #2f37cf0e
 from ..core import axes_for, camel2snake, check_property, required_arguments
 from fastloop.names import (
+    brought_names,
     check_learner,
     foreign_names,
     learner_state,
     near_event,
-    brought_names,
     run_state,
     speaks_v2,
     whose_name,

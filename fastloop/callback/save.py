@@ -13,7 +13,7 @@ from pathlib import Path
 
 # %% ../../nbs/41_callback.save.ipynb #ebbc3552
 from .tracker import TrackerCallback
-from ..core import check_number, check_word, check_writable, safe_path
+from ..core import check_number, check_word, check_writable, is_quiet, safe_path
 
 # %% ../../nbs/41_callback.save.ipynb #2f12feb9
 def _one_time(every, every_epoch, n_batches):
@@ -126,6 +126,7 @@ class SaveModelCallback(TrackerCallback):
     def remove_file(self, name: str,  # Name of the file, without suffix
                     ):
         "Remove a file that `write_file` wrote"
+        if is_quiet(): return
         try: self.learn.model_file(name).unlink(missing_ok=True)
         except OSError as e: warnings.warn(f'{name} could not be removed: {e}', stacklevel=2)
 
