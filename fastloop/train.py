@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['fit_one_cycle', 'fit_flat_cos', 'fit_sgdr', 'fine_tune', 'lr_find', 'mixup', 'clip_grad', 'to_fp16', 'to_bf16',
-           'to_fp32']
+           'to_distributed', 'to_fp32']
 
 # %% ../nbs/50_train.ipynb #84d0f3b4
 from collections.abc import MutableSequence
@@ -205,6 +205,21 @@ def to_bf16(learn: Learner,  # The learner
     "Compute in bfloat16 from now on, with weights in float32"
     return _replace(learn, MixedPrecision, MixedPrecision(learn, torch.bfloat16))
 
+def to_distributed(learn: Learner,  # The learner
+                   strategy: str = 'ddp',  # `ddp`: each process has the model; `fsdp`: a piece of it
+                   sync_bn: bool = False,  # Let batch norm see the batches of all processes
+                   timeout: float = 600.,  # Seconds to wait for another process at most
+                   **options: object,  # For torch's `DistributedDataParallel` or `fully_shard`
+                   ) -> Learner:  # The same learner
+    """Train with the other processes that `torchrun` has started; alone, nothing changes
+
+    The batch size is that of each process: together they take `bs` times as many rows in a step.
+    The learning rate is left alone.
+    Raises: ValueError if `strategy` is not known; RuntimeError in a fit.
+    """
+    from fastloop.distributed import join_processes
+    return join_processes(learn, strategy, sync_bn, timeout, **options)
+
 def to_fp32(learn: Learner,  # The learner
             ) -> Learner:  # The same learner
     "Compute in float32 again"
@@ -261,6 +276,7 @@ Learner.clip_grad = clip_grad
 Learner.to_fp16 = to_fp16
 Learner.to_bf16 = to_bf16
 Learner.to_fp32 = to_fp32
+Learner.to_distributed = to_distributed
 Learner.checkpoint = write_checkpoint
 Learner.restore = restore_checkpoint
 Learner.compile = compile_learner

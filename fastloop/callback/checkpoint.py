@@ -214,7 +214,7 @@ class CheckpointCallback(Callback):
         for part, place in zip(('train_dl', 'valid_dl'), state['loaders']):
             load_loader_state(getattr(self.learn.data, part, None), place)
         put_random(self.learn, state)
-        if (team := team_of(self.learn)) is not None: team.taken_up()
+        if (team := team_of(self.learn)) is not None: team.taken_up(state)
 
     def begin_train(self):
         "Go on inside the epoch; or note how the pass begins, if there may be a checkpoint in it"
