@@ -51,6 +51,7 @@ def body(rank, count, port, folder, cases, answers):
         except BaseException as e:
             found = {'error': ''.join(traceback.format_exception(e)), 'kind': type(e).__name__}
         answers.put((name, rank, found, out.getvalue()))
+        if isinstance(found, dict) and 'error' in found: break  # the others cannot go on without
     from fastloop.ranks import _joined
     for o in _joined: o.close()
     if dist.is_initialized(): dist.destroy_process_group()

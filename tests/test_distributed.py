@@ -2,9 +2,6 @@
 
 Each group of cases is one start of two processes, which do one case after the other.
 """
-import os
-import signal
-import time
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +13,6 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from fastloop.callback.averages import EMACallback
-from fastloop.callback.checkpoint import CheckpointCallback
 from fastloop.callback.core import (
     Callback,
     CancelBatchException,
@@ -32,7 +28,7 @@ from fastloop.callback.terminate import TerminateOnNaNCallback
 from fastloop.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateauCallback
 from fastloop.callback.training import GradientAccumulation, GradientClipping
 from fastloop.data.bunch import DataBunch
-from fastloop.data.load import TensorLoader, epoch_order
+from fastloop.data.load import epoch_order
 from fastloop.learner import Learner
 from fastloop.metric_functions import r2_score, rmse
 from fastloop.metrics import EpochMetric, Metric, accuracy
@@ -104,9 +100,10 @@ def plain(kind='classes', loss=None, epochs=2, lr=.1, bn=False, window=1, clip=N
         batches = union_batches(epoch)
         for i in range(0, len(batches), window):
             part = batches[i:i+window]
-            for rows in part: losses.append(loss(model(x[rows]), y[rows]).item())
             rows = torch.cat(part)
-            loss(model(x[rows]), y[rows]).backward()
+            value = loss(model(x[rows]), y[rows])
+            value.backward()
+            losses.append(value.item())  # of the window; compared where that is one batch
             if clip: nn.utils.clip_grad_norm_(model.parameters(), clip)
             opt.step()
             opt.zero_grad()
@@ -120,12 +117,12 @@ summed = nn.CrossEntropyLoss(reduction='sum')
 
 
 def trained(rank, how=None, fit='fit', lr=.1, epochs=2, cbs=None, **kwargs):
-    learn = make(**kwargs).to_distributed(timeout=30, **(how or {}))
+    learn = make(**kwargs).to_distributed(timeout=15, **(how or {}))
     getattr(learn, fit)(epochs, lr, cbs=[o() for o in cbs or ()])
     return outcome(learn)
 
 
-adam = partial(torch.optim.AdamW, weight_decay=.01, eps=1e-5)
+adam = partial(torch.optim.AdamW, weight_decay=.01, eps=1e-3, betas=(.9, .99))
 AGREE = {  # what the processes do, and the plain loop that does the same
     'sgd': (dict(), dict()),
     'adamw': (dict(opt_func=AdamW, wd=.01, lr=.01), dict(opt=adam, lr=.01)),
@@ -148,13 +145,13 @@ AGREE = {  # what the processes do, and the plain loop that does the same
     'fsdp, adamw': (dict(how=dict(strategy='fsdp'), opt_func=AdamW, wd=.01, lr=.01),
                     dict(opt=adam, lr=.01)),
 }
-AGREE['adamw'][0]['opt_func'] = AGREE['fsdp, adamw'][0]['opt_func'] = partial(AdamW, eps=1e-5)
+AGREE['adamw'][0]['opt_func'] = AGREE['fsdp, adamw'][0]['opt_func'] = partial(AdamW, eps=1e-3, betas=(.9, .99))
 
 
 # ---- other things that have to agree --------------------------------------------------------------
 def other_loader(rank, loader):
     learn = make(loader=loader)
-    learn.to_distributed(timeout=30)
+    learn.to_distributed(timeout=15)
     seen = []
 
     class Look(Callback):
@@ -174,7 +171,7 @@ def callbacks(rank):
                             ('mixup', 'fit', [MixUpCallback()]),
                             ('plateau', 'fit', [ReduceLROnPlateauCallback(patience=1)]),
                             ('bf16', 'bf16', [])]:
-        learn = make().to_distributed(timeout=30)
+        learn = make().to_distributed(timeout=15)
         if name == 'bf16': learn.to_bf16()
         getattr(learn, 'fit' if name == 'bf16' else verb)(2, .1, cbs=cbs)
         found[name] = outcome(learn)
@@ -183,11 +180,11 @@ def callbacks(rank):
 
 def search(rank):
     "The search for a rate agrees, and a fit after it is as one without it"
-    learn = make().to_distributed(timeout=30)
+    learn = make().to_distributed(timeout=15)
     found = learn.lr_find(num_it=24, show_plot=False)
     losses = learn.recorder.raw_losses
     learn.fit(1, .1)
-    other = make().to_distributed(timeout=30)
+    other = make().to_distributed(timeout=15)
     other.fit(1, .1)
     return list(found), losses, outcome(learn), outcome(other)
 
@@ -206,9 +203,9 @@ def measures():
 
 
 def metrics(rank):
-    learn = make('numbers', metrics=measures()).to_distributed(timeout=30)
+    learn = make('numbers', metrics=measures()).to_distributed(timeout=15)
     learn.fit(1, .1)
-    few = make('numbers', valid=1, metrics=measures()[:1]+measures()[2:3]).to_distributed(timeout=30)
+    few = make('numbers', valid=1, metrics=measures()[:1]+measures()[2:3]).to_distributed(timeout=15)
     few.fit(1, .1)
     again = learn.validate()
     return outcome(learn), again, outcome(few), few.validate()
@@ -219,7 +216,7 @@ def freezing(rank):
     class Thaw(Callback):
         def begin_epoch(self):
             if self.run.epoch == 1: self.learn.unfreeze()
-    learn = make(splitter=lambda m: [m[0], m[2]]).to_distributed(timeout=30)
+    learn = make(splitter=lambda m: [m[0], m[2]]).to_distributed(timeout=15)
     learn.freeze()
     learn.fit(2, .1, cbs=Thaw())
     names = list(learn.model.state_dict())
@@ -228,7 +225,7 @@ def freezing(rank):
 
 def files(rank):
     "One process writes and prints"
-    learn = make(path=f'files{rank}').to_distributed(timeout=30)
+    learn = make(path=f'files{rank}').to_distributed(timeout=15)
     learn.path = Path('files')
     learn.fit(2, .1, cbs=[CSVLogger(), SaveModelCallback(),
                           EarlyStoppingCallback(patience=1, min_delta=10.)])
@@ -240,7 +237,7 @@ def files(rank):
 
 def fsdp_files(rank):
     "Weights of a model in pieces are whole in the file, and can be loaded again"
-    learn = make(path='pieces', opt_func=AdamW).to_distributed('fsdp', timeout=30)
+    learn = make(path='pieces', opt_func=AdamW).to_distributed('fsdp', timeout=15)
     learn.fit(1, .01)
     before = outcome(learn)
     learn.save('weights')
@@ -266,7 +263,7 @@ class Breaks(Callback):
         setattr(self, event, self.strike)
 
     def strike(self):
-        if self.active and self.run.in_train and self.run.n_iter >= 3:
+        if self.active and self.run.n_iter >= 3:
             self.active = False
             raise self.kind
 
@@ -283,7 +280,7 @@ BREAKS = [(o, 'fit') for o in EVENTS] + [
 
 
 def breaking(rank, event, phase):
-    learn = make().to_distributed(timeout=30)
+    learn = make().to_distributed(timeout=15)
     learn.fit(2, .1, cbs=Breaks(event, KINDS[phase], rank))
     return outcome(learn)
 
@@ -294,7 +291,7 @@ def nan(rank):
         order = -20
         def after_loss(self):
             if rank and self.run.n_iter == 2 and self.run.in_train: self.run.loss = self.run.loss*torch.nan
-    learn = make().to_distributed(timeout=30)
+    learn = make().to_distributed(timeout=15)
     learn.fit(2, .1, cbs=[Spoil(), TerminateOnNaNCallback()])
     return outcome(learn)
 
@@ -329,13 +326,13 @@ def answers(found, name):
 
 def close(a, b, eps=1e-5):
     assert torch.allclose(torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64),
-                          rtol=eps, atol=eps), f'{a}\n{b}'
+                          rtol=eps, atol=eps, equal_nan=True), f'{a}\n{b}'
 
 
 @pytest.mark.parametrize('name', AGREE)
 def test_two_processes_are_one_loop_over_the_batches_of_both(found, name):
     one, two = answers(found, f'agree {name}')
-    assert one == two
+    assert repr(one) == repr(two)
     model, losses, valid = plain(**AGREE[name][1])
     for k, v in model.state_dict().items():
         if 'num_batches' not in k: close(one['weights'][k], v.tolist())
@@ -416,10 +413,9 @@ def test_what_one_breaks_off_all_break_off(found, event, phase):
     one, two = answers(found, f'break {event} {phase}')
     assert one['weights'] == two['weights']
     assert one['n_iter'] == two['n_iter'] and one['losses'] == two['losses']
-    alone = make()
-    whole_fit = 10
-    if phase == 'fit': assert one['n_iter'] < whole_fit or event in ('after_epoch', 'after_validate')
-    assert alone is not None
+    steps = {'begin_batch': 3, 'after_pred': 3, 'after_loss': 3, 'begin_backward': 3,
+             'after_backward': 3, 'begin_step': 3, 'after_step': 4, 'after_batch': 3}
+    if phase == 'fit': assert one['n_iter'] == steps.get(event, 5)
 
 
 def test_a_loss_that_is_no_number_stops_all(found):

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
@@ -49,16 +50,17 @@ def execute(nb):
     nbformat.write(doc, nb)
 
 
-def export(nb):
-    "Export the module of `nb`, one export at a time"
+def export(*notebooks):
+    "Export the modules of some notebooks, one export at a time"
     from nbdev.config import get_config
     from nbdev.doclinks import _build_modidx
     from nbdev.export import add_init, nb_export
     os.environ.pop('IN_TEST', None)  # it turns exporting off
     os.chdir(root)
-    with open(Path(tempfile.gettempdir())/'fastloop-export.lock', 'w') as lock:
+    name = f'fastloop-export-{zlib.crc32(bytes(root))}.lock'  # each checkout has its own
+    with open(Path(tempfile.gettempdir())/name, 'w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        nb_export(nb, get_config().lib_path)
+        for nb in notebooks: nb_export(nb, get_config().lib_path)
         add_init(get_config().lib_path)
         _build_modidx()
 
@@ -80,8 +82,9 @@ def main():
     parser.add_argument('action', choices=['twin', 'build', 'export'])
     parser.add_argument('names', nargs='*', help='notebooks; all of them if none is given')
     args = parser.parse_args()
-    for nb in [notebook(o) for o in args.names] or sorted(nbs.glob('*.ipynb')):
-        {'twin': twin, 'build': build, 'export': export}[args.action](nb)
+    notebooks = [notebook(o) for o in args.names] or sorted(nbs.glob('*.ipynb'))
+    if args.action == 'export': return export(*notebooks)
+    for nb in notebooks: {'twin': twin, 'build': build}[args.action](nb)
 
 
 if __name__ == '__main__':
