@@ -8,6 +8,7 @@ __all__ = ['main']
 # %% ../nbs/92_cli.ipynb #910421d9
 import argparse
 import os
+import subprocess
 import sys
 
 # %% ../nbs/92_cli.ipynb #c92pre02
@@ -75,6 +76,17 @@ def _positive(text):
     if n < 1: raise argparse.ArgumentTypeError(f'{n} is below 1')
     return n
 
+def _launch(args):
+    "Run the demo in several processes"
+    words = ['--epochs', args.epochs, '--out', args.out, '--seed', *args.seed,
+             *(['--resume'] if args.resume else [])]
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone',
+               f'--nproc_per_node={args.nproc}', '-m', 'fastloop', 'demo', *map(str, words)]
+    process = subprocess.Popen(command, env={'OMP_NUM_THREADS': '1', **os.environ})
+    while True:
+        try: return process.wait()
+        except KeyboardInterrupt: pass  # the others have heard it too, and end by themselves
+
 def main(argv: list | None = None,  # Words of the command; those of the process by default
          ) -> int:  # Exit status: 0 for success, 130 when interrupted
     "Read the command line, and do what it says"
@@ -86,10 +98,12 @@ def main(argv: list | None = None,  # Words of the command; those of the process
     demo.add_argument('--out', default='demo', help='folder for pictures, history and weights')
     demo.add_argument('--seed', type=int, nargs='+', default=[42],
                       help='decides the weights and the order; with several, they are compared')
+    demo.add_argument('--nproc', type=_positive, default=1, help='processes that train together')
     demo.add_argument('--resume', action='store_true', help='go on with one that stopped')
     _add_predict(commands)
     args = parser.parse_args(argv)
     if args.command == 'predict': return _predict(args)
+    if args.nproc > 1 and 'RANK' not in os.environ: return _launch(args)
     from fastloop import demo
     try:
         how = dict(epochs=args.epochs, out=args.out, resume=args.resume)

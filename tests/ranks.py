@@ -26,7 +26,7 @@ def server(*modules):
     "A server of processes that has imported `modules`"
     found = multiprocessing.get_context('forkserver')
     found.set_forkserver_preload(['torch', 'numpy', 'fastloop.all', 'fastloop.distributed',
-                                  'torch.distributed.fsdp', 'ranks', *modules])
+                                  'torch.distributed.fsdp', 'torch._dynamo', 'ranks', *modules])
     return found
 
 
