@@ -70,12 +70,7 @@ def _predict(args):
         print(f'fastloop predict: {e}', file=sys.stderr)
         return 1
 
-# %% ../nbs/92_cli.ipynb #3b7c4dff
-def _positive(text):
-    n = int(text)
-    if n < 1: raise argparse.ArgumentTypeError(f'{n} is below 1')
-    return n
-
+# %% ../nbs/92_cli.ipynb #fb5677de
 def _launch(args):
     "Run the demo in several processes"
     words = ['--epochs', args.epochs, '--out', args.out, '--seed', *args.seed,
@@ -86,6 +81,12 @@ def _launch(args):
     while True:
         try: return process.wait()
         except KeyboardInterrupt: pass  # the others have heard it too, and end by themselves
+
+# %% ../nbs/92_cli.ipynb #3b7c4dff
+def _positive(text):
+    n = int(text)
+    if n < 1: raise argparse.ArgumentTypeError(f'{n} is below 1')
+    return n
 
 def main(argv: list | None = None,  # Words of the command; those of the process by default
          ) -> int:  # Exit status: 0 for success, 130 when interrupted

@@ -99,12 +99,6 @@ def demo(epochs: int = 8,  # Number of epochs in which all is trained, after one
     return learn
 
 
-def _tidy_up(checkpoints, history, resume):
-    "Leave nothing of an earlier demo, unless this one goes on with it"
-    if not resume: shutil.rmtree(checkpoints, ignore_errors=True)
-    if not checkpoints.is_dir(): history.unlink(missing_ok=True)
-
-
 def _find_rate(learn): return learn.lr_find(start_lr=1e-5, show_plot=False).minimum
 
 
@@ -132,6 +126,12 @@ def _told_answers(learn, judge):
 
 
 def _say_nothing(text): pass
+
+
+def _tidy_up(checkpoints, history, resume):
+    "Leave nothing of an earlier demo, unless this one goes on with it"
+    if not resume: shutil.rmtree(checkpoints, ignore_errors=True)
+    if not checkpoints.is_dir(): history.unlink(missing_ok=True)
 
 # %% ../nbs/91_demo.ipynb #1f1cf542
 def save_figure(fig: object,  # A matplotlib figure

@@ -7,6 +7,7 @@ __all__ = ['DistributedCallback']
 
 # %% ../nbs/73_distributed.ipynb #fa5a7189
 from collections.abc import Callable
+from functools import partialmethod
 from math import inf
 
 import torch
@@ -21,7 +22,6 @@ from fastloop.callback.core import (
     CancelFitException,
     cancels,
     event_handlers,
-    events,
     phases,
 )
 from .callback.experiment import ExperimentCallback
@@ -118,7 +118,7 @@ def share_batch_norm(model: nn.Module,  # Any model
     return model
 
 # %% ../nbs/73_distributed.ipynb #b414f823
-def in_pieces(model: nn.Module,  # On its device, the same in all processes
+def shard_model(model: nn.Module,  # On its device, the same in all processes
               options: dict,  # Keywords for `fully_shard`
               ) -> nn.Module:  # The same model; each process holds a piece of each parameter
     "Shard a model, layer by layer"
@@ -174,6 +174,27 @@ def counts_labels(rule: LossRule,  # Of the loss
     if weight is not None or labels is None: return True
     return not labels.is_floating_point() and bool((labels == ignored).any())
 
+# %% ../nbs/73_distributed.ipynb #3b3dd270
+def counts_differ(rule: LossRule,  # Of the loss
+                  dl: object,  # The training loader
+                  ) -> bool:  # Whether each batch has to be weighed
+    "May batches of two processes count differently?"
+    return counts_labels(rule, dl) or isinstance(dl, DealtBatches)
+
+def weigh_loss(cb: Callback,  # The callback below
+               ):
+    "Weigh the loss of this process, so that the average of all gradients is that of all rows"
+    run, rule, ranks = cb.run, cb.rule, cb.ranks
+    loss, weight = float(run.loss.detach()), float(rule.weight(run.xb, run.yb))
+    sums = ranks.total([weight, loss if rule.summed else loss*weight if weight else 0.])
+    mean = sums[0]/ranks.count
+    if cb.gathering is not None:
+        if not isinstance(cb.gathering.rule, ToldRule): cb.gathering.rule = ToldRule(rule)
+        cb.gathering.rule.told = mean
+    factor = ranks.count if rule.summed else weight/mean if mean else 1.
+    if cb.finder is not None: loss = sums[1] if rule.summed else sums[1]/sums[0]
+    run.loss = ShownLoss.apply(run.loss, loss, factor)
+
 # %% ../nbs/73_distributed.ipynb #bb18e1ea
 writers = CSVLogger, TensorBoardCallback, RemoteMonitor, ExperimentCallback
 _onlookers = 'DashboardCallback',  # of rooms that come later, or of others
@@ -193,6 +214,7 @@ def hush(cb: object,  # A callback
 stages = (('after_step', 'after_batch', 'after_cancel_batch'),
           ('begin_batch', 'after_pred', 'after_loss', 'begin_backward'),
           ('after_backward', 'begin_step'))
+_broken_off = 'batch', 'backward', 'step', 'train', 'epoch', 'fit'
 failed = 99  # what a process brings to the next meeting when it cannot go on
 widths = {phase: len(phases)-i for i, phase in enumerate(phases)}  # the widest is the largest
 
@@ -274,44 +296,14 @@ class Meetings:
         if not told and (self.watched[due] if inside else wide): self.meet(widths[phase])
 
 # %% ../nbs/73_distributed.ipynb #22e336c7
-def counts_differ(rule: LossRule,  # Of the loss
-                  dl: object,  # The training loader
-                  ) -> bool:  # Whether each batch has to be weighed
-    "May batches of two processes count differently?"
-    return counts_labels(rule, dl) or isinstance(dl, DealtBatches)
-
-def weigh_loss(cb: Callback,  # The callback below
-               ):
-    "Weigh the loss of this process, so that the average of all gradients is that of all rows"
-    run, rule, ranks = cb.run, cb.rule, cb.ranks
-    loss, weight = float(run.loss.detach()), float(rule.weight(run.xb, run.yb))
-    sums = ranks.total([weight, loss if rule.summed else loss*weight if weight else 0.])
-    mean = sums[0]/ranks.count
-    if cb.gathering is not None:
-        if not isinstance(cb.gathering.rule, ToldRule): cb.gathering.rule = ToldRule(rule)
-        cb.gathering.rule.told = mean
-    factor = ranks.count if rule.summed else weight/mean if mean else 1.
-    if cb.finder is not None: loss = sums[1] if rule.summed else sums[1]/sums[0]
-    run.loss = ShownLoss.apply(run.loss, loss, factor)
-
-def forget_batches(recorder: Callback,  # A `Recorder`
-                   n: int,  # How many
-                   ):
-    "Strike out batches that another process had broken off before it had a loss"
-    sizes = recorder.sizes[:-n]
-    recorder.history.load_state_dict(dict(raw=recorder.raw_losses[:-n], beta=recorder.beta))
-    recorder.weights.reset()
-    for o in sizes: recorder.weights.add(o)
-    del recorder.lrs[-n:], recorder.moms[-n:]
-
 def begin_together(learn: object,  # A learner
                    cb: Callback,  # The callback below
                    ):
     "Give all processes the same model, other random numbers, and one that speaks"
-    rank, model, split = cb.ranks.rank, learn.model, False
+    rank, model = cb.ranks.rank, learn.model
     if cb.sync_bn: model = share_batch_norm(model)
     same_weights(model)
-    if cb.strategy == 'fsdp': model = in_pieces(model, dict(cb.options))
+    if cb.strategy == 'fsdp': model = shard_model(model, dict(cb.options))
     learn.model = model
     if hasattr(learn, 'split') and (cb.sync_bn or cb.strategy == 'fsdp'):
         learn.split(learn.origin[0])
@@ -331,6 +323,46 @@ def tell_failure(ranks: Ranks,  # The processes
     patience = min(5., ranks.timeout) if isinstance(e, Exception) else .2
     ranks.fail(failed, f'{type(e).__name__}: {e}'[:500], patience)
 
+# %% ../nbs/73_distributed.ipynb #ecf09667
+def forget_batches(recorder: Callback,  # A `Recorder`
+                   n: int,  # How many
+                   ):
+    "Strike out batches that another process had broken off before it had a loss"
+    sizes = recorder.sizes[:-n]
+    recorder.history.load_state_dict(dict(raw=recorder.raw_losses[:-n], beta=recorder.beta))
+    recorder.weights.reset()
+    for o in sizes: recorder.weights.add(o)
+    del recorder.lrs[-n:], recorder.moms[-n:]
+
+def gather_losses(cb: Callback,  # The callback below
+                  recorder: Callback,  # A `Recorder`; `None` if nobody records
+                  ):
+    "Let the losses of the batches since the last time be those of all processes together"
+    if recorder is None: return
+    mine = len(recorder.weights)-cb.done
+    new = -cb.ranks.meet(-mine)
+    if mine > new: forget_batches(recorder, mine-new)
+    if not new: return
+    losses, sizes, rule = recorder.raw_losses, recorder.sizes, recorder.rule
+    found, weights = share_losses(losses[-new:], sizes[-new:], rule.summed, cb.ranks)
+    recorder.history.load_state_dict(dict(raw=losses[:-new] + found, beta=recorder.beta))
+    recorder.weights.reset()
+    for o in (*sizes[:-new], *weights): recorder.weights.add(o)
+    cb.done += new
+
+def prepare(cb: Callback,  # The callback below
+            run: object,  # Its run, that is about to begin
+            ):
+    "Agree on the order of the rows, and see who takes part"
+    data = cb.learn.data
+    dl = share_training(data.train_dl, cb.ranks)
+    if dl is not data.train_dl: data.train_dl = dl
+    agree_on_order(dl, cb.ranks)
+    cb.finder, cb.gathering = (next((o for o in run.cbs if isinstance(o, kind)), None)
+                               for kind in (LRFinder, GradientAccumulation))
+    cb.rule = LossRule(cb.learn.loss_func)
+    cb.uneven = bool(cb.ranks.meet(counts_differ(cb.rule, dl)))
+
 # %% ../nbs/73_distributed.ipynb #864bca15
 class DistributedCallback(Callback):
     """Trains one model in several processes, each of which has a share of the rows
@@ -340,7 +372,7 @@ class DistributedCallback(Callback):
     """
     name, can_resume, ranks, net, meetings = 'distributed', True, None, None, None
     plain = finder = gathering = rule = kept = trained = None
-    uneven, sharing, gathered, done = False, False, True, 0  # done: losses of this epoch that are those of all
+    uneven, sharing, gathered, done = False, False, True, 0  # done: losses that are those of all
     orders = {**dict.fromkeys(('begin_fit', 'begin_batch', 'after_train', 'after_fit',
                                'after_cancel_batch', 'after_cancel_step', 'after_cancel_backward',
                                'after_cancel_train', 'after_cancel_epoch', 'after_cancel_fit'),
@@ -380,18 +412,11 @@ class DistributedCallback(Callback):
         run, self.net, self.sharing, self.done = self.run, None, False, 0
         self.gathered = True
         if self.ranks is None: return
-        if not self.ranks.open: raise RuntimeError(
-            'the processes have parted: start them again')
+        if not self.ranks.open: raise RuntimeError('the processes have parted: start them again')
         self.meetings = Meetings(self.ranks)
         if not run.epochs: return
-        data, self.sharing = self.learn.data, True
-        dl = share_training(data.train_dl, self.ranks)
-        if dl is not data.train_dl: data.train_dl = dl
-        agree_on_order(dl, self.ranks)
-        self.finder, self.gathering = (next((cb for cb in run.cbs if isinstance(cb, o)), None)
-                                       for o in (LRFinder, GradientAccumulation))
-        self.rule = LossRule(self.learn.loss_func)
-        self.uneven = bool(self.ranks.meet(counts_differ(self.rule, dl)))
+        self.sharing = True
+        prepare(self, run)
         self.plain, run.ask = run.ask, self.ask
 
     def ask(self, model: nn.Module,  # Any model
@@ -427,12 +452,10 @@ class DistributedCallback(Callback):
 
     def after_loss(self):
         "Weigh this loss among those of the others, or keep what a metric has to see"
-        run = self.run
         if not self.sharing: return
-        if not run.in_train:
-            if self.kept is not None: self.kept.append(to_detach((run.pred, run.yb)))
-            return
-        if self.rule.summed or self.uneven or self.finder is not None: weigh_loss(self)
+        if not self.run.in_train:
+            if self.kept is not None: self.kept.append(to_detach((self.run.pred, self.run.yb)))
+        elif self.rule.summed or self.uneven or self.finder is not None: weigh_loss(self)
 
     def begin_backward(self):
         "The last meeting before gradients travel"
@@ -462,7 +485,6 @@ class DistributedCallback(Callback):
         if self.strategy == 'fsdp': set_reshard(self.learn.model, on=True)
         self.meetings.meet(known=('validate',))
         recorder, kept, self.kept = find_recorder(self.run), self.kept, None
-        if recorder is None: return
         share_mean(recorder.valid.mean, self.ranks)
         share_metrics(recorder.metrics, kept or [], self.ranks)
 
@@ -471,18 +493,7 @@ class DistributedCallback(Callback):
         "Let the training losses written down so far be those of all processes together"
         if self.run.exception is not None: return False
         self.gathered = last
-        recorder = find_recorder(self.run)
-        if recorder is None: return True
-        mine = len(recorder.weights)-self.done
-        new = -self.ranks.meet(-mine)
-        if mine > new: forget_batches(recorder, mine-new)
-        if not new: return True
-        losses, sizes, rule = recorder.raw_losses, recorder.sizes, recorder.rule
-        found, weights = share_losses(losses[-new:], sizes[-new:], rule.summed, self.ranks)
-        recorder.history.load_state_dict(dict(raw=losses[:-new] + found, beta=recorder.beta))
-        recorder.weights.reset()
-        for o in (*sizes[:-new], *weights): recorder.weights.add(o)
-        self.done += new
+        gather_losses(self, find_recorder(self.run))
         return True
 
     def after_epoch(self):
@@ -500,12 +511,8 @@ class DistributedCallback(Callback):
         "Tell the others"
         if self.sharing: self.meetings.left(phase)
 
-    def after_cancel_batch(self): self.left('batch')
-    def after_cancel_backward(self): self.left('backward')
-    def after_cancel_step(self): self.left('step')
-    def after_cancel_train(self): self.left('train')
-    def after_cancel_epoch(self): self.left('epoch')
-    def after_cancel_fit(self): self.left('fit')
+    after_cancel_batch, after_cancel_backward, after_cancel_step, after_cancel_train, \
+        after_cancel_epoch, after_cancel_fit = (partialmethod(left, o) for o in _broken_off)
 
     def after_fit(self):
         "Tell the others if something went wrong, and leave nothing behind"
@@ -543,7 +550,7 @@ class DistributedCallback(Callback):
 
 # %% ../nbs/73_distributed.ipynb #30f1a9ff
 def join_processes(learn: object,  # The learner
-                   strategy: str = 'ddp',  # `ddp`: each process has the model; `fsdp`: a piece of it
+                   strategy: str = 'ddp',  # Each process has the model; `fsdp`: a piece of it
                    sync_bn: bool = False,  # Let batch norm see the batches of all processes
                    timeout: float = 600.,  # Seconds to wait for another process at most
                    **options: object,  # For torch's `DistributedDataParallel` or `fully_shard`

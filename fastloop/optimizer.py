@@ -27,7 +27,7 @@ from fastloop.param_groups import (
     take_in,
     write_values,
 )
-from .torch_core import check_optimizer_state, laid_out_like
+from .torch_core import check_optimizer_state, optimizer_laid_out
 
 # %% ../nbs/20_optimizer.ipynb #7191ccbb
 def _make(opt_func, split, lrs):
@@ -110,13 +110,6 @@ def _check_state(opt, state):
         if missing := sorted(needed - set(group)): raise ValueError(
             f"state_dict: it has no {', '.join(missing)}, so it is not from "
             f"{type(opt).__name__}; it has {', '.join(group)}")
-
-def _laid_out(opt, state):
-    "The same state, in pieces where the parameters are"
-    params = dict(enumerate(p for group in opt.param_groups for p in group['params']))
-    if not any(hasattr(p, 'full_tensor') for p in params.values()): return state
-    mine = {i: laid_out_like(o, dict.fromkeys(o, params[i])) for i, o in state['state'].items()}
-    return {**state, 'state': mine}
 
 def _fresh_state(opt):
     "The state that an optimizer with the same groups has before its first step"
@@ -296,9 +289,8 @@ class OptimWrapper(torch.optim.Optimizer):
         Raises: ValueError if it comes from another kind of optimizer or other parameters.
         """
         _check_state(self.opt, state_dict)
-        state_dict = _laid_out(self.opt, state_dict)
         with dynamo_left_alone(torch.optim.Optimizer.load_state_dict):
-            self.opt.load_state_dict(state_dict)
+            self.opt.load_state_dict(optimizer_laid_out(self.opt, state_dict))
         self._settle()
 
     def clear(self):

@@ -445,6 +445,15 @@ def laid_out_like(state: dict,  # Whole tensors by name
         return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
     return {k: cut(v, likes.get(k)) if isinstance(v, torch.Tensor) else v for k, v in state.items()}
 
+def optimizer_laid_out(opt: torch.optim.Optimizer,  # Its parameters may be in pieces
+                       state: dict,  # From `state_dict` of an optimizer like it
+                       ) -> dict:  # The same state, in pieces where the parameters are
+    "Cut the state of an optimizer as its parameters are"
+    params = dict(enumerate(p for group in opt.param_groups for p in group['params']))
+    if not any(hasattr(p, 'full_tensor') for p in params.values()): return state
+    mine = {i: laid_out_like(o, dict.fromkeys(o, params[i])) for i, o in state['state'].items()}
+    return {**state, 'state': mine}
+
 # %% ../nbs/01_torch_core.ipynb #7c3a91e5
 _names_code = re.compile(r'GLOBAL ([\w.]+)|(?:class|function|callable) ([\w.]+\.[\w.]+)|reduce')
 

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['fit_one_cycle', 'fit_flat_cos', 'fit_sgdr', 'fine_tune', 'lr_find', 'mixup', 'clip_grad', 'to_fp16', 'to_bf16',
-           'to_distributed', 'to_fp32']
+           'to_fp32', 'to_distributed']
 
 # %% ../nbs/50_train.ipynb #84d0f3b4
 from collections.abc import MutableSequence
+from importlib import import_module
 
 import torch
 from fastcore.meta import delegates
@@ -205,8 +206,14 @@ def to_bf16(learn: Learner,  # The learner
     "Compute in bfloat16 from now on, with weights in float32"
     return _replace(learn, MixedPrecision, MixedPrecision(learn, torch.bfloat16))
 
+def to_fp32(learn: Learner,  # The learner
+            ) -> Learner:  # The same learner
+    "Compute in float32 again"
+    return _replace(learn, MixedPrecision, [])
+
+# %% ../nbs/50_train.ipynb #659eca0c
 def to_distributed(learn: Learner,  # The learner
-                   strategy: str = 'ddp',  # `ddp`: each process has the model; `fsdp`: a piece of it
+                   strategy: str = 'ddp',  # Each process has the model; `fsdp`: a piece of it
                    sync_bn: bool = False,  # Let batch norm see the batches of all processes
                    timeout: float = 600.,  # Seconds to wait for another process at most
                    **options: object,  # For torch's `DistributedDataParallel` or `fully_shard`
@@ -217,13 +224,8 @@ def to_distributed(learn: Learner,  # The learner
     The learning rate is left alone.
     Raises: ValueError if `strategy` is not known; RuntimeError in a fit.
     """
-    from fastloop.distributed import join_processes
-    return join_processes(learn, strategy, sync_bn, timeout, **options)
-
-def to_fp32(learn: Learner,  # The learner
-            ) -> Learner:  # The same learner
-    "Compute in float32 again"
-    return _replace(learn, MixedPrecision, [])
+    join = import_module('fastloop.distributed').join_processes  # a room that comes later
+    return join(learn, strategy, sync_bn, timeout, **options)
 
 # %% ../nbs/50_train.ipynb #452468c3
 class AttachedList(MutableSequence):

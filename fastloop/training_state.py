@@ -76,7 +76,8 @@ def training_state(learn: object,  # Has `model`, `opt`, `loss_func` and `data`
         buffers={k: v for k, v in learn.model.named_buffers() if k not in weights},
         grads=whole_tensors({k: p.grad for k, p in named.items() if p.grad is not None}),
         loss=None if loss is None else loss.state_dict(),
-        opt=None if opt is None else whole_tensors(opt.state_dict()), opt_kind=_kind(opt), latest=_latest(cbs),
+        opt=None if opt is None else whole_tensors(opt.state_dict()), opt_kind=_kind(opt),
+        latest=_latest(cbs),
         parts=[o.state_dict() for o in _parts(run)],
         data=[describe_loader(getattr(data, o, None)) for o in ('train_dl', 'valid_dl')],
         callbacks={k: cb.state_dict() if says_place(cb) else None
@@ -164,14 +165,14 @@ def check_run_fits(state: dict,  # A checkpoint
         f"epochs={epochs}: the checkpoint is of {place['epochs']} epochs, for which {planned[0]} "
         'made its plan')
 
-# %% ../nbs/48_training_state.ipynb #f367e940
+# %% ../nbs/48_training_state.ipynb #08be35ec
 def of_other_count(state: dict,  # A checkpoint
                    learn: object,  # Has `data`
                    count: int,  # Processes that train now
-                   ) -> bool:  # Whether it was changed
+                   ):
     "Let a checkpoint of another number of processes begin its epoch again"
     theirs = len(state.get('ranks') or [0])
-    if theirs == count: return False
+    if theirs == count: return
     for part, told in zip(('train_dl', 'valid_dl'), state['data']):
         mine = describe_loader(getattr(learn.data, part, None))
         if told and mine: told.update(batches=mine['batches'], kind=mine['kind'])
@@ -181,8 +182,8 @@ def of_other_count(state: dict,  # A checkpoint
     warnings.warn(f'the checkpoint is of {theirs} processes, this training has {count}: weights go '
                   'on, an epoch that was begun begins again, with other random numbers',
                   stacklevel=4)
-    return True
 
+# %% ../nbs/48_training_state.ipynb #f367e940
 def load_training(learn: object,  # Has `model`, `opt` and `loss_func`
                   cbs: list,  # The callbacks of its run
                   state: dict,  # A checkpoint that fits
@@ -209,6 +210,7 @@ def load_training(learn: object,  # Has `model`, `opt` and `loss_func`
     for k, cb in shaping(cbs).items():
         if says_place(cb) and state['callbacks'].get(k) is not None:
             cb.load_state_dict(state['callbacks'][k])
+    if run is not None and (team := team_of(learn)) is not None: team.taken_up(state)
 
 # %% ../nbs/48_training_state.ipynb #cc015a2a
 @contextmanager

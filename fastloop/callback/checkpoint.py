@@ -88,6 +88,19 @@ class CheckpointFolder:
 # %% ../../nbs/49_callback.checkpoint.ipynb #83d6b38e
 cuts = {'train': CancelTrainException, 'epoch': CancelEpochException}  # what was broken off there
 
+def newest_for(cb: Callback,  # Keeps checkpoints
+               ) -> tuple:  # Its path and what it holds; twice `None` if there is none
+    "The newest checkpoint; of several processes, the first one decides"
+    team = team_of(cb.learn)
+    path, state = cb.files.newest() if team is None else team.newest(cb.files)
+    if state is not None: of_other_count(state, cb.learn, 1 if team is None else team.ranks.count)
+    return path, state
+
+def ready_to_write(learn: object,  # A learner
+                   ) -> bool:  # `False` if the other processes do not answer any more
+    "Let what was recorded be that of all processes"
+    return (team := team_of(learn)) is None or team.gather_losses()
+
 def go_on_inside(run: object,  # A runner that is about to begin a pass
                  state: dict,  # A checkpoint from the middle of such a pass
                  ):
@@ -163,8 +176,7 @@ class CheckpointCallback(Callback):
 
     def find(self):
         "Take the newest checkpoint that is whole, if it is of this fit"
-        stage, team = getattr(self.learn, 'stage', None), team_of(self.learn)
-        path, state = self.files.newest() if team is None else team.newest(self.files)
+        stage, (path, state) = getattr(self.learn, 'stage', None), newest_for(self)
         if state is None: return self.say(f'no checkpoint in {self.where}: this fit starts anew')
         theirs = state['stage']
         if (stage is None) != (theirs is None): raise ValueError(
@@ -174,7 +186,6 @@ class CheckpointCallback(Callback):
             self.skip = theirs > stage  # this fit is over, or is still to begin
             return
         check_learner_fits(state, self.learn)
-        of_other_count(state, self.learn, 1 if team is None else team.ranks.count)
         check_run_fits(state, self.learn, self.run.cbs, self.run.epochs)
         self.state = state
         self.tell(path, state['run'])
@@ -214,7 +225,6 @@ class CheckpointCallback(Callback):
         for part, place in zip(('train_dl', 'valid_dl'), state['loaders']):
             load_loader_state(getattr(self.learn.data, part, None), place)
         put_random(self.learn, state)
-        if (team := team_of(self.learn)) is not None: team.taken_up(state)
 
     def begin_train(self):
         "Go on inside the epoch; or note how the pass begins, if there may be a checkpoint in it"
@@ -231,9 +241,8 @@ class CheckpointCallback(Callback):
     # ---- keeping ---------------------------------------------------------------------------------
     def tick(self):
         "Note the place, if this was the last of `every` training batches"
-        run = self.run
-        if run.in_train and run.n_iter % self.every == 0:
-            self.pending = moment_of(self.learn, run, iter=run.iter+1)
+        if self.run.in_train and self.run.n_iter % self.every == 0:
+            self.pending = moment_of(self.learn, self.run, iter=self.run.iter+1)
 
     def after_epoch(self):
         "Note the place"
@@ -245,7 +254,7 @@ class CheckpointCallback(Callback):
               ):
         "Write what was noted, before anything is changed"
         if self.pending is None: return
-        if (team := team_of(self.learn)) is not None and not team.gather_losses(): return
+        if not ready_to_write(self.learn): return
         if cut: self.pending |= moment_of(self.learn, self.run) | {'run': self.pending['run']}
         place, stage = self.pending['run'], getattr(self.learn, 'stage', None)
         state = training_state(self.learn, self.run.cbs, self.run) | self.pending

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 # %% ../../nbs/62_vision.data.ipynb #5f5a58f2
 from ..core import axes_for, check_number, check_word, listify, nearest_name
 from ..data.bunch import DataBunch, leaves_last
-from ..data.load import Resumable, TensorLoader, epoch_order
+from ..data.load import Resumable, TensorLoader
 from ..torch_core import default_device, end_workers
 from fastloop.vision.image import (  # noqa: F401 (a user finds all names here too)
     all_items,
