@@ -214,7 +214,6 @@ def hush(cb: object,  # A callback
 stages = (('after_step', 'after_batch', 'after_cancel_batch'),
           ('begin_batch', 'after_pred', 'after_loss', 'begin_backward'),
           ('after_backward', 'begin_step'))
-_broken_off = 'batch', 'backward', 'step', 'train', 'epoch', 'fit'
 failed = 99  # what a process brings to the next meeting when it cannot go on
 widths = {phase: len(phases)-i for i, phase in enumerate(phases)}  # the widest is the largest
 
@@ -511,8 +510,11 @@ class DistributedCallback(Callback):
         "Tell the others"
         if self.sharing: self.meetings.left(phase)
 
-    after_cancel_batch, after_cancel_backward, after_cancel_step, after_cancel_train, \
-        after_cancel_epoch, after_cancel_fit = (partialmethod(left, o) for o in _broken_off)
+    after_cancel_batch, after_cancel_step = (partialmethod(left, 'batch'),
+                                             partialmethod(left, 'step'))
+    after_cancel_backward, after_cancel_train = (partialmethod(left, 'backward'),
+                                                 partialmethod(left, 'train'))
+    after_cancel_epoch, after_cancel_fit = partialmethod(left, 'epoch'), partialmethod(left, 'fit')
 
     def after_fit(self):
         "Tell the others if something went wrong, and leave nothing behind"
