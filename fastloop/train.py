@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['fit_one_cycle', 'fit_flat_cos', 'fit_sgdr', 'fine_tune', 'lr_find', 'mixup', 'clip_grad', 'to_fp16', 'to_bf16',
-           'to_fp32']
+           'to_fp32', 'to_distributed']
 
 # %% ../nbs/50_train.ipynb #84d0f3b4
 from collections.abc import Callable, Iterable, MutableSequence
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -226,6 +227,22 @@ def to_fp32(learn: Learner,  # The learner
     "Compute in float32 again"
     return _replace(learn, MixedPrecision, [])
 
+# %% ../nbs/50_train.ipynb #659eca0c
+def to_distributed(learn: Learner,  # The learner
+                   strategy: str = 'ddp',  # Each process has the model; `fsdp`: a piece of it
+                   sync_bn: bool = False,  # Let batch norm see the batches of all processes
+                   timeout: float = 600.,  # Seconds to wait for another process at most
+                   **options: object,  # For torch's `DistributedDataParallel` or `fully_shard`
+                   ) -> Learner:  # The same learner
+    """Train with the other processes that `torchrun` has started; alone, nothing changes
+
+    The batch size is that of each process: together they take `bs` times as many rows in a step.
+    The learning rate is left alone.
+    Raises: ValueError if `strategy` is not known; RuntimeError in a fit.
+    """
+    join = import_module('fastloop.distributed').join_processes  # a room that comes later
+    return join(learn, strategy, sync_bn, timeout, **options)
+
 # %% ../nbs/50_train.ipynb #452468c3
 class AttachedList(MutableSequence):
     "The callbacks that were attached to a learner, as a list that attaches and takes away"
@@ -279,6 +296,7 @@ _verbs.clip_grad = clip_grad
 _verbs.to_fp16 = to_fp16
 _verbs.to_bf16 = to_bf16
 _verbs.to_fp32 = to_fp32
+_verbs.to_distributed = to_distributed
 _verbs.checkpoint = write_checkpoint
 _verbs.restore = restore_checkpoint
 _verbs.compile = compile_learner

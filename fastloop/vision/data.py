@@ -33,7 +33,7 @@ from fastloop.core import (
     understands,
 )
 from ..data.bunch import DataBunch, leaves_last
-from ..data.load import Resumable, TensorLoader, epoch_order
+from ..data.load import Resumable, TensorLoader
 from ..glance import draw_images, short_name
 from ..torch_core import as_device, end_workers
 from fastloop.vision.image import (  # noqa: F401 (a user finds all names here too)
@@ -206,7 +206,7 @@ class _FileLoader(Resumable):
         if not (self.train or self.drop_last): return self
         return _FileLoader(self.dataset, self.bs, False, self.seed, num_workers=self.num_workers)
 
-    def __len__(self): return self.n//self.bs if self.drop_last else -(-self.n//self.bs)
+    def __len__(self): return self.rows//self.bs if self.drop_last else -(-self.rows//self.bs)
 
     def __repr__(self):
         return f'{len(self)} batches of {self.bs}, {self.n} files, {self.num_workers} workers'
@@ -215,8 +215,8 @@ class _FileLoader(Resumable):
 
     def _read(self, place):
         "The batches of bytes from `place` on; without workers where the reader is put aside"
-        order = epoch_order(self.n, self.seed, place.epoch) if self.shuffle else None
-        plan = _batches_left(self.n, self.bs, order, place.position, self.drop_last)
+        order = self._order(place.epoch)
+        plan = _batches_left(self.rows, self.bs, order, place.position, self.drop_last)
         pixels = self.dataset.pixels
         if self.reader is None: return (default_collate([pixels[i] for i in o]) for o in plan)
         self.plan[:] = plan
