@@ -329,8 +329,8 @@ def add_note(
     text: str,  # One line that says where it came from
 ) -> BaseException:  # The same exception
     "Add a line to an exception without changing its type or its message."
-    if sys.version_info >= (3, 11): exc.add_note(text)
-    else: vars(exc)['__notes__'] = [*getattr(exc, '__notes__', []), text]
+    if (add := getattr(exc, 'add_note', None)) is not None: add(text)
+    else: vars(exc)['__notes__'] = [*getattr(exc, '__notes__', []), text]  # Python 3.10
     return exc
 
 # %% ../nbs/00_core.ipynb #e3b876e8
@@ -497,6 +497,21 @@ def check_writable(path: str | Path,  # A file that is to be written later
     if not place.is_dir(): raise NotADirectoryError(errno.ENOTDIR, 'Not a folder', str(place))
     if not os.access(place, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, 'Nothing can be written into this folder', str(place))
+
+# %% ../nbs/00_core.ipynb #ad7f4536
+_quiet = [False]
+
+
+def be_quiet(
+    quiet: bool = True,  # Leave printing and writing to another process, from now on?
+) -> None:
+    "Let this process print no lines and write no weights, or let it again."
+    _quiet[0] = quiet
+
+
+def is_quiet() -> bool:  # `False` unless several processes train together
+    "Does another process print and write for this one?"
+    return _quiet[0]
 
 # %% ../nbs/00_core.ipynb #f7950e3e
 def required_arguments(

@@ -6,14 +6,15 @@
 __all__ = ['ClassificationInterpretation']
 
 # %% ../nbs/49_interpret.ipynb #f743eff3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 # %% ../nbs/49_interpret.ipynb #9242a42a
-from .core import axes_for, check_number
+from .core import Axes, axes_for, check_number
 from .data.load import in_order
 from .glance import draw_images, in_short, short_name
 from .learner import Learner
@@ -74,7 +75,7 @@ def item_losses(
     loss_func: Callable,  # of a batch of predictions and targets
     preds: torch.Tensor,  # what the model answered, (n, …)
     targets: torch.Tensor,  # the targets, (n, …)
-    device: torch.device = 'cpu',  # where the loss may have weights of its own
+    device: torch.device | str = 'cpu',  # where the loss may have weights of its own
 ) -> torch.Tensor:  # (n,), on the CPU
     "The loss of each item, also of a loss that gives nothing but the mean."
     preds, targets, found = preds.to(device), targets.to(device), None
@@ -88,7 +89,7 @@ def item_losses(
 
 # %% ../nbs/49_interpret.ipynb #25420229
 def as_pictures(
-    data: object,  # may have `denormalize`
+    data: Any,  # may have `denormalize`
     inputs: list,  # of some items
 ) -> np.ndarray | None:  # (n, h, w, 1 or 3), from 0 to 1; `None` if they are no pictures
     "Inputs as matplotlib draws them."
@@ -149,7 +150,7 @@ def _picked(dl, at):
 
 def _dataset_in_order(dl, n):
     "The data set of `dl`, if item `i` of it is answer `i` of `n`"
-    ds = getattr(dl, 'dataset', None)
+    ds: Any = getattr(dl, 'dataset', None)
     known = isinstance(dl, DataLoader) or hasattr(dl, 'unshuffled')
     sized = hasattr(ds, '__getitem__') and hasattr(ds, '__len__')
     return ds if known and sized and len(ds) == n else None
@@ -157,7 +158,7 @@ def _dataset_in_order(dl, n):
 # %% ../nbs/49_interpret.ipynb #5708c864
 def _whole(dl, n):
     "Does `dl` deal all `n` items of its data set?"
-    return not isinstance(dl, DataLoader) or dl.sampler is None or len(dl.sampler) == n
+    return not isinstance(dl, DataLoader) or dl.sampler is None or len(cast(Any, dl.sampler)) == n
 
 
 def _spread(data, count):
@@ -166,7 +167,7 @@ def _spread(data, count):
     `None` if they can't be had one by one
     """
     dl = in_order(valid_loader(data))
-    ds = getattr(dl, 'dataset', None)
+    ds: Any = getattr(dl, 'dataset', None)
     ds = _dataset_in_order(dl, len(ds)) if hasattr(ds, '__len__') else None
     if not ds or not _whole(dl, len(ds)): return None, None
     count = min(count, len(ds))
@@ -229,8 +230,8 @@ class ClassificationInterpretation:
         preds: torch.Tensor,  # probabilities, (n, classes)
         targets: torch.Tensor,  # numbers of the classes, (n,)
         losses: torch.Tensor,  # one for each item, (n,)
-        ds: object = None,  # the data set of the items, `None`: the validation set
-        dl: object = None,  # the loader to take items from where there is no data set
+        ds: Dataset | None = None,  # the data set of the items, `None`: the validation set
+        dl: Iterable | None = None,  # the loader to take items from where there is no data set
     ):
         if not torch.is_tensor(preds) or preds.ndim != 2 or preds.shape[1] < 2 or (
                 targets.ndim != 1 or targets.is_floating_point()): _refuse(preds, targets)
@@ -247,7 +248,7 @@ class ClassificationInterpretation:
     def from_learner(
         cls,
         learn: Learner,  # the learner
-        dl: object = None,  # a loader, `None`: the validation loader
+        dl: Iterable | None = None,  # a loader, `None`: the validation loader
     ) -> 'ClassificationInterpretation':
         """Let the learner predict all items of a loader, in their order.
 
@@ -276,7 +277,7 @@ class ClassificationInterpretation:
     def plot_confusion_matrix(
         self,
         normalize: bool = False,  # shares of each row, instead of numbers?
-        ax: object = None,  # a matplotlib axis to draw on, `None`: a new figure
+        ax: 'Axes | None' = None,  # a matplotlib axis to draw on, `None`: a new figure
         figsize: tuple | None = None,  # of a new figure, in inches; `None`: by the classes
         title: str | None = None,  # above it
         cmap: str = 'Blues',  # matplotlib's name of its colours
@@ -319,7 +320,7 @@ class ClassificationInterpretation:
 
     def show_results(
         self,
-        idxs: list,  # numbers of items
+        idxs: Sequence,  # numbers of items
         figsize: tuple | None = None,  # of the figure, in inches
         as_text: Callable | None = None,  # turns an input into the text that a table shows
         nrows: int | None = None,  # rows of pictures, `None`: about as many as columns
@@ -354,7 +355,7 @@ def _draw_answers(images, rows, figsize, nrows):
 # %% ../nbs/49_interpret.ipynb #a88d473b
 def interpret(
     learn: Learner,  # the learner; it chooses between classes
-    dl: object = None,  # a loader, `None`: the validation loader
+    dl: Iterable | None = None,  # a loader, `None`: the validation loader
 ) -> ClassificationInterpretation:
     """Predict all items of a loader, to look at the mistakes.
 
@@ -366,7 +367,7 @@ def interpret(
 def show_results(
     learn: Learner,  # the learner; it chooses between classes
     rows: int = 3,  # pictures in each row and column; a table has as many items
-    dl: object = None,  # a loader, whose first items are shown; `None`: validation items
+    dl: Iterable | None = None,  # a loader, whose first items are shown; `None`: validation items
     max_n: int | None = None,  # how many items, fastai v2's word; `None`: rows*rows
     as_text: Callable | None = None,  # turns an input into the text that a table shows
 ) -> object:  # the figure, or an `ItemTable` where there are no pictures
@@ -380,8 +381,8 @@ def show_results(
     count = rows*rows if max_n is None else check_number('max_n', max_n, 1, whole=True)
     batch, numbers = _spread(learn.data, count) if dl is None else (None, None)
     if batch is None:
-        dl = valid_loader(learn.data, dl)
-        batch = dl.peek() if hasattr(dl, 'peek') else next(iter(dl))
+        loader = valid_loader(learn.data, dl)
+        batch = loader.peek() if hasattr(loader, 'peek') else next(iter(loader))
     batch = [map_tensors(o, lambda t: t[:count]) for o in as_pair(batch)]
     judge = ClassificationInterpretation.from_learner(learn, [tuple(batch)])
     shown = judge.show_results(range(len(judge.targets)), as_text=as_text)

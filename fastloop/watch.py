@@ -19,6 +19,7 @@ from collections import OrderedDict
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 # %% ../nbs/91_watch.ipynb #380e3124
 from .bar import is_terminal
@@ -71,7 +72,7 @@ class _PlainReader(pickle.Unpickler):
 
     def persistent_load(self, place): return place[1:3]
 
-def _numbers(archive, stem, value):
+def _numbers(archive, stem, value) -> Any:
     "Lists of numbers, which are kept as tensors, as lists again"
     if isinstance(value, (list, tuple)): return [_numbers(archive, stem, o) for o in value]
     if not isinstance(value, dict): return value
@@ -132,7 +133,7 @@ def told_run(folder: Path,  # Of a run
     return lines + ([', '.join(done[-4:])] if done else [])
 
 # %% ../nbs/91_watch.ipynb #60d338ed
-def look(folder: Path,  # Of a run; need not be there
+def look(folder: str | Path,  # Of a run; need not be there
          ) -> dict:  # `panels` to draw, and `lines` to read
     "What there is to see of a run"
     folder = Path(folder)
@@ -184,7 +185,7 @@ page_headers = ('Content-Type: text/html; charset=utf-8', 'Cache-Control: no-sto
                 'X-Content-Type-Options: nosniff',
                 "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'")
 
-def make_server(folder: Path,  # Of a run
+def make_server(folder: str | Path,  # Of a run
                 port: int = 8765,  # 0: one that is free
                 every: float = 2.,  # Seconds until a page is loaded again
                 ) -> ThreadingHTTPServer:  # Not started yet

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 # %% ../../nbs/82_adapters.keras_model.ipynb #a023b48c
 import numpy as np
 import torch
-from torch import nn
 from torch.optim import Optimizer
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #71b1c611
