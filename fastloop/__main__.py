@@ -8,6 +8,7 @@ __all__ = ['main']
 # %% ../nbs/92_cli.ipynb #910421d9
 import argparse
 import os
+import subprocess
 import sys
 
 # %% ../nbs/92_cli.ipynb #c92pre02
@@ -69,6 +70,18 @@ def _predict(args):
         print(f'fastloop predict: {e}', file=sys.stderr)
         return 1
 
+# %% ../nbs/92_cli.ipynb #fb5677de
+def _launch(args):
+    "Run the demo in several processes"
+    words = ['--epochs', args.epochs, '--out', args.out, '--seed', *args.seed,
+             *(['--resume'] if args.resume else [])]
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone',
+               f'--nproc_per_node={args.nproc}', '-m', 'fastloop', 'demo', *map(str, words)]
+    process = subprocess.Popen(command, env={'OMP_NUM_THREADS': '1', **os.environ})
+    while True:
+        try: return process.wait()
+        except KeyboardInterrupt: pass  # the others have heard it too, and end by themselves
+
 # %% ../nbs/92_cli.ipynb #3b7c4dff
 def _add_watch(commands):
     "Describe the command"
@@ -100,37 +113,63 @@ def _watch(args):
         return 1
     return 0
 
-# %% ../nbs/92_cli.ipynb #5dc01b68
+# %% ../nbs/92_cli.ipynb #d3m0c0de
 def _positive(text):
-    n = int(text)
+    try: n = int(text)
+    except ValueError: raise argparse.ArgumentTypeError(f'{text!r} is no whole number') from None
     if n < 1: raise argparse.ArgumentTypeError(f'{n} is below 1')
     return n
 
-def main(argv: list | None = None,  # Words of the command; those of the process by default
-         ) -> int:  # Exit status: 0 for success, 130 when interrupted
-    "Read the command line, and do what it says"
-    parser = argparse.ArgumentParser(prog='fastloop', description='A training loop with callbacks')
-    commands = parser.add_subparsers(dest='command', required=True)
+def _add_demo(commands):
+    "Describe the command"
     demo = commands.add_parser('demo', help='train a small network on the embedded images',
-                               formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+                               formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+                               epilog='For example: fastloop demo --epochs 2 --out runs/first')
     demo.add_argument('--epochs', type=_positive, default=8, help='number of epochs')
     demo.add_argument('--out', default='demo', help='folder for pictures, history and weights')
     demo.add_argument('--seed', type=int, nargs='+', default=[42],
                       help='decides the weights and the order; with several, they are compared')
+    demo.add_argument('--nproc', type=_positive, default=1, help='processes that train together')
     demo.add_argument('--resume', action='store_true', help='go on with one that stopped')
-    _add_watch(commands)
-    _add_predict(commands)
-    args = parser.parse_args(argv)
-    if args.command != 'demo': return {'predict': _predict, 'watch': _watch}[args.command](args)
-    from fastloop import demo
+
+def _demo(args):
+    "Do what `fastloop demo` says"
+    if args.nproc > 1 and 'RANK' not in os.environ: return _launch(args)
+    from fastloop.demo import compare_seeds, demo
+    how = dict(epochs=args.epochs, out=args.out, resume=args.resume)
     try:
-        how = dict(epochs=args.epochs, out=args.out, resume=args.resume)
-        if len(args.seed) > 1: demo.compare_seeds(args.seed, **how)
-        else: demo.demo(seed=args.seed[0], **how)
+        if len(args.seed) > 1: compare_seeds(args.seed, **how)
+        else: demo(seed=args.seed[0], **how)
     except KeyboardInterrupt:
         print('interrupted; the same command with --resume goes on from here', file=sys.stderr)
         return 130
+    except (ValueError, OSError) as e:
+        print(f'fastloop demo: {e}', file=sys.stderr)
+        return 1
     return 0
+
+# %% ../nbs/92_cli.ipynb #5dc01b68
+_examples = """for example:
+  fastloop demo                                train on the embedded images, two minutes
+  fastloop watch demo --serve                  look on from another terminal or a browser
+  fastloop predict model.pt2 photos/ --top 3   ask an exported learner
+"""
+
+def main(argv: list | None = None,  # Words of the command; those of the process by default
+         ) -> int:  # Exit status: 0 for success, 130 when interrupted
+    "Read the command line, and do what it says"
+    from fastloop import __version__
+    parser = argparse.ArgumentParser(prog='fastloop', description='A training loop with callbacks',
+                                     epilog=_examples,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--version', action='version', version=f'fastloop {__version__}')
+    commands = parser.add_subparsers(dest='command', metavar='command')
+    for add in (_add_demo, _add_watch, _add_predict): add(commands)
+    args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    return {'demo': _demo, 'predict': _predict, 'watch': _watch}[args.command](args)
 
 # %% ../nbs/92_cli.ipynb #7575ba81
 if __name__ == '__main__' and __package__ == 'fastloop': sys.exit(main())
