@@ -313,6 +313,7 @@ def to_own_gpu(learn: object,  # A learner
         if type(dl) is TensorLoader: dl.dataset = TensorDataset(*dl.tensors)
     return device
 
+# %% ../nbs/73_distributed.ipynb #4bd6be59
 def begin_together(learn: object,  # A learner
                    cb: Callback,  # The callback below
                    ):
