@@ -16,7 +16,7 @@ export PATH := $(abspath $(B)):$(PATH)
 # let Python keep what it compiles, whatever the shell says: importing torch then takes half the time
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test test-all test-docs test-peers test-versions docs readme nbs course bench test-gpu bench-gpu lint clean
+.PHONY: help run test test-all test-docs test-peers test-versions docs readme nbs course bench test-gpu bench-gpu lint types clean
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 run: $(VENV)/.run ## From the embedded images to a fine-tuned network and its mistakes, with three seeds
@@ -48,6 +48,8 @@ bench-gpu: $(VENV)/.dev ## Measure training on a GPU against the loop written by
 	$(B)/python -m benchmarks.gpu $(ARGS)
 lint: $(VENV)/.dev ## Check the style of package, notebooks, tests and tools
 	$(B)/python tools/lint.py $(ARGS)
+types: $(VENV)/.types ## Check the types of the package
+	$(B)/basedpyright $(ARGS)
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) $(PEERS) .versions _proc _docs build dist *.egg-info .pytest_cache .ruff_cache
 
@@ -57,6 +59,8 @@ $(VENV)/.run: settings.ini setup.py constraints.txt | $(B)/uv
 	$(PIP) -e . && touch $@
 $(VENV)/.dev: settings.ini setup.py constraints.txt | $(B)/uv
 	$(PIP) -e '.[dev]' && touch $@ $(VENV)/.run
+$(VENV)/.types: settings.ini setup.py constraints.txt | $(B)/uv
+	$(PIP) -e '.[dev,types]' && touch $@ $(VENV)/.dev $(VENV)/.run
 $(VENV)/.ui: settings.ini setup.py constraints.txt | $(B)/uv
 	$(PIP) -e '.[dev,ui]' && touch $@ $(VENV)/.dev $(VENV)/.run
 # fastai asks for spaCy, torchvision for a torch with CUDA, timm for a hub: none of it is used here

@@ -38,7 +38,8 @@ setuptools.setup(
     include_package_data=True,
     install_requires=shlex.split(cfg.get('requirements', '')),
     extras_require={o: shlex.split(cfg.get(f'{o}_requirements', ''))
-                    for o in ('dev', 'ui', 'tensorboard', 'onnx', 'mlflow', 'wandb')},
+                    for o in ('dev', 'types', 'ui', 'tensorboard', 'onnx', 'mlflow', 'wandb',
+                              'metrics')},
     python_requires=f">={cfg['min_python']}",
     long_description=readme.read_text(encoding='utf-8') if readme.exists() else '',
     long_description_content_type='text/markdown',

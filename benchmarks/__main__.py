@@ -271,10 +271,23 @@ def checkpoint_rows(args):
               '1.02 ×', wall <= 1.02)
 
 
+def board_rows(args):
+    "What the live board adds to the training with the bar"
+    n, epochs = (10_000, 8) if args.quick else (50_000, 16)
+    ours, theirs = 'fastloop_board', 'fastloop'
+    found = measure([ours, theirs], args.rounds, n=n, epochs=epochs)
+    wall, cpu = (ratio(found, ours, theirs, key) for key in ('wall', 'cpu'))
+    times = [per_step(found, o, epochs*-(-n//64)) for o in (ours, theirs)]
+    yield row('training with the live board, µs a step with its share of validation',
+              'the same training with the bar alone',
+              f'{times[0]:.0f} / {times[1]:.0f} = {wall:.3f} × (of computing time: {cpu:.3f} ×)',
+              '1.05 ×', wall <= 1.05)
+
+
 PARTS = {'training': training_rows, 'loader': loader_rows, 'validation': validation_rows,
          'tiny': tiny_rows, 'adapters': adapter_rows, 'calls': call_rows, 'import': import_rows,
          'memory': memory_rows, 'features': feature_rows, 'compile': compile_rows,
-         'checkpoint': checkpoint_rows}
+         'checkpoint': checkpoint_rows, 'board': board_rows}
 
 
 HEAD = ('work', 'against', 'fastloop, by hand, difference or ratio', 'at most', 'kept')

@@ -23,6 +23,9 @@ def contender(name):
     if name.startswith('fastloop_tower'):
         from benchmarks import compiled
         return getattr(compiled, name), make
+    if name == 'fastloop_board':
+        from benchmarks import board
+        return board.fastloop_board, make
     from benchmarks import by_fastloop
     return getattr(by_fastloop, name), make
 

@@ -11,25 +11,26 @@ __all__ = ['torch', 'nn', 'F', 'np', 'partial', 'Path', 'atomic_write', 'camel2s
            'annealer', 'annealing_cos', 'annealing_exp', 'annealing_linear', 'annealing_no', 'annealing_poly',
            'combine_scheds', 'combined_cos', 'cos_1cycle_anneal', 'do_annealing_poly', 'sched_cos', 'sched_exp',
            'sched_lin', 'sched_no', 'sched_poly', 'AverageMetric', 'AvgStats', 'EpochMetric', 'Metric', 'WeightedMean',
-           'accuracy', 'accuracy_thresh', 'as_metric', 'dice', 'error_rate', 'exp_rmspe', 'explained_variance', 'fbeta',
-           'mae', 'mean_absolute_error', 'mean_squared_error', 'mean_squared_logarithmic_error', 'metric_name', 'mse',
-           'msle', 'r2_score', 'rmse', 'root_mean_squared_error', 'top_k_accuracy', 'SGD', 'Adam', 'AdamW',
-           'OptimWrapper', 'RMSprop', 'Callback', 'CallbackHandler', 'LearnerCallback', 'CancelBackwardException',
-           'CancelBatchException', 'CancelEpochException', 'CancelException', 'CancelFitException',
-           'CancelStepException', 'CancelTrainException', 'CancelValidException', 'CancelValidateException',
-           'TraceCallback', 'UnknownEvent', 'Runner', 'TrainEvalCallback', 'AvgStatsCallback', 'Recorder',
-           'SmoothenValue', 'find_recorder', 'ProgressCallback', 'BasicLearner', 'Learner', 'model_summary',
-           'CSVLogger', 'History', 'LambdaCallback', 'RemoteMonitor', 'LRFinder', 'SuggestedLRs', 'CutMix',
-           'LabelSmoothingCrossEntropy', 'MixUpCallback', 'MixUpLoss', 'MixedPrecision', 'GeneralScheduler',
-           'OneCycleScheduler', 'ParamScheduler', 'SchedulePlayground', 'TorchScheduler', 'TrainingPhase', 'plot_sched',
-           'TensorBoardCallback', 'ExperimentCallback', 'MLflowCallback', 'WandbCallback', 'EarlyStoppingCallback',
+           'accuracy', 'accuracy_thresh', 'as_metric', 'class_metrics', 'dice', 'error_rate', 'exp_rmspe',
+           'explained_variance', 'fbeta', 'mae', 'mean_absolute_error', 'mean_squared_error',
+           'mean_squared_logarithmic_error', 'metric_name', 'mse', 'msle', 'r2_score', 'rmse',
+           'root_mean_squared_error', 'top_k_accuracy', 'SGD', 'Adam', 'AdamW', 'OptimWrapper', 'RMSprop', 'Callback',
+           'CallbackHandler', 'LearnerCallback', 'CancelBackwardException', 'CancelBatchException',
+           'CancelEpochException', 'CancelException', 'CancelFitException', 'CancelStepException',
+           'CancelTrainException', 'CancelValidException', 'CancelValidateException', 'TraceCallback', 'UnknownEvent',
+           'Runner', 'TrainEvalCallback', 'AvgStatsCallback', 'Recorder', 'SmoothenValue', 'find_recorder',
+           'ProgressCallback', 'BasicLearner', 'Learner', 'model_summary', 'CSVLogger', 'History', 'LambdaCallback',
+           'RemoteMonitor', 'LRFinder', 'SuggestedLRs', 'CutMix', 'LabelSmoothingCrossEntropy', 'MixUpCallback',
+           'MixUpLoss', 'MixedPrecision', 'GeneralScheduler', 'OneCycleScheduler', 'ParamScheduler',
+           'SchedulePlayground', 'TorchScheduler', 'TrainingPhase', 'plot_sched', 'TensorBoardCallback',
+           'ExperimentCallback', 'MLflowCallback', 'WandbCallback', 'EarlyStoppingCallback',
            'ReduceLROnPlateauCallback', 'SaveModelCallback', 'TerminateOnNaNCallback', 'TrackerCallback', 'BnFreeze',
-           'EMACallback', 'CheckpointCallback', 'GradientAccumulation', 'GradientClipping', 'ShortEpoch',
-           'StopAfterNBatches', 'clip_grad', 'Predictor', 'export_learner', 'label_files', 'compile_learner',
-           'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find', 'mixup', 'to_bf16', 'to_fp16',
-           'to_fp32', 'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate', 'RandomShift', 'default_tfms',
-           'get_image_files', 'imagenet_stats', 'ResNet', 'resnet18', 'resnet34', 'resnet50', 'simple_cnn',
-           'ClassificationInterpretation', 'VisionLearner', 'cnn_learner', 'vision_learner']
+           'EMACallback', 'CheckpointCallback', 'Control', 'DashboardCallback', 'GradientAccumulation',
+           'GradientClipping', 'ShortEpoch', 'StopAfterNBatches', 'clip_grad', 'Predictor', 'export_learner',
+           'label_files', 'compile_learner', 'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find',
+           'mixup', 'to_bf16', 'to_fp16', 'to_fp32', 'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate',
+           'RandomShift', 'default_tfms', 'get_image_files', 'imagenet_stats', 'ResNet', 'resnet18', 'resnet34',
+           'resnet50', 'simple_cnn', 'ClassificationInterpretation', 'VisionLearner', 'cnn_learner', 'vision_learner']
 
 # %% ../nbs/90_all.ipynb #26a8e1a0
 from functools import partial
@@ -95,6 +96,7 @@ from fastloop.anneal import (
 from .callback.stats import AvgStats
 from fastloop.metric_functions import (
     accuracy_thresh,
+    class_metrics,
     dice,
     error_rate,
     exp_rmspe,
@@ -168,6 +170,8 @@ from .callback.wandb import WandbCallback
 # %% ../nbs/90_all.ipynb #7fc7c9c4
 from .callback.averages import EMACallback
 from .callback.checkpoint import CheckpointCallback
+from .callback.control import Control
+from .callback.dashboard import DashboardCallback
 from .callback.save import SaveModelCallback
 from .callback.short import ShortEpoch, StopAfterNBatches
 from .callback.terminate import TerminateOnNaNCallback
@@ -196,14 +200,10 @@ from .export import Predictor, label_files
 from .model_file import export_learner
 
 # %% ../nbs/90_all.ipynb #78d26dc2
+from .interpret import ClassificationInterpretation
 from .vision.data import ImageDataBunch, imagenet_stats
 from .vision.image import get_image_files
-from fastloop.vision.learner import (
-    ClassificationInterpretation,
-    VisionLearner,
-    cnn_learner,
-    vision_learner,
-)
+from .vision.learner import VisionLearner, cnn_learner, vision_learner
 from .vision.models import ResNet, resnet18, resnet34, resnet50, simple_cnn
 from fastloop.vision.transform import (
     RandomErase,
@@ -224,7 +224,7 @@ _all_ = [
     'annealing_exp', 'annealing_linear', 'annealing_no', 'annealing_poly', 'combine_scheds',
     'combined_cos', 'cos_1cycle_anneal', 'do_annealing_poly', 'sched_cos', 'sched_exp', 'sched_lin',
     'sched_no', 'sched_poly', 'AverageMetric', 'AvgStats', 'EpochMetric', 'Metric', 'WeightedMean',
-    'accuracy', 'accuracy_thresh', 'as_metric', 'dice', 'error_rate', 'exp_rmspe',
+    'accuracy', 'accuracy_thresh', 'as_metric', 'class_metrics', 'dice', 'error_rate', 'exp_rmspe',
     'explained_variance', 'fbeta', 'mae', 'mean_absolute_error', 'mean_squared_error',
     'mean_squared_logarithmic_error', 'metric_name', 'mse', 'msle', 'r2_score', 'rmse',
     'root_mean_squared_error', 'top_k_accuracy', 'SGD', 'Adam', 'AdamW', 'OptimWrapper', 'RMSprop',
@@ -240,7 +240,7 @@ _all_ = [
     'TensorBoardCallback', 'ExperimentCallback', 'MLflowCallback', 'WandbCallback',
     'EarlyStoppingCallback', 'ReduceLROnPlateauCallback',
     'SaveModelCallback', 'TerminateOnNaNCallback', 'TrackerCallback', 'BnFreeze', 'EMACallback',
-    'CheckpointCallback',
+    'CheckpointCallback', 'Control', 'DashboardCallback',
     'GradientAccumulation', 'GradientClipping', 'ShortEpoch', 'StopAfterNBatches', 'clip_grad',
     'Predictor', 'export_learner', 'label_files',
     'compile_learner', 'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find', 'mixup',

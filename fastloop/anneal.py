@@ -10,8 +10,10 @@ __all__ = ['annealing_no', 'annealing_linear', 'annealing_cos', 'annealing_exp',
 # %% ../nbs/30_anneal.ipynb #8698180f
 import math
 from bisect import bisect_right
+from collections.abc import Callable
 from functools import partial, wraps
 from itertools import accumulate
+from typing import Any
 
 # %% ../nbs/30_anneal.ipynb #73ef7aea
 from .core import check_number
@@ -110,7 +112,7 @@ def _bound(bound):
 
 # %% ../nbs/30_anneal.ipynb #cb14ea94
 def anneal_between(
-    func: callable,  # a shape
+    func: Callable,  # a shape
     start: float | list,  # value where `pct` is 0; a list has one for each layer group
     end: float | list,  # value where `pct` is 1
     pct: float,  # fraction of the way, 0 to 1
@@ -152,8 +154,8 @@ class _Schedule:
 
 # %% ../nbs/30_anneal.ipynb #05f0db0c
 def annealer(
-    func: callable,  # called with start, end and the position, gives the value there
-) -> callable:  # called with start and end, gives a function of the position
+    func: Callable,  # called with start, end and the position, gives the value there
+) -> Callable:  # called with start and end, gives a function of the position
     """Make a maker of schedules from a function of start, end and position.
 
     Source: the fast.ai course, part 2 (2019), lesson 9
@@ -168,7 +170,7 @@ def annealer(
 def sched_no(
     start: float | list,  # the value; a list has one for each layer group
     end: float | list,  # not used
-) -> callable:  # function of the position
+) -> Callable:  # function of the position
     "Make a schedule that stays at `start`."
     return _Schedule(annealing_no, start, end)
 
@@ -176,7 +178,7 @@ def sched_no(
 def sched_lin(
     start: float | list,  # value at position 0; a list has one for each layer group
     end: float | list,  # value at position 1
-) -> callable:  # function of the position
+) -> Callable:  # function of the position
     "Make a schedule that goes from `start` to `end` in a straight line."
     return _Schedule(annealing_linear, start, end)
 
@@ -184,7 +186,7 @@ def sched_lin(
 def sched_cos(
     start: float | list,  # value at position 0; a list has one for each layer group
     end: float | list,  # value at position 1
-) -> callable:  # function of the position
+) -> Callable:  # function of the position
     "Make a schedule that goes from `start` to `end` along half a cosine."
     return _Schedule(annealing_cos, start, end)
 
@@ -192,7 +194,7 @@ def sched_cos(
 def sched_exp(
     start: float | list,  # value at position 0, above 0; a list has one for each layer group
     end: float | list,  # value at position 1, above 0
-) -> callable:  # function of the position
+) -> Callable:  # function of the position
     """Make a schedule that goes from `start` to `end` by a constant factor.
 
     Raises: ValueError if `start` or `end` is not above 0
@@ -207,7 +209,7 @@ def sched_poly(
     degree: float | None = None,  # power of the way left: end + (start - end)*(1 - pos)**degree
     *,
     power: float | None = None,  # power of the way done: start + (end - start)*pos**power
-) -> callable:  # function of the position
+) -> Callable:  # function of the position
     """Make a schedule that goes from `start` to `end` along a polynomial.
 
     Raises: ValueError if not exactly one of `degree` and `power` is given, or it is not above 0
@@ -242,7 +244,7 @@ class _CombinedSchedule:
 def combine_scheds(
     pcts: list,  # share of training for each schedule; they add up to 1
     scheds: list,  # functions of the position, as many as there are shares
-) -> callable:  # function of the position
+) -> Callable:  # function of the position
     """Make one schedule of several, one after the other.
 
     Raises: ValueError if a share is negative, they do not add up to 1, or one is missing
@@ -278,7 +280,7 @@ def combined_cos(
     start: float | list,  # value at the beginning
     middle: float | list,  # value when `pct` of training is done
     end: float | list,  # value at the end
-) -> callable:  # function of the position
+) -> Callable:  # function of the position
     """Make a schedule that goes from `start` to `middle` to `end` along cosines.
 
     Raises: ValueError if `pct` is not between 0 and 1
@@ -288,7 +290,7 @@ def combined_cos(
 
 # %% ../nbs/30_anneal.ipynb #2dee380c
 def plain_numbers(
-    value: object,  # a number, a list, a tuple, an array or a tensor
+    value: Any,  # a number, a list, a tuple, an array or a tensor
 ) -> float | list:  # without its array
     "A number, or numbers in a list where they were in an array or a tuple"
     value = value.tolist() if hasattr(value, 'tolist') else value
@@ -305,7 +307,7 @@ def divided(
 
 def check_positive(
     name: str,  # the argument, for the message
-    value: object,  # what was given for it
+    value: Any,  # what was given for it
 ):
     "Refuse what is no finite number above 0, nor a list or slice of them"
     parts = (([] if value.start is None else [value.start]) + [value.stop]
@@ -326,6 +328,7 @@ def flat_cos_sched(lr: float | list,  # Rate of the flat part; a list has one fo
     lr = plain_numbers(lr)
     check_positive('lr', lr)
     check_positive('div_final', div_final)
+    check_number('pct_start', pct_start, 0, 1)
     return {'lr': combined_cos(pct_start, lr, lr, divided(lr, div_final))}
 
 
@@ -354,8 +357,8 @@ class Stepper:
     def __init__(
         self,
         vals: float | tuple,  # start and end as a tuple, or the one value to stay at
-        n_iter: int,  # number of steps to the end; 0 counts as 1
-        func: callable = None,  # a shape; default: straight line for a tuple, else no change
+        n_iter: float,  # number of steps to the end; 0 counts as 1
+        func: Callable | None = None,  # a shape; default: straight line for a tuple, else no change
     ):
         """Start at the first of `vals`.
 
@@ -371,7 +374,7 @@ class Stepper:
 
     def step(
         self,
-    ) -> float:  # the value after this step
+    ) -> float | list:  # the value after this step
         "Go one step and give the value there; past the last step, the value stays."
         self.n += 1
         return anneal_between(self.func, self.start, self.end, min(1., self.n/self.n_iter))

@@ -13,11 +13,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from typing import Any
 
 from .core import is_quiet
 
 # %% ../nbs/03_bar.ipynb #a174018e
-def is_terminal(stream: object,  # Such as `sys.stdout`; may be closed, or `None`
+def is_terminal(stream: Any,  # Such as `sys.stdout`; may be closed, or `None`
                 ) -> bool:  # Whether a bar can move there
     "Is this a terminal whose cursor moves?"
     try: return stream.isatty() and os.environ.get('TERM') != 'dumb'
@@ -32,7 +33,7 @@ def _make_bar(notebook, **options):
     return quiet(**options, leave=False, dynamic_ncols=True, file=stream)
 
 # %% ../nbs/03_bar.ipynb #2835a059
-_warned = [None]
+_warned: list[Any] = [None]
 
 
 def _let_go(stream):
@@ -96,7 +97,7 @@ class PhaseBar:
 
     def draw(self, label: str,  # What stands before the bar
              n: int,  # Batches done
-             total: int = None,  # Batches to do, if known
+             total: int | None = None,  # Batches to do, if known
              note: str = '',  # What stands behind the bar
              ):
         "Show how far things are"

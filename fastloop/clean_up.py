@@ -7,8 +7,12 @@ __all__ = []
 
 # %% ../nbs/05_clean_up.ipynb #c446674d
 import warnings
+from collections.abc import Iterable
 from functools import partial
 from multiprocessing import active_children
+from typing import Any
+
+import torch
 
 # %% ../nbs/05_clean_up.ipynb #33fc4bb5
 from .core import add_note
@@ -37,8 +41,8 @@ def put_back(undos: list,  # Functions without arguments; each is taken off when
         raise
 
 # %% ../nbs/05_clean_up.ipynb #7c198bba
-def begin_batches(dl: object,  # A loader
-                  ) -> object:  # Its iterator
+def begin_batches(dl: Iterable,  # A loader
+                  ) -> Any:  # Its iterator
     "Begin a pass over a loader; if that fails, no process that was started for it is left"
     if not getattr(dl, 'num_workers', 0): return iter(whole_batches(dl))
     before = set(active_children())
@@ -50,13 +54,13 @@ def begin_batches(dl: object,  # A loader
 # %% ../nbs/05_clean_up.ipynb #26702ac6
 class InPlaceOf:
     "A loader that answers as `dl` does, but for the batches that a subclass makes of it"
-    def __init__(self, dl: object,  # A loader
+    def __init__(self, dl: Any,  # A loader
                  ): self.dl = dl
 
     def __iter__(self): return begin_batches(self.dl)
     def __len__(self): return len(self.dl)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if name == 'dl' or name.startswith('__'): raise AttributeError(name)
         return getattr(self.dl, name)
 
@@ -70,17 +74,18 @@ class Passes:
     def __init__(self):
         self.loaders, self.before = {}, {}
 
-    def begin(self, dl: object,  # A loader
+    def begin(self, dl: Any,  # A loader
               epoch: int,  # The number of the epoch, from 0
-              device: object = None,  # Where the model is; `None`: nothing needs to be moved
-              ) -> object:  # An iterator over its batches
+              # Where the model is; `None`: nothing needs to be moved
+              device: torch.device | None = None,
+              ) -> Any:  # An iterator over its batches
         "Begin a pass"
         self.loaders[id(dl)] = dl
         set_epoch(dl, epoch)
         if device is None or device.type != 'cuda': return begin_batches(dl)
         return on_its_way(dl, device, begin_batches)
 
-    def check(self, dl: object,  # A loader
+    def check(self, dl: Any,  # A loader
               in_train: bool,  # Whether this was training, not validation
               epoch: int,  # The number of the epoch, from 0
               done: int,  # Batches that came
@@ -98,11 +103,11 @@ class Passes:
         if said not in (None, done) and not resumed and self.before.get(part) != 'told':
             warnings.warn(f'the {part} loader says that it has {said} batches, and gave {done}: '
                           'schedules go by what it says', stacklevel=2)
-            done = 'told'
+            self.before[part] = 'told'
         if self.before.get(part) != 'told': self.before[part] = done
 
-    def end(self, dl: object,  # A loader
-            batches: object,  # The iterator over its batches
+    def end(self, dl: Any,  # A loader
+            batches: Any,  # The iterator over its batches
             ):
         "Let go of the batches, and return nothing; what was begun is not taken up again"
         if batches is not getattr(dl, '_iterator', batches): end_workers(batches)

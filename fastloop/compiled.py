@@ -10,8 +10,10 @@ import inspect
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from copy import copy, deepcopy
 from itertools import count
+from typing import Any
 
 # %% ../nbs/49_compiled.ipynb #97f2a44a
 import torch
@@ -20,14 +22,14 @@ from torch import nn
 # %% ../nbs/49_compiled.ipynb #829e274d
 from .callback.core import Callback
 from .callback.training import trained
-from .torch_core import map_tensors, model_device
+from .torch_core import Learns, map_tensors, model_device
 from .trained import check_shapes
 
 # %% ../nbs/49_compiled.ipynb #143babdd
 _numbers = count()
 
-def with_own_code(func: object,  # Any function
-                  ) -> object:  # Does the same
+def with_own_code(func: Callable,  # Any function
+                  ) -> Any:  # Does the same
     "A function around `func` that shares its compiled code with nobody"
     def call(*args, **kwargs): return func(*args, **kwargs)
     call.__code__ = call.__code__.replace(co_name=f'compiled_{next(_numbers)}')
@@ -75,7 +77,7 @@ def _itself(func): return func
 
 class CompiledLoss:
     "A loss function that is called by way of the compiler; `func` is the function itself"
-    def __init__(self, func: object,  # A loss that is no module
+    def __init__(self, func: Callable,  # A loss that is no module
                  options: dict,  # Keywords for `torch.compile`
                  ):
         call = torch.compile(with_own_code(func), **options)
@@ -83,7 +85,7 @@ class CompiledLoss:
 
     def __call__(self, *args, **kwargs): return self.call(*args, **kwargs)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if name == 'func': raise AttributeError(name)  # it is being made
         return getattr(self.func, name)
 
@@ -105,7 +107,7 @@ def find_cxx() -> str | None:  # Its path, `None` if there is none
     if sys.platform == 'win32': names = [os.environ.get('CXX', 'cl')]
     return next((path for o in names if o and (path := shutil.which(o))), None)
 
-def check_compiling(learn: object,  # A learner
+def check_compiling(learn: Learns,  # A learner
                     options: dict,  # Keywords for `torch.compile`
                     ):
     """Refuse what cannot be compiled
@@ -170,9 +172,9 @@ def _undo(learn):
     if isinstance(loss, CompiledLoss): learn.loss_func = loss.func
     learn.remove_cbs([cb for cb in learn.cbs if isinstance(cb, GraphReplay)])
 
-def compile_learner(learn: object,  # The learner
-                    **options: object,  # As `torch.compile` has them: `mode`, `backend` …
-                    ) -> object:  # The same learner
+def compile_learner(learn: Learns,  # The learner
+                    **options: Any,  # As `torch.compile` has them: `mode`, `backend` …
+                    ) -> Any:  # The same learner
     """Compile model and loss, each when it is first called; `disable=True` takes that back
 
     Copies and files hold the uncompiled model. Call it again when you have changed its layers.

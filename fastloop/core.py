@@ -11,6 +11,7 @@ import errno
 import hashlib
 import inspect
 import io
+import linecache
 import math
 import operator
 import os
@@ -22,16 +23,18 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager, suppress
-from functools import cache, wraps
+from functools import cache, lru_cache, wraps
 from itertools import count
 from numbers import Integral, Real
 from pathlib import Path
 from types import FunctionType
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 
 # %% ../nbs/00_core.ipynb #88edec44
 def listify(
-    o: object = None,  # Nothing, one thing or many
-    n: int | Sized | None = None,  # Length for a single item to grow to, or a thing of that length
+    o: Any = None,  # Nothing, one thing or many
+    # Length for a single item to grow to, or a thing of that length
+    n: SupportsIndex | Sized | None = None,
 ) -> list:  # `o` itself if it is a list already
     """Make a list of `o`: nothing gives an empty one, a single thing a list of one.
 
@@ -44,7 +47,7 @@ def listify(
     elif isinstance(o, Iterable): res = list(o)
     else: res = [o]
     if n is None: return res
-    size = len(n) if hasattr(n, '__len__') else operator.index(n)
+    size = len(n) if isinstance(n, Sized) else operator.index(n)
     if len(res) == 1: res = res*size
     if len(res) != size: raise ValueError(f'o={o!r} has {len(res)} items, but {size} are needed')
     return res
@@ -84,7 +87,7 @@ def nearest_name(
 # %% ../nbs/00_core.ipynb #c5ecd8e4
 def check_word(
     argument: str,  # Name of the argument, for the message
-    value: object,  # What the caller gave
+    value: Any,  # What the caller gave
     words: Iterable,  # The words that are allowed; `None` may be one
 ) -> str:  # `value`, when it is one of them
     """Refuse a `value` that is not among the known `words`.
@@ -112,15 +115,78 @@ def needs_extra(
     except ImportError as e:
         raise ImportError(f'{what}: pip install "fastloop[{extra}]"') from e
 
+# %% ../nbs/00_core.ipynb #554ac217
+_elsewhere = dict(  # what others call the arguments that we have
+    bs='batch_size batchsize', loss_func='loss loss_fn loss_function criterion crit objective',
+    opt_func='opt optim optimizer optimiser optimizer_cls', data='dls dataloaders databunch dbunch',
+    dl='data dls loader dataloader test_dl', metrics='metric', cbs='callbacks callback cb',
+    lr='learning_rate max_lr lr_max base_lr rate', max_lr='learning_rate lr lr_max',
+    lr_max='learning_rate lr max_lr', base_lr='lr max_lr lr_max learning_rate',
+    name='fname file filename', wd='weight_decay decay l2',
+    epochs='n_epoch n_epochs num_epochs nb_epoch max_epochs max_nb_epochs epoch',
+    batch_size='bs', file='fname name filename', filename='fname name file',
+    moms='momentum mom', train_dl='train_loader train_dataloader train', x_train='x X train_x',
+    valid_dl='val_dl val_loader valid_loader test_dl val', y_train='y Y train_y',
+    train_ds='train train_set dataset', valid_ds='val_ds test_ds val valid_set',
+    valid_pct='val_pct validation_split split_pct test_size', valid_bs='val_bs', model='net arch',
+    num_workers='workers n_workers nw', classes='vocab labels', tfms='ds_tfms item_tfms '
+    'batch_tfms transforms', model_dir='folder', seed='random_state', num_it='n_iter num_iter',
+    path='root dir directory', monitor='metric quantity', n_acc='accumulate_grad_batches',
+    clip='max_norm clip_norm gradient_clip_val', patience='wait', factor='gamma', x='item items')
+
+
+def meant_name(
+    word: str,  # A name that is not known
+    known: Iterable,  # The names that are
+) -> str | None:  # One of them, if `word` nearly is it, or is what others call it
+    "Find the argument that was probably meant."
+    known = list(known)
+    theirs = next((o for o in known if word in _elsewhere.get(o, '').split()), None)
+    return theirs or nearest_name(word, known)
+
+# %% ../nbs/00_core.ipynb #521c29cb
+_one_parameter = re.compile(r'(?:\s*def \w+\((?:self, |cls, )?)?\s*\*{0,2}(\w+)\b.*?  ?# (\S.*)$')
+
+
+def _comments(func):
+    "What the source says of each parameter of a function, beside it"
+    found, code = {}, getattr(inspect.unwrap(func), '__code__', None)
+    lines = linecache.getlines(code.co_filename)[code.co_firstlineno-1:] if code else []
+    for line in lines:
+        if line.lstrip().startswith(('"', ')', 'return ', '#|')): break
+        if (said := _one_parameter.match(line)) is not None: found.setdefault(said[1], said[2])
+    return found
+
+
+def with_parameters(
+    func: Callable,  # A function with a comment beside each of its parameters
+) -> str:  # Its docstring, and a list of the parameters
+    "What `help` and the question mark of a notebook should say of a function."
+    said, other = _comments(func), func
+    while (other := getattr(inspect.unwrap(other), '__delwrap__', None)) is not None:
+        said = _comments(other) | said
+    text = []
+    for name, o in inspect.signature(func).parameters.items():
+        if name not in said or name in ('self', 'cls', 'learn'): continue
+        kind = '' if o.annotation is o.empty else inspect.formatannotation(o.annotation)
+        default = '' if o.default is o.empty else f'default {o.default!r}'
+        text.append(f'{name} : {", ".join(filter(None, (kind, default)))}\n    {said[name]}')
+    doc = inspect.cleandoc(func.__doc__ or '')
+    return '\n'.join([doc, '', 'Parameters', '----------', *text]) if text else doc
+
 # %% ../nbs/00_core.ipynb #cfdaf98b
+_Function = TypeVar('_Function', bound=Callable)
+
+
 def understands(
     **words: str,  # Another library's word for an argument: ours
-) -> Callable:  # A decorator
+) -> Callable[[_Function], _Function]:  # A decorator
     """Let a function take other words for its arguments, and say which one a misspelt one means.
 
+    Its docstring gets a list of the parameters.
     Raises: TypeError, when the function is called, for an argument that is unknown or given twice.
     """
-    def decorate(func):
+    def decorate(func) -> Any:
         known = inspect.signature(func).parameters
         anything = any(o.kind is o.VAR_KEYWORD for o in known.values())
 
@@ -132,22 +198,68 @@ def understands(
                 if ours is None or ours in kwargs: raise TypeError(_unexpected(func, word, ours))
                 kwargs[ours] = kwargs.pop(word)
             return func(*args, **kwargs)
+        call.__doc__ = with_parameters(func)
         return call
     return decorate
 
 
-def _unexpected(func, word, ours):
+def _unexpected(func, word, ours=None, known=None):
     "What is wrong with an argument"
-    if ours is not None: return f'{func.__name__}: {word} is another word for {ours}: give one'
-    known = [o for o in inspect.signature(func).parameters if o not in ('self', 'learn')]
-    near = nearest_name(word, known)
+    name = func.__name__ if func.__name__ != '__init__' else func.__qualname__.partition('.')[0]
+    if ours is not None: return f'{name}: {word} is another word for {ours}: give one'
+    known = list(inspect.signature(func).parameters if known is None else known)
+    known = [o for o in known if o not in ('self', 'cls', 'learn')]
+    near = meant_name(word, known)
     hint = f'; did you mean {near!r}?' if near else f'; it has {", ".join(known)}'
-    return f'{func.__name__} has no argument {word!r}{hint}'
+    return f'{name} has no argument {word!r}{hint}'
+
+# %% ../nbs/00_core.ipynb #a5782758
+def understands_in(
+    **words: dict,  # By method: another library's word for an argument, and ours
+) -> Callable[[type], type]:  # A decorator of a class
+    "Let every public method of a class do what `understands` does."
+    def decorate(cls):
+        for name, func in list(vars(cls).items()):
+            if not isinstance(func, FunctionType) or hasattr(func, '__wrapped__'): continue
+            public = not name.startswith('_') and func.__code__.co_argcount > 1
+            if name in words or public:
+                setattr(cls, name, understands(**words.get(name, {}))(func))
+        return cls
+    return decorate
+
+
+# %% ../nbs/00_core.ipynb #273db66e
+@lru_cache(maxsize=256)  # asked whenever a callback is made
+def _keywords_of(cls):
+    "The names that `cls(…)` takes; `None` if that may be any"
+    known = []
+    for kind in cls.__mro__:
+        if not isinstance(init := vars(kind).get('__init__'), FunctionType): continue
+        try: found = inspect.signature(init).parameters.values()
+        except (TypeError, ValueError): return None
+        known += [o.name for o in found if o.kind not in (o.VAR_KEYWORD, o.VAR_POSITIONAL)]
+        anything = [o.name for o in found if o.kind is o.VAR_KEYWORD]
+        if not anything: return known
+        if anything != ['kwargs'] or kind.__module__.partition('.')[0] != 'fastloop': return None
+
+
+def check_keywords(
+    cls: type,  # A class that is about to make an object
+    given: dict,  # The keywords
+) -> type:  # The class
+    """Refuse a keyword that a class does not take; in this package `**kwargs` goes to its base.
+
+    Raises: TypeError that names the nearest one.
+    """
+    names = _keywords_of(cls) if given else None
+    for word in given if names is not None else ():
+        if word not in names: raise TypeError(_unexpected(cls, word, known=names))
+    return cls
 
 # %% ../nbs/00_core.ipynb #n0tyet02
 def not_yet(
     new: list,  # Objects that are to be added
-    there: list,  # Objects that are there already
+    there: list | tuple,  # Objects that are there already
 ) -> list:  # Those of `new` that are not there, each once
     "Leave out objects that are there already."
     known = {id(o) for o in there}
@@ -156,7 +268,7 @@ def not_yet(
 # %% ../nbs/00_core.ipynb #03701552
 def distinct(
     names: list,  # Texts
-    taken: list = (),  # Texts that are used already
+    taken: list | tuple = (),  # Texts that are used already
 ) -> list:  # As many; what comes again becomes `name_1`, `name_2`
     "Names of columns, each once."
     found = list(taken)
@@ -168,17 +280,17 @@ def distinct(
 # %% ../nbs/00_core.ipynb #e0fb100d
 def check_number(
     argument: str,  # Name of the argument, for the message
-    value: object,  # What the caller gave
+    value: Any,  # What the caller gave
     least: float = -math.inf,  # The smallest number that is right
     most: float = math.inf,  # The largest
     above: float | None = None,  # If given, the number must be larger than this one
     whole: bool = False,  # Whether it must be a whole number
-) -> float:  # `value`, when it is right; an `int` if it must be whole
+) -> Any:  # `value`, when it is right; an `int` if it must be whole
     """Refuse what is no number within its bounds.
 
     Raises: ValueError naming the argument, the value and the bounds.
     """
-    number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    number = issubclass(type(value), Integral if whole else Real) and not isinstance(value, bool)
     if number and least <= value <= most and (above is None or value > above):
         return int(value) if whole else value
     bounds = (f' above {above}' if above is not None else '' if least == -math.inf else
@@ -186,14 +298,39 @@ def check_number(
     if most < math.inf: bounds = f' from {least} to {most}'
     raise ValueError(f'{argument}={value!r} must be a {"whole " if whole else ""}number{bounds}')
 
+# %% ../nbs/00_core.ipynb #86ae992b
+def check_flag(
+    argument: str,  # Name of the argument, for the message
+    value: object,  # What the caller gave
+) -> bool:  # `value`
+    """Refuse what is neither true nor false, such as the text 'no', which Python takes for true.
+
+    Raises: ValueError naming the argument and the value.
+    """
+    if hasattr(type(value), '__bool__'): return bool(value)
+    raise ValueError(f'{argument}={value!r} must be True or False')
+
+
+def as_path(
+    argument: str,  # Name of the argument, for the message
+    value: object,  # What the caller gave
+) -> Path:  # The path
+    """Refuse what is no path.
+
+    Raises: TypeError naming the argument and the value.
+    """
+    if isinstance(value, (str, os.PathLike)): return Path(value)
+    raise TypeError(f'{argument}={value!r} must be a path')
+
+
 # %% ../nbs/00_core.ipynb #22cf6762
 def add_note(
     exc: BaseException,  # An exception on its way to the user
     text: str,  # One line that says where it came from
 ) -> BaseException:  # The same exception
     "Add a line to an exception without changing its type or its message."
-    if hasattr(exc, 'add_note'): exc.add_note(text)
-    else: exc.__notes__ = [*getattr(exc, '__notes__', []), text]  # Python 3.10
+    if (add := getattr(exc, 'add_note', None)) is not None: add(text)
+    else: vars(exc)['__notes__'] = [*getattr(exc, '__notes__', []), text]  # Python 3.10
     return exc
 
 # %% ../nbs/00_core.ipynb #e3b876e8
@@ -265,6 +402,11 @@ class _Watched(io.FileIO):
             raise
 
 
+_full = errno.ENOSPC, errno.EDQUOT  # no room left, or none for this user
+
+_full = errno.ENOSPC, errno.EDQUOT  # no room left, or none for this user
+
+
 def _what_happened(e, file, outer, path):
     "The interrupt or the error of the disk that became `e`; a full disk is called a full disk"
     found, o = getattr(file, 'failure', None), e if isinstance(e, RuntimeError) else None
@@ -272,8 +414,8 @@ def _what_happened(e, file, outer, path):
         if isinstance(o, OSError) or not isinstance(o, Exception): found = o
         o = o.__cause__ or o.__context__
     found = found or e
-    if getattr(found, 'errno', None) not in (errno.ENOSPC, errno.EDQUOT): return found
-    return OSError(found.errno, f'The disk is full ({os.strerror(found.errno)})', str(path))
+    if not isinstance(found, OSError) or found.errno not in _full: return found
+    return OSError(found.errno, f'The disk is full ({os.strerror(found.errno or 0)})', str(path))
 
 # %% ../nbs/00_core.ipynb #9ce66ed1
 _here = hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
@@ -373,7 +515,7 @@ def is_quiet() -> bool:  # `False` unless several processes train together
 
 # %% ../nbs/00_core.ipynb #f7950e3e
 def required_arguments(
-    handler: object,  # A function or bound method
+    handler: Callable,  # A function or bound method
 ) -> list:  # Their names; none if it cannot be told
     "The arguments that `handler` cannot do without."
     func = getattr(handler, '__func__', None)
@@ -412,10 +554,16 @@ def check_property(
     if hasattr(type(found), '__get__') and not inspect.ismemberdescriptor(found):
         found.__get__(o, type(o))
 
+# %% ../nbs/00_core.ipynb #a1c0de01
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+else: Axes = Figure = object  # names for checkers of types: matplotlib is not imported for them
+
 # %% ../nbs/00_core.ipynb #c9c48f37
 def axes_for(
-    ax: object = None,  # The matplotlib axis to draw on; a new figure if there is none
-    figsize: tuple = (6, 3),  # Width and height of a new figure, in inches
+    ax: 'Axes | None' = None,  # The matplotlib axis to draw on; a new figure if there is none
+    figsize: tuple | None = (6, 3),  # Width and height of a new figure, in inches
 ) -> tuple:  # The figure and the axis
     "An axis to draw on, whose figure needs no display and is not kept alive by pyplot."
     if ax is not None: return ax.figure, ax
@@ -426,7 +574,7 @@ def axes_for(
 
 
 def show_figure(
-    fig: object,  # A matplotlib figure
+    fig: 'Figure',  # A matplotlib figure
 ) -> bool:  # Whether there was a notebook to show it
     "Show a figure at once in a notebook, and nowhere else."
     ipython = sys.modules.get('IPython')

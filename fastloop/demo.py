@@ -7,7 +7,9 @@ __all__ = ['known_classes', 'demo_data', 'demo_model', 'demo_learner', 'demo', '
 
 # %% ../nbs/91_demo.ipynb #b7cb7fd2
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 # %% ../nbs/91_demo.ipynb #7b22fcc8
 import torch
@@ -16,7 +18,7 @@ from torch import nn
 # %% ../nbs/91_demo.ipynb #f350f972
 from .callback.checkpoint import CheckpointCallback
 from .callback.logger import CSVLogger
-from .core import atomic_write, is_quiet
+from .core import Figure, atomic_write, is_quiet
 from .data.external import URLs, untar_data
 from .torch_core import set_seed
 from .train import to_distributed  # noqa: F401 (hangs the verbs on the learner)
@@ -26,7 +28,8 @@ from .vision.transform import RandomFlip
 
 # %% ../nbs/91_demo.ipynb #6b1db5b3
 def demo_data(seed: int = 42,  # Decides the order of the training images
-              device: object = None,  # Where the batches go; a GPU if there is one
+              # Where the batches go; a GPU if there is one
+              device: torch.device | str | None = None,
               classes: list | None = None,  # Only these; `None`: all ten
               stats: tuple | None = None,  # Mean and std; `None`: of the training images
               ) -> ImageDataBunch:  # At most 5,000 and 1,000 images of 28 × 28 grey pixels
@@ -45,28 +48,31 @@ def demo_model(n_classes: int = 10,  # Number of outputs
                              nn.BatchNorm2d(n_out), nn.ReLU(), nn.MaxPool2d(2))
     layers = [block(1, 16), block(16, 32), block(32, 64), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
               nn.Linear(64, n_classes)]
-    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+    found: Any = nn.Sequential(*layers)
+    return found.to(memory_format=torch.channels_last)
 
 # %% ../nbs/91_demo.ipynb #6f31a49e
 known_classes = ('ankle_boot', 'coat', 'pullover', 'shirt', 't_shirt')
 
 
 def demo_learner(seed: int = 42,  # Decides the first weights and the order of the images
-                 device: object = None,  # Where it is trained; a GPU if there is one
-                 **kwargs: object,  # `path`, `silent` … as in `Learner`
+                 # Where it is trained; a GPU if there is one
+                 device: torch.device | str | None = None,
+                 **kwargs: Any,  # `path`, `silent` … as in `Learner`
                  ) -> VisionLearner:  # Its body is trained and frozen, its head is new
     "A learner for all ten classes whose body has learned five of them"
     set_seed(seed)
-    head = dict(lin_ftrs=[128], ps=.2, init=None)
+    head: dict[str, Any] = dict(lin_ftrs=[128], ps=.2, init=None)
     data = demo_data(seed, device)
     known = demo_data(seed, device, list(known_classes), data.stats)
     first = cnn_learner(known, demo_model, pretrained=False, silent=True, **head)
     first.fit_one_cycle(2, 1e-2)
-    return cnn_learner(data, first.model[0], cut=3, **head, **kwargs)
+    body, _ = first.model.children()
+    return cnn_learner(data, body, cut=3, **head, **kwargs)
 
 # %% ../nbs/91_demo.ipynb #9b024435
 def demo(epochs: int = 8,  # Number of epochs in which all is trained, after one for the head
-         out: str = 'demo',  # Folder for the files; made if it is not there
+         out: str | Path = 'demo',  # Folder for the files; made if it is not there
          seed: int = 42,  # Decides the first weights and the order of the images
          silent: bool = False,  # Print nothing
          resume: bool = False,  # Go on with a demo that was interrupted
@@ -134,7 +140,7 @@ def _tidy_up(checkpoints, history, resume):
     if not checkpoints.is_dir(): history.unlink(missing_ok=True)
 
 # %% ../nbs/91_demo.ipynb #1f1cf542
-def save_figure(fig: object,  # A matplotlib figure
+def save_figure(fig: 'Figure',  # A matplotlib figure
                 file: Path,  # Where to; ends in `.png`
                 ) -> Path:  # The file
     "Write a picture, whole or not at all"
@@ -150,7 +156,7 @@ def _save_pictures(learn, judge, out):
     return {name: save_figure(fig, out/f'{name}.png') for name, fig in figures.items()}
 
 # %% ../nbs/91_demo.ipynb #2326063a
-def compare_seeds(seeds: list = (1, 2, 3),  # The first one makes the files
+def compare_seeds(seeds: Sequence = (1, 2, 3),  # The first one makes the files
                   epochs: int = 8,  # As in `demo`
                   out: str = 'demo',  # Folder for the files
                   silent: bool = False,  # Print nothing

@@ -6,7 +6,11 @@
 __all__ = ['line', 'fashion']
 
 # %% ../nbs/66_examples.ipynb #291cef52
+import re
+from contextlib import contextmanager
 from functools import lru_cache
+from textwrap import shorten
+from traceback import walk_tb
 from types import SimpleNamespace
 
 import torch
@@ -44,7 +48,8 @@ def read_pictures(path):
 # %% ../nbs/66_examples.ipynb #9d63506b
 def fashion(n: int = 5000,  # pictures to train on
             bs: int = 64,  # pictures a batch
-            valid_bs: int = None,  # pictures a batch of the validation set; `None`: twice `bs`
+            # pictures a batch of the validation set; `None`: twice `bs`
+            valid_bs: int | None = None,
             hidden: int = 50,  # units between input and output
             seed: int = 0,  # of the choice, of the order, and of the first weights
             ) -> tuple:  # the `DataBunch`, and the network, an `nn.Sequential`
@@ -53,8 +58,47 @@ def fashion(n: int = 5000,  # pictures to train on
     chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n]
     tensors = x[chosen][:, None]/255, y[chosen], x_valid[:, None]/255, y_valid.clone()
     data = DataBunch.from_tensors(*tensors, bs=bs, valid_bs=valid_bs, seed=seed, device='cpu')
-    data.train_ds.classes = list(classes)
+    vars(data.train_ds)['classes'] = list(classes)
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, hidden), nn.ReLU(),
                           nn.Linear(hidden, len(classes)))
     return data, model
+
+# %% ../nbs/66_examples.ipynb #exercise-alike
+def in_few_words(found):
+    "A value as a message shows it, in few words"
+    found = found.tolist() if isinstance(found, torch.Tensor) else found
+    return re.sub(r' at 0x[0-9a-f]+', '', shorten(repr(found), 100, placeholder=' …'))
+
+
+def alike(found, wanted):
+    "Are two values the same, numbers up to rounding?"
+    if isinstance(wanted, torch.Tensor) or isinstance(found, torch.Tensor):
+        found, wanted = torch.as_tensor(found), torch.as_tensor(wanted)
+        return found.shape == wanted.shape and torch.allclose(found.double(), wanted.double(),
+                                                              atol=1e-6, equal_nan=True)
+    if isinstance(wanted, list | tuple) and isinstance(found, list | tuple):
+        return len(found) == len(wanted) and all(map(alike, found, wanted))
+    if type(wanted) is float and isinstance(found, int | float): return abs(found - wanted) < 1e-6
+    return type(found) is type(wanted) and found == wanted
+
+# %% ../nbs/66_examples.ipynb #exercise-checking
+def should_be(found, wanted, what):
+    "Refuse an answer, in words, unless `found` is `wanted`"
+    if found is None: raise AssertionError(f'{what}: None; nothing is returned yet.')
+    if found is ...: raise AssertionError(f'{what}: still `...`, which is to be filled in.')
+    told, hoped = in_few_words(found), in_few_words(wanted)
+    if not alike(found, wanted): raise AssertionError(f'{what}: {told} instead of {hoped}.')
+
+
+@contextmanager
+def checking():
+    "Print what is wrong with an answer, or `Right.`"
+    try:
+        yield
+        print('Right.')
+    except AssertionError as error: print(f'Not yet: {error or "an assert does not hold."}')
+    except Exception as error:
+        mine = [o for o in walk_tb(error.__traceback__) if o[0].f_globals['__name__'] == '__main__']
+        frame, line = mine[-1]
+        print(f'Not yet: {type(error).__name__}: {error} (line {line} of {frame.f_code.co_name})')

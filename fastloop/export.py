@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 # %% ../nbs/51_export.ipynb #81497056
 import torch
@@ -217,7 +218,7 @@ def read_onnx(data: bytes,  # A file
 
 # %% ../nbs/51_export.ipynb #c434ab32
 def as_input(leaf: dict,  # Name, type and shape of one input
-             x: object,  # A tensor, an array, a list of numbers
+             x: Any,  # A tensor, an array, a list of numbers
              one: bool,  # Whether it is one item, without the dimension of the batch
              ) -> torch.Tensor:  # As the program wants it
     """One input in the type and shape of the program
@@ -240,7 +241,7 @@ def as_input(leaf: dict,  # Name, type and shape of one input
 
 # %% ../nbs/51_export.ipynb #62f2ca51
 def inputs_of(tree: dict,  # The structure of the inputs
-              x: object,  # A batch, or one item
+              x: Any,  # A batch, or one item
               one: bool,  # Whether it is one item
               ) -> list:  # Tensors, as the program wants them
     """Bring inputs into the order, types and shapes of the program
@@ -255,7 +256,7 @@ def inputs_of(tree: dict,  # The structure of the inputs
             raise TypeError(f'the model takes a dictionary of {", ".join(map(str, keys))}, not '
                             f'{list(x) if isinstance(x, Mapping) else type(x).__name__}')
         return [o for k, part in tree['dict'] for o in inputs_of(part, x[k], one)]
-    parts = tree.get('tuple', tree.get('list'))
+    parts = tree['tuple'] if 'tuple' in tree else tree['list']
     if not isinstance(x, (tuple, list)) or len(x) != len(parts):
         raise TypeError(f'the model takes {len(parts)} inputs in a tuple, not {x!r:.60}')
     return [o for part, p in zip(parts, x) for o in inputs_of(part, p, one)]
@@ -270,7 +271,7 @@ def is_file(x: object,  # An item
         hasattr(x, 'getbands')
 
 def read_item(items: dict | None,  # How files become inputs, from the settings
-              x: object,  # A path, bytes, an open file, an image of PIL
+              x: Any,  # A path, bytes, an open file, an image of PIL
               ) -> torch.Tensor:  # What the model sees
     """Read one item
 
@@ -307,7 +308,7 @@ def rows_in(tree: dict,  # The structure of the inputs
     if len(sizes) != 1: raise ValueError(f'the inputs have {sorted(sizes)} rows')
     return sizes.pop()
 
-def loaded_batches(items: object,  # A loader of batches, with targets or without
+def loaded_batches(items: Any,  # A loader of batches, with targets or without
                tree: dict,  # The structure of the inputs
                ) -> Iterator:  # Pairs: tensors, and targets or `None`
     "The batches of a loader"
@@ -341,16 +342,16 @@ class Predictor:
         device = default_device() if device is None else torch.device(device)
         data = file.read_bytes()
         reader = read_onnx if file.suffix == '.onnx' else read_pt2
-        try: return cls(*reader(data, device), device)
+        try: return cls(*reader(data, device), device=device)
         except ValueError as e: raise ValueError(f'{file.name} is refused: {e}') from e
 
     def ask(self, tensors: list,  # Inputs of a batch, in the order of the program
-            ) -> object:  # What the model answers, in its own form, on the CPU
+            ) -> Any:  # What the model answers, in its own form, on the CPU
         "Let the program compute"
         with torch.inference_mode(): found = self.program(*[t.to(self.device) for t in tensors])
         return to_detach(rebuild(self.settings['outputs'], iter(found)))
 
-    def prepare(self, x: object,  # One item: numbers like those in training, or a file
+    def prepare(self, x: Any,  # One item: numbers like those in training, or a file
                 ) -> list:  # Inputs of a batch of one
         """Turn an item into what the program takes
 
@@ -359,14 +360,14 @@ class Predictor:
         if is_file(x): x = read_item(self.settings['items'], x)
         return inputs_of(self.inputs, x, True)
 
-    def answers(self, preds: object,  # What the model answered to a batch
+    def answers(self, preds: Any,  # What the model answered to a batch
                 ) -> list:  # For each item class or classes, their number, the probabilities
         "Say what answers mean, item by item"
         tree_of(preds, found := [])
         rows = [map_tensors(preds, lambda t, i=i: t[i:i+1]) for i in range(len(found[0]))]
         return [as_answer(o, self.loss_func, self.classes) for o in rows]
 
-    def predict(self, x: object,  # One item: an array, a tensor, a list, a file, bytes of a file
+    def predict(self, x: Any,  # One item: an array, a tensor, a list, a file, bytes of a file
                 ) -> tuple:  # Class (by name, if known), its number, and the probabilities
         """What the model says of one item, as `learn.predict` does
 
@@ -374,7 +375,7 @@ class Predictor:
         """
         return as_answer(self.ask(self.prepare(x)), self.loss_func, self.classes)
 
-    def batches(self, items: object,  # As in `get_preds`
+    def batches(self, items: Any,  # As in `get_preds`
                 bs: int,  # Items that are read at a time
                 ) -> Iterator:  # Pairs: tensors, and targets or `None`
         "Turn items into batches"
@@ -391,7 +392,7 @@ class Predictor:
                 yield [t[i:i+bs] if o else t for o, t in zip(free, tensors)], None
         else: yield from loaded_batches(items, self.inputs)
 
-    def get_preds(self, items: object,  # An array, a tensor, a list of items, a folder, a loader
+    def get_preds(self, items: Any,  # An array, a tensor, a list of items, a folder, a loader
                   bs: int = 64,  # Items that are computed at a time
                   probabilities: bool = False,  # Give probabilities, not what the model answers
                   ) -> tuple:  # Answers, in the form of the model; the loader's targets or `None`

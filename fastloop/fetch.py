@@ -8,6 +8,7 @@ __all__ = []
 # %% ../nbs/04_fetch.ipynb #24e8ccd2
 from collections.abc import Callable, Iterator
 from copy import copy
+from typing import Any
 
 # %% ../nbs/04_fetch.ipynb #72f55f2c
 import numpy as np
@@ -45,15 +46,15 @@ def whole_numbers(rows: list,  # Numbers of rows, of whatever type a sampler giv
     if kinds and all(issubclass(o, np.integer) for o in kinds): return [int(o) for o in rows]
     return None
 
-def rows_below(ds: object,  # A data set, perhaps a `Subset` of one, of one …
+def rows_below(ds: Any,  # A data set, perhaps a `Subset` of one, of one …
                rows: list,  # Numbers of items
                ) -> tuple:  # The data set at the bottom, and the numbers there or `None`
     "Go through subsets down to the data set that has the items"
-    rows = whole_numbers(rows)
+    found = whole_numbers(rows)
     while isinstance(ds, Subset):
-        if rows is not None: rows = whole_numbers(_pick(ds.indices, rows))
+        if found is not None: found = whole_numbers(_pick(ds.indices, found))
         ds = ds.dataset
-    return ds, rows
+    return ds, found
 
 # %% ../nbs/04_fetch.ipynb #5499f370
 _signed = {getattr(torch, f'uint{bits}', None): getattr(torch, f'int{bits}')
@@ -78,7 +79,7 @@ def _rows_on(device, rows):
     if device.type == 'cpu': return rows
     return (rows.pin_memory() if device.type == 'cuda' else rows).to(device, non_blocking=True)
 
-def gather_batch(ds: object,  # A `TensorDataset`, or a `Subset` of one
+def gather_batch(ds: Any,  # A `TensorDataset`, or a `Subset` of one
                  numbers: list,  # Of the items
                  ) -> list | None:  # A tensor for each tensor of the data set; `None`: not so
     "The batch that torch would collate, gathered in one piece"
@@ -126,8 +127,8 @@ def _is_of_tensors(ds):
     while type(ds) is Subset and '__getitems__' not in vars(ds): ds = ds.dataset
     return type(ds) is TensorDataset and '__getitems__' not in vars(ds)
 
-def whole_batches(dl: object,  # A loader of any kind
-                  ) -> object:  # A loader of the same batches; `dl` itself if nothing can be gained
+def whole_batches(dl: Any,  # A loader of any kind
+                  ) -> Any:  # A loader of the same batches; `dl` itself if nothing can be gained
     "Let torch's `DataLoader` fetch the rows of tensors batch by batch, not item by item"
     if type(dl) is not DataLoader or dl.batch_sampler is None: return dl
     if not (_is_of_tensors(dl.dataset) and _collates_rows(dl.collate_fn)): return dl
@@ -145,7 +146,7 @@ class SideStream:
         if device not in self.streams: self.streams[device] = torch.cuda.Stream(device)
         self.device, self.stream = device, self.streams[device]
 
-    def start(self, batch: object,  # A batch: a tensor or a nest of them
+    def start(self, batch: Any,  # A batch: a tensor or a nest of them
               ) -> tuple:  # The batch on the GPU, not to be touched yet, and the tensors copied
         "Begin to copy a batch"
         copied = []
@@ -157,7 +158,7 @@ class SideStream:
         with torch.cuda.stream(self.stream): return map_tensors(batch, copy_one), copied
 
     def finish(self, started: tuple,  # What `start` gave
-               ) -> object:  # The batch
+               ) -> Any:  # The batch
         "Let the work that is queued from now on wait for the copy; nothing else waits"
         batch, copied = started
         if not copied: return batch
@@ -169,7 +170,7 @@ class SideStream:
 # %% ../nbs/04_fetch.ipynb #a931900e
 _drawing_first = {RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler}
 
-def draws_nothing(dl: object,  # A loader of any kind
+def draws_nothing(dl: Any,  # A loader of any kind
                   ) -> bool:  # `False` too where it cannot be known
     "Is a batch fetched without random numbers of this process, once the first one is there?"
     if type(dl) is not DataLoader or type(dl.batch_sampler) is not BatchSampler: return False
@@ -179,7 +180,7 @@ def draws_nothing(dl: object,  # A loader of any kind
 class Ahead:
     "Batches on their way to a GPU; the next one is fetched while this one is used"
     def __init__(self, batches: Iterator,  # On the CPU
-                 side: object,  # Copies them: a `SideStream`
+                 side: SideStream,  # Copies them: a `SideStream`
                  early: int = 0,  # How many batches may be fetched before they are asked for
                  ):
         self.batches, self.side, self.early, self.waiting = batches, side, early, None
@@ -203,7 +204,7 @@ class Ahead:
         self.waiting = None
         end_workers(self.batches)
 
-def on_its_way(dl: object,  # A loader
+def on_its_way(dl: Any,  # A loader
                device: torch.device,  # Where the batches go, a GPU
                begin: Callable,  # Begins a pass over a loader
                ) -> Iterator:  # The batches, on the GPU

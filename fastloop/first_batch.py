@@ -8,36 +8,70 @@ __all__ = []
 # %% ../nbs/06_first_batch.ipynb #9b2658c3
 import inspect
 import sys
+import traceback
 import warnings
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from numbers import Integral
+from typing import Any
 
 import torch
-from torch import is_tensor
+from torch import is_tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 # %% ../nbs/06_first_batch.ipynb #aa28875c
 from .clean_up import put_back
-from .core import add_note
-from .torch_core import count_batches, first_tensor, rng_state, set_rng_state
+from .core import add_note, nearest_name
+from fastloop.torch_core import (
+    Trained,
+    call_model,
+    count_batches,
+    first_tensor,
+    rng_state,
+    set_rng_state,
+)
 
 # %% ../nbs/06_first_batch.ipynb #012241e4
+def check_loss(loss_func: Callable,  # What should be a loss; `None` if there is none yet
+               ):
+    """Refuse the name or the class of a loss
+
+    Raises: TypeError that says what to write.
+    """
+    if loss_func is None or callable(loss_func) and not isinstance(loss_func, type): return
+    known = {o.lower(): o for o in dir(torch.nn) if o.endswith('Loss')}
+    word = getattr(loss_func, '__name__', loss_func)
+    word = word.lower().replace('_', '') if isinstance(word, str) else ''
+    near = known.get(nearest_name(word, known) or '', 'MSELoss')
+    raise TypeError(f'loss_func={loss_func!r} must be a function or a module: write nn.{near}()')
+
+def check_epochs(epochs: int,  # Number of epochs
+                 argument: str = 'epochs',  # What the caller calls it
+                 ):
+    """Refuse what is no number of epochs
+
+    Raises: TypeError or ValueError that names the argument and its value.
+    """
+    if not isinstance(epochs, Integral) or isinstance(epochs, bool):
+        raise TypeError(f'{argument} is a whole number, not {epochs!r}')
+    if epochs < 0: raise ValueError(f'{argument} is 0 or more, not {epochs}')
+
+# %% ../nbs/06_first_batch.ipynb #52c9ca3c
 def check_fit(epochs: int,  # Number of epochs
-              learn: object,  # Has `model`, `opt`, `loss_func` and `data`
+              learn: Any,  # Has `model`, `opt`, `loss_func` and `data`
               needs_opt: bool = True,  # Whether the optimizer must be there already
               ):
     """Refuse a fit that cannot work
 
     Raises: TypeError or ValueError that names the argument and its value.
     """
-    if not isinstance(epochs, Integral) or isinstance(epochs, bool):
-        raise TypeError(f'epochs is a whole number, not {epochs!r}')
-    if epochs < 0: raise ValueError(f'epochs is 0 or more, not {epochs}')
+    check_epochs(epochs)
     if missing := [o for o in ('model', 'opt', 'loss_func', 'data') if not hasattr(learn, o)]:
         raise TypeError(f'{type(learn).__name__} is no learner: it has no {", ".join(missing)}')
     if learn.loss_func is None: raise ValueError('the learner has no loss function')
+    check_loss(learn.loss_func)
     if needs_opt and learn.opt is None: raise ValueError('the learner has no optimizer')
     dl = getattr(learn.data, 'train_dl', None)
     if dl is None: raise ValueError('data has no training loader (train_dl)')
@@ -68,9 +102,9 @@ def _takes(func, n):
     except TypeError: return False
     return True
 
-def takes_apart(func: object,  # A loss or a metric
-                pred: object,  # What the model answered
-                yb: object,  # The targets
+def takes_apart(func: Callable,  # A loss or a metric
+                pred: Any,  # What the model answered
+                yb: Any,  # The targets
                 ) -> bool:  # Whether to call `func(pred, *yb)`, and not `func(pred, yb)`
     "Is this a tuple or list of targets that `func` wants one by one?"
     if not isinstance(yb, (tuple, list)): return False
@@ -92,7 +126,7 @@ def is_about_classes(loss_func: object,  # A loss, perhaps inside a `partial`
     names = getattr(loss_func, '__name__', ''), *(o.__name__ for o in type(loss_func).__mro__)
     return not class_losses.isdisjoint(names)
 
-def label_to_ignore(loss_func: object,  # A loss, perhaps inside a `partial`
+def label_to_ignore(loss_func: Any,  # A loss, perhaps inside a `partial`
                     ) -> int:  # -100 is torch's
     "The label that a loss leaves out"
     while isinstance(loss_func, partial):
@@ -100,9 +134,9 @@ def label_to_ignore(loss_func: object,  # A loss, perhaps inside a `partial`
         loss_func = loss_func.func
     return getattr(loss_func, 'ignore_index', -100)
 
-def check_labels(loss_func: object,  # A loss
-                 pred: object,  # What the model answered
-                 yb: object,  # The targets
+def check_labels(loss_func: Any,  # A loss
+                 pred: Any,  # What the model answered
+                 yb: Any,  # The targets
                  ):
     """See whether the model has an output for every label
 
@@ -115,6 +149,70 @@ def check_labels(loss_func: object,  # A loss
     bad = yb[((yb < 0) | (yb >= n)) & (yb != label_to_ignore(loss_func))]
     if len(bad): raise ValueError(f'label {bad[0].item()} has no output: the model has {n} outputs,'
                                   f' for labels 0 to {n-1}')
+
+# %% ../nbs/06_first_batch.ipynb #bbefa259
+def check_one_number(loss_func: Callable,  # The loss
+                     loss: object,  # What it gave
+                     ):
+    """Refuse a loss that cannot be made smaller
+
+    Raises: TypeError or ValueError that says what it gave.
+    """
+    name = getattr(loss_func, '__name__', type(loss_func).__name__)
+    if not is_tensor(loss): raise TypeError(
+        f'loss_func: {name} gave {loss!r}, and not a tensor with one number')
+    if loss.numel() != 1: raise ValueError(
+        f'loss_func: {name} gave the shape {tuple(loss.shape)}, and not one number: take the mean')
+
+
+# %% ../nbs/06_first_batch.ipynb #4a3e5bfc
+def told_inputs(xb: object,  # The inputs of a batch
+                ) -> str:  # Such as `shape (64, 5)`
+    "The shapes of inputs, in words"
+    if is_tensor(xb): return f'shape {tuple(xb.shape)} and type {xb.dtype}'
+    if isinstance(xb, Mapping): return ', '.join(f'{k}: {told_inputs(o)}' for k, o in xb.items())
+    if not isinstance(xb, (tuple, list)): return f'type {type(xb).__name__}'
+    if any(isinstance(o, str) for o in xb): return 'texts, which must become numbers first'
+    return f'{len(xb)} inputs: ' + ', '.join(told_inputs(o) for o in xb[:4])
+
+def in_model(e: BaseException,  # What has ended a batch
+             ) -> bool:  # Whether the model was being asked
+    "Was it the model that failed, and neither a callback nor the user's interrupt?"
+    step = getattr(e.__traceback__, 'tb_next', None)
+    return isinstance(e, Exception) and step is not None and (
+        step.tb_frame.f_code is call_model.__code__)
+
+def what_misfits(e: BaseException,  # What a model raised
+                 model: nn.Module,  # The model
+                 xb: object,  # Its inputs
+                 ) -> BaseException:  # A `ValueError` or `TypeError`, or `e` with a note
+    "Say what the model cannot take"
+    x, p = first_tensor(xb), next(model.parameters(), None)
+    text = f'the inputs are of {told_inputs(xb)}'
+    frames = [o for o, _ in traceback.walk_tb(e.__traceback__)]
+    if type(e) not in (RuntimeError, TypeError, ValueError, IndexError) or not (
+            frames[-1].f_globals.get('__name__', '').startswith('torch.')): return add_note(e, text)
+    layer = [o.f_locals['self'] for o in frames if isinstance(o.f_locals.get('self'), nn.Module)]
+    text = f'{layer[-1] if layer else model!r:.200} failed: {e}; {text}'
+    if is_tensor(x) and x.is_floating_point() and p is not None and x.dtype != p.dtype:
+        text = (f'the inputs are {x.dtype} and the model is {p.dtype}: convert the data, '
+                f'x.to({p.dtype}), or the model, model.to({x.dtype}) ({e})')
+    error = (TypeError if isinstance(e, TypeError) else ValueError)(f'model: {text}')
+    error.__cause__ = e
+    return error
+
+
+# %% ../nbs/06_first_batch.ipynb #59bb0147
+def explained_call(model: nn.Module,  # A model
+                   xb: object,  # Inputs
+                   ) -> object:  # What it answers
+    """Call a model, and explain what it cannot take
+
+    Raises: ValueError or TypeError that names the layer and the shapes.
+    """
+    try: return call_model(model, xb)
+    except Exception as e: raise what_misfits(e, model, xb) from e
+
 
 # %% ../nbs/06_first_batch.ipynb #e839aab6
 class StretchedTargets(TorchFunctionMode):
@@ -146,6 +244,12 @@ def _misfit(loss_func, pred, targets):
     shapes = ' and '.join(str(tuple(o.shape)) if is_tensor(o) else type(o).__name__ for o in parts)
     name = getattr(loss_func, '__name__', type(loss_func).__name__)
     hint = ' (write the targets as y[:, None])' if _is_column(*parts) else ''
+    if is_about_classes(loss_func) and is_tensor(pred) and is_tensor(parts[-1]):
+        labels = parts[-1]
+        if labels.ndim == 2 and labels.shape[1] == 1 < pred.shape[1]:
+            hint = ' (write the labels as y[:, 0])'
+        elif labels.is_floating_point() and labels.ndim == 1:
+            hint = f' (labels are whole numbers, not {labels.dtype}: write y.long())'
     return f'the output and the targets, of shapes {shapes}, do not fit {name}{hint}'
 
 def _watched_loss(loss_func, pred, targets, text):
@@ -156,9 +260,9 @@ def _watched_loss(loss_func, pred, targets, text):
     return loss
 
 # %% ../nbs/06_first_batch.ipynb #e23f6f9e
-def first_loss(loss_func: object,  # Takes the prediction and the targets
-               pred: object,  # What the model made of the first batch
-               yb: object,  # The targets; a tuple or list if there are several
+def first_loss(loss_func: Callable,  # Takes the prediction and the targets
+               pred: Any,  # What the model made of the first batch
+               yb: Any,  # The targets; a tuple or list if there are several
                ) -> torch.Tensor:  # The loss
     """The loss of the first batch, or an error that names what does not fit
 
@@ -195,9 +299,10 @@ def _write_buffers(buffers):
 
 class FirstBatch:
     "Looks at the first batch of a run, and undoes it if it is refused"
-    failed = seen = False  # by itself, not by what a callback did in it; and whether it has come
+    failed = False  # by itself or the model, not by what a callback did in it
+    begun = False  # has it come?
 
-    def __init__(self, learn: object,  # Has `model` and `data`
+    def __init__(self, learn: Trained,  # Has `model` and `data`
                  ):
         buffers = [(o, o.clone()) for o in learn.model.buffers() if not is_lazy(o)]
         dl = getattr(learn.data, 'train_dl', None)
@@ -205,39 +310,38 @@ class FirstBatch:
         if all(callable(getattr(dl, o, None)) for o in ('state_dict', 'load_state_dict')):
             self.undos.append(partial(dl.load_state_dict, dl.state_dict()))
 
-    def look_at(self, batch: object,  # What the loader gave
+    def look_at(self, batch: Any,  # What the loader gave
                 ):
         "Refuse what is no pair of inputs and targets; a second batch is not looked at"
-        if self.seen: self.undos = []
+        if self.begun: self.undos = []
         else:
-            self.failed = self.seen = True  # unless we get beyond the next line
+            self.begun = self.failed = True  # unless we get beyond the next line
             check_batch(batch)
             self.failed = False
 
-    def loss(self, loss_func: object,  # Takes the prediction and the targets
-             pred: object,  # What the model answered
-             yb: object,  # The targets
+    def loss(self, loss_func: Callable,  # Takes the prediction and the targets
+             pred: Any,  # What the model answered
+             yb: Any,  # The targets
              ) -> torch.Tensor:  # The loss
         "The loss, as `first_loss` gives it; from now on there is nothing to undo"
         self.failed = True  # unless we get beyond the next line
         with as_written(): loss = first_loss(loss_func, pred, yb)
+        check_one_number(loss_func, loss)
         self.failed, self.undos = False, []
         return loss
 
-    def explain(self, e: Exception,  # What has ended a batch
-                run: object,  # Has `learn` and `xb`
-                ) -> Exception:  # What to raise
+    def explain(self, e: BaseException,  # What has ended a batch
+                run: Any,  # Has `learn` and `xb`
+                ) -> BaseException:  # What to raise
         "The error for a first batch that the model cannot take; any other error as it is"
-        if not self.undos or not isinstance(e, RuntimeError) or 'dtype' not in str(e): return e
-        x, p = first_tensor(run.xb), next(run.learn.model.parameters(), None)
-        if x is None or p is None or not x.is_floating_point() or x.dtype == p.dtype: return e
-        error = ValueError(f'the inputs are {x.dtype} and the model is {p.dtype}: convert the '
-                           f'data, x.to({p.dtype}), or the model, model.to({x.dtype}) ({e})')
-        error.__cause__, self.failed = e, True
+        if not self.undos or not in_model(e): return e
+        self.failed, error = True, what_misfits(e, run.learn.model, run.xb)
         return error
 
-    def refuse(self, run: object,  # Has failed, if it has an `exception`
+    def refuse(self, run: Any,  # Has failed, if it has an `exception`
                ):
-        "Undo everything, if it was the first batch that made the run fail"
-        run.refused = self.failed and run.exception is not None
+        "Undo everything, if the run failed before the first batch was through"
+        bad_input = isinstance(run.exception, (ValueError, TypeError))
+        early = bad_input and not self.begun and not run.n_iter
+        run.refused = early or self.failed and run.exception is not None
         if run.refused: put_back(self.undos)

@@ -7,9 +7,11 @@ __all__ = []
 
 # %% ../nbs/42_fit_settings.ipynb #697040ba
 from functools import partial
+from typing import Any
 
 # %% ../nbs/42_fit_settings.ipynb #a668ab39
 from .names import settings_of, without_secrets
+from .torch_core import Run
 
 # %% ../nbs/42_fit_settings.ipynb #194776a5
 def told_error(e: BaseException,  # What a tracker raised
@@ -22,21 +24,21 @@ def told_error(e: BaseException,  # What a tracker raised
 
 # %% ../nbs/42_fit_settings.ipynb #5c5ce1db
 def numbered(tag: str,  # What the values are called
-             values: list,  # One or several
+             values: Any,  # One or several
              ) -> dict:  # Values by tag
     "`tag` alone for one value, `tag_0`, `tag_1` … for several"
     if len(values) == 1: return {tag: values[0]}
     return {f'{tag}_{i}': o for i, o in enumerate(values)}
 
-def name_of(o: object,  # A function, or an object
+def name_of(o: Any,  # A function, or an object
             ) -> str:  # The name of the function, or of the object's class
     "What something is called"
     while isinstance(o, partial): o = o.func
     return getattr(o, '__name__', type(o).__name__)
 
 # %% ../nbs/42_fit_settings.ipynb #de4b1150
-def fit_settings(run: object,  # A runner
-                 rates: list,  # Learning rates of the layer groups
+def fit_settings(run: Run,  # A runner
+                 rates: list | tuple | None,  # Learning rates of the layer groups
                  ) -> dict:  # Names and values
     "What a fit is made with"
     learn, dl = run.learn, run.learn.data.train_dl

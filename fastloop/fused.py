@@ -7,13 +7,15 @@ __all__ = ['FusedStep']
 
 # %% ../nbs/02_fused.ipynb #65799845
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from operator import attrgetter, is_, itemgetter
+from typing import Any
 
 import torch
+import torch.optim.optimizer as torch_optimizer
 from torch import nn
 from torch.autograd import Variable, profiler
-from torch.optim import optimizer as torch_optimizer
 from torch.overrides import has_torch_function_unary
 
 # %% ../nbs/02_fused.ipynb #c74fece5
@@ -163,7 +165,7 @@ class FusedStep:
 # %% ../nbs/02_fused.ipynb #1cb55b6c
 _torchs_backward, _engine, _ones = torch.Tensor.backward, Variable._execution_engine, {}
 
-def backward(loss: object,  # A tensor of one number; or anything with a method `backward`
+def backward(loss: Any,  # A tensor of one number; or anything with a method `backward`
              ):
     "Compute gradients as `loss.backward()` does"
     plain = (type(loss) is torch.Tensor and not loss.ndim and loss.is_cpu
@@ -177,7 +179,7 @@ def backward(loss: object,  # A tensor of one number; or anything with a method 
 
 # %% ../nbs/02_fused.ipynb #fd6af53e
 @contextmanager
-def dynamo_left_alone(method: object,  # Such as `torch.optim.Optimizer.add_param_group`
+def dynamo_left_alone(method: Callable,  # Such as `torch.optim.Optimizer.add_param_group`
                       ):
     "Inside, `method` of torch's optimizers does not import torch's compiler just to be called"
     func = getattr(method, '__wrapped__', None)

@@ -6,7 +6,8 @@
 __all__ = []
 
 # %% ../nbs/08_inputs.ipynb #c375bf66
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,22 +16,32 @@ import torch
 from .torch_core import find_bs, map_tensors
 
 # %% ../nbs/08_inputs.ipynb #4b32f31a
+def _no_numbers(name, array, data):
+    "What to do with texts, and with tables of columns"
+    if hasattr(data, 'columns') and hasattr(data, '__array__'):
+        return f'not a {type(data).__name__}: write {name}.to_numpy()'
+    found = next((o for o in array.flat[:9] if isinstance(o, str)), None)
+    if found is None: return None
+    return f'these are texts, such as {str(found)!r}: turn them into numbers first'
+
+
 def as_tensor(name, data):
     "`data` as a tensor without a graph, sharing its memory where that is safe"
     if isinstance(data, torch.Tensor): return data.detach() if data.requires_grad else data
     try:
         array = np.asarray(data)
+        if (text := _no_numbers(name, array, data)) is not None: raise TypeError(text)
         if not array.dtype.isnative: array = array.astype(array.dtype.newbyteorder('='))
         if not array.flags.writeable or any(o < 0 for o in array.strides): array = array.copy()
         return torch.as_tensor(array)
     except (TypeError, ValueError, RuntimeError) as e:
         raise TypeError(f'{name} must be a tensor or a numeric array, '
-                        f'got {type(data).__name__}: {e}') from e
+                        f'got a {type(data).__name__}: {e}') from e
 
 
 def usual_tensor(
     name: str,  # of the argument, for the message
-    data: object,  # a tensor, an array or a list of numbers
+    data: Any,  # a tensor, an array or a list of numbers
 ) -> torch.Tensor:  # NumPy's and Python's floats in the default type, unless that is half precision
     """Data as a tensor, in the types that a model expects.
 
@@ -39,6 +50,29 @@ def usual_tensor(
     t = as_tensor(name, data)
     if t.dtype != torch.float64 or isinstance(data, torch.Tensor): return t
     return t if torch.get_default_dtype() == torch.float64 else t.float()
+
+# %% ../nbs/08_inputs.ipynb #2981f87b
+def check_classes(
+    classes: Iterable | None,  # names of the classes; `None` if there are none
+    *targets: object,  # targets as they are given: texts, or numbers of classes
+) -> list | None:  # the names
+    """Refuse names that do not fit the labels.
+
+    Raises: TypeError or ValueError that says what is wrong with `classes`.
+    """
+    if classes is None: return None
+    if isinstance(classes, (str, bytes)) or not hasattr(classes, '__iter__'):
+        raise TypeError(f'classes={classes!r} must be a list of names')
+    classes = list(classes)
+    twice = next((o for i, o in enumerate(classes) if o in classes[:i]), None)
+    if twice is not None: raise ValueError(f'classes={classes!r:.99}: {twice!r} is there twice')
+    for y in targets:
+        y = torch.as_tensor(y) if isinstance(y, np.ndarray) and y.dtype.kind in 'iu' else y
+        if not isinstance(y, torch.Tensor) or y.ndim != 1 or not y.numel(): continue
+        if y.is_floating_point() or int(y.max()) < len(classes): continue
+        raise ValueError(f'classes has {len(classes)} names, but there is the label {int(y.max())}')
+    return classes
+
 
 # %% ../nbs/08_inputs.ipynb #df528f62
 def _rows_like(name, items, like, one):
@@ -55,18 +89,19 @@ def _rows_like(name, items, like, one):
 
 def inputs_like(
     name: str,  # of the argument, for the message
-    items: object,  # arrays, lists of rows or tensors; for several inputs a tuple or dict of them
-    like: object,  # the inputs of a batch
+    items: Any,  # arrays, lists of rows or tensors; for several inputs a tuple or dict of them
+    like: Any,  # the inputs of a batch
     one: bool = False,  # whether it is one item, which becomes a batch of one
-) -> object:  # the inputs of a batch, as `like` is built
+) -> Any:  # the inputs of a batch, as `like` is built
     """Items in the structure and the types that a model was trained with.
 
     Raises: ValueError or TypeError naming the argument if they do not fit.
     """
     if isinstance(like, torch.Tensor): return _rows_like(name, items, like, one)
     if not isinstance(like, (Mapping, tuple, list)): return [items] if one else items
-    keys, theirs = [list(o) if isinstance(o, Mapping) else list(range(len(o))) if
+    known: list[Any] = [list(o) if isinstance(o, Mapping) else list(range(len(o))) if
                     isinstance(o, (tuple, list)) else None for o in (like, items)]
+    keys, theirs = known
     if theirs is None or set(theirs) != set(keys): raise ValueError(
         f'{name}: the model takes a {type(like).__name__} of {len(keys)} inputs '
         f'({", ".join(map(str, keys))}), not {items!r:.60}')
@@ -75,7 +110,7 @@ def inputs_like(
 
 # %% ../nbs/08_inputs.ipynb #d856902e
 def cut(
-    inputs: object,  # tensors of one length, in any structure
+    inputs: Any,  # tensors of one length, in any structure
     bs: int,  # items in a batch
 ) -> Iterator:  # batches in the same structure
     "Batches of `bs` items, in order; the last one may be shorter."

@@ -7,16 +7,21 @@ __all__ = []
 
 # %% ../nbs/24_layer_groups.ipynb #127512c6
 import math
+from collections.abc import Iterable
 from numbers import Integral, Real
+from typing import Any
 
 import torch
+from torch import nn
 
 # %% ../nbs/24_layer_groups.ipynb #087eda23
 from .core import listify
 from .torch_core import batch_norm_types
 
 # %% ../nbs/24_layer_groups.ipynb #8019c6d8
-def set_trainable(group: object,  # A module, a parameter, or a list of them
+def set_trainable(
+                  # A module, a parameter, or a list of them
+                  group: nn.Module | nn.Parameter | Iterable,
                   wanted: bool,  # Whether gradients are wanted
                   spare_bn: bool = False,  # Leave batch norm as it is
                   ):
@@ -44,9 +49,11 @@ def freeze_before(groups: list,  # The layer groups, from the input to the outpu
     for group in groups[n % count:]: set_trainable(group, True)
 
 # %% ../nbs/24_layer_groups.ipynb #678eded8
-def spread_rates(lr: object,  # A number, a list with one for each layer group, or a slice
+def spread_rates(
+                 # A number, a list with one for each layer group, or a slice
+                 lr: float | Iterable | slice,
                  n: int,  # Number of layer groups
-                 ) -> object:  # A number, or a list with one for each layer group
+                 ) -> Any:  # A number, or a list with one for each layer group
     """The learning rates of the layer groups
 
     Raises: ValueError if a rate is not positive, or a list has the wrong length.
@@ -54,6 +61,9 @@ def spread_rates(lr: object,  # A number, a list with one for each layer group, 
     """
     if isinstance(lr, slice):
         lo, hi = lr.start, lr.stop
+        for o in (lo, hi):
+            if o is not None and not isinstance(o, (Real, torch.Tensor)): raise TypeError(
+                f'lr={lr}: {o!r} is no number')
         if hi is None: raise ValueError(f'lr={lr}: a slice needs an upper end, slice(lo, hi)')
         if min(lo or hi, hi) <= 0 or lo == 0:
             raise ValueError(f'lr={lr}: an even spread in log space needs rates above 0')
@@ -65,6 +75,6 @@ def spread_rates(lr: object,  # A number, a list with one for each layer group, 
     for o in rates:
         if not isinstance(o, (Real, torch.Tensor)) or isinstance(o, bool):
             raise TypeError(f'lr={o!r} is no number')
-        if not 0 <= o < math.inf: raise ValueError(
+        if not 0 <= float(o) < math.inf: raise ValueError(
             f'lr={o!r}: a rate is finite, and not negative')
     return lr

@@ -7,12 +7,15 @@ __all__ = ['SeesRun', 'BasicLearner', 'Learner']
 
 # %% ../nbs/29_learner.ipynb #5e70912a
 import warnings
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 # %% ../nbs/29_learner.ipynb #8959be59
 import torch
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 # %% ../nbs/29_learner.ipynb #3a2719f5
 from fastloop.callback.core import (
@@ -27,17 +30,20 @@ from .callback.explain import explain_handlers
 from .callback.progress import ProgressCallback
 from .callback.recorder import Recorder, find_recorder
 from fastloop.core import (
+    as_path,
     atomic_write,
+    check_flag,
     check_property,
     is_quiet,
     listify,
     not_yet,
     safe_path,
-    understands,
+    understands_in,
 )
 from .first_batch import check_fit
 
 # %% ../nbs/29_learner.ipynb #11990597
+from .data.bunch import DataBunch
 from .layer_groups import freeze_before, spread_rates
 from .optimizer import AdamW
 from fastloop.predictions import (
@@ -52,6 +58,7 @@ from fastloop.predictions import (
 from .runner import Runner, TrainEvalCallback, check_hiding
 from .summary import PrintedText, describe, model_summary
 from fastloop.torch_core import (
+    Loaders,
     check_optimizer_state,
     check_weights,
     laid_out_like,
@@ -62,22 +69,26 @@ from fastloop.torch_core import (
     whole_tensors,
 )
 from fastloop.trained import (
+    callbacks_of,
+    check_learning,
     check_settings,
     follow_model,
     groups_of,
     make_opt,
     only_fit,
-    opt_unless_refused,
     read_groups,
     ready_opt,
+    unless_refused,
 )
 
 # %% ../nbs/29_learner.ipynb #5ed82f72
 class SeesRun:
     "Reads callbacks by name, and the state of the latest run, as attributes"
-    run, cbs = None, ()
+    run: Any = None
+    opt: Any = None
+    cbs = ()
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if not name.startswith('__'):
             check_property(self, name)
             for place in (self, self.run):
@@ -105,16 +116,16 @@ class BasicLearner(SeesRun):
     Source: the `Learner` of the fastai course, lesson 9 (2019).
     """
     def __init__(self, model: torch.nn.Module,  # What is trained
-                 opt: object,  # An optimizer of torch, or an `OptimWrapper`
-                 loss_func: object,  # Takes predictions and targets, gives one number
-                 data: object,  # Has `train_dl` and `valid_dl`
+                 opt: Optimizer,  # An optimizer of torch, or an `OptimWrapper`
+                 loss_func: Callable,  # Takes predictions and targets, gives one number
+                 data: Loaders,  # Has `train_dl` and `valid_dl`
                  ):
         self.model, self.opt, self.loss_func, self.data = model, opt, loss_func, data
 
 # %% ../nbs/29_learner.ipynb #a986ed4c
 def write_weights(file: Path,  # The file, in a folder that is made if it is missing
                   model: torch.nn.Module,  # Its weights are written
-                  opt: object = None,  # Its state is written beside them
+                  opt: Any = None,  # Its state is written beside them
                   with_opt: bool = True,  # Write bare weights if this is off
                   ) -> Path:  # The file
     "Write weights, whole or not at all"
@@ -146,8 +157,8 @@ def read_weights(file: Path,  # Written by `write_weights`, or any file of weigh
     return opt
 
 # %% ../nbs/29_learner.ipynb #bff829b6
-def default_loss(data: object,  # A `DataBunch`
-                 ) -> object:  # Cross entropy for class numbers, squared error for real numbers
+def default_loss(data: Any,  # A `DataBunch`
+                 ) -> Any:  # Cross entropy for class numbers, squared error for real numbers
     """The loss that suits the targets, if there is an obvious one
 
     Raises: ValueError if the targets are neither class numbers nor real numbers.
@@ -158,31 +169,8 @@ def default_loss(data: object,  # A `DataBunch`
     if isinstance(yb, torch.Tensor) and yb.dtype == torch.int64: return F.cross_entropy
     raise ValueError('loss_func: the targets do not tell which loss suits them, so give one')
 
-# %% ../nbs/29_learner.ipynb #0c9c7bcc
-def check_learning(data: object,  # What to train on
-                   model: object,  # What is to be trained
-                   loss_func: object,  # The loss, or `None`
-                   runner: object,  # The class of the loop
-                   ):
-    """Refuse what no learner can train, or train with
-
-    Raises: TypeError that names the argument and its value.
-    """
-    if isinstance(data, torch.nn.Module): raise TypeError(
-        'data: this is a module; Learner(data, model) makes its optimizer itself, the four fields '
-        'of the course are BasicLearner(model, opt, loss_func, data)')
-    if not hasattr(data, 'train_dl'): raise TypeError(
-        f'data has a train_dl and a valid_dl, as a DataBunch does, not a {type(data).__name__}: '
-        'write DataBunch(train_dl, valid_dl)')
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f'model is a torch module, not {model!r}')
-    if loss_func is not None and (isinstance(loss_func, (str, type)) or not callable(loss_func)):
-        raise TypeError(f'loss_func is a function or a module such as nn.MSELoss(), not '
-                        f'{loss_func!r}')
-    if not (isinstance(runner, type) and issubclass(runner, Runner)):
-        raise TypeError(f'runner is a subclass of Runner, not {runner!r}')
-
 # %% ../nbs/29_learner.ipynb #f64e494a
+@understands_in(__init__=dict(dls='data', callbacks='cbs'), fit=dict(n_epoch='epochs'))
 class Learner(SeesRun):
     """Holds what is trained, and trains it
 
@@ -190,48 +178,53 @@ class Learner(SeesRun):
     """
     running, made = False, (None, None, None)  # the optimizer made, by what, and its momentum
 
-    def __init__(self, data: object,  # Loaders and what is known of them: a `DataBunch`
+    def __init__(self, data: DataBunch,  # Loaders and what is known of them: a `DataBunch`
                  model: torch.nn.Module,  # What is trained; moved to the device of the data
-                 loss_func: object = None,  # Of predictions and targets; else chosen by targets
-                 opt_func: object = AdamW,  # Makes an optimizer from parameters and a rate
-                 lr: object = 1e-3,  # Learning rate of a fit that names none
-                 splitter: object = None,  # Takes the model, gives its layer groups
-                 cbs: object = None,  # Callbacks that take part in every fit
-                 callback_fns: object = None,  # Functions of the learner that make callbacks
-                 metrics: object = None,  # Functions or objects, measured in each validation
-                 path: object = None,  # Folder for what is saved; the data's by default
+                 # Of predictions and targets; else chosen by targets
+                 loss_func: Callable | None = None,
+                 opt_func: Callable = AdamW,  # Makes an optimizer from parameters and a rate
+                 lr: float | Iterable | slice = 1e-3,  # Learning rate of a fit that names none
+                 # Takes the model, gives its layer groups
+                 splitter: Callable | Iterable | None = None,
+                 cbs: Callback | Iterable | Any = None,  # Callbacks that take part in every fit
+                 # Functions of the learner that make callbacks
+                 callback_fns: Callable | Iterable | None = None,
+                 # Functions or objects, measured in each validation
+                 metrics: Callable | Iterable | Any | None = None,
+                 path: str | Path | None = None,  # Folder for what is saved; the data's by default
                  model_dir: str = 'models',  # Folder for weights, inside `path`
                  wd: float = 1e-2,  # Weight decay
                  true_wd: bool = True,  # Decoupled weight decay, not the L2 penalty
                  bn_wd: bool = True,  # Decay batch norm and biases as well
                  train_bn: bool = True,  # Train batch norm in frozen groups
-                 silent: bool = None,  # Print neither bar nor table
+                 silent: bool | None = None,  # Print neither bar nor table
                  runner: type = Runner,  # The loop, a subclass of `Runner`
-                 layer_groups: list = None,  # The layer groups, instead of a splitter
-                 cb_funcs: object = None,  # The course's word for functions that make callbacks
+                 layer_groups: list | None = None,  # The layer groups, instead of a splitter
+                 # The course's word for functions that make callbacks
+                 cb_funcs: Callable | Iterable | None = None,
                  ):
-        check_learning(data, model, loss_func, runner)
+        check_learning(data, model, loss_func, runner, metrics)
         check_settings(opt_func, wd)
         self.data, self.opt_func, self.lr, self.opt, self.runner = data, opt_func, lr, None, runner
         self.model = model if getattr(data, 'device', None) is None else model.to(data.device)
         self.loss_func = default_loss(data) if loss_func is None else loss_func
         self.metrics, self.silent = listify(metrics), bool(silent)
-        self.path = Path(getattr(data, 'path', '.') if path is None else path)
-        self.model_dir = model_dir
+        self.path = as_path('path', getattr(data, 'path', '.') if path is None else path)
+        self.model_dir, _ = model_dir, as_path('model_dir', model_dir)
         self.wd, self.true_wd, self.bn_wd, self.train_bn = wd, true_wd, bn_wd, train_bn
         self.split(splitter if layer_groups is None else layer_groups)
         self.lr_range(lr)
         self.cbs = []
         self.add_cbs([TrainEvalCallback(), Recorder(), *([] if silent else [ProgressCallback()])])
-        self.add_cbs([make(self) for make in listify(callback_fns)] + listify(cbs)
-                     + [make() for make in listify(cb_funcs)])
+        self.add_cbs(callbacks_of('callback_fns', callback_fns, self) + listify(cbs)
+                     + callbacks_of('cb_funcs', cb_funcs))
 
-    @understands(n_epoch='epochs')
     def fit(self, epochs: int,  # Number of epochs, 0 or more
-            lr: object = None,  # A number, a list with one for each layer group, or a slice
-            wd: object = None,  # Weight decay; the learner's by default
-            cbs: object = None,  # Callbacks for this fit only
-            callbacks: object = None,  # fastai v1's word for `cbs`
+            # A number, a list with one for each layer group, or a slice
+            lr: float | Iterable | slice | None = None,
+            wd: float | Iterable | None = None,  # Weight decay; the learner's by default
+            cbs: Callback | Iterable | Any = None,  # Callbacks for this fit only
+            callbacks: Callback | Iterable | Any = None,  # fastai v1's word for `cbs`
             reset_opt: bool = False,  # Start with a new optimizer
             resume: bool = False,  # Go on from the newest checkpoint; `epochs` is then the total
             ) -> Recorder:  # What was recorded: its table, its numbers, its pictures
@@ -240,41 +233,48 @@ class Learner(SeesRun):
         Raises: ValueError or TypeError for bad input, before anything is changed.
         """
         check_fit(epochs, self, needs_opt=False)
+        reset_opt, resume = check_flag('reset_opt', reset_opt), check_flag('resume', resume)
         with only_fit(self):
             read_groups(self)
             lr, wd = self.lr_range(self.lr if lr is None else lr), self.wd if wd is None else wd
             check_settings(self.opt_func, wd)
             cbs = [*self.cbs, *(as_callback(cb) for cb in [*listify(cbs), *listify(callbacks)])]
             if resume and not any(getattr(cb, 'can_resume', False) for cb in cbs):
-                raise ValueError('resume=True needs a callback that keeps checkpoints')
+                raise ValueError('resume=True: add a CheckpointCallback, which keeps checkpoints')
             self.resume = resume
-            with opt_unless_refused(self):
+            with unless_refused(self, cbs):
                 ready_opt(self, lr, wd, reset_opt)
                 self.runner(cbs).fit(epochs, self)
         return find_recorder(self.run)
 
     # ---- optimizer and layer groups --------------------------------------------------------------
-    def create_opt(self, lr: object = None,  # Rate, or one for each group; else the learner's
-                   wd: object = None,  # Weight decay; the learner's by default
+    def create_opt(self,
+                   # Rate, or one for each group; else the learner's
+                   lr: float | Iterable | slice | None = None,
+                   wd: float | Iterable | None = None,  # Weight decay; the learner's by default
                    ):
         "Make a new optimizer over the parameters that need gradients"
-        lr = self.lr_range(self.lr if lr is None else lr)
-        make_opt(self, lr, self.wd if wd is None else wd)
+        rates = self.lr_range(self.lr if lr is None else lr)
+        make_opt(self, rates, self.wd if wd is None else wd)
 
     def follow_model(self):
         "Let the optimizer take in what has become trainable since it was made"
         read_groups(self)
         follow_model(self)
 
-    def lr_range(self, lr: object,  # A number, a list with one for each layer group, or a slice
-                 ) -> object:  # A number, or a list with one for each layer group
+    def lr_range(self,
+                 # A number, a list with one for each layer group, or a slice
+                 lr: float | Iterable | slice,
+                 ) -> Any:  # A number, or a list with one for each layer group
         """The learning rates of the layer groups
 
         Raises: ValueError if a rate is not positive, or a list has the wrong length.
         """
         return spread_rates(lr, len(self.layer_groups))
 
-    def split(self, splitter: object,  # Makes the groups from the model; or the groups, or `None`
+    def split(self,
+              # Makes the groups from the model; or the groups, or `None`
+              splitter: Callable | Iterable | None,
               ):
         "Choose the layer groups; each is a module, or a list of modules or parameters"
         groups = groups_of(splitter, self.model)
@@ -305,8 +305,10 @@ class Learner(SeesRun):
         self.freeze_to(0)
 
     # ---- callbacks -------------------------------------------------------------------------------
-    def add_cbs(self, cbs: object,  # A callback, a class of callbacks, or several
-                ) -> object:  # The learner
+    def add_cbs(self,
+                # A callback, a class of callbacks, or several
+                cbs: Callback | Iterable | Any,
+                ) -> 'Learner':  # The learner
         """Attach callbacks for all fits to come, and for the one that is running
 
         Raises: ValueError if the name of one would hide an attribute of the learner.
@@ -319,8 +321,8 @@ class Learner(SeesRun):
         if self.running: self.run.add_cbs(new)
         return self
 
-    def remove_cbs(self, cbs: object,  # A callback or several
-                   ) -> object:  # The learner
+    def remove_cbs(self, cbs: Callback | Iterable | Any,  # A callback or several
+                   ) -> 'Learner':  # The learner
         "Take callbacks away again"
         gone = listify(cbs)
         self.cbs = [cb for cb in self.cbs if not any(cb is o for o in gone)]
@@ -328,7 +330,9 @@ class Learner(SeesRun):
         return self
 
     @contextmanager
-    def added_cbs(self, cbs: object,  # A callback, a class of callbacks, or several
+    def added_cbs(self,
+                  # A callback, a class of callbacks, or several
+                  cbs: Callback | Iterable | Any,
                   ):
         "Attach callbacks inside a `with` block"
         new = not_yet([as_callback(cb) for cb in listify(cbs)], self.cbs)
@@ -337,7 +341,7 @@ class Learner(SeesRun):
         finally: self.remove_cbs(new)
 
     @contextmanager
-    def removed_cbs(self, cbs: object,  # A callback or several
+    def removed_cbs(self, cbs: Callback | Iterable | Any,  # A callback or several
                     ):
         "Do without callbacks inside a `with` block"
         gone = listify(cbs)
@@ -367,8 +371,9 @@ class Learner(SeesRun):
     def load(self, name: str,  # Name of the file, without suffix
              strict: bool = True,  # Whether the names of the weights must be the same
              with_opt: bool = True,  # Load the state of the optimizer too, if it is there and fits
-             purge: bool = None,  # Ignored: a word of fastai v1, which emptied its learner first
-             ) -> object:  # The learner
+             # Ignored: a word of fastai v1, which emptied its learner first
+             purge: bool | None = None,
+             ) -> 'Learner':  # The learner
         """Read weights that `save` wrote, or any file of weights by name
 
         Raises: FileNotFoundError or ValueError, before anything is changed.
@@ -383,8 +388,8 @@ class Learner(SeesRun):
         return self
 
     # ---- questions -------------------------------------------------------------------------------
-    def validate(self, dl: object = None,  # A loader; the validation loader by default
-                 metrics: object = None,  # Metrics; the learner's by default
+    def validate(self, dl: Iterable | None = None,  # A loader; the validation loader by default
+                 metrics: Callable | Iterable | Any = None,  # Metrics; the learner's by default
                  ) -> list:  # The mean loss, then the metrics, as floats
         """Measure the loss and the metrics
 
@@ -394,7 +399,7 @@ class Learner(SeesRun):
         ask(self, recorder, valid_loader(self.data, dl))
         return recorder.valid_row
 
-    def get_preds(self, dl: object = None,  # A loader or items; the validation loader by default
+    def get_preds(self, dl: Any = None,  # A loader or items; the validation loader by default
                   with_loss: bool = False,  # Return the loss of each item too
                   probabilities: bool = False,  # Probabilities in place of what the model answers
                   ) -> tuple:  # Outputs and targets (or `None`), on the CPU; then the losses
@@ -408,11 +413,11 @@ class Learner(SeesRun):
         if probabilities: preds = must_be_probabilities(preds, self.loss_func)
         return preds, *others
 
-    def predict(self, x: object,  # One item, without the dimension of the batch
+    def predict(self, x: Any,  # One item, or a file of one where the data come from files
                 ) -> tuple:  # Class (by name, if known), its number, and the probabilities
         "What the model says of one item; where there are no classes, the output three times"
-        gather, like = GatherPreds(), getattr(self.data, 'example', None)
-        ask(self, gather, [(batch_of_one(x, self.model, like), None)])
+        gather = GatherPreds()
+        ask(self, gather, [(batch_of_one(x, self.model, self.data), None)])
         return as_answer(gather.preds[0], self.loss_func, getattr(self.data, 'classes', None))
 
     def summary(self) -> PrintedText:  # A table

@@ -8,6 +8,7 @@ __all__ = []
 # %% ../nbs/47_loader_place.ipynb #9ba67aea
 import random
 from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ def _inside(o):
         return [v for k, v in getattr(o, '__dict__', {}).items() if k != '_iterator']
     return []
 
-def own_generators(dl: object,  # A loader of any kind
+def own_generators(dl: Any,  # A loader of any kind
                    most: int = 2000,  # Objects to look at
                    ) -> list:  # Of torch, NumPy and Python, each once
     "The random generators that belong to a loader"
@@ -61,14 +62,14 @@ def _stateful(dl):
     parts = [getattr(dl, o, None) for o in ('sampler', 'batch_sampler', 'dataset')]
     return [o for o in {id(o): o for o in parts}.values() if says_place(o)]
 
-def loader_state(dl: object,  # A loader of any kind
+def loader_state(dl: Any,  # A loader of any kind
                  ) -> dict:  # Plain data
     "Where a loader is, as far as it is known outside of a pass"
     own = [] if says_place(dl) else own_generators(dl)
     return dict(states=[o.state_dict() for o in _stateful(dl)],
                 drawn=[_readers[_kind_of(o)][0](o) for o in own])
 
-def load_loader_state(dl: object,  # A loader like the one that the state is from
+def load_loader_state(dl: Any,  # A loader like the one that the state is from
                       state: dict,  # From `loader_state`
                       ):
     "Bring a loader to the place of another one"
@@ -76,7 +77,7 @@ def load_loader_state(dl: object,  # A loader like the one that the state is fro
     own = [] if says_place(dl) else own_generators(dl)
     for o, mine in zip(own, state['drawn']): _readers[_kind_of(o)][1](o, mine)
 
-def describe_loader(dl: object,  # A loader of any kind, or `None`
+def describe_loader(dl: Any,  # A loader of any kind, or `None`
                     ) -> dict:  # Numbers and a text; `None` for what is not known
     "What two loaders have in common that give the same batches"
     if dl is None: return {}
@@ -85,12 +86,12 @@ def describe_loader(dl: object,  # A loader of any kind, or `None`
     bs = next((o for o in (getattr(dl, 'bs', None), getattr(dl, 'batch_size', None))
                if isinstance(o, int)), None)
     return dict(kind=type(dl).__name__, batches=count_batches(dl),
-                items=len(data) if sized else None, bs=bs)
+                items=len(cast(Any, data)) if sized else None, bs=bs)
 
 # %% ../nbs/47_loader_place.ipynb #98919685
 class ResumedPass(InPlaceOf):
     "A loader whose pass begins behind some batches, which are read once more and dropped"
-    def __init__(self, dl: object,  # The loader
+    def __init__(self, dl: Any,  # The loader
                  skip: int,  # How many batches are done
                  then: Callable,  # Called before the next one is asked for
                  ):

@@ -6,7 +6,9 @@
 __all__ = []
 
 # %% ../nbs/07_mean_loss.ipynb #bc5da0d9
+from collections.abc import Callable
 from inspect import signature
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +17,7 @@ from torch.nn import functional as F
 from .torch_core import batch_size
 
 # %% ../nbs/07_mean_loss.ipynb #f072ff23
-def inner_loss(loss_func: object,  # A loss, perhaps inside a `partial` or another wrapper
+def inner_loss(loss_func: Any,  # A loss, perhaps inside a `partial` or another wrapper
                ) -> tuple:  # The loss inside, and the keywords it is given
     "Look through the wrappers of a loss"
     given = {}
@@ -23,7 +25,7 @@ def inner_loss(loss_func: object,  # A loss, perhaps inside a `partial` or anoth
         given, loss_func = {**(getattr(loss_func, 'keywords', None) or {}), **given}, loss_func.func
     return loss_func, given
 
-def loss_reduction(loss_func: object,  # A loss
+def loss_reduction(loss_func: Any,  # A loss
                    ) -> str:  # `mean` if it does not say
     "Whether a loss is a mean or a sum over the batch"
     if loss_func is None: return 'mean'
@@ -34,7 +36,7 @@ def loss_reduction(loss_func: object,  # A loss
         except (TypeError, ValueError): pass
     return word if isinstance(word, str) else 'mean'
 
-def label_rules(loss_func: object,  # A loss
+def label_rules(loss_func: Any,  # A loss
                 ) -> tuple | None:  # Weights of the classes or `None`, and the label to ignore
     "What a loss makes of labels if its mean depends on them: torch's cross entropy and its kin"
     inner, given = inner_loss(loss_func)
@@ -80,12 +82,13 @@ class BatchWeights:
 
     def reset(self):
         "Forget all batches"
-        self.counts, self.waiting, self.rules = [], [], None
+        self.counts: list[Any] = []
+        self.waiting, self.rules = [], None
 
     def __len__(self): return len(self.waiting) + sum(
         o.numel() if isinstance(o, torch.Tensor) else 1 for o in self.counts)
 
-    def add(self, weight: object,  # A number, or a tensor of one
+    def add(self, weight: float | torch.Tensor,  # A number, or a tensor of one
             ):
         "Take the weight of one more batch"
         if self.waiting: self.count()
@@ -116,7 +119,7 @@ class BatchWeights:
                                   for o in self.counts])]
         return self.counts[0]
 
-    def total(self) -> float:  # A number, or a tensor of one if labels were counted
+    def total(self) -> Any:  # A number, or a tensor of one if labels were counted
         "The weights of all batches together"
         found = self.known()
         return sum(found) if isinstance(found, list) else found.sum()
@@ -195,7 +198,7 @@ class WeightedMean:
         "Give all weights together."
         return self.sums()[1]
 
-    def compute(self) -> torch.Tensor:  # on the device of the values; None without any
+    def compute(self) -> torch.Tensor | None:  # on the device of the values; None without any
         "Give the mean of all values so far."
         total, weight = self.sums()
         unknown = isinstance(weight, torch.Tensor)  # looking at it would be waiting
@@ -225,8 +228,10 @@ class CountedMean:
         self.right.reset()
         self.of.reset()
 
-    def add(self, right: object,  # How many are right: a number, or a tensor of truths
-            of: object,  # Of how many: a number, or a tensor of labels
+    def add(self,
+            # How many are right: a number, or a tensor of truths
+            right: float | torch.Tensor,
+            of: float | torch.Tensor,  # Of how many: a number, or a tensor of labels
             rules: tuple,  # Weights of the classes or `None`, and the label that does not count
             ):
         "Take one more batch; no device is waited for"
@@ -234,7 +239,7 @@ class CountedMean:
             if isinstance(part, torch.Tensor) and part.ndim: sums.add_labels(part, counting)
             else: sums.add(part)
 
-    def compute(self) -> torch.Tensor:  # On the device of what is right; `None` without any
+    def compute(self) -> Any:  # On the device of what is right; `None` without any
         "The share so far"
         right, of = self.right.total(), self.of.total()
         if not isinstance(of, torch.Tensor): return right/of if of else None
@@ -263,15 +268,15 @@ def mean_of(losses: list,  # Numbers, one for each batch
 # %% ../nbs/07_mean_loss.ipynb #5a6185de
 class LossRule:
     "What a batch weighs in the mean of one loss; the loss is looked at once"
-    def __init__(self, loss_func: object = None,  # A loss; `None` counts rows
+    def __init__(self, loss_func: Callable | None = None,  # A loss; `None` counts rows
                  ):
         self.loss_func, self.summed = loss_func, loss_reduction(loss_func) == 'sum'
         self.says = hasattr(loss_func, 'counted')
         self.rules = None if self.says or self.summed else label_rules(loss_func)
 
     def weigh(self, weights: BatchWeights,  # Where to add it
-              xb: object,  # Inputs of the batch
-              yb: object,  # Targets of the batch
+              xb: Any,  # Inputs of the batch
+              yb: Any,  # Targets of the batch
               ):
         "Add the weight of one more batch; no device is waited for"
         if self.rules is not None and isinstance(yb, torch.Tensor):
@@ -282,9 +287,9 @@ class LossRule:
         if weights.waiting: weights.add(count)
         else: weights.counts.append(count)
 
-    def weight(self, xb: object,  # Inputs of a batch
-               yb: object,  # Targets of the batch
-               ) -> object:  # A number, or a tensor of one where the device would be waited for
+    def weight(self, xb: Any,  # Inputs of a batch
+               yb: Any,  # Targets of the batch
+               ) -> Any:  # A number, or a tensor of one where the device would be waited for
         "What a batch weighs by itself"
         weights = BatchWeights()
         self.weigh(weights, xb, yb)
@@ -301,9 +306,9 @@ class MeanLoss:
         self.rows = 0
 
     def add(self, loss: torch.Tensor,  # One number
-            loss_func: object,  # The loss that gave it; `None` if it is not known
-            xb: object,  # Inputs of the batch
-            yb: object,  # Targets of the batch
+            loss_func: Callable | None,  # The loss that gave it; `None` if it is not known
+            xb: Any,  # Inputs of the batch
+            yb: Any,  # Targets of the batch
             ):
         "Take one more batch; no device is waited for"
         if loss_func is not self.rule.loss_func:
@@ -315,7 +320,7 @@ class MeanLoss:
         self.rows += batch_size(xb, yb)
         if len(self.mean.values) >= self.mean.keep: self.mean.add_up()
 
-    def compute(self) -> torch.Tensor:  # On the device of the losses; `None` without any
+    def compute(self) -> torch.Tensor | None:  # On the device of the losses; `None` without any
         "The mean so far"
         return self.mean.compute()
 

@@ -5,13 +5,16 @@
 # %% auto #0
 __all__ = ['mean_squared_error', 'mean_absolute_error', 'mean_squared_logarithmic_error', 'root_mean_squared_error', 'error_rate',
            'top_k_accuracy', 'accuracy_thresh', 'dice', 'fbeta', 'mse', 'mae', 'msle', 'rmse', 'exp_rmspe', 'r2_score',
-           'explained_variance']
+           'explained_variance', 'class_metrics']
 
 # %% ../nbs/17_metric_functions.ipynb #bbc07a90
+from collections.abc import Iterable
 from functools import partial
+from importlib import import_module
 
 import torch
 
+from .core import needs_extra
 from fastloop.metrics import (
     AverageMetric,
     EpochMetric,
@@ -257,3 +260,16 @@ mean_squared_error = mse
 mean_absolute_error = mae
 mean_squared_logarithmic_error = msle
 root_mean_squared_error = rmse
+
+# %% ../nbs/17_metric_functions.ipynb #42d3d201
+def class_metrics(
+    n: int,  # number of classes, 2 or more
+    names: Iterable = ('F1Score', 'Precision', 'Recall', 'AUROC'),  # in torchmetrics' words
+) -> list:  # objects of torchmetrics, for a learner: `metrics=[accuracy, *class_metrics(10)]`
+    """Make F1, precision, recall and AUROC, each the mean over the classes of an epoch.
+
+    Raises: ImportError naming the extra if torchmetrics is not installed.
+    """
+    with needs_extra('F1, precision, recall and AUROC come from torchmetrics', 'metrics'):
+        classification = import_module('torchmetrics.classification')
+    return [getattr(classification, f'Multiclass{o}')(num_classes=n) for o in names]

@@ -8,10 +8,11 @@ __all__ = ['accuracy', 'Metric', 'metric_name', 'AverageMetric', 'EpochMetric', 
 # %% ../nbs/15_metrics.ipynb #e5be97af
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
 from types import FunctionType
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -98,7 +99,8 @@ def to_floats(values):
 class Metric:
     "A number measured over many batches, which prints and compares as its latest value."
     name, latest, count = 'metric', None, 0
-    func, apart, ignored = None, None, None  # what is called, how, and the label to leave out
+    func = apart = ignored = None  # what is called, how, and the label to leave out
+    if TYPE_CHECKING: _clear = _add = _result = getattr(partial, '')  # a subclass has them
 
     def __init__(
         self,
@@ -134,12 +136,12 @@ class Metric:
 
     def accumulate(
         self,
-        run: object,  # anything with `pred` and `yb`
+        run: Any,  # anything with `pred` and `yb`
     ):
         "Take the batch that `run` has just been through."
         self.update(run.pred, run.yb)
 
-    def compute(self) -> torch.Tensor:  # on the device of the data; None without any
+    def compute(self) -> Any:  # on the device of the data; None without any
         "Give the value over all batches since `reset`."
         if not self.count: return None
         with torch.no_grad(): self.latest = self._result()
@@ -179,7 +181,7 @@ class Metric:
 
     def on_epoch_end(
         self,
-        last_metrics: list = None,  # values of the metrics that come before this one
+        last_metrics: list | None = None,  # values of the metrics that come before this one
         **kwargs,  # the rest of fastai v1's state
     ) -> dict:  # the new `last_metrics`
         "Add the value to `last_metrics`."
@@ -187,12 +189,12 @@ class Metric:
         return {'last_metrics': [*listify(last_metrics), value]}
 
     @property
-    def metric(self) -> float:  # the name that early versions of fastai v1 used
+    def metric(self) -> float | None:  # the name that early versions of fastai v1 used
         "Give the latest value."
         return self.value
 
     @property
-    def value(self) -> float:  # None if nothing was ever measured
+    def value(self) -> float | None:  # None if nothing was ever measured
         "Give the latest value: of the batches seen or, straight after `reset`, of those before."
         result = self.compute()
         if result is not None: self.latest = result
@@ -216,7 +218,7 @@ class Metric:
 
 # %% ../nbs/15_metrics.ipynb #453e9039
 def metric_name(
-    metric: callable,  # a function, a partial function, or an object
+    metric: Callable,  # a function, a partial function, or an object
 ) -> str:  # heading of its column in a table
     "Find a name for `metric`: its own, that of the function inside, or that of its class."
     if isinstance(metric, partial): return metric_name(metric.func)
@@ -238,9 +240,9 @@ class AverageMetric(Metric):
     "The mean of a function over the samples of many batches; labels to be ignored do not count."
     def __init__(
         self,
-        func: callable,  # called with predictions and targets, gives the mean of one batch
+        func: Callable,  # called with predictions and targets, gives the mean of one batch
         name: str | None = None,  # default: the name of `func`
-        final: callable = None,  # applied to the mean of all batches
+        final: Callable | None = None,  # applied to the mean of all batches
     ):
         """Begin without data.
 
@@ -248,8 +250,8 @@ class AverageMetric(Metric):
         """
         super().__init__(_check_callable(func, name))
         self.func, self.final, self.counts = func, final, counts_of(func)
-        self.rules = label_rules(func)  # a loss may be a metric, too
-        self.mean, self.asked = WeightedMean() if self.counts is None else CountedMean(), None
+        self.rules, self.asked = label_rules(func), None  # a loss may be a metric, too
+        self.mean: Any = WeightedMean() if self.counts is None else CountedMean()
 
     def _clear(self):
         self.mean.reset()
@@ -305,7 +307,7 @@ class EpochMetric(Metric):
     "A function of all predictions and all targets of an epoch together."
     def __init__(
         self,
-        func: callable,  # called with all predictions and all targets
+        func: Callable,  # called with all predictions and all targets
         name: str | None = None,  # default: the name of `func`
     ):
         """Begin without data.
@@ -338,7 +340,7 @@ metric_adapters = ['fastloop.adapters.metrics']  # asked in this order
 
 # %% ../nbs/15_metrics.ipynb #18380600
 def as_metric(
-    metric: callable,  # a function of predictions and targets, or a metric object of any library
+    metric: Callable,  # a function of predictions and targets, or a metric object of any library
 ) -> Metric:  # answers to `reset`, `update`, `compute` and `name`
     """Turn anything that measures into a `Metric`.
 
@@ -357,8 +359,8 @@ def as_metric(
 
 # %% ../nbs/15_metrics.ipynb #42f87a98
 def better_direction(
-    metric: object,  # a metric of any library
-) -> str:  # `min` or `max`; `None` if it does not say
+    metric: Any,  # a metric of any library
+) -> str | None:  # `min` or `max`; `None` if it does not say
     "Ask a metric whether smaller or larger values are better."
     places = [metric, *(getattr(metric, o, None) for o in ('metric_object', 'func'))]
     for o in places:
@@ -371,7 +373,7 @@ def better_direction(
 
 def tell_ignored(
     metrics: list,  # of `Metric`
-    loss_func: object,  # a loss
+    loss_func: Any,  # a loss
 ) -> list:  # the same
     "Let metrics know which label the loss of their run ignores."
     rules = label_rules(loss_func)

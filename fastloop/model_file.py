@@ -12,15 +12,17 @@ import json
 import re
 import struct
 import zipfile
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 # %% ../nbs/49_model_file.ipynb #c38789d4
 import torch
 
 # %% ../nbs/49_model_file.ipynb #ac151784
 from .callback.precision import MixedPrecision
-from .core import atomic_write, check_writable
+from .core import as_path, atomic_write, check_writable, understands
 from .predictions import GatherPreds, ask, meaning_of, takes_part
 from fastloop.program import (
     batch_rows,
@@ -33,7 +35,7 @@ from fastloop.program import (
     tree_of,
     undisturbed,
 )
-from .torch_core import model_device, no_random, rng_state, set_rng_state, to_device
+from .torch_core import Learns, model_device, no_random, rng_state, set_rng_state, to_device
 from .trained import check_shapes
 
 # %% ../nbs/49_model_file.ipynb #2c29a260
@@ -46,7 +48,7 @@ def _plain(value):
     value = value.item() if hasattr(value, 'item') else value
     return value if isinstance(value, (str, int, float)) else str(value)
 
-def model_settings(learn: object,  # A learner
+def model_settings(learn: Learns,  # A learner
                    inputs: dict,  # The structure of its inputs
                    outputs: dict,  # The structure of its outputs
                    ) -> dict:  # Can be written as JSON
@@ -95,7 +97,7 @@ def read_parts(data: bytes,  # A zip file
         found = {o.filename.partition('/')[2]: archive.read(o) for o in archive.infolist()}
     return {k: o for k, o in found.items() if not torch_adds.fullmatch(k)}
 
-def pt2_archive() -> object:  # The module
+def pt2_archive() -> Any:  # The module
     """What torch has for archives of programs
 
     Raises: RuntimeError if this torch is too old.
@@ -161,16 +163,16 @@ def onnx_seal_holds(data: bytes,  # A file
     return hashlib.sha256(before + key + b'0'*64 + rest[64:]).hexdigest().encode() == rest[:64]
 
 # %% ../nbs/49_model_file.ipynb #b3d23679
-def learner_answer(learn: object,  # A learner
-                   xb: object,  # Inputs of a batch
-                   ) -> object:  # On the CPU
+def learner_answer(learn: Learns,  # A learner
+                   xb: Any,  # Inputs of a batch
+                   ) -> Any:  # On the CPU
     "What a learner answers, its callbacks included"
     gather = GatherPreds()
     with no_random(): ask(learn, gather, [(to_device(xb, model_device(learn.model)), None)])
     return gather.preds[0]
 
-def close_enough(got: object,  # An answer
-                 want: object,  # The answer that is right
+def close_enough(got: Any,  # An answer
+                 want: Any,  # The answer that is right
                  share: float = 1e-3,  # Of the largest number, how much it may be off
                  ) -> bool:  # Structure, types and sizes included
     "Are two answers the same, but for the last digits?"
@@ -181,10 +183,10 @@ def close_enough(got: object,  # An answer
         for x, y in zip(a, b))
 
 # %% ../nbs/49_model_file.ipynb #71e95869
-def check_answers(learn: object,  # A learner
-                  module: object,  # The program, as a function of tensors
+def check_answers(learn: Learns,  # A learner
+                  module: Callable,  # The program, as a function of tensors
                   outputs: dict,  # The structure of its answers
-                  xb: object,  # Inputs of a batch
+                  xb: Any,  # Inputs of a batch
                   ):
     """See whether a program answers as the learner does
 
@@ -201,29 +203,30 @@ def check_answers(learn: object,  # A learner
         '; what the model answers depends on more than its inputs'))
 
 # %% ../nbs/49_model_file.ipynb #5418ff31
-def example_inputs(learn: object,  # A learner
-                   ) -> object:  # Inputs of a batch
+def example_inputs(learn: Learns,  # A learner
+                   ) -> Any:  # Inputs of a batch
     "The inputs of a batch of the learner; its loader stays where it was"
     data, state = learn.data, rng_state()
     try: return (data.one_batch() if hasattr(data, 'one_batch') else next(iter(data.train_dl)))[0]
     finally: set_rng_state(state)
 
-def check_target(file: object,  # What the caller gave
+def check_target(file: str | Path,  # What the caller gave
                  ) -> Path:  # The file
     """Refuse a name for which there is no format, and a place where nothing can be written
 
     Raises: ValueError or OSError that names it.
     """
-    file = Path(file)
+    file = as_path('file', file)
     if file.suffix not in ('.pt2', '.onnx'):
         raise ValueError(f'file={str(file)!r}: the name ends in .pt2 or .onnx')
     check_writable(file)
     return file
 
 # %% ../nbs/49_model_file.ipynb #f4549a08
-def export_learner(learn: object,  # The learner
+@understands()
+def export_learner(learn: Learns,  # The learner
                    file: str | Path,  # Ends in `.pt2`, or in `.onnx`; replaced if it is there
-                   xb: object = None,  # Inputs to follow; else those of a training batch
+                   xb: Any = None,  # Inputs to follow; else those of a training batch
                    ) -> Path:  # The file
     """Write the model, and what is needed to use it, into one file that `Predictor.load` reads
 

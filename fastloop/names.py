@@ -10,8 +10,9 @@ import dis
 import inspect
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from types import CodeType, FunctionType
+from typing import Any
 from weakref import WeakKeyDictionary
 
 # %% ../nbs/07_names.ipynb #e2a41a5d
@@ -99,10 +100,10 @@ def own_attributes(cls: type,  # A class
 
 _looked_at = WeakKeyDictionary()  # classes, with their sizes then and the names found
 
-def brought_names(o: object,  # Any object
+def brought_names(o: Any,  # Any object
               base: type = object,  # What this class has as well does not count
-              without: type = (),  # Nor do attributes of this type
-              ) -> set:  # Names of attributes
+              without: type | tuple = (),  # Nor do attributes of this type
+              ) -> Set:  # Names of attributes
     "What an object and its classes bring along; nothing is called to find out"
     kinds = type(o).__mro__
     sizes = tuple(map(len, map(vars, kinds)))  # a class that has grown is looked at again
@@ -121,7 +122,7 @@ def own_functions(cls: type,  # A class
         function = inspect.unwrap(getattr(o, 'fget', None) or getattr(o, '__func__', o))
         if isinstance(function, FunctionType) and function.__code__.co_argcount: yield function
 
-def names_read(o: object,  # Any object
+def names_read(o: Any,  # Any object
                ) -> set:  # Paths such as `('learn', 'dls')`
     "What the methods of `o` read from it, without what it brings along itself"
     found = [p for f in own_functions(type(o))
@@ -141,7 +142,7 @@ def without_secrets(text: str,  # A message or a setting
         if _secret.search(name) and len(value) > 5: text = text.replace(value, '…')
     return text
 
-def settings_of(o: object,  # Any object, such as a callback written for any library
+def settings_of(o: Any,  # Any object, such as a callback written for any library
                 kinds: tuple = (bool, int, float, str),  # Types of values that are told
                 ) -> dict:  # Names and values
     "The arguments that an object was made with, as far as it keeps them, and without secrets"
@@ -152,7 +153,7 @@ def settings_of(o: object,  # Any object, such as a callback written for any lib
     return {k: without_secrets(v) if isinstance(v, str) else v for k, v in found.items()
             if not _secret.search(k)}
 
-def with_settings(o: object,  # Any object
+def with_settings(o: Any,  # Any object
                   ) -> str:  # Such as `Ramp(start=2)`
     "The class of an object, and the settings that differ from their defaults"
     found = settings_of(o, (bool, int, float, str, tuple, list, dict, type(None)))
@@ -188,7 +189,7 @@ def whose_name(name: str,  # Name of an attribute that is not there
     if speaker == 'fastloop': return f"; {name!r} is {owner}'s name, ours is {ours!r}"
     return f"; {name!r} is {owner or 'fastloop'}'s name, {speaker}'s is {said!r}"
 
-def speaks_v2(o: object,  # A callback whose handlers could be ours or fastai v2's
+def speaks_v2(o: Any,  # A callback whose handlers could be ours or fastai v2's
               ) -> bool:  # Whether it reads a name that only fastai v2 has, and none of ours
     "Does `o` use the words of fastai v2?"
     if any(name.startswith('begin_') for name, _ in own_attributes(type(o))): return False

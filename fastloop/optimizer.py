@@ -9,6 +9,7 @@ __all__ = ['OptimWrapper', 'SGD', 'RMSprop', 'Adam', 'AdamW']
 import inspect
 from collections.abc import Callable, Iterable
 from operator import attrgetter
+from typing import Any
 
 import torch
 from torch import nn
@@ -81,7 +82,7 @@ def _decay(groups, closure):
         with torch.no_grad(): torch._foreach_mul_(params, factors)
 
 # %% ../nbs/20_optimizer.ipynb #c2973645
-def _passed_on(name):
+def _passed_on(name) -> Any:
     "A property that is the attribute `name` of the torch optimizer"
     return property(lambda self: getattr(self.opt, name),
                     lambda self, val: setattr(self.opt, name, val),
@@ -137,7 +138,8 @@ class OptimWrapper(torch.optim.Optimizer):
     hypers = property(all_hypers, doc='One mapping for each layer group: lr, mom, sqr_mom, wd, eps')
 
     def __init__(self, opt: torch.optim.Optimizer,  # Its groups and values stay
-                 wd: float | list | None = None,  # Weight decay, for all or per group; or as it is
+                 # Weight decay, for all or per group; or as it is
+                 wd: float | Iterable | None = None,
                  true_wd: bool | None = None,  # Decay apart from the gradient? Or as `opt` does
                  bn_wd: bool = True,  # Do biases and normalizations decay as well?
                  groups_per_layer: int = 1,  # Parameter groups of a layer group; `create` makes 2
@@ -161,9 +163,9 @@ class OptimWrapper(torch.optim.Optimizer):
 
     @classmethod
     def create(cls, opt_func: Callable,  # Makes a torch optimizer of groups, like `torch.optim.SGD`
-               lr: float | list,  # Learning rate, one value or one per layer group
+               lr: float | Iterable,  # Learning rate, one value or one per layer group
                layer_groups: nn.Module | Iterable,  # Modules, lists of modules, or of parameters
-               wd: float | list = 0.,  # Weight decay, one value or one per layer group
+               wd: float | Iterable = 0.,  # Weight decay, one value or one per layer group
                true_wd: bool = False,  # Decay apart from the gradient (True), or as an L2 penalty?
                bn_wd: bool = True,  # Do biases and normalizations decay as well?
                ) -> 'OptimWrapper':  # With two parameter groups for each layer group
@@ -201,7 +203,7 @@ class OptimWrapper(torch.optim.Optimizer):
                      self._bn_wd)
         self._places = find_places(self.opt.param_groups[0])
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if name == 'opt' or name.startswith('__'):  # not there yet while a copy is being made
             raise AttributeError(name)
         check_property(self, name)
@@ -236,9 +238,9 @@ class OptimWrapper(torch.optim.Optimizer):
         return {name: self.read_val(name) for name in self._places}
 
     def set_val(self, key: str,  # A key of the optimizer's groups, or one of lr, mom, beta, wd
-                val: float | list | tuple,  # One, or one per layer group; for `betas` a pair
+                val: float | Iterable,  # One, or one per layer group; for `betas` a pair
                 bn_groups: bool = True,  # Also in the groups of biases and normalizations
-                ) -> list | tuple:  # What it wrote, as `read_val` reads it
+                ) -> Any:  # What it wrote, as `read_val` reads it
         """Write `val` as the hyper-parameter `key`
 
         Raises: ValueError if the optimizer has no `key`, or `val` has the wrong length.
@@ -256,7 +258,7 @@ class OptimWrapper(torch.optim.Optimizer):
     get_stat, set_stat = _get, set_val  # fastai v1's words
 
     def step(self, closure: Callable | None = None,  # Computes the loss anew; LBFGS needs it
-             ) -> object:  # What `closure` returned, or None
+             ) -> Any:  # What `closure` returned, or None
         "Update every parameter that has a gradient, weight decay included"
         if closure is None and self.fused_step(): return None
         if self._by_hand: _decay(self.opt.param_groups, closure)
@@ -324,7 +326,7 @@ def _read_wrapped(opt):
     "The same of a wrapper; by name, so that a recorder can be pickled"
     return _read_group(opt.opt, -opt.groups_per_layer)
 
-def rate_reader(opt: object,  # An optimizer, or what has its names
+def rate_reader(opt: Any,  # An optimizer, or what has its names
                 ) -> Callable:  # Takes `opt`, gives the rate and the momentum of its last group
     "The shortest way to learning rate and momentum"
     if type(opt) is OptimWrapper: return _read_wrapped

@@ -6,8 +6,9 @@
 __all__ = ['Hypers']
 
 # %% ../nbs/04_param_groups.ipynb #72f174be
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, MutableMapping, Set
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import nn
@@ -45,7 +46,7 @@ def _as_groups(layer_groups):
     return [groups] if groups and all(isinstance(o, torch.Tensor) for o in groups) else groups
 
 def split_no_wd_params(layer_groups: nn.Module | Iterable,  # Modules, lists of them or of tensors
-                       also: set = frozenset(),  # `id` of frozen parameters that are taken too
+                       also: Set = frozenset(),  # `id` of frozen parameters that are taken too
                        ) -> list:  # Two lists per layer group: weights; biases and normalizations
     """Split each layer group into the parameters weight decay is meant for and the others
 
@@ -66,11 +67,12 @@ def split_no_wd_params(layer_groups: nn.Module | Iterable,  # Modules, lists of 
 
 # %% ../nbs/04_param_groups.ipynb #58724581
 def spread(name: str,  # What the value is for, to say so in a message
-           val: object,  # One value, or a list, tuple or array of them
+           val: Any,  # One value, or a list, tuple or array of them
            n: int,  # Number of layer groups
            ) -> list:  # One value per layer group, plain numbers where they can be
     "One value for each layer group"
     if getattr(val, 'ndim', 0): val = val.tolist()
+    vals: list[Any]
     one = isinstance(val, (str, dict)) or not hasattr(val, '__iter__') or hasattr(val, 'ndim')
     vals = [val]*n if one else list(val)
     if len(vals) != n: raise ValueError(
@@ -89,7 +91,7 @@ def spread_numbers(name: str,  # What the value is for
     return vals
 
 def spread_pairs(name: str,  # What the value is for
-                 val: tuple | list,  # A pair of numbers or of lists of numbers, or a list of pairs
+                 val: Any,  # A pair of numbers or of lists of numbers, or a list of pairs
                  n: int,  # Number of layer groups
                  ) -> list:  # One tuple per layer group
     "One pair for each layer group"
@@ -186,7 +188,7 @@ class Hypers(MutableMapping):
 
     Source: fastai v2, `Optimizer.hypers`.
     """
-    def __init__(self, opt: object,  # An `OptimWrapper`
+    def __init__(self, opt: Any,  # An `OptimWrapper`
                  group: int,  # Number of the layer group
                  ):
         self.opt, self.group = opt, group
@@ -214,7 +216,7 @@ class Hypers(MutableMapping):
     def __repr__(self): return repr(dict(self))
 
 # %% ../nbs/04_param_groups.ipynb #411fc384
-def all_hypers(opt: object,  # An `OptimWrapper`
+def all_hypers(opt: Any,  # An `OptimWrapper`
                ) -> list:  # Mappings, one for each layer group
     "The hyper-parameters of all layer groups"
     return [Hypers(opt, i) for i in range(len(opt.read_val('lr')))]

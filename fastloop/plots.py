@@ -11,7 +11,7 @@ from itertools import accumulate
 import torch
 
 # %% ../nbs/19_plots.ipynb #3ba915c4
-from .core import axes_for, show_figure
+from .core import Axes, Figure, axes_for, show_figure
 
 # %% ../nbs/19_plots.ipynb #3351fa3d
 def cut_ends(values: list,  # A number for each batch
@@ -29,10 +29,10 @@ def cut_ends(values: list,  # A number for each batch
     if not values[kept]: kept = slice(None)
     return range(len(values))[kept], values[kept]
 
-def hand_out(fig: object,  # A matplotlib figure
+def hand_out(fig: 'Figure',  # A matplotlib figure
              return_fig: bool,  # Whether the caller wants it
-             ax: object,  # The axis that the caller gave, if any
-             ) -> object:  # The figure, or `None`
+             ax: 'Axes | None',  # The axis that the caller gave, if any
+             ) -> 'Figure | None':  # The figure, or `None`
     "The figure, if the caller wants it; else it is shown, unless the axis was the caller's own"
     if not return_fig and ax is None: show_figure(fig)
     return fig if return_fig else None
@@ -69,11 +69,12 @@ def _draw_on_the_right(ax, at, values, label):
 
 # %% ../nbs/19_plots.ipynb #4c6c80f0
 def draw_rates(lrs: list,  # The learning rate of each batch
-               moms: list = None,  # The momentum of each batch, to be drawn beside it
+               moms: list | None = None,  # The momentum of each batch, to be drawn beside it
                skip_start: int = 0,  # Batches to leave out at the beginning
                skip_end: int = 0,  # Batches to leave out at the end
-               ax: object = None,  # An axis for the learning rate; a new figure if there is none
-               ) -> object:  # The matplotlib figure
+               # An axis for the learning rate; a new figure if there is none
+               ax: 'Axes | None' = None,
+               ) -> 'Figure':  # The matplotlib figure
     "Draw the learning rate of each batch"
     at, lrs = cut_ends(lrs, skip_start, skip_end)
     fig, ax = axes_for(ax)
@@ -89,7 +90,7 @@ def draw_search(lrs: list,  # The learning rate of each batch
                 skip_start: int = 10,  # Batches to leave out at the beginning
                 skip_end: int = 5,  # Batches to leave out at the end
                 suggestion: bool = False,  # Mark the rate where the loss falls fastest
-                ax: object = None,  # A matplotlib axis; a new figure if there is none
+                ax: 'Axes | None' = None,  # A matplotlib axis; a new figure if there is none
                 ) -> tuple:  # The matplotlib figure, and the rate that was marked or `None`
     "Draw the loss against the learning rate, on a logarithmic axis"
     lrs, losses = (cut_ends(o, skip_start, skip_end)[1] for o in (lrs, losses))
@@ -108,8 +109,8 @@ def draw_losses(losses: list,  # The smoothed training loss of each batch
                 nb_batches: list,  # How many batches each epoch had
                 skip_start: int = 0,  # Batches to leave out at the beginning
                 skip_end: int = 0,  # Batches to leave out at the end
-                ax: object = None,  # A matplotlib axis; a new figure if there is none
-                ) -> object:  # The matplotlib figure
+                ax: 'Axes | None' = None,  # A matplotlib axis; a new figure if there is none
+                ) -> 'Figure':  # The matplotlib figure
     "Draw the training loss, and the validation loss at the end of each epoch"
     at, losses = cut_ends(losses, skip_start, skip_end)
     fig, ax = axes_for(ax)
@@ -125,8 +126,8 @@ def draw_metrics(names: list,  # Of the metrics
                  nb_batches: list,  # How many batches each epoch had
                  skip_start: int = 0,  # Batches to leave out at the beginning
                  skip_end: int = 0,  # Batches to leave out at the end
-                 ax: object = None,  # One axis for all; if none, one for each
-                 ) -> object:  # The matplotlib figure
+                 ax: 'Axes | None' = None,  # One axis for all; if none, one for each
+                 ) -> 'Figure':  # The matplotlib figure
     """Draw each metric at the end of each epoch
 
     Raises: ValueError if there is none.

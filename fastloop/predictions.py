@@ -7,10 +7,12 @@ __all__ = []
 
 # %% ../nbs/25_predictions.ipynb #e15d889c
 import inspect
+from collections.abc import Iterable
 from contextlib import contextmanager
 from copy import copy
 from functools import partial
 from os import PathLike
+from typing import Any, cast
 
 # %% ../nbs/25_predictions.ipynb #0dc4dab0
 import torch
@@ -24,11 +26,11 @@ from .data.load import in_order
 from .first_batch import takes_apart
 from .mean_loss import inner_loss
 from .metrics import is_of_samples, joined
-from .torch_core import map_tensors, to_detach
+from .torch_core import Learns, map_tensors, to_detach
 
 # %% ../nbs/25_predictions.ipynb #67de7777
-def unreduced(loss_func: object,  # A loss of torch, or one with an argument `reduction`
-              ) -> object:  # The same loss, one number for each item
+def unreduced(loss_func: Any,  # A loss of torch, or one with an argument `reduction`
+              ) -> Any:  # The same loss, one number for each item
     """A loss that does not average over the batch
 
     Raises: ValueError if the loss has no `reduction`.
@@ -46,7 +48,7 @@ class GatherPreds(Callback):
     "Collects predictions, targets and, if asked, the loss of each item"
     orders = {'after_pred': float('inf')}  # when all others have seen it
 
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  with_loss: bool = False,  # Whether to compute the loss of each item
                  ):
         super().__init__(learn)
@@ -78,39 +80,46 @@ class GatherPreds(Callback):
         return tuple(joined(o) for o in lists)
 
 # %% ../nbs/25_predictions.ipynb #770ad23e
-def gives_batches(o: object,  # A loader, or items
+def gives_batches(o: Any,  # A loader, or items
               ) -> bool:  # Whether it gives batches
     "Is this something to go through, batch by batch?"
     if isinstance(o, (list, tuple)):
         return all(isinstance(b, (list, tuple)) and len(b) == 2 and hasattr(b[0], '__len__')
                    for b in o)
-    known = torch.is_tensor(o) or hasattr(o, '__array__') or isinstance(o, (dict, str, PathLike))
+    names = str, bytes, PathLike
+    known = torch.is_tensor(o) or isinstance(o, (dict, *names)) or any(
+        hasattr(o, name) for name in ('__array__', 'read', 'getbands'))
+    known = known or hasattr(o, '__getitem__') and hasattr(o, '__len__') and len(
+        found := cast(Any, o)) and isinstance(found[0], names)  # a list of another library
     return not known and hasattr(o, '__iter__') and not isinstance(o, Dataset)
 
-def as_pair(batch: object,  # Inputs and targets, or inputs alone
+def as_pair(batch: Any,  # Inputs and targets, or inputs alone
             ) -> tuple:  # Inputs, and targets or `None`
     "A batch of inputs alone becomes a pair without targets"
+    if isinstance(batch, (str, bytes, PathLike)): raise TypeError(
+        f'a loader gives batches, and here comes {batch!r:.60}: give names of files as a list')
     if not isinstance(batch, (tuple, list)): return batch, None
-    return (batch[0], None) if len(batch) == 1 else batch
+    return (batch[0], None) if len(batch) == 1 else tuple(batch)
 
 class Asked(InPlaceOf):
     "A loader that gives pairs, whether or not `dl` gives targets"
     def __iter__(self): return map(as_pair, super().__iter__())
 
-def valid_loader(data: object,  # Has `valid_dl`
-                 dl: object = None,  # A loader that is given instead
-                 ) -> object:  # A loader; that of the training in the order of its data set
+def valid_loader(data: Any,  # Has `valid_dl`
+                 dl: Iterable | None = None,  # A loader that is given instead
+                 ) -> Any:  # A loader; that of the training in the order of its data set
     """The loader to validate with
 
     Raises: ValueError if there is none.
     """
     if dl is None and (dl := data.valid_dl) is None:
         raise ValueError('the data has no validation loader: give a loader, dl=…')
+    if not hasattr(dl, '__iter__'): raise TypeError(f'dl={dl!r} must be a loader of batches')
     if isinstance(dl, (list, tuple)) and not dl: raise ValueError(f'dl={dl!r} has no batches')
     return in_order(dl) if dl is getattr(data, 'train_dl', None) else dl
 
-def to_ask(data: object,  # A `DataBunch`, or anything with `valid_dl`
-           dl: object = None,  # A loader, with or without targets, or items; else `valid_dl`
+def to_ask(data: Any,  # A `DataBunch`, or anything with `valid_dl`
+           dl: Any = None,  # A loader, with or without targets, or items; else `valid_dl`
            ) -> Asked:  # Goes through the items in their order
     """What a model is to be asked about
 
@@ -122,7 +131,7 @@ def to_ask(data: object,  # A `DataBunch`, or anything with `valid_dl`
 _in_validation = {'begin_batch', 'before_batch', 'on_batch_begin', 'after_pred', 'after_predict',
                   'on_loss_begin', 'begin_validate', 'before_validate', 'predict', 'get_loss'}
 
-def takes_part(cb: object,  # A callback written for any library
+def takes_part(cb: Callback | Any,  # A callback written for any library
                ) -> bool:  # Whether a validation alone needs it
     "Does `cb` change batches, predictions or precision?"
     kinds = [o for o in type(cb).__mro__ if o.__module__ != Callback.__module__]
@@ -132,7 +141,7 @@ def takes_part(cb: object,  # A callback written for any library
     return any(not _in_validation.isdisjoint(o) for o in mine)
 
 @contextmanager
-def helpers_of(learn: object,  # A learner
+def helpers_of(learn: Learns,  # A learner
                ):
     "The callbacks of `learn` that take part when it is asked, inside a `with` block"
     mine, cbs = vars(learn), [cb for cb in learn.cbs if takes_part(cb)]
@@ -142,24 +151,27 @@ def helpers_of(learn: object,  # A learner
         try: yield [copy(cb) for cb in cbs]
         finally: mine['asking'] = False
     else:
-        places = [(o, {k: o[k] for k in ('run', 'learn') if k in o}) for o in map(vars, cbs)]
+        places: list[Any] = [(o, {k: o[k] for k in ('run', 'learn') if k in o})
+                             for o in map(vars, cbs)]
         try: yield cbs
         finally:
             for mine, before in places: mine.update(before)
 
-def ask(learn: object,  # A learner
+def ask(learn: Learns,  # A learner
         cb: Callback,  # Collects what it is after
-        dl: object,  # A loader
+        dl: Iterable,  # A loader
         ):
     "Run a validation with `cb`, and with those that prepare batches"
     with helpers_of(learn) as helpers: learn.runner([cb, *helpers]).evaluate(dl, learn)
 
 # %% ../nbs/25_predictions.ipynb #509d8d8d
-def batch_of_one(x: object,  # One item: a tensor, an array, or several in a tuple or dictionary
+def batch_of_one(x: Any,  # One item: a tensor, an array, or several in a tuple or dictionary
                  model: torch.nn.Module,  # The model that will be asked
-                 like: object = None,  # The inputs of a batch that it was trained with, if known
-                 ) -> object:  # The same with a dimension for the batch
+                 data: Any = None,  # May say how an item is read, and have an example of inputs
+                 ) -> Any:  # The same with a dimension for the batch
     "Make a batch of one item, as the model wants it"
+    if hasattr(data, 'read_item'): x = data.read_item(x)  # such as a file
+    like = getattr(data, 'example', None)
     if like is not None: return inputs_like('x', x, like, one=True)
     if isinstance(x, (tuple, list)): return type(x)(batch_of_one(o, model) for o in x)
     if isinstance(x, dict): return {k: batch_of_one(o, model) for k, o in x.items()}
@@ -173,7 +185,7 @@ _meant = {'cross_entropy': 'softmax', 'CrossEntropyLoss': 'softmax', 'nll_loss':
           'NLLLoss': 'exp', 'binary_cross_entropy_with_logits': 'sigmoid',
           'BCEWithLogitsLoss': 'sigmoid', 'binary_cross_entropy': 'clone', 'BCELoss': 'clone'}
 
-def meaning_of(loss_func: object,  # The loss that a model was trained with
+def meaning_of(loss_func: Any,  # The loss that a model was trained with
                ) -> str | None:  # The tensor method that makes probabilities; `None` if none does
     "What the outputs of a model mean to its loss"
     loss_func, _ = inner_loss(loss_func)
@@ -181,15 +193,15 @@ def meaning_of(loss_func: object,  # The loss that a model was trained with
     return next((_meant[o] for o in names if o in _meant), None)
 
 def probabilities(pred: torch.Tensor,  # What the model answered to a batch
-                  loss_func: object,  # The loss that the model was trained with
+                  loss_func: Any,  # The loss that the model was trained with
                   ) -> torch.Tensor | None:  # From 0 to 1; `None` if the loss is not about classes
     "Turn outputs into probabilities, in the way that belongs to the loss"
     how = meaning_of(loss_func)
     if how is None or not torch.is_tensor(pred): return None
     return pred.softmax(min(1, pred.ndim-1)) if how == 'softmax' else getattr(pred, how)()
 
-def must_be_probabilities(pred: object,  # What the model answered
-                          loss_func: object,  # The loss that the model was trained with
+def must_be_probabilities(pred: Any,  # What the model answered
+                          loss_func: Any,  # The loss that the model was trained with
                           ) -> torch.Tensor:  # From 0 to 1
     """The probabilities in an answer
 
@@ -202,9 +214,9 @@ def must_be_probabilities(pred: object,  # What the model answered
     return found
 
 # %% ../nbs/25_predictions.ipynb #aa4117ad
-def as_answer(pred: object,  # What the model answered to a batch of one
-              loss_func: object,  # The loss that the model was trained with
-              classes: list = None,  # Names of the classes, if known
+def as_answer(pred: Any,  # What the model answered to a batch of one
+              loss_func: Any,  # The loss that the model was trained with
+              classes: list | None = None,  # Names of the classes, if known
               ) -> tuple:  # Class or classes (by name, if known), their number, the probabilities
     "Say what an answer means; where there are no classes, the output three times"
     probs = probabilities(pred, loss_func)

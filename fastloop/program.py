@@ -13,8 +13,10 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 # %% ../nbs/48_program.ipynb #34eef113
 import torch
@@ -26,7 +28,7 @@ from .summaries import bare_model
 from .torch_core import call_model, find_bs, map_tensors, rng_state, set_rng_state
 
 # %% ../nbs/48_program.ipynb #a99a0eb1
-def tree_of(x: object,  # A tensor, or tuples, lists and dictionaries of them, nested
+def tree_of(x: Any,  # A tensor, or tuples, lists and dictionaries of them, nested
             found: list,  # The tensors are added to this list, in order
             name: str = 'x',  # What the first of them is called
             ) -> dict:  # Texts, numbers and lists: it can be written as JSON
@@ -49,7 +51,7 @@ def tree_of(x: object,  # A tensor, or tuples, lists and dictionaries of them, n
 
 def rebuild(tree: dict,  # From `tree_of`
             tensors: Iterator,  # As many as the tree has
-            ) -> object:  # The nest
+            ) -> Any:  # The nest
     "Put tensors back into their structure"
     if 'tensor' in tree: return next(tensors)
     if 'dict' in tree: return {k: rebuild(o, tensors) for k, o in tree['dict']}
@@ -125,10 +127,11 @@ def why_not(e: BaseException,  # What `torch.export` raised
 # %% ../nbs/48_program.ipynb #2eef3fb0
 def fixing_line(flat: nn.Module,  # A `FlatModel`
                 tensors: tuple,  # Its inputs
-                sizes: dict,  # Which sizes should be free
+                sizes: tuple,  # Which sizes should be free
                 ) -> str:  # File, line and source; empty if that cannot be found
     "The line of a model that allows one size of batches only"
-    kind, lines = torch.fx.experimental.symbolic_shapes.ShapeEnv, []
+    kind: Any = import_module('torch.fx.experimental.symbolic_shapes').ShapeEnv
+    lines = []
     before = kind._set_replacement
     def noted(*args, **kwargs):
         frames = traceback.extract_stack()[:-1]
@@ -157,17 +160,17 @@ def undisturbed():
         logging.disable(level)
         set_rng_state(state)
 
-def batch_rows(xb: object,  # Inputs of a batch
+def batch_rows(xb: Any,  # Inputs of a batch
                rows: int,  # How many are wanted, at least 1
-               ) -> object:  # The same structure, on the CPU
+               ) -> Any:  # The same structure, on the CPU
     "A few rows of a batch; they are repeated if there are fewer"
     n = find_bs(xb)
     at = torch.arange(rows) % n
     return map_tensors(xb, lambda t: t.detach().cpu()[at] if t.ndim and len(t) == n else t.cpu())
 
-def free_sizes(tensors: list,  # Inputs of a program
+def free_sizes(tensors: list | tuple,  # Inputs of a program
                rows: int,  # Rows of the batch
-               batch: object,  # What stands for the size of the batch
+               batch: Any,  # What stands for the size of the batch
                ) -> tuple:  # For each tensor its sizes that are free
     "The batch is free, and the length of rows of whole numbers if the model allows it"
     length = getattr(torch.export.Dim, 'AUTO', None)
@@ -185,14 +188,14 @@ def trace_program(model: nn.Module,  # From `evaluation_copy`
 
     Raises: ValueError that names the line of the model that is in the way.
     """
-    flat, tensors, rows = FlatModel(model, tree), tuple(tensors), find_bs(tensors)
-    sizes = free_sizes(tensors, rows, torch.export.Dim('batch', min=1))
+    flat, given, rows = FlatModel(model, tree), tuple(tensors), find_bs(tensors)
+    sizes = free_sizes(given, rows, torch.export.Dim('batch', min=1))
     with undisturbed(), torch.no_grad():
-        try: return torch.export.export(flat, tensors, dynamic_shapes=(sizes,), strict=False)
+        try: return torch.export.export(flat, given, dynamic_shapes=(sizes,), strict=False)
         except Exception as e:
             fixed = 'Constraint' in str(e) or 'specialized it' in str(e)
             auto = getattr(torch.export.Dim, 'AUTO', None)
-            line = (fixing_line(flat, tensors, free_sizes(tensors, rows, auto)) if fixed else
+            line = (fixing_line(flat, given, free_sizes(given, rows, auto)) if fixed else
                     model_line(e))
             reason = f'it is made for batches of {rows} rows' if fixed else why_not(e)
             raise ValueError(f'this model cannot be exported: {line or "(no line of it is known)"}'
@@ -205,14 +208,14 @@ def strip_program(program: torch.export.ExportedProgram,  # Changed in place
     program._example_inputs = None
     if hasattr(program, '_guards_code'): program._guards_code = []
     for part in program.graph_module.modules():
-        for node in part.graph.nodes if hasattr(part, 'graph') else ():
+        for node in getattr(getattr(part, 'graph', None), 'nodes', ()):
             node.meta = {k: o for k, o in node.meta.items() if k == 'val'}
     return program
 
 def onnx_model(program: torch.export.ExportedProgram,  # From `trace_program`
                inputs: list,  # Names of its inputs
                outputs: list,  # Names of its outputs
-               ) -> object:  # A `ModelProto` of the package `onnx`
+               ) -> Any:  # A `ModelProto` of the package `onnx`
     """The program in the words of ONNX
 
     Raises: ImportError that names the extra; ValueError if ONNX has no word for an operation.

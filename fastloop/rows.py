@@ -11,13 +11,14 @@ import os
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 # %% ../nbs/04_rows.ipynb #9b2b284f
 from .core import atomic_write
 
 # %% ../nbs/04_rows.ipynb #435c280e
-def plain_value(value: object,  # What a row may hold: a number, a text, a tensor, an array, `None`
-                ) -> object:  # The same without tensors and arrays
+def plain_value(value: Any,  # What a row may hold: a number, a text, a tensor, an array, `None`
+                ) -> Any:  # The same without tensors and arrays
     "Turn tensors and arrays into Python's numbers and lists"
     return value.tolist() if hasattr(value, 'tolist') else value
 
@@ -33,7 +34,7 @@ def csv_line(values: list,  # Numbers, texts, or `None`
 
 def parse_cell(text: str,  # One cell of a CSV file
                missing: str = '#na#',  # What stands for `None`
-               ) -> object:  # An integer, a float, a truth value, a text, or `None`
+               ) -> Any:  # An integer, a float, a truth value, a text, or `None`
     "The value that was written as `text`"
     if text == missing: return None
     if text in ('True', 'False'): return text == 'True'
@@ -62,7 +63,8 @@ def row_ends(data: bytes,  # What a CSV file holds
     return ends
 
 def cut_rows(path: Path,  # A CSV file
-             rows: int = None,  # How many stay, without the header; by default all that are whole
+             # How many stay, without the header; by default all that are whole
+             rows: int | None = None,
              ) -> tuple:  # How many there are now, and the bytes behind the last whole row
     "Cut off what comes after some rows of a file"
     data = path.read_bytes()
@@ -109,12 +111,13 @@ class RowFile:
         bad = not isinstance(separator, str) or len(separator) != 1 or separator in '"\r\n\0'
         if bad: raise ValueError(f'separator={separator!r} is not one character, such as , or ;')
         self.path, self.separator, self.missing = Path(path), separator, missing
-        self.header, self.rows, self.pending, self.doubtful = None, None, [], False
+        self.header: Any = None  # a list of names when the file is ready
+        self.rows, self.pending, self.doubtful = None, [], False
         self.size = 0  # bytes, when we last looked
 
     def begin(self, header: list,  # Names of the columns
               append: bool = False,  # Go on with a file that is there
-              rows: int = None,  # Go on too, after so many rows: what comes later is cut off
+              rows: int | None = None,  # Go on too, after so many rows: what comes later is cut off
               ):
         """Make the file ready; without `append` and `rows` it replaces the one that is there
 

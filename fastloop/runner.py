@@ -6,8 +6,10 @@
 __all__ = ['Callbacks', 'TrainEvalCallback', 'Runner']
 
 # %% ../nbs/14_runner.ipynb #ec298c9c
+from collections.abc import Callable, Iterable
 from functools import partial
 from operator import itemgetter
+from typing import Any
 
 # %% ../nbs/14_runner.ipynb #1584f0eb
 import torch
@@ -39,12 +41,19 @@ from .clean_up import Passes, put_back
 from .core import add_note, check_property, listify, not_yet, without_traceback
 from .first_batch import FirstBatch, check_fit, takes_apart
 from .fused import backward
-from .torch_core import batch_device, call_model, count_batches, to_detach, to_device
+from fastloop.torch_core import (
+    Trained,
+    batch_device,
+    call_model,
+    count_batches,
+    to_detach,
+    to_device,
+)
 
 # %% ../nbs/14_runner.ipynb #3f5c0c3f
-def wider(a: object,  # A cancel exception, its class, or `None`
-          b: object,  # Likewise
-          ) -> object:  # The one that breaks off more
+def wider(a: Any,  # A cancel exception, its class, or `None`
+          b: Any,  # Likewise
+          ) -> Any:  # The one that breaks off more
     "The exception of the wider phase"
     if a is None or b is None: return a or b
     return min(a, b, key=lambda o: phases.index(o.phase))
@@ -57,7 +66,7 @@ def no_phase(e: CancelException,  # An exception that no phase has caught
     error.__cause__ = e
     return error
 
-def check_hiding(cb: object,  # A callback that is to be attached
+def check_hiding(cb: Callback | Any,  # A callback that is to be attached
                  *owners: object,  # A runner, a learner, or a class of them
                  ):
     """Refuse a callback of our own whose name is taken by an attribute of one of the owners
@@ -78,7 +87,9 @@ class Callbacks:
     "Callbacks in their order, who answers which event, and what becomes of the answers"
     learn, cbs, handlers, in_train, exception = None, (), {}, False, None
 
-    def add_cbs(self, cbs: object,  # A callback, a class of callbacks, or several
+    def add_cbs(self,
+                # A callback, a class of callbacks, or several
+                cbs: Callback | Iterable | Any,
                 ):
         """Attach callbacks; each is found under its name from now on
 
@@ -89,7 +100,7 @@ class Callbacks:
         self.cbs = [*self.cbs, *new]
         self._bind(new)
 
-    def remove_cbs(self, cbs: object,  # A callback or several
+    def remove_cbs(self, cbs: Callback | Iterable | Any,  # A callback or several
                    ):
         "Take callbacks away again"
         self.cbs = [cb for cb in self.cbs if not any(cb is o for o in listify(cbs))]
@@ -102,14 +113,14 @@ class Callbacks:
             if id(cb) not in known: known[id(cb)] = cb, adapter_of(cb)
         for cb in new:
             if known[id(cb)][1] is None: introduce(cb, self)
-        self.cbs.sort(key=order_of)
+        self.cbs = sorted(self.cbs, key=order_of)
         found = [(order, event, (cb, handler)) for cb in self.cbs
                  for event, order, handler in handlers_of(cb, self, known[id(cb)][1])]
         table = {event: [] for event in events}
         for _, event, pair in sorted(found, key=itemgetter(0)): table[event].append(pair)
         self.handlers = table
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         check_property(self, name)
         if (cb := find_callback(self.__dict__.get('cbs', ()), name)) is not None: return cb
         raise AttributeError(f'the run has no attribute and no callback {name!r}')
@@ -192,15 +203,16 @@ class Runner(Callbacks):
     dl = xb = yb = pred = loss = device = _apart = None
     (model, opt, loss_func, data), ask = map(_of_learner, learner_state), staticmethod(call_model)
 
-    def __init__(self, cbs: object = None,  # A callback or several
-                 cb_funcs: object = None,  # A function that makes a callback, or several
+    def __init__(self, cbs: Callback | Iterable | Any = None,  # A callback or several
+                 # A function that makes a callback, or several
+                 cb_funcs: Callable | Iterable | None = None,
                  ):
         cbs, self.cbs = listify(cbs) + [make() for make in listify(cb_funcs)], []
         own = any(issubclass(o if isinstance(o, type) else type(o), TrainEvalCallback) for o in cbs)
         self.add_cbs(cbs if own else [*cbs, TrainEvalCallback])
 
     def fit(self, epochs: int,  # Number of epochs, 0 or more
-            learn: object,  # Anything with `model`, `opt`, `loss_func` and `data`
+            learn: Trained,  # Anything with `model`, `opt`, `loss_func` and `data`
             ):
         """Train the model
 
@@ -212,8 +224,8 @@ class Runner(Callbacks):
         learn.opt.zero_grad()
         with torch.enable_grad(): self._run(epochs, learn, self.all_epochs)
 
-    def evaluate(self, dl: object,  # A loader
-                 learn: object,  # Anything with `model`, `opt`, `loss_func` and `data`
+    def evaluate(self, dl: Iterable,  # A loader
+                 learn: Trained,  # Anything with `model`, `opt`, `loss_func` and `data`
                  ):
         "Run a validation alone"
         self._run(0, learn, self.validate, dl)
@@ -230,13 +242,13 @@ class Runner(Callbacks):
         self._phase('train', lambda: self.all_batches(self.dl))
         if getattr(self.data, 'valid_dl', None) is not None: self.validate(self.data.valid_dl)
 
-    def validate(self, dl: object,  # A loader
+    def validate(self, dl: Iterable,  # A loader
                  ):
         "Run the validation part of an epoch, without gradients"
         self.in_train, self.dl = False, dl
         with torch.no_grad(): self._phase('validate', lambda: self.all_batches(self.dl))
 
-    def all_batches(self, dl: object,  # A loader
+    def all_batches(self, dl: Any,  # A loader
                     ):
         "Run every batch of `dl`"
         self.dl, self.iters, start, self.first_iter = dl, count_batches(dl), self.first_iter, 0

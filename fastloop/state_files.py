@@ -11,10 +11,11 @@ import os
 import re
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Thread
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -74,9 +75,9 @@ def _items_out(value, where):
     return tuple(items) if isinstance(value, tuple) else items
 
 # %% ../nbs/05_state_files.ipynb #bb75ad29
-def to_plain(value: object,  # Numbers, texts, tensors, arrays, and what holds them
+def to_plain(value: Any,  # Numbers, texts, tensors, arrays, and what holds them
              where: str = 'the state',  # What it is called in an error
-             ) -> object:  # Of kinds that a reader knows who runs no code
+             ) -> Any:  # Of kinds that a reader knows who runs no code
     """Put a state into plain data
 
     Raises: TypeError that names what cannot be put into a file."""
@@ -91,8 +92,8 @@ def to_plain(value: object,  # Numbers, texts, tensors, arrays, and what holds t
     raise TypeError(f'{where} holds a {type(value).__name__}, which is no plain data: give numbers,'
                     ' texts, tensors, arrays, and lists and dictionaries of them')
 
-def from_plain(value: object,  # From `to_plain`, perhaps by way of a file
-               ) -> object:  # What `to_plain` was given
+def from_plain(value: Any,  # From `to_plain`, perhaps by way of a file
+               ) -> Any:  # What `to_plain` was given
     "Bring back what was put into plain data"
     if isinstance(value, (list, tuple)): return type(value)(from_plain(o) for o in value)
     if not isinstance(value, dict): return value
@@ -106,7 +107,7 @@ _seal_size = len(_word) + 64
 
 class Sealed:
     "Passes on what is written, but for the end of the archive, which is changed to hold a sum"
-    def __init__(self, file: object,  # Open for writing bytes
+    def __init__(self, file: BinaryIO,  # Open for writing bytes
                  ):
         self.file, self.sum, self.held = file, hashlib.sha256(), bytearray()
 
@@ -161,7 +162,7 @@ class StateWriter:
         state, whole = to_plain(state), ExitStack()
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         with whole:
-            sealed = Sealed(whole.enter_context(atomic_write(file)))
+            sealed: Any = Sealed(whole.enter_context(atomic_write(file)))
             torch.save(state, sealed)
             sealed.seal()
             rest = whole.pop_all()
@@ -231,8 +232,8 @@ def next_file(folder: str | Path,  # Need not be there
     return Path(folder)/f'{newest[0][0]+1 if newest else 1:06d}{"-" if words else ""}{words}.pt'
 
 def keep_newest(folder: str | Path,  # Where the files are
-                keep: int = None,  # How many stay; all by default
-                bad: set = frozenset(),  # Paths that go first
+                keep: int | None = None,  # How many stay; all by default
+                bad: Set = frozenset(),  # Paths that go first
                 ):
     "Remove the files of a folder that are too many; one that cannot be removed stays"
     files = [path for _, path in numbered_files(folder)]

@@ -8,10 +8,12 @@ __all__ = []
 # %% ../nbs/43_summaries.ipynb #3bbba8a6
 import re
 import warnings
+from collections.abc import Iterable
 from contextlib import redirect_stdout
 from copy import deepcopy
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 # %% ../nbs/43_summaries.ipynb #afa7e64d
 import torch
@@ -60,7 +62,7 @@ def weight_image(weight: torch.Tensor,  # A parameter
     return _to_unit(weight[::thin[0], ::thin[1]])[None]
 
 # %% ../nbs/43_summaries.ipynb #82ab46dd
-def add_weight_images(writer: object,  # A `SummaryWriter`
+def add_weight_images(writer: Any,  # A `SummaryWriter`
                       tensors: dict,  # Parameters by name
                       step: int,  # Number of the epoch
                       ):
@@ -78,7 +80,7 @@ def finite_numbers(t: torch.Tensor,  # Of any kind and shape
     if t.is_complex(): t = torch.view_as_real(t)
     return t[t.isfinite()]
 
-def add_histograms(writer: object,  # A `SummaryWriter`
+def add_histograms(writer: Any,  # A `SummaryWriter`
                    kind: str,  # What they are of
                    tensors: dict,  # Tensors by name
                    step: int,  # Number of the epoch
@@ -115,20 +117,21 @@ def bare_model(model: nn.Module,  # Any model
     "The model inside the wrappers of parallel training and of compilation"
     parallel = nn.parallel.DistributedDataParallel, nn.DataParallel
     while isinstance(model, parallel) or '_orig_mod' in model._modules:
-        model = model._modules.get('_orig_mod') or model.module
+        inner: Any = model._modules.get('_orig_mod') or model.module
+        model = inner
     return model
 
 def copy_to_trace(model: nn.Module,  # Any model
                   ) -> nn.Module:  # Shares the parameters, but neither buffers nor hooks
     "A copy that can be run without a trace in the original"
-    memo = {id(p): p for p in model.parameters()}
+    memo: dict[int, Any] = {id(p): p for p in model.parameters()}
     for module in model.modules():
         memo.update((id(v), type(v)()) for k, v in vars(module).items()
                     if 'hooks' in k and isinstance(v, dict))
     return deepcopy(model, memo).eval()
 
 # %% ../nbs/43_summaries.ipynb #96e94229
-def add_model_graph(writer: object,  # A `SummaryWriter`
+def add_model_graph(writer: Any,  # A `SummaryWriter`
                     model: nn.Module,  # Any model
                     args: tuple,  # What it is called with: a batch of inputs
                     kwargs: dict | None = None,  # The same by keyword
@@ -150,7 +153,9 @@ def add_model_graph(writer: object,  # A `SummaryWriter`
         return False
 
 # %% ../nbs/43_summaries.ipynb #dbc64db2
-def read_labels(metadata: object,  # A file with a line for each row, or a list of labels
+def read_labels(
+                # A file with a line for each row, or a list of labels
+                metadata: str | Path | Iterable,
                 count: int,  # Rows of the embedding
                 ) -> list:  # Lines; with several columns the first line holds their names
     """The labels of an embedding
@@ -170,7 +175,7 @@ def write_embedding(folder: Path,  # Where the event files are
                     name: str,  # Of the layer
                     weight: torch.Tensor,  # Rows × columns
                     step: int,  # Number of the epoch
-                    labels: list = None,  # Lines from `read_labels`
+                    labels: list | None = None,  # Lines from `read_labels`
                     ):
     "Write the rows of an embedding for TensorBoard's projector, and list them among the others"
     place = f'embeddings/{re.sub(r"[^0-9A-Za-z_.-]", "_", name)}'
@@ -190,8 +195,8 @@ def write_embedding(folder: Path,  # Where the event files are
 
 # %% ../nbs/43_summaries.ipynb #18a14c95
 def find_embeddings(model: nn.Module,  # Any model
-                    names: list = (),  # Names of layers; by default all embeddings
-                    metadata: object = None,  # Labels or their file, or a dict by layer
+                    names: list | tuple = (),  # Names of layers; by default all embeddings
+                    metadata: Any = None,  # Labels or their file, or a dict by layer
                     folder: Path = Path('.'),  # A second place to look for files of labels
                     ) -> dict:  # By name, the layer and its labels, which may be `None`
     """The embeddings of a model
@@ -230,9 +235,9 @@ def picture_grid(x: torch.Tensor | None,  # Inputs of any shape
     if x.shape[1] not in (1, 3) or not len(x) or not x.isfinite().any(): return None
     return tile_images(_to_unit(x), max(1, round(len(x)**.5)))
 
-def answer_table(pred: object,  # What the model said, a column for each class
-                 targets: object,  # What was right
-                 classes: list = None,  # Names of the classes
+def answer_table(pred: torch.Tensor | None,  # What the model said, a column for each class
+                 targets: torch.Tensor | None,  # What was right
+                 classes: list | None = None,  # Names of the classes
                  ) -> str | None:  # Markdown; `None` if it is not about classes
     "What was right and what the model said"
     if not all(isinstance(o, torch.Tensor) for o in (pred, targets)): return None

@@ -6,6 +6,8 @@
 __all__ = ['model_summary']
 
 # %% ../nbs/26_summary.ipynb #f142a257
+from typing import Any
+
 import torch
 from torch.nn.parameter import is_lazy
 
@@ -27,7 +29,7 @@ def _row(module, out):
     return type(module).__name__, str(shape), f'{sum(p.numel() for p in own):,}', trained
 
 def model_summary(model: torch.nn.Module,  # Any model
-                  xb: object,  # One batch of inputs, on the model's device
+                  xb: Any,  # One batch of inputs, on the model's device
                   ) -> PrintedText:  # A table
     "Each layer with the shape of its output, its number of parameters, and whether it is trained"
     rows, hooks = [('layer', 'output', 'parameters', 'trained')], []
@@ -47,7 +49,7 @@ def model_summary(model: torch.nn.Module,  # Any model
     return PrintedText('\n'.join(lines))
 
 # %% ../nbs/26_summary.ipynb #de28b50c
-def called(o: object,  # A function, a class, or any object
+def called(o: Any,  # A function, a class, or any object
            ) -> str:  # One line
     "A short name"
     inner = getattr(o, 'func', o)  # of a partial function
@@ -62,7 +64,7 @@ def _sizes(model, groups):
     if trained != total: words += f', {trained:,} of them trained'
     return words if len(groups) < 2 else f'{words}, {len(groups)} layer groups'
 
-def describe(learn: object,  # A learner
+def describe(learn: Any,  # A learner
              ) -> str:  # Lines
     "What a learner holds"
     held = vars(learn)

@@ -9,9 +9,10 @@ __all__ = []
 import math
 import sys
 from html import escape
+from typing import Any
 
 # %% ../nbs/05_table.ipynb #16e678d7
-def cell_text(value: object,  # A number, a text, or `None`
+def cell_text(value: Any,  # A number, a text, or `None`
               ) -> str:  # Without control characters
     "How a value looks in a table"
     if value is None: return '#na#'
@@ -42,7 +43,7 @@ def _html_row(cells, tag):
 class EpochTable:
     "A table that grows by a row for each epoch, as aligned text and as HTML"
     def __init__(self, header: list,  # Names of the columns
-                 rows: list = (),  # Rows to begin with, each a list of texts
+                 rows: list | tuple = (),  # Rows to begin with, each a list of texts
                  ):
         self.header, self.rows = [cell_text(o) for o in header], list(rows)
         self.widths = [max(len(o), 5 if o in ('epoch', 'time') else 10) for o in self.header]
@@ -86,7 +87,7 @@ def show_table(table: EpochTable,  # With all its rows
 # %% ../nbs/05_table.ipynb #65e654fb
 def to_frame(columns: list,  # Names
              rows: list,  # Lists of values; `None` where there is no number
-             ) -> object:  # A pandas `DataFrame`
+             ) -> Any:  # A pandas `DataFrame`
     """The table for pandas
 
     Raises: ImportError if pandas is not installed.

@@ -21,6 +21,7 @@ from copy import copy
 from functools import lru_cache
 from pathlib import Path
 from types import FunctionType
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -35,11 +36,57 @@ def default_device() -> torch.device:  # With its number, as tensors report it
     if torch.backends.mps.is_available(): return torch.device('mps', 0)
     return torch.device('cpu')
 
+# %% ../nbs/01_torch_core.ipynb #ba86ccab
+def as_device(
+    # A device of torch or its name; `None`: `default_device()`
+    device: torch.device | str | int | None,
+) -> torch.device:  # One that is there
+    """See whether there is such a device.
+
+    Raises: ValueError naming the device that is unknown or not there.
+    """
+    if device is None: return default_device()
+    try: found = torch.device(device)
+    except (RuntimeError, TypeError) as e:
+        raise ValueError(f"device={device!r} is none: write 'cpu', 'cuda' or 'mps'") from e
+    count = torch.cuda.device_count() if found.type == 'cuda' else 1
+    missing = found.type == 'mps' and not torch.backends.mps.is_available()
+    if (found.index or 0) < count and not missing: return found
+    raise ValueError(f'device={device!r} is not there: this machine has {default_device()}')
+
+
+# %% ../nbs/01_torch_core.ipynb #a1c0de03
+Batch = TypeVar('Batch')  # a tensor, or tuples, lists and dictionaries of them, nested
+
+class Loaders(Protocol):
+    "Loaders to train and to validate with, such as a `DataBunch`"
+    train_dl: Any
+    valid_dl: Any
+
+class Trained(Protocol):
+    "What a run trains: anything that has these four"
+    model: nn.Module
+    opt: Any
+    loss_func: Any
+    data: Any
+    def __setattr__(self, name: str, value: Any, /) -> None: ...
+
+class Learns(Trained, Protocol):
+    "A learner as others see it: it has more names, and gives those of its run and its callbacks"
+    def __getattr__(self, name: str, /) -> Any: ...
+
+class Run(Protocol):
+    "A runner as callbacks see it: the state of the loop, and callbacks by name"
+    learn: Any
+    def __call__(self, event: str, /) -> Any: ...
+    def __getattr__(self, name: str, /) -> Any: ...
+    def __setattr__(self, name: str, value: Any, /) -> None: ...
+
 # %% ../nbs/01_torch_core.ipynb #03b472d4
 def map_tensors(
-    b: object,  # A tensor, or lists, tuples, named tuples and dicts of them, nested
+    b: Any,  # A tensor, or lists, tuples, named tuples and dicts of them, nested
     func: Callable,  # Called with each tensor
-) -> object:  # The same structure with the answers; what is no tensor is passed through
+) -> Any:  # The same structure with the answers; what is no tensor is passed through
     "Apply a function to every tensor of a batch."
     if isinstance(b, torch.Tensor): return func(b)
     if type(b) in (tuple, list): return type(b)([map_tensors(o, func) for o in b])
@@ -57,10 +104,10 @@ def map_tensors(
 
 # %% ../nbs/01_torch_core.ipynb #4efc91a6
 def to_device(
-    b: object,  # A batch: a tensor or a nest of them
+    b: Batch,  # A batch: a tensor or a nest of them
     device: torch.device | str | int | None = None,  # Where to; `None` means `default_device()`
     non_blocking: bool = False,  # Let copies from pinned memory to a CUDA GPU run on
-) -> object:  # The same structure; a tensor that is there already is the same object
+) -> Batch:  # The same structure; a tensor that is there already is the same object
     "Move every tensor of a batch to a device; everything else, modules too, is passed through."
     device = default_device() if device is None else torch.device(device)
     if not (non_blocking and device.type == 'cuda'): return map_tensors(b, lambda t: t.to(device))
@@ -68,30 +115,30 @@ def to_device(
 
 # %% ../nbs/01_torch_core.ipynb #f627ea1a
 def to_detach(
-    b: object,  # A batch: a tensor or a nest of them
+    b: Batch,  # A batch: a tensor or a nest of them
     cpu: bool = True,  # Bring it to main memory too
-) -> object:  # The same structure, without gradients
+) -> Batch:  # The same structure, without gradients
     "Cut every tensor of a batch off from the graph that made it."
     return map_tensors(b, lambda t: t.detach().cpu() if cpu else t.detach())
 
 # %% ../nbs/01_torch_core.ipynb #b37921c0
 def to_half(
-    b: object,  # A batch: a tensor or a nest of them
-) -> object:  # The same structure
+    b: Batch,  # A batch: a tensor or a nest of them
+) -> Batch:  # The same structure
     "Turn the floating point tensors of a batch into float16, and leave labels alone."
     return map_tensors(b, lambda t: t.half() if t.is_floating_point() else t)
 
 # %% ../nbs/01_torch_core.ipynb #ecd6399f
 def to_float(
-    b: object,  # A batch: a tensor or a nest of them
-) -> object:  # The same structure
+    b: Batch,  # A batch: a tensor or a nest of them
+) -> Batch:  # The same structure
     "Turn the floating point tensors of a batch into float32, and leave labels alone."
     return map_tensors(b, lambda t: t.float() if t.is_floating_point() else t)
 
 # %% ../nbs/01_torch_core.ipynb #b2035104
 def to_np(
-    b: object,  # A batch: a tensor or a nest of them
-) -> object:  # The same structure of arrays
+    b: Any,  # A batch: a tensor or a nest of them
+) -> Any:  # The same structure of arrays
     "Turn the tensors of a batch into NumPy arrays; bfloat16, unknown to NumPy, becomes float32."
     def convert(t): return (t.float() if t.dtype is torch.bfloat16 else t).numpy(force=True)
     return map_tensors(b, convert)
@@ -120,7 +167,7 @@ class Coming:
 
 # %% ../nbs/01_torch_core.ipynb #133d3234
 def first_tensor(
-    b: object,  # A tensor, or lists, tuples and dicts of them, nested
+    b: Any,  # A tensor, or lists, tuples and dicts of them, nested
 ) -> torch.Tensor | None:  # `None` where there is none
     "Find the first tensor of a batch."
     if isinstance(b, torch.Tensor): return b
@@ -135,7 +182,7 @@ def first_tensor(
 
 # %% ../nbs/01_torch_core.ipynb #800c8e75
 def find_bs(
-    b: object,  # A batch: a tensor or a nest of them
+    b: Any,  # A batch: a tensor or a nest of them
 ) -> int:  # Number of samples
     """Read the batch size off the first tensor of a batch.
 
@@ -156,8 +203,8 @@ def _lengths(b):
     return [n for o in b for n in _lengths(o)] if isinstance(b, (list, tuple, ValuesView)) else []
 
 
-def batch_size(xb: object,  # The inputs of a batch
-               yb: object = None,  # Its targets
+def batch_size(xb: Any,  # The inputs of a batch
+               yb: Any = None,  # Its targets
                ) -> int:  # At least 1 where nothing can be counted
     "Count samples: the rows of the targets where they are tensors, else of the inputs"
     if isinstance(yb, torch.Tensor) and yb.ndim: return yb.shape[0]
@@ -170,7 +217,7 @@ def batch_size(xb: object,  # The inputs of a batch
 
 # %% ../nbs/01_torch_core.ipynb #47bf32b8
 def end_workers(
-    loader: object,  # A loader of any kind, the iterator of a `DataLoader`, or `None`
+    loader: Any,  # A loader of any kind, the iterator of a `DataLoader`, or `None`
 ):
     "End the processes in which a loader prepares batches; it starts new ones when it needs them."
     if hasattr(loader, 'end_workers'): loader.end_workers()
@@ -191,7 +238,7 @@ def _told_of_epochs(loader):
             if hasattr(o, 'set_epoch') and not (o is loader and hasattr(o, 'load_state_dict'))]
 
 
-def set_epoch(loader: object,  # A loader of any kind
+def set_epoch(loader: Any,  # A loader of any kind
               epoch: int,  # The epoch of the pass that is about to begin, 0-based
               ):
     "Tell samplers and data sets the epoch; workers that start now see the data set as it is"
@@ -221,7 +268,8 @@ def set_seed(
 # %% ../nbs/01_torch_core.ipynb #808f93ba
 def rng_state() -> dict:  # Only numbers, text and tensors, which `weights_only` loading reads
     "Take down where the random numbers of Python, NumPy, torch and each GPU stand."
-    name, words, place, has_gauss, gauss = np.random.get_state()
+    found: Any = np.random.get_state()
+    name, words, place, has_gauss, gauss = found
     state = dict(python=random.getstate(), torch=torch.get_rng_state(), cuda=[],
                  numpy=(str(name), torch.from_numpy(words.astype(np.int64)), int(place),
                         int(has_gauss), float(gauss)))
@@ -322,8 +370,8 @@ class ParameterModule(nn.Module):
         self.val = p
 
     def forward(self,
-        x: object,  # Anything
-    ) -> object:  # The same
+        x: Any,  # Anything
+    ) -> Any:  # The same
         "Pass the input through."
         return x
 
@@ -360,16 +408,16 @@ batch_norm_types = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatch
 
 # %% ../nbs/01_torch_core.ipynb #73db1cc3
 @lru_cache(maxsize=64)  # asked for every batch of several inputs
-def takes_one(forward: object,  # The `forward` of a class of modules, or `None`
+def takes_one(forward: Callable | None,  # The `forward` of a class of modules, or `None`
               ) -> bool:  # Then a pair is its one input
     "Does a model take one input, and nothing else, by position?"
     if not isinstance(forward, FunctionType): return False
     kinds = [o.kind for o in inspect.signature(forward).parameters.values()][1:]
     return kinds in ([inspect.Parameter.POSITIONAL_ONLY], [inspect.Parameter.POSITIONAL_OR_KEYWORD])
 
-def call_model(model: object,  # A module or function
+def call_model(model: Callable,  # A module or function
                xb: object,  # A tensor, or a tuple, list or mapping of inputs
-               ) -> object:  # What the model answers
+               ) -> Any:  # What the model answers
     "Call `model` on a batch, spreading several inputs over its arguments"
     if isinstance(xb, (torch.Tensor, PackedSequence)): return model(xb)
     if isinstance(xb, (tuple, list)):
@@ -384,8 +432,8 @@ def _put_back_modes(modes, grad):
     for module, mode in modes: module.training = mode
 
 def ask_model(model: nn.Module,  # Any model
-              xb: object,  # A batch of inputs, on the model's device
-              ) -> object:  # What the model answers
+              xb: Any,  # A batch of inputs, on the model's device
+              ) -> Any:  # What the model answers
     "The answer in evaluation mode, without gradients; an interrupt leaves neither behind"
     modes, grad = [(o, o.training) for o in model.modules()], torch.is_grad_enabled()
     try:
@@ -407,14 +455,14 @@ def evaluating(model: nn.Module,  # Any model
         try: _put_back_modes(modes, grad)
         finally: _put_back_modes(modes, grad)
 
-def count_batches(dl: object,  # A loader
+def count_batches(dl: Any,  # A loader
                   ) -> int | None:  # Number of batches, `None` if the loader does not know
     "The length of a loader, if it has one"
     try: return len(dl)
     except TypeError: return None
 
 # %% ../nbs/01_torch_core.ipynb #43c9256a
-def batch_device(learn: object,  # Has `model` and `data`
+def batch_device(learn: Trained,  # Has `model` and `data`
                  ) -> torch.device | None:  # `None` if everything is on the CPU
     "Where batches have to be moved to, if they have to be moved at all"
     device, data_device = model_device(learn.model), getattr(learn.data, 'device', None)
@@ -478,8 +526,8 @@ def _check_sums(path):
 
 # %% ../nbs/01_torch_core.ipynb #fedaa75d
 def load_tensors(path: Path,  # A file written by `torch.save`
-                 device: object = 'cpu',  # Where the tensors go
-                 ) -> object:  # Usually a dictionary of tensors
+                 device: torch.device | str | Callable = 'cpu',  # Where the tensors go
+                 ) -> Any:  # Usually a dictionary of tensors
     """Read tensors and plain data from a file, and nothing that could run
 
     Raises: FileNotFoundError, or ValueError if the file holds code or is damaged.
@@ -537,8 +585,9 @@ def check_weights(model: nn.Module,  # The model to load into
 # %% ../nbs/01_torch_core.ipynb #56ad830b
 _averages = 'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'square_avg', 'grad_avg', 'momentum_buffer'
 
-def check_optimizer_state(state: object,  # Perhaps what `state_dict` of an optimizer gave
-                          params: list = (),  # Parameters that it should fit, if they are known
+def check_optimizer_state(state: Any,  # Perhaps what `state_dict` of an optimizer gave
+                          # Parameters that it should fit, if they are known
+                          params: list | tuple = (),
                           ):
     """Refuse what is no state of an optimizer
 

@@ -7,14 +7,16 @@ __all__ = ['fit_one_cycle', 'fit_flat_cos', 'fit_sgdr', 'fine_tune', 'lr_find', 
            'to_fp32', 'to_distributed']
 
 # %% ../nbs/50_train.ipynb #84d0f3b4
-from collections.abc import MutableSequence
+from collections.abc import Callable, Iterable, MutableSequence
 from importlib import import_module
+from typing import Any
 
 import torch
 from fastcore.meta import delegates
 
 # %% ../nbs/50_train.ipynb #59f42075
 from .anneal import check_positive, flat_cos_sched, sgdr_sched
+from .callback.core import Callback
 from .callback.lr_finder import SuggestedLRs, find_lr
 from .callback.mixup import MixUpCallback
 from .callback.playground import plot_sched
@@ -24,32 +26,38 @@ from .callback.recorder import Recorder
 from .callback.schedule import OneCycleScheduler, ParamScheduler
 from .callback.training import GradientClipping
 from .compiled import compile_learner
-from .core import listify, understands
-from .first_batch import check_fit
+from .core import Axes, Figure, listify, understands
+from .first_batch import check_epochs, check_fit
+from .interpret import interpret, show_results
 from .learner import Learner
 from .model_file import export_learner
 from .optimizer import OptimWrapper
 from .runner import TrainEvalCallback
+from .torch_core import count_batches
+from .trained import unless_refused
 from .training_state import in_stage, restore_checkpoint, write_checkpoint
 
 # %% ../nbs/50_train.ipynb #6f9c71e8
 @understands(n_epoch='epochs', lr_max='max_lr', lr='max_lr', div='div_factor',
              div_final='final_div')
-@delegates(Learner.fit)
+@delegates(Learner.fit, but=['lr'])
 def fit_one_cycle(learn: Learner,  # The learner
                   epochs: int,  # Number of epochs, 0 or more
-                  max_lr: object = None,  # Top rate: a number, one a group, a slice; the learner's
+                  # Top rate: a number, one a group, a slice; the learner's
+                  max_lr: float | Iterable | slice | None = None,
                   moms: tuple = (0.95, 0.85),  # Momentum at the ends, and at the top of the rate
                   div_factor: float = 25.,  # The rate starts at `max_lr/div_factor`
                   pct_start: float = 0.3,  # Share of the batches in which the rate rises, 0 to 1
-                  final_div: float = None,  # It ends at `max_lr/final_div`; `div_factor*1e4`
-                  wd: object = None,  # Weight decay; the learner's by default
-                  callbacks: object = None,  # fastai v1's word for `cbs`
-                  tot_epochs: int = None,  # Epochs of the whole cycle, if this fit is a part of it
-                  start_epoch: int = None,  # Epochs of the cycle that are done already
-                  cbs: object = None,  # Callbacks for this fit only
-                  anneal: object = 'cos',  # Shape of both halves, a word or an annealing function
-                  **kwargs: object,  # `reset_opt` and `resume`, as in `fit`
+                  final_div: float | None = None,  # It ends at `max_lr/final_div`; `div_factor*1e4`
+                  wd: float | Iterable | None = None,  # Weight decay; the learner's by default
+                  callbacks: Callback | Iterable | Any = None,  # fastai v1's word for `cbs`
+                  # Epochs of the whole cycle, if this fit is a part of it
+                  tot_epochs: int | None = None,
+                  start_epoch: int | None = None,  # Epochs of the cycle that are done already
+                  cbs: Callback | Iterable | Any = None,  # Callbacks for this fit only
+                  # Shape of both halves, a word or an annealing function
+                  anneal: str | Callable = 'cos',
+                  **kwargs: Any,  # `reset_opt` and `resume`, as in `fit`
                   ) -> Recorder:  # What was recorded
     """Train with a rate that rises and falls, while the momentum does the opposite
 
@@ -67,12 +75,13 @@ def fit_one_cycle(learn: Learner,  # The learner
 @delegates(Learner.fit)
 def fit_flat_cos(learn: Learner,  # The learner
                  epochs: int,  # Number of epochs, 0 or more
-                 lr: object = None,  # The rate: a number, one a group, a slice; the learner's
+                 # The rate: a number, one a group, a slice; the learner's
+                 lr: float | Iterable | slice | None = None,
                  div_final: float = 1e5,  # The rate ends at `lr/div_final`
                  pct_start: float = 0.75,  # Share of the batches in which the rate stays, 0 to 1
-                 wd: object = None,  # Weight decay; the learner's by default
-                 cbs: object = None,  # Callbacks for this fit only
-                 **kwargs: object,  # `callbacks`, `reset_opt` and `resume`, as in `fit`
+                 wd: float | Iterable | None = None,  # Weight decay; the learner's by default
+                 cbs: Callback | Iterable | Any = None,  # Callbacks for this fit only
+                 **kwargs: Any,  # `callbacks`, `reset_opt` and `resume`, as in `fit`
                  ) -> Recorder:  # What was recorded
     """Train with a rate that stays where it is, and falls along a cosine at the end
 
@@ -85,15 +94,16 @@ def fit_flat_cos(learn: Learner,  # The learner
 
 # %% ../nbs/50_train.ipynb #bfa0de8c
 @understands()
-@delegates(Learner.fit)
+@delegates(Learner.fit, but=['lr'])
 def fit_sgdr(learn: Learner,  # The learner
              n_cycles: int,  # Number of cycles, 1 or more
              cycle_len: int,  # Epochs of the first cycle
-             lr_max: object = None,  # Rate at each start: a number, one a group, or a slice
+             # Rate at each start: a number, one a group, or a slice
+             lr_max: float | Iterable | slice | None = None,
              cycle_mult: int = 2,  # Each cycle is so many times as long as the one before
-             wd: object = None,  # Weight decay; the learner's by default
-             cbs: object = None,  # Callbacks for this fit only
-             **kwargs: object,  # `callbacks`, `reset_opt` and `resume`, as in `fit`
+             wd: float | Iterable | None = None,  # Weight decay; the learner's by default
+             cbs: Callback | Iterable | Any = None,  # Callbacks for this fit only
+             **kwargs: Any,  # `callbacks`, `reset_opt` and `resume`, as in `fit`
              ) -> Recorder:  # What was recorded
     """Train in cycles, each of which begins with a high rate and ends at zero
 
@@ -106,7 +116,7 @@ def fit_sgdr(learn: Learner,  # The learner
 
 # %% ../nbs/50_train.ipynb #bfc95481
 @understands()
-@delegates(fit_one_cycle)
+@delegates(fit_one_cycle, but=['max_lr', 'tot_epochs', 'start_epoch'])
 def fine_tune(learn: Learner,  # The learner; its model has two layer groups or more
               epochs: int,  # Epochs in which everything is trained, 0 or more
               base_lr: float = 2e-3,  # Top rate for the head; half of it when all is trained
@@ -114,27 +124,30 @@ def fine_tune(learn: Learner,  # The learner; its model has two layer groups or 
               lr_mult: float = 100,  # The first group's rate is that of the last over `lr_mult`
               pct_start: float = 0.3,  # Share of the batches in which the rate rises, 0 to 1
               div_factor: float = 5.0,  # The rate starts at its top over `div_factor`
-              **kwargs: object,  # Passed on to both fits: `cbs`, `wd`, `moms` …
+              **kwargs: Any,  # Passed on to both fits: `cbs`, `wd`, `moms` …
               ) -> Recorder:  # What the second fit recorded
     """Train the last layer group alone, then all of them, the first ones gently
 
     Raises: ValueError or TypeError for bad input, before anything is changed.
     Source: fastai v2, whose numbers these are.
     """
-    for n in (epochs, freeze_epochs): check_fit(n, learn, needs_opt=False)
+    check_fit(epochs, learn, needs_opt=False)
+    check_epochs(freeze_epochs, 'freeze_epochs')
     for name, o in (('base_lr', base_lr), ('lr_mult', lr_mult)): check_positive(name, o)
     OneCycleScheduler(lr_max=base_lr, pct_start=pct_start, div_factor=div_factor)
-    learn.freeze()
-    try:
-        with in_stage(learn, 0):
-            fit_one_cycle(learn, freeze_epochs, slice(base_lr), pct_start=0.99, **kwargs)
-    finally: learn.unfreeze()
+    with unless_refused(learn, learn.cbs):
+        learn.freeze()
+        try:
+            with in_stage(learn, 0):
+                fit_one_cycle(learn, freeze_epochs, slice(base_lr), pct_start=0.99, **kwargs)
+        finally: learn.unfreeze()
     top = base_lr/2
     with in_stage(learn, 1):
         return fit_one_cycle(learn, epochs, slice(top/lr_mult, top), pct_start=pct_start,
                              div_factor=div_factor, **kwargs)
 
 # %% ../nbs/50_train.ipynb #ab3cc959
+@understands()
 def lr_find(learn: Learner,  # The learner
             start_lr: float = 1e-7,  # Rate of the first batch; or a list, one for each group
             end_lr: float = 10,  # Rate that would come after the last; or a list
@@ -152,10 +165,11 @@ def lr_find(learn: Learner,  # The learner
 
 # %% ../nbs/50_train.ipynb #489f7a70
 def plot_schedule(learn: Learner,  # The learner
-                  sched: object,  # A scheduler; or a function of the position, or several by name
+                  sched: Any,  # A scheduler; or a function of the position, or several by name
                   epochs: int = 1,  # Number of epochs
-                  ax: object = None,  # An axis for all curves; if none, a panel for each name
-                  ) -> object:  # The matplotlib figure
+                  # An axis for all curves; if none, a panel for each name
+                  ax: 'Axes | None' = None,
+                  ) -> 'Figure':  # The matplotlib figure
     """Draw what a schedule would set in each batch of a fit with this learner
 
     Raises: ValueError if the schedule does not fit, or cannot be known before training.
@@ -164,7 +178,7 @@ def plot_schedule(learn: Learner,  # The learner
     if opt is None:  # one that nobody will use
         opt = OptimWrapper.create(learn.opt_func, learn.lr_range(learn.lr), learn.layer_groups,
                                   wd=learn.wd, true_wd=learn.true_wd, bn_wd=learn.bn_wd)
-    return plot_sched(sched, epochs, len(learn.data.train_dl), opt, ax)
+    return plot_sched(sched, epochs, count_batches(learn.data.train_dl), opt, ax)
 
 # %% ../nbs/50_train.ipynb #cb445b03
 def _replace(learn, kind, new):
@@ -172,6 +186,7 @@ def _replace(learn, kind, new):
     learn.remove_cbs([cb for cb in learn.cbs if isinstance(cb, kind)])
     return learn.add_cbs(new)
 
+@understands()
 def mixup(learn: Learner,  # The learner
           alpha: float = 0.4,  # How much is mixed, see `MixUpCallback`
           stack_x: bool = False,  # Give the model both images instead of mixing them
@@ -184,6 +199,7 @@ def mixup(learn: Learner,  # The learner
     """
     return _replace(learn, MixUpCallback, MixUpCallback(learn, alpha, stack_x, stack_y))
 
+@understands()
 def clip_grad(learn: Learner,  # The learner
               clip: float = 0.1,  # Largest norm of all gradients together
               ) -> Learner:  # The same learner
@@ -196,7 +212,7 @@ def clip_grad(learn: Learner,  # The learner
 
 # %% ../nbs/50_train.ipynb #4bc08df5
 def to_fp16(learn: Learner,  # The learner
-            **options: object,  # Of the scaling of the loss, see `MixedPrecision`
+            **options: Any,  # Of the scaling of the loss, see `MixedPrecision`
             ) -> Learner:  # The same learner
     "Compute in float16 from now on, with weights in float32 and a scaled loss (fastai v1 and v2)"
     return _replace(learn, MixedPrecision, MixedPrecision(learn, torch.float16, **options))
@@ -245,7 +261,8 @@ class AttachedList(MutableSequence):
     def __len__(self): return len(self.found())
 
     def insert(self, i: int,  # Ignored: the order of callbacks says who comes when
-               cb: object,  # A callback; or a function of the learner, if such were announced
+               # A callback; or a function of the learner, if such were announced
+               cb: Any,
                ):
         "Attach one more"
         if not any(cb is o for o in self.learn.cbs):
@@ -267,23 +284,25 @@ def _as_list(make):
                     doc='The attached callbacks, to append to (fastai v1)')
 
 # %% ../nbs/50_train.ipynb #78510f2e
-Learner.fit_one_cycle = fit_one_cycle
-Learner.fit_flat_cos = fit_flat_cos
-Learner.fit_sgdr = fit_sgdr
-Learner.fine_tune = fine_tune
-Learner.lr_find = lr_find
-Learner.plot_sched = plot_schedule
-Learner.mixup = mixup
-Learner.clip_grad = clip_grad
-Learner.to_fp16 = to_fp16
-Learner.to_bf16 = to_bf16
-Learner.to_fp32 = to_fp32
-Learner.to_distributed = to_distributed
-Learner.checkpoint = write_checkpoint
-Learner.restore = restore_checkpoint
-Learner.compile = compile_learner
-Learner.show_training_loop = Learner.explain  # fastai v2's name
-Learner.add_cb, Learner.remove_cb = Learner.add_cbs, Learner.remove_cbs  # its words for one
-Learner.export = export_learner
-Learner.callbacks = _as_list(make=False)
-Learner.callback_fns = _as_list(make=True)
+_verbs: Any = Learner  # what rooms above the learner's hang on it
+_verbs.fit_one_cycle = fit_one_cycle
+_verbs.fit_flat_cos = fit_flat_cos
+_verbs.fit_sgdr = fit_sgdr
+_verbs.fine_tune = fine_tune
+_verbs.lr_find = lr_find
+_verbs.plot_sched = plot_schedule
+_verbs.mixup = mixup
+_verbs.clip_grad = clip_grad
+_verbs.to_fp16 = to_fp16
+_verbs.to_bf16 = to_bf16
+_verbs.to_fp32 = to_fp32
+_verbs.to_distributed = to_distributed
+_verbs.checkpoint = write_checkpoint
+_verbs.restore = restore_checkpoint
+_verbs.compile = compile_learner
+_verbs.show_training_loop = Learner.explain  # fastai v2's name
+_verbs.add_cb, _verbs.remove_cb = Learner.add_cbs, Learner.remove_cbs  # its words for one
+_verbs.export = export_learner
+_verbs.interpret, _verbs.show_results = interpret, show_results
+_verbs.callbacks = _as_list(make=False)
+_verbs.callback_fns = _as_list(make=True)

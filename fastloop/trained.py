@@ -8,22 +8,39 @@ __all__ = []
 # %% ../nbs/27_trained.ipynb #62a14240
 import math
 import warnings
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from threading import get_ident
+from typing import Any
 
 import torch
 
 # %% ../nbs/27_trained.ipynb #65f23a06
 from .bar import print_line
-from .core import listify, required_arguments
+from .callback.core import Callback, is_native
+from .core import listify, nearest_name, required_arguments
+from .first_batch import check_loss
+from .metrics import as_metric
 from .optimizer import OptimWrapper, as_wrapper
+from .runner import Runner
+from .torch_core import Learns, Loaders
 
 # %% ../nbs/27_trained.ipynb #8aa2b3ef
-def groups_of(splitter: object,  # Makes the groups from the model; or the groups, or `None`
+def groups_of(
+              # Makes the groups from the model; or the groups, or `None`
+              splitter: Callable | Iterable | None,
               model: torch.nn.Module,  # What is trained
               ) -> list:  # The layer groups
-    "The layer groups of a model; the whole model is one if nothing else was asked for"
-    return listify(splitter(model) if callable(splitter) else splitter) or [model]
+    """The layer groups of a model; the whole model is one if nothing else was asked for
+
+    Raises: TypeError if a group holds anything else.
+    """
+    groups = listify(splitter(model) if callable(splitter) else splitter) or [model]
+    for o in (o for group in groups for o in listify(group)):
+        if not isinstance(o, (torch.nn.Module, torch.Tensor)): raise TypeError(
+            f'splitter={splitter!r}: a layer group is a module, or a list of modules or '
+            f'parameters, and not {o!r}')
+    return groups
 
 def _parameters(group):
     "Every parameter of a layer group"
@@ -39,21 +56,28 @@ def left_out(model: torch.nn.Module,  # What is trained
     return [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in known]
 
 # %% ../nbs/27_trained.ipynb #841b92b6
-def check_settings(opt_func: object,  # Makes the optimizer
-                   wd: object = 0.,  # Its weight decay
+def check_settings(opt_func: Callable,  # Makes the optimizer
+                   wd: float | Iterable = 0.,  # Its weight decay
                    ):
     """Refuse what makes no optimizer, and numbers with which none can work
 
     Raises: TypeError or ValueError that names the argument and its value.
     """
-    if isinstance(opt_func, (str, torch.optim.Optimizer)) or not callable(opt_func):
-        raise TypeError(f'opt_func is a function or class that makes an optimizer, such as SGD, '
-                        f'not {opt_func!r}; an optimizer that is made already goes to learn.opt')
+    made = isinstance(opt_func, torch.optim.Optimizer)
+    module = isinstance(opt_func, type) and issubclass(opt_func, torch.nn.Module)
+    if made or module or not callable(opt_func):
+        known = {o.lower(): o for o in dir(torch.optim) if o[0].isupper()}
+        word = nearest_name(opt_func, known) if isinstance(opt_func, str) else None
+        near = known.get(word or '', 'SGD')
+        raise TypeError(f'opt_func={opt_func!r} must be a function or class that makes an '
+                        f'optimizer, such as SGD: write torch.optim.{near}; an optimizer that is '
+                        'made already goes to learn.opt')
     for o in listify(wd):
         if isinstance(o, bool) or not hasattr(o, '__float__'):
             raise TypeError(f'wd={wd!r}: weight decay is a number')
         if not 0 <= float(o) < math.inf: raise ValueError(f'wd={wd!r}: give 0 or more, finite')
 
+# %% ../nbs/27_trained.ipynb #485260c6
 def check_shapes(model: torch.nn.Module,  # What is to be trained
                  ):
     """Refuse a model with lazy layers that have seen no batch
@@ -76,8 +100,62 @@ def check_step(opt: torch.optim.Optimizer,  # Of torch, or a wrapper
         'step, and the loop computes it once a batch; take another optimizer, or write a Runner '
         'with a step of its own')
 
+# %% ../nbs/27_trained.ipynb #22808c8e
+def check_data(data: Loaders,  # What to train on
+               ):
+    """Refuse what has no loaders
+
+    Raises: TypeError that says what to write.
+    """
+    if isinstance(data, torch.nn.Module): raise TypeError(
+        'data: this is a module; Learner(data, model) makes its optimizer itself, the four fields '
+        'of the course are BasicLearner(model, opt, loss_func, data)')
+    arrays = isinstance(data, (tuple, list)) and any(hasattr(o, 'dtype') for o in data)
+    if not hasattr(data, 'train_dl'): raise TypeError(
+        f'data has a train_dl and a valid_dl, as a DataBunch does, not a {type(data).__name__}: '
+        f'write DataBunch{".from_tensors(x, y, …)" if arrays else "(train_dl, valid_dl)"}')
+
+def check_learning(data: Any,  # What to train on
+                   model: Any,  # What is to be trained
+                   loss_func: Any,  # The loss, or `None`
+                   runner: Any,  # The class of the loop
+                   metrics: Callable | Iterable | Any = None,  # What to measure
+                   ):
+    """Refuse what no learner can train, or train with
+
+    Raises: TypeError that names the argument and its value.
+    """
+    check_data(data)
+    if not isinstance(model, torch.nn.Module):
+        name = getattr(model, '__name__', '')
+        hint = f'make one, {name}(…)' if isinstance(model, type) else 'nn.Sequential(*layers) ' \
+            'makes one of layers' if isinstance(model, (list, tuple)) else 'extend nn.Module'
+        raise TypeError(f'model is a torch module, not {model!r}: {hint}')
+    check_loss(loss_func)
+    if not (isinstance(runner, type) and issubclass(runner, Runner)):
+        raise TypeError(f'runner is a subclass of Runner, not {runner!r}')
+    for o in listify(metrics):
+        if is_native(o): raise TypeError(f'metrics: {o!r} is a callback: give it as cbs')
+        as_metric(o)
+
+# %% ../nbs/27_trained.ipynb #ba41a82b
+def callbacks_of(argument: str,  # What the caller calls the functions
+                 makers: object,  # Functions that make callbacks
+                 *args: object,  # What they are called with
+                 ) -> list:  # Callbacks
+    """Call functions that make callbacks
+
+    Raises: TypeError if one is something else.
+    """
+    for o in listify(makers):
+        hint = ': a callback that is made already goes to cbs' if isinstance(o, Callback) else ''
+        if hint or not callable(o):
+            raise TypeError(f'{argument}: {o!r} is no function that makes a callback{hint}')
+    return [o(*args) for o in listify(makers)]
+
+
 # %% ../nbs/27_trained.ipynb #5d061910
-def read_groups(learn: object,  # A learner
+def read_groups(learn: Learns,  # A learner
                 ):
     "Make the layer groups hold the parameters of the model as it is now"
     splitter, model, groups, known = learn.origin
@@ -94,9 +172,9 @@ def read_groups(learn: object,  # A learner
                             stacklevel=4)
 
 # %% ../nbs/27_trained.ipynb #9a6ae5ab
-def make_opt(learn: object,  # A learner
-             lr: object,  # Rate, or one for each group
-             wd: object,  # Weight decay
+def make_opt(learn: Learns,  # A learner
+             lr: float | Iterable,  # Rate, or one for each group
+             wd: float | Iterable,  # Weight decay
              ):
     "Make a new optimizer over the parameters that need gradients"
     check_shapes(learn.model)
@@ -105,7 +183,7 @@ def make_opt(learn: object,  # A learner
     check_step(opt)
     vars(learn).update(opt=opt, made=(opt, learn.opt_func, opt.mom))  # all or nothing
 
-def follow_model(learn: object,  # A learner
+def follow_model(learn: Learns,  # A learner
                  ):
     "Let the optimizer take in what has become trainable, and say so"
     opt, known, _ = learn.made
@@ -115,9 +193,9 @@ def follow_model(learn: object,  # A learner
     names = [name for name, p in learn.model.named_parameters() if id(p) in ids]
     print_line(f'the optimizer takes in {len(new)} parameters that are new: {", ".join(names)}')
 
-def ready_opt(learn: object,  # A learner
-              lr: object,  # Rate, or one for each group
-              wd: object,  # Weight decay
+def ready_opt(learn: Learns,  # A learner
+              lr: float | Iterable | slice | None,  # Rate, or one for each group
+              wd: float | Iterable | None,  # Weight decay
               reset: bool = False,  # Begin with a new optimizer
               ):
     "See that the optimizer is there and fits the model, and give it its values"
@@ -135,7 +213,7 @@ def ready_opt(learn: object,  # A learner
 
 # %% ../nbs/27_trained.ipynb #3fb65a14
 @contextmanager
-def only_fit(learn: object,  # A learner
+def only_fit(learn: Any,  # A learner
              ):
     """Inside a `with` block nobody else fits `learn`
 
@@ -152,14 +230,23 @@ def only_fit(learn: object,  # A learner
         if 'running' in mine and mine['running'] is token: del mine['running']
 
 @contextmanager
-def opt_unless_refused(learn: object,  # A learner
-                       ):
-    "If the first batch of a fit is refused, the optimizer is as it was before the block"
-    before, made = learn.opt, learn.made
-    groups = [] if before is None else [dict(o) for o in before.param_groups]
+def unless_refused(learn: Learns,  # A learner
+                   cbs: list,  # The callbacks of the fit
+                   ):
+    "What a refused fit has changed in a learner, and in callbacks of this package, is undone"
+    opt, made, run = learn.opt, learn.made, learn.run
+    groups = [] if opt is None else [dict(o) for o in opt.param_groups]
+    trained = [(p, p.requires_grad) for p in learn.model.parameters()]
+    mine = [vars(cb) for cb in cbs if type(cb).__module__.startswith('fastloop.')]
+    fields = [(o, dict(o)) for o in mine]
     try: yield
     except Exception:
-        if learn.run is not None and learn.run.refused:
-            vars(learn).update(opt=before, made=made)
-            if before is not None: before.param_groups[:] = groups
+        if learn.run is run or learn.run.refused:
+            vars(learn).update(opt=opt, made=made)
+            if opt is not None: opt.param_groups[:] = groups
+            for p, wanted in trained:
+                if p.requires_grad is not wanted: p.requires_grad_(wanted)
+            for now, before in fields:
+                for k in {*now} - {*before, 'run', 'learn'}: del now[k]
+                now.update((k, o) for k, o in before.items() if k not in ('run', 'learn'))
         raise

@@ -10,6 +10,7 @@ import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
@@ -20,18 +21,21 @@ from .loader_place import describe_loader, load_loader_state, loader_state, says
 from .metrics import to_floats
 from .state_files import read_state, write_state
 from fastloop.torch_core import (
+    Learns,
+    Run,
+    Trained,
     check_optimizer_state,
     check_weights,
+    laid_out_like,
     own_names,
     rng_state,
-    laid_out_like,
     set_rng_state,
     whole_tensors,
 )
 
 # %% ../nbs/48_training_state.ipynb #2c24e432
 onlookers = {'ProgressCallback', 'TraceCallback', 'LambdaCallback', 'RemoteMonitor',
-             'ProgbarLogger', 'DashboardCallback'}  # a training is the same without them
+             'ProgbarLogger', 'DashboardCallback', 'Control'}  # a training is the same without them
 
 def shaping(cbs: list,  # The callbacks of a run
             ) -> dict:  # Callbacks by the name of their class, and a number if it is not the first
@@ -63,9 +67,9 @@ def _parts(run):
     inner = [v for o in own if type(o) is dict for v in o.values()]
     return [o for o in (*own, *inner) if says_place(o)]
 
-def training_state(learn: object,  # Has `model`, `opt`, `loss_func` and `data`
+def training_state(learn: Trained,  # Has `model`, `opt`, `loss_func` and `data`
                    cbs: list,  # The callbacks of its run
-                   run: object = None,  # The run, if it goes on
+                   run: Run | None = None,  # The run, if it goes on
                    ) -> dict:  # What changes while it is trained; tensors are those in use
     "Weights, optimizer, gradients that wait, and what callbacks keep"
     weights = whole_tensors(learn.model.state_dict())
@@ -113,9 +117,9 @@ def put_random(learn: object,  # A learner
 
 counters = 'epochs', 'epoch', 'iter', 'iters', 'n_iter', 'n_epochs', 'pct_train'
 
-def moment_of(learn: object,  # Has `data`
-             run: object = None,  # Its run
-             **changes: object,  # Counters that will have other values in a moment
+def moment_of(learn: Trained,  # Has `data`
+             run: Run | None = None,  # Its run
+             **changes: int | float | bool,  # Counters that will have other values in a moment
              ) -> dict:  # Plain data
     "Where a run is: its counters, the random numbers, and where the loaders are"
     data = learn.data
@@ -129,7 +133,7 @@ def _told_loader(o):
     return f"{o['kind']}, {o['items']} items, {o['batches']} batches of {o['bs']}"
 
 def check_learner_fits(state: dict,  # A checkpoint
-                       learn: object,  # Perhaps of another architecture
+                       learn: Learns,  # Perhaps of another architecture
                        ):
     """See whether model and optimizer are those of a checkpoint, before anything is changed
 
@@ -141,8 +145,14 @@ def check_learner_fits(state: dict,  # A checkpoint
         f"the checkpoint is of the optimizer {state['opt_kind']}, this is {_kind(learn.opt)}")
 
 # %% ../nbs/48_training_state.ipynb #41e9fadd
+def _steered(states, cbs):
+    "Was the training steered by hand, and would nobody here go on with that?"
+    done = [o[0] for k in states.values() if k for o in dict(k).get('interventions', ())]
+    steered = 'rate' in done or 'stop' in done or 'stop_epoch' in done
+    return steered and not any(hasattr(type(cb), 'steers') for cb in cbs)
+
 def check_run_fits(state: dict,  # A checkpoint
-                   learn: object,  # Has `data`
+                   learn: Trained,  # Has `data`
                    cbs: list,  # The callbacks of its run
                    epochs: int,  # Epochs of this fit
                    ):
@@ -157,6 +167,9 @@ def check_run_fits(state: dict,  # A checkpoint
     odd = [f'{k} is missing' for k in there if k not in here]
     odd += [f'{k} is new' for k in here if k not in there]
     if odd: raise ValueError(f'the checkpoint is of other callbacks: {", ".join(odd)}')
+    if _steered(there, cbs): raise ValueError(
+        'the checkpoint is of a fit that was steered by hand: give Control() or '
+        'DashboardCallback(), which go on with the rate that was set')
     place = state['run']
     if place['epoch'] + bool(place['iter']) > epochs: raise ValueError(
         f"epochs={epochs}: the checkpoint is in epoch {place['epoch']+1}; epochs is the total")
@@ -184,10 +197,10 @@ def of_other_count(state: dict,  # A checkpoint
                   stacklevel=4)
 
 # %% ../nbs/48_training_state.ipynb #f367e940
-def load_training(learn: object,  # Has `model`, `opt` and `loss_func`
+def load_training(learn: Learns,  # Has `model`, `opt` and `loss_func`
                   cbs: list,  # The callbacks of its run
                   state: dict,  # A checkpoint that fits
-                  run: object = None,  # The run, if one goes on
+                  run: Run | None = None,  # The run, if one goes on
                   ):
     "Put back weights, optimizer and loss, gradients that wait, and what callbacks keep"
     model = learn.model
@@ -214,7 +227,7 @@ def load_training(learn: object,  # Has `model`, `opt` and `loss_func`
 
 # %% ../nbs/48_training_state.ipynb #cc015a2a
 @contextmanager
-def in_stage(learn: object,  # A learner
+def in_stage(learn: Learns,  # A learner
              number: int,  # Of a fit among those that one verb makes, from 0
              ):
     "Inside a `with` block, checkpoints tell which of several fits they are of"
@@ -222,7 +235,7 @@ def in_stage(learn: object,  # A learner
     try: yield
     finally: vars(learn).pop('stage', None)
 
-def write_checkpoint(learn: object,  # A learner
+def write_checkpoint(learn: Learns,  # A learner
                      path: str | Path,  # The file; folders that are missing are made
                      ) -> Path:  # The file
     """Write everything that the training of a learner depends on into one file
@@ -244,9 +257,9 @@ def read_checkpoint(path: str | Path,  # From `write_checkpoint` or a `Checkpoin
     if lacks: raise ValueError(f'{Path(path).name} is no checkpoint: it lacks {sorted(lacks)}')
     return state
 
-def restore_checkpoint(learn: object,  # A learner like the one of the checkpoint
+def restore_checkpoint(learn: Learns,  # A learner like the one of the checkpoint
                        path: str | Path,  # The file
-                       ) -> object:  # The learner
+                       ) -> Any:  # The learner
     """Put everything back that a checkpoint holds
 
     Raises: FileNotFoundError; ValueError if it is damaged or does not fit, before anything is

@@ -10,7 +10,7 @@ import json
 import re
 import sys
 import tokenize
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -343,12 +343,18 @@ OPTIONAL = {'matplotlib', 'pandas', 'ipywidgets', 'IPython', 'tqdm', 'tensorboar
             'wandb'}
 
 
+def is_for_checkers(node):
+    "What only checkers of types read: `if TYPE_CHECKING: …`"
+    return isinstance(node, ast.If) and ast.unparse(node.test) == 'TYPE_CHECKING'
+
+
 @rule
 def optional_packages_are_imported_late(rooms):
     "A module imports what is heavy or optional inside the function that needs it"
     for room in rooms:
         for cell in room.exported:
-            at_once = [o for o in cell.statements if not isinstance(o, DEFINITIONS)]
+            at_once = [o for o in cell.statements
+                       if not isinstance(o, DEFINITIONS) and not is_for_checkers(o)]
             for module, name, _ in imported(ast.Module(at_once, [])):
                 if module.split('.')[0] in OPTIONAL:
                     yield f'{cell.where}: imports {module} ({name}) with the module'
@@ -498,7 +504,8 @@ def pages_keep_to_their_size(rooms):
     "In parts 1 to 4: at most 1,500 words, 200 exported lines of code, three public classes"
     for room in rooms:
         if not 10 <= room.number < 50: continue
-        texts = [re.sub(r'^\s*```.*?^\s*```', '', o.source, flags=re.M | re.S)
+        aside = r'^<details>.*?^</details>|^\s*```.*?^\s*```'  # solutions, and code to look at
+        texts = [re.sub(aside, '', o.source, flags=re.M | re.S)
                  for o in room.cells if not o.is_code]
         words = sum(len(o.split()) for o in texts)
         if words > 1500: yield f'{room.name}: {words} words'
@@ -552,6 +559,20 @@ def outputs_are_stored(rooms):
                     yield f"{cell.where}: output on stderr: {''.join(o['text'])[:60]!r}"
 
 
+@rule
+def pictures_have_a_text(rooms):
+    "A cell that shows a picture says what is on it, for those who do not see it: `#| fig-alt: …`"
+    for room in rooms:
+        for cell in room.code:
+            shown = [o.get('data', {}) for o in cell.outputs]
+            drawn = any(kind.startswith('image/') for o in shown for kind in o)
+            told = any(re.match(r'fig-alt:\s*\S', o) for o in cell.directives)
+            if drawn and not told: yield f'{cell.where}: add `#| fig-alt: "what is seen"`'
+            pages = ''.join(''.join(o.get('text/html', '')) for o in shown)
+            for tag in re.findall(r'<img\b[^>]*>', pages):
+                if not re.search(r'\balt="[^"]', tag): yield f'{cell.where}: an image without alt'
+
+
 def output_text(cell):
     "What a reader sees below a cell, as text"
     for o in cell.outputs:
@@ -572,7 +593,8 @@ def outputs_are_repeatable(rooms):
 
 # ---- teaching ------------------------------------------------------------------------------------
 # no skeleton: the home page, the list of everything, and a page of examples
-ALONE = {'index', '10_first_look', '90_all', '88_bring_your_callbacks', '89_coming_from_keras'}
+ALONE = {'index', '10_first_look', '90_all', '88_bring_your_callbacks', '89_coming_from_fastai',
+         '89_coming_from_keras'}
 SKELETON = ['What we will be able to write', 'The naive version', 'What hurts',
             'The version we keep', 'Using it', 'Exercises', 'Where next']
 
@@ -603,20 +625,124 @@ def rooms_have_the_skeleton(rooms):
             else: at = min(found)
 
 
+# rooms whose exercises are still one text, with checks to be copied; the list only shrinks
+OLD_EXERCISES = {
+    # Toolbox
+    '00_core', '01_torch_core', '02_fused', '03_bar', '04_fetch', '04_param_groups', '04_rows',
+    '05_clean_up', '05_curves', '05_event_files', '05_state_files', '05_table', '06_first_batch',
+    '07_mean_loss', '07_names', '08_inputs',
+    # Schedules
+    '30_anneal', '31_callback.schedule', '32_callback.phases', '33_callback.torch_scheduler',
+    '34_callback.playground', '35_callback.snapshot', '36_callback.lr_finder',
+    # Callbacks
+    '40_callback.tracker', '41_callback.save', '42_callback.logger', '42_fit_settings',
+    '43_callback.experiment', '43_callback.remote', '43_summaries', '44_callback.mlflow',
+    '44_callback.tensorboard', '44_callback.wandb', '45_callback.training', '46_callback.mixup',
+    '47_callback.precision', '47_loader_place', '48_callback.control', '48_callback.cutmix',
+    '48_callback.short', '48_callback.terminate', '48_program', '48_training_state',
+    '49_callback.averages', '49_callback.checkpoint', '49_callback.dashboard', '49_compiled',
+    '49_model_file',
+    # Using it
+    '50_train', '51_export', '58_data.archive',
+    # Images
+    '60_vision.image', '61_data.external', '61_vision.transform', '62_vision.data',
+    '63_vision.models', '64_vision.learner', '65_vision.walkthrough', '66_examples',
+    # Other libraries
+    '80_adapters.fastai1', '81_adapters.fastai1_metrics', '81_adapters.fastai1_names',
+    '81_adapters.fastai2', '82_adapters.course', '82_adapters.keras_model', '82_adapters.metrics',
+    '82_adapters.miniai', '83_adapters.keras', '84_keras.callbacks', '85_keras.backend',
+    '85_keras.layers', '85_keras.optimizers', '86_keras.models', '87_keras',
+}
+
+
+@dataclass
+class Exercise:
+    """One exercise of a room: four cells, `None` for what is missing
+
+    The task, which begins `**1. Its name.**`; a stub to fill in; a check that prints what is wrong;
+    the solution, folded in `<details>`.
+    """
+    number: int
+    task: object
+    stub: object = None
+    check: object = None
+    solution: str = None  # its code
+    problems: list = field(default_factory=list)  # what is wrong with its form, in words
+
+    def __str__(self): return f'exercise {self.number}'
+
+
+def section(room):
+    "The cells below `## Exercises`, up to the next section"
+    cells, inside = [], False
+    for cell in room.cells:
+        if not cell.is_code and cell.source.startswith('## '):
+            inside = bool(re.match(r'## Exercises\s*$', cell.source, flags=re.M))
+        if inside: cells.append(cell)
+    return cells
+
+
+def tasks(cell):
+    "The tasks that a text cell holds"
+    return [] if cell.is_code else re.findall(r'^\*\*(\d+)\. [^*]+\*\*', cell.source, flags=re.M)
+
+
+def folded(cell):
+    "The code in `<details>`, None if the cell is something else"
+    found = re.fullmatch(r'<details>\n<summary>Solution</summary>\n\n(.*?)\n*</details>\s*',
+                         '' if cell.is_code else cell.source, flags=re.S)
+    code = found and re.search(r'^```python\n(.*?)^```', found[1], flags=re.M | re.S)
+    return code and code[1]
+
+
+def read_exercises(room):
+    "The exercises of a room in their order, none if no cell has a check of this form"
+    found = []
+    if not any(o.is_code and 'with checking(' in o.source for o in section(room)): return found
+    for cell in section(room):
+        if numbers := tasks(cell):
+            found.append(Exercise(int(numbers[0]), cell))
+            if len(numbers) > 1: found[-1].problems.append('a text cell with two tasks')
+        elif not found: continue
+        elif cell.is_code:
+            part = 'check' if 'with checking(' in cell.source else 'stub'
+            if getattr(found[-1], part): found[-1].problems.append(f'a second {part} cell')
+            setattr(found[-1], part, cell)
+        elif folded(cell): found[-1].solution = folded(cell)
+    for o in found:
+        missing = [k for k in ('stub', 'check', 'solution') if getattr(o, k) is None]
+        o.problems += [f'no {k}' for k in missing]
+        if not missing and not o.task.index < o.stub.index < o.check.index:
+            o.problems.append('not in the order task, stub, check, solution')
+    return found
+
+
+def old_exercises(room):
+    "What is wrong with exercises that are one text: each has code that asserts, or `Check:`"
+    text = '\n'.join(f'```python\n{o.source}\n```' if o.is_code else o.source for o in room.cells)
+    found = re.search(r'^## Exercises\s*$(.*?)(?=^## |\Z)', text, flags=re.M | re.S)
+    if not found: return
+    fences = re.findall(r'^\s*```.*?\n(.*?)^\s*```', found[1], flags=re.M | re.S)
+    asserted = sum(bool(re.search(r'\bassert\b|\btest_\w+\(|\braises\(', o)) for o in fences)
+    said = len(re.findall(r'\bChecks?:\s+`[^`]', found[1]))
+    if asserted + said < 3: yield f'{room.name}: {asserted + said} exercises with a check'
+
+
 @rule
 def exercises_can_be_checked(rooms):
-    "3 to 5 exercises, each with a check: a piece of code that asserts, or `Check:` and what holds"
+    "3 to 5 exercises, each with a stub, a check that says what is wrong, and a folded solution"
     for room in filter(has_skeleton, rooms):
-        text = '\n'.join(f'```python\n{o.source}\n```' if o.is_code else o.source
-                         for o in room.cells)
-        found = re.search(r'^## Exercises\s*$(.*?)(?=^## |\Z)', text, flags=re.M | re.S)
-        if not found: continue
-        fences = re.findall(r'^\s*```.*?\n(.*?)^\s*```', found[1], flags=re.M | re.S)
-        asserted = sum(bool(re.search(r'\bassert\b|\btest_\w+\(|\braises\(', o)) for o in fences)
-        said = len(re.findall(r'\bChecks?:\s+`[^`]', found[1]))
-        if asserted + said < 3: yield f'{room.name}: {asserted + said} exercises with a check'
-        items = re.findall(r'^(?:\d+\. |###+ |- \*\*)', found[1], flags=re.M)
-        if len(items) > 5: yield f'{room.name}: {len(items)} exercises'
+        found = read_exercises(room)
+        if not found and room.stem in OLD_EXERCISES:
+            yield from old_exercises(room)
+            continue
+        if not 3 <= len(found) <= 5: yield f'{room.name}: {len(found)} exercises'
+        for i, o in enumerate(found, 1):
+            if o.number != i: yield f'{o.task.where}: {o} stands in place {i}'
+            for problem in o.problems: yield f'{o.task.where}: {o}: {problem}'
+            said = '' if o.check is None else '\n'.join(output_text(o.check))
+            if not said.startswith('Not yet: '):
+                yield f'{o.task.where}: {o}: the check does not tell what the stub lacks'
 
 
 def checks(cell):
@@ -737,6 +863,43 @@ def parameters_have_types(rooms):
             if bare: yield f"{cell.where}: `{name}`: no type for {', '.join(bare)}"
 
 
+# values of any shape or kind, whatever the function: batches and items, callbacks of any library
+ANYTHING = {'b', 'cb', 'items', 'o', 'pred', 'preds', 'value', 'x', 'xb', 'y', 'yb'}
+# … and what is said of a single one
+TAKES_ANYTHING = {
+    'end_workers.loader': 'a loader, its iterator or nothing: what has no workers is left alone',
+    'Hypers.__init__.opt': 'an OptimWrapper, whose room is a later one',
+    'Runner.all_batches.dl': 'what a callback has put in the place of the loader',
+    'Metric.accumulate.run': 'whatever has `pred` and `yb`',
+    'AvgStats.accumulate.run': 'whatever has `yb`, `pred` and `loss`',
+    'find_recorder.run': 'whatever has `cbs`',
+    'Learner.get_preds.dl': 'a loader, or items of any kind',
+    'SchedulePlayground.redraw.change': 'what ipywidgets tells, which is not looked at',
+    'ImageDataBunch.from_df.df': 'whatever has `columns` and `df[name]`; pandas is optional',
+    'CallbackHandler.on_train_begin.pbar': 'not looked at',
+    'CallbackHandler.on_epoch_end.val_metrics': 'a loss, or a list that begins with it',
+    'CallbackHandler.on_train_end.exception': 'an exception, or `False`',
+    'Model.fit.class_weight': 'refused', 'Model.fit.sample_weight': 'refused',
+    'Model.evaluate.sample_weight': 'refused'}
+
+
+@rule
+def types_say_something(rooms):
+    """A parameter is typed `object` or `Any` only where anything goes
+
+    What `**` gathers and passes on is anything.
+    """
+    empty = {'object', 'Any', 'object | None', 'Any | None', 'Optional[Any]'}
+    for room in rooms:
+        for cell, name, node in public_parts(room):
+            if isinstance(node, ast.ClassDef): continue
+            for o in [*parameters(node), *filter(None, [node.args.vararg])]:
+                says = '' if o.annotation is None else ast.unparse(o.annotation).strip('\'"')
+                known = o.arg in ANYTHING or f'{name}.{o.arg}' in TAKES_ANYTHING
+                if says in empty and not known:
+                    yield f'{cell.where}: `{name}`: the type of {o.arg} says nothing'
+
+
 @rule
 def rooms_are_called_by_their_titles(rooms):
     "Rooms refer to each other by links to notebooks that exist, never by a bare number"
@@ -774,7 +937,7 @@ def pin_problems(settings, constraints, installed):
         if not equal: yield f'constraints.txt: {line} is not a pin'
         if canonical(name) in pins: yield f'constraints.txt: {name} stands twice'
         pins[canonical(name)] = version
-    for key in ('requirements', 'dev_requirements', 'ui_requirements'):
+    for key in ('requirements', 'dev_requirements', 'types_requirements', 'ui_requirements'):
         for o in map(Requirement, settings.get(key, '').split()):
             pin = pins.get(canonical(o.name))
             if pin is None: yield f'{key}: {o} has no pin in constraints.txt'

@@ -8,11 +8,13 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
 
 # what nearly every notebook imports and reads; loading it once saves seconds for each
 PRELOAD = ['torch', 'numpy', 'matplotlib.pyplot', 'matplotlib_inline.backend_inline', 'IPython',
            'torch._dynamo',  # which the first optimizer imports
-           'execnb.nbio', 'execnb.shell', 'nbdev.process', 'fastcore.all', 'notebook_runner',
+           'execnb.nbio', 'execnb.shell', 'nbdev.process', 'fastcore.all', 'ipykernel.zmqshell',
+           'notebook_runner',
            'notebook_preload']
 
 
@@ -33,10 +35,21 @@ def stay_home():
     socket.socket.connect = local
 
 
+def allow_input(shell):
+    """Let a shell look like that of a kernel whose front end could answer `input()`, as JupyterLab
+
+    Then somebody is watching: bars are drawn, and tables are HTML.
+    """
+    import ipykernel.zmqshell  # noqa: F401  tqdm looks whether it is loaded
+    for name in ('tqdm.auto', 'tqdm.autonotebook'): sys.modules.pop(name, None)
+    shell.kernel = SimpleNamespace(shell=shell)
+    shell.get_parent = lambda: {'content': {'allow_stdin': True}, 'header': {'msg_id': 'cell'}}
+
+
 def execute(path, skip, root):
     """Run a notebook's code cells from top to bottom, without those that carry a flag in `skip`
 
-    Returns the outputs of each code cell, `None` for one that was skipped.
+    Input is allowed. Returns the outputs of each code cell, `None` for one that was skipped.
     """
     from execnb.shell import CaptureShell
     from nbdev.process import NBProcessor
@@ -44,6 +57,7 @@ def execute(path, skip, root):
     os.chdir(Path(path).parent)  # as Jupyter does
     found = []
     shell = CaptureShell(Path(path))
+    allow_input(shell)
     cells = [o for o in NBProcessor(path, process=True).nb.cells if o.cell_type == 'code']
     for cell in cells:
         directives = getattr(cell, 'directives_', None) or {}

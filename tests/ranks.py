@@ -7,10 +7,9 @@ import multiprocessing
 import os
 import queue
 import socket
-import sys
 import time
 import traceback
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stdout
 
 import torch
 import torch.distributed as dist

@@ -34,7 +34,7 @@ FIRST_EDITION = set("""
     TorchScheduler TraceCallback TrackerCallback TrainEvalCallback TrainingPhase URLs
     UnknownEvent VisionLearner WeightedMean accuracy accuracy_thresh annealer annealing_cos
     annealing_exp annealing_linear annealing_no annealing_poly as_metric atomic_write
-    batch_norm_types camel2snake clip_grad cnn_learner combine_scheds combined_cos
+    batch_norm_types camel2snake clip_grad cnn_learner class_metrics combine_scheds combined_cos
     cos_1cycle_anneal default_device default_tfms dice do_annealing_poly end_workers
     error_rate exp_rmspe explained_variance fbeta find_bs find_recorder fine_tune fit_flat_cos
     fit_one_cycle fit_sgdr flatten_model get_image_files image_folder_tensors imagenet_stats

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import ranks
-import torch
 from test_distributed import make, outcome
 from torch import nn
 

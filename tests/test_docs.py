@@ -9,6 +9,7 @@ import tempfile
 from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 from filelock import FileLock
@@ -83,6 +84,42 @@ def test_every_exported_name_links_to_its_source(site, room):
         anchor = docs.anchors(room.module)[name]
         assert anchor in page.links, f'{room.page} has no entry for {name}'
         assert f'{git_url}/blob/main/{path}#L{line}' in page.links[anchor]
+
+
+def offered_by(cls):
+    "Every public method and property that instances have by their class, from our own code"
+    import_module('fastloop.all')  # hangs the verbs on the learner
+    for name in dir(cls):
+        home = next((o for o in cls.__mro__ if name in vars(o)), object)
+        value = vars(home).get(name)
+        if (not name.startswith('_') and home.__module__.startswith('fastloop.')
+                and isinstance(value, property | classmethod | staticmethod | FunctionType)):
+            yield name
+
+
+@pytest.mark.parametrize('room', [o for o in rooms.rooms() if o.module], ids=lambda o: o.module)
+def test_a_class_lists_all_it_offers(site, room):
+    page = Recorder((site/room.page).read_text(encoding='utf-8'))
+    module = import_module(room.module)
+    for name in docs.exported(room.module):
+        if not isinstance(cls := getattr(module, name), type):
+            continue
+        section = docs.anchors(room.module)[name]
+        shown = {o.rpartition('.')[2] for o in [*page.links, *page.links[section]] if o}
+        shown |= {o.rpartition('.')[2].removesuffix('-class') for o in shown}
+        assert [o for o in offered_by(cls) if o.lower() not in shown] == [], name
+
+
+def test_what_is_hung_on_a_class_stands_there(site):
+    page = Recorder((site/'learner.html').read_text(encoding='utf-8'))
+    line = public_definitions('fastloop.train')[1]['fit_one_cycle']
+    assert any(o.endswith(f'/fastloop/train.py#L{line}')
+               for o in page.links['learner.fit_one_cycle'])
+    for name in ('get_preds', 'fit', 'lr_find', 'fine_tune', 'to_fp16', 'export', 'checkpoint'):
+        assert f'learner.{name}' in page.links
+    text = docs.ApiRenderer(import_module('fastloop.train').Learner, module='fastloop.learner')
+    assert 'Learner.mixup(alpha' in text._repr_markdown_()  # called without `learn`
+    assert 'recorder.plot' in Recorder((site/'callback.recorder.html').read_text()).links
 
 
 def test_nothing_is_loaded_from_elsewhere(site):
@@ -163,10 +200,12 @@ def test_links(written, shown):
      '[`dice()`](/metrics.html#dice)'),
     ('[`fastloop.metrics.dice`](https://fastloop-dev.github.io/fastloop/metrics.html#dice)',
      '[`fastloop.metrics.dice`](/metrics.html#dice)'),
+    ('[`Adam`](https://fastloop-dev.github.io/fastloop/keras.optimizers.html#adam)', '`Adam`'),
     ('[`_hidden`](https://fastloop-dev.github.io/fastloop/metrics.html#_hidden)', '`_hidden`'),
 ])
 def test_links_to_names(written, shown):
-    entries = {'metrics.html': {'dice': 'dice', 'Dice': 'dice-class'}}
+    entries = {'metrics.html': {'dice': 'dice', 'Dice': 'dice-class'},
+               'keras.optimizers.html': {'Adam': 'adam'}}
     assert docs.name_links(written, docs.get_config(), entries) == shown
 
 

@@ -65,7 +65,7 @@ class Doubler:
         "Double a number."
         return x * 2**self.times'''
 USE = 'assert double(1) == 2\ndouble(1)'
-EXERCISE = '**A number.** Write it.\n\n```python\nassert halve(2) == 1\n```\n'
+NOT_YET = [{'output_type': 'stream', 'name': 'stdout', 'text': ['Not yet: it is `...`.']}]
 
 
 def code(source, outputs=(), **kw):
@@ -76,13 +76,28 @@ def code(source, outputs=(), **kw):
 def text(source): return {'cell_type': 'markdown', 'metadata': {}, 'source': source}
 
 
+def exercise(number, **parts):
+    "The cells of an exercise; `parts` replace its own, `None` leaves one out"
+    check = "with checking(): should_be(halve(2), 1, 'halve(2)')"
+    cells = {'task': text(f'**{number}. A number.** Write it.'), 'stub': code('halve = ...'),
+             'check': code(check, NOT_YET),
+             'solution': text('<details>\n<summary>Solution</summary>\n\n```python\n'
+                              'def halve(x): return x/2\n```\n\n</details>')}
+    return [o for o in (cells | parts).values() if o]
+
+
+def exercises(*numbers):
+    "The section of a room"
+    return [text('## Exercises'), *[o for i in numbers for o in exercise(i)]]
+
+
 def room(*cells, module='core', head='# Core\n\n> A promise.', skeleton=True):
     "The cells of a notebook that keeps every rule, with `cells` in its middle"
     start = [text(head), code(f'#| default_exp {module}')] if module else [text(head)]
     if not skeleton: return [*start, *cells]
     before = [text(f'## {o}') for o in ('What we will be able to write', 'The naive version',
                                         'What hurts', 'The version we keep')]
-    return [*start, *before, *cells, text('## Using it'), text('## Exercises\n\n' + 3*EXERCISE),
+    return [*start, *before, *cells, text('## Using it'), *exercises(1, 2, 3),
             text('## Where next')]
 
 
@@ -107,6 +122,7 @@ def indented(lines, by=4): return '\n'.join(' '*by + f'x{i} = {i}' for i in rang
 
 
 LOADER = {'11_data.load.ipynb': good(module='data.load')}
+START = good()[:-14]  # up to the exercises
 # name of a rule -> notebooks that break it, in ways that must each be found
 BAD = {
     'names_are_defined_once': [
@@ -153,7 +169,7 @@ BAD = {
         {'00_core.ipynb': good(code('#| export\nif 1:\n    if 2:\n        import pandas'))}],
     'cells_are_small': [
         {'00_core.ipynb': good(code(LONG))},
-        {'00_core.ipynb': good(*[code('\n'.join(LONG.split('\n')[:17]))]*3)}],
+        {'00_core.ipynb': good(*[code('\n'.join(LONG.split('\n')[:17]))]*6)}],
     'classes_are_short': [
         {'00_core.ipynb': good(*defines('class Wide:\n' + indented(121), 'Wide'))},
         {'00_core.ipynb': good(*defines('def wide():\n' + indented(26), 'wide'))},
@@ -184,12 +200,16 @@ BAD = {
     'statements_have_their_own_lines': [
         {'00_core.ipynb': good(code('x = 1; y = 2'))}, {'00_core.ipynb': good(code('print(3);'))}],
     'outputs_are_stored': [
-        {'00_core.ipynb': room(code('x = 3'))},
+        {'00_core.ipynb': room(code('x = 3'), skeleton=False)},
         {'00_core.ipynb': good(code('x', execution_count=1))},
         {'00_core.ipynb': good(code('x', [{**SHOWN[0], 'execution_count': 2}]))},
         {'00_core.ipynb': good(code('x', [{'output_type': 'error', 'ename': 'KeyError'}]))},
         {'00_core.ipynb': good(code('x', [{'output_type': 'stream', 'name': 'stderr',
                                            'text': ['a warning']}]))}],
+    'pictures_have_a_text': [
+        {'00_core.ipynb': good(code(o, [{'output_type': 'display_data', 'data': data}]))}
+        for o, data in [('x', {'image/png': 'abc'}), ('#| fig-alt:\nx', {'image/png': 'abc'}),
+                        ('#| fig-alt: "a"\nx', {'text/html': ['<img src="a.png" alt="">']})]],
     'outputs_are_repeatable': [
         {'00_core.ipynb': good(code('x', [{'output_type': 'stream', 'name': 'stdout',
                                            'text': [o]}]))}
@@ -203,13 +223,18 @@ BAD = {
         {'00_core.ipynb': [o for o in good() if o != text('## What hurts')]},
         {'00_core.ipynb': good()[:2] + [text('## Where next')] + good()[2:-1]}],
     'exercises_can_be_checked': [
-        {'00_core.ipynb': good()[:-2] + [text('## Exercises\n\n' + 2*EXERCISE),
-                                         text('## Where next')]},
-        {'00_core.ipynb': good()[:-2] + [text('## Exercises\n\nFour of them.')]},
-        {'00_core.ipynb': good()[:-2] + [text('## Exercises\n\n' + 2*EXERCISE
-                                              + '## Where next\n\n' + 2*EXERCISE)]},
-        {'00_core.ipynb': good()[:-2] + [text('## Exercises\n\n' + ''.join(
-            f'{i}. Do it. Check: `x == 1`.\n' for i in range(6)))]}],
+        {'77_more.ipynb': START + o + [text('## Where next')]} for o in (
+            exercises(1, 2), exercises(1, 2, 3, 4, 5, 6), exercises(1, 3, 4),
+            [text('## Exercises\n\nFour of them.')],
+            [*exercises(1, 2), text('## Where next'), *exercise(3)],
+            [*exercises(1, 2), *exercise(3, stub=None)],
+            [*exercises(1, 2), *exercise(3, check=None)],
+            [*exercises(1, 2), *exercise(3, solution=None)],
+            [*exercises(1, 2), *exercise(3, solution=text('<details>It is easy.</details>'))],
+            [*exercises(1, 2), *exercise(3, stub=exercise(3)[2], check=exercise(3)[1])],
+            [*exercises(1, 2), *exercise(3, check=code('assert halve(2) == 1', NOT_YET))],
+            [*exercises(1, 2), *exercise(3, check=code('with checking(): pass', SHOWN))],
+            [*exercises(1, 2), *exercise(3), code('x = 3')])],
     'exports_are_shown_and_checked': [
         {'00_core.ipynb': room(code(DOUBLE), code(USE))},
         {'00_core.ipynb': room(code(DOUBLE), code('double(1)', SHOWN))},
@@ -242,6 +267,13 @@ BAD = {
                   'class other:\n    "Fine."\n    def __init__(self, x: int): self.x = x',
                   'class other:\n    "Fine."\n    def method(self, x: int): "Fine."',
                   '@dataclass\nclass other:\n    "Fine."\n    x: int')],
+    'types_say_something': [
+        {'00_core.ipynb': good(*defines(o))}
+        for o in ('def other(\n    lr: object,  # a number\n): "Fine."',
+                  'def other(\n    lr: \'object | None\' = None,  # a number\n): "Fine."',
+                  'def other(\n    *names: Any,  # texts\n): "Fine."',
+                  'class other:\n    "Fine."\n    def __init__(\n        self,\n'
+                  '        lr: Any = 1,  # a number\n    ): self.lr = lr')],
     'parameters_have_types': [
         {'00_core.ipynb': good(*defines(o))}
         for o in ('def other(\n    x,  # a number\n): "Fine."',
@@ -278,8 +310,7 @@ def test_good_notebooks_pass(name, tmp_path):
             module='callback.schedule'),
         '31_more.ipynb': good(module='more')[:4] + [
             text('## What hurts\n\n## The version we keep\n\n## Using it\n'), code('3', SHOWN),
-            text('## Exercises\n\n' + ''.join(f'{i}. Do it. Check: `x == 1`\n' for i in range(4))
-                 + '\n## Where next\n\nOn.')],
+            *exercises(1, 2, 3, 4, 5), text('## Where next\n\nOn.')],
         '80_keras.models.ipynb': room(code(DOUBLE), code(USE, SHOWN), module='keras.models'),
         '90_all.ipynb': [text('# All\n\n> A list.'), code('#| default_exp all'), code('3', SHOWN)],
         'index.ipynb': [text('# fastloop\n\n> A loop.'), code('from fastloop.all import *'),

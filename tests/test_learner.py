@@ -219,16 +219,6 @@ def test_layer_groups_and_rates():
     assert [p.requires_grad for p in flat.model.parameters()] == [False, False, True, True]
 
 
-@pytest.mark.parametrize('lr,message', [([1, 2, 3], '3 rates for 2'), (-1., 'negative'),
-                                        (slice(1e-3, None), 'upper end'), ([.1, -.1], 'negative'),
-                                        (float('nan'), 'nan'), (slice(0, 1), 'lr')])
-def test_bad_rates_change_nothing(lr, message):
-    learn = make(splitter=groups_of, cbs=TraceCallback)
-    before = weights(learn.model)
-    with pytest.raises(ValueError, match=message): learn.fit(1, lr=lr)
-    assert same(before, weights(learn.model)) and learn.opt is None and learn.trace.events == []
-
-
 def test_freezing():
     learn = make(bn=True, splitter=lambda m: [m[:2], m[2:]])
     learn.freeze()

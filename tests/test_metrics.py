@@ -14,6 +14,8 @@ from torch import nn
 
 from fastloop import metric_functions as m
 from fastloop.callback.stats import AvgStats
+from fastloop.data.bunch import DataBunch
+from fastloop.learner import Learner
 from fastloop.metric_functions import mae, mse, r2_score, rmse, top_k_accuracy
 from fastloop.metrics import (
     AverageMetric,
@@ -492,3 +494,51 @@ def test_no_waiting_for_the_device():
         for metric in stats.metrics: metric.compute()
     finally: torch.cuda.set_sync_debug_mode('default')
     assert stats.avg_stats[1] == pytest.approx(accuracy(pred, yb).item())
+
+
+# ---- torchmetrics --------------------------------------------------------------------------------
+def test_torchmetrics_by_hand(tmp_path):
+    torchmetrics = pytest.importorskip('torchmetrics.classification')
+    torch.manual_seed(0)
+    x = torch.randn(90, 4)
+    y = (x[:, 0] > 0).long() + (x[:, 1] > .5).long()
+    data = DataBunch.from_tensors(x, y, x, y, bs=7, valid_bs=13, seed=0, device='cpu')
+    made = m.class_metrics(3)
+    assert isinstance(made[0], torchmetrics.MulticlassF1Score)
+    learn = Learner(data, torch.nn.Linear(4, 3), metrics=[accuracy, *made], silent=True,
+                    path=tmp_path)
+    learn.fit(3, 1e-1)
+    assert learn.recorder.names[-4:] == [f'multiclass_{o}' for o in (
+        'f1_score', 'precision', 'recall', 'auroc')]
+    preds, targets = learn.get_preds(probabilities=True)
+    chosen, rows = preds.argmax(1).tolist(), []
+    for k in range(3):
+        pairs = list(zip(chosen, targets.tolist()))
+        hits = pairs.count((k, k))
+        called, there = chosen.count(k), targets.tolist().count(k)
+        wins = [(a > b) + (a == b)/2 for a, t in zip(preds[:, k].tolist(), targets) if t == k
+                for b, u in zip(preds[:, k].tolist(), targets) if u != k]
+        rows.append([2*hits/(called+there), hits/called, hits/there, sum(wins)/len(wins)])
+    by_hand = [sum(o)/3 for o in zip(*rows)]
+    assert learn.recorder.values[-1][3:] == pytest.approx(by_hand, abs=1e-5)
+    assert learn.validate()[2:] == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_the_extra_is_named_where_torchmetrics_is_missing(monkeypatch):
+    monkeypatch.setitem(__import__('sys').modules, 'torchmetrics', None)
+    with pytest.raises(ImportError, match=r'torchmetrics: pip install "fastloop\[metrics\]"'):
+        m.class_metrics(3)
+
+
+def test_torchmetrics_for_yes_or_no(tmp_path):
+    torchmetrics = pytest.importorskip('torchmetrics.classification')
+    torch.manual_seed(0)
+    x = torch.randn(60, 3)
+    y = (x[:, :1] > .3).float()
+    data = DataBunch.from_tensors(x, y, x, y, bs=8, seed=0, device='cpu')
+    learn = Learner(data, torch.nn.Linear(3, 1), torch.nn.BCEWithLogitsLoss(), silent=True,
+                    metrics=torchmetrics.BinaryF1Score(), path=tmp_path)
+    learn.fit(2, 1e-1)
+    said = learn.get_preds()[0] > 0
+    hits = int((said & (y > 0)).sum())
+    assert learn.validate()[1] == pytest.approx(2*hits/(int(said.sum()) + int(y.sum())), abs=1e-6)

@@ -27,7 +27,7 @@ skip = [o for o in flags if o not in os.environ.get('NB_FLAGS', '').split()]
 def runner(tmp_path_factory):
     "A function that starts a notebook in a fresh process and answers with its future"
     folder = tmp_path_factory.mktemp('notebooks')
-    env = {'OMP_NUM_THREADS': '1', 'FASTLOOP_PROGRESS': 'plain', 'MPLBACKEND': 'agg',
+    env = {'OMP_NUM_THREADS': '1', 'FASTLOOP_PROGRESS': '', 'MPLBACKEND': 'agg',
            'FASTLOOP_HOME': str(folder/'home'), 'IPYTHONDIR': str(folder/'ipython'),
            'PYTHONPATH': os.pathsep.join([str(root), str(Path(__file__).parent)])}
     before = dict(os.environ)

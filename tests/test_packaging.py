@@ -91,8 +91,9 @@ def settings():
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel, source):
     kept = {str(o.relative_to(source)) for o in (source/'fastloop').rglob('*')
-            if o.suffix in ('.py', '.tgz')}
+            if o.suffix in ('.py', '.tgz', '.typed')}
     assert contents(wheel) == kept
+    assert 'fastloop/py.typed' in kept  # or checkers of types look into no module of it
     assert 'fastloop/data/fashion_sample.tgz' in kept
     with zipfile.ZipFile(wheel) as z: notices = [o for o in z.namelist() if '/licenses/' in o]
     assert {Path(o).name for o in notices} >= {'LICENSE', 'NOTICE'}

@@ -41,9 +41,25 @@ def test_names_the_two_commands():
 
 
 def test_map_is_every_room():
-    files = sorted(o.name for o in (root/'nbs').glob('[0-9]*.ipynb'))
-    linked = re.findall(r'\]\(nbs/([\w.]+\.ipynb)\)', text)
-    assert linked == files
+    pages = [re.sub(r'^\d+_|\.ipynb$', '', o.name) for o in (root/'nbs').glob('[0-9]*.ipynb')]
+    linked = re.findall(r'^- \[\d+ .*?\]\(https://[\w./-]+/fastloop/([\w.]+)\.html\):', text, re.M)
+    assert sorted(linked) == sorted(pages)
+
+
+def test_begins_with_the_promise_the_picture_and_the_doors():
+    assert 'pip install fastloop\n```' in text[:text.index('```python')]
+    alt, file = re.search(r'!\[(.+)\]\((.+)\)', text).groups()
+    assert len(alt) > 20 and (root/file).read_bytes().startswith(b'\x89PNG')
+    doors = text[text.index('## Three doors'):text.index('## Two commands')]
+    for page in ('first_look', 'callbacks', 'coming_from_fastai', 'coming_from_keras'):
+        assert f'/fastloop/{page}.html)' in doors
+    assert '## State of the project' in text and 'ipynb' not in text
+
+
+def test_trains_the_short_way():
+    lines = code[0].splitlines()
+    assert sum('from_folder' in o for o in lines) == sum('.fit' in o for o in lines) == 1
+    assert '/255' not in code[0]
 
 
 def test_claims_only_what_is_pinned():

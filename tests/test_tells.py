@@ -122,33 +122,6 @@ def test_completion_finds_callbacks_and_state():
     assert len(dir(learn)) == len(set(dir(learn)))
 
 
-def test_other_words_for_arguments_are_understood():
-    learn, other = learner(), learner()
-    learn.fit_one_cycle(1, lr_max=1e-2, div=10., div_final=1e3)
-    other.fit_one_cycle(n_epoch=1, max_lr=1e-2, div_factor=10., final_div=1e3)
-    assert learn.recorder.lrs == other.recorder.lrs
-    other.fit_one_cycle(1, lr=1e-2, div=10., div_final=1e3)
-    assert learn.recorder.lrs == other.recorder.lrs
-
-
-misspelt = {
-    'fit': (lambda o: o.fit(1, lrr=1), "fit has no argument 'lrr'; did you mean 'lr'"),
-    'fit_one_cycle': (lambda o: o.fit_one_cycle(1, max_lrs=1), "did you mean 'max_lr'"),
-    'fine_tune': (lambda o: o.fine_tune(1, freeze_epoch=1), "did you mean 'freeze_epochs'"),
-    'fit_sgdr': (lambda o: o.fit_sgdr(1, 1, cycle_mul=1), "did you mean 'cycle_mult'"),
-    'unlike any': (lambda o: o.fit_flat_cos(1, xyz=1), "has no argument 'xyz'; it has epochs, lr"),
-    'twice': (lambda o: o.fit_one_cycle(1, max_lr=1, lr_max=1), 'another word for max_lr')}
-
-
-@pytest.mark.parametrize('call, message', misspelt.values(), ids=list(misspelt))
-def test_a_misspelt_argument_gets_the_nearest_one(call, message):
-    learn = learner(splitter=lambda m: [m[0], m[2]])
-    before = copy.deepcopy(learn.model.state_dict())
-    with pytest.raises(TypeError, match=message): call(learn)
-    assert all(p.requires_grad for p in learn.model.parameters()) and learn.opt is None
-    for k, v in learn.model.state_dict().items(): assert torch.equal(v, before[k])
-
-
 def test_verbs_show_their_arguments():
     import inspect
     for verb in verbs:

@@ -187,42 +187,6 @@ def test_no_epoch_at_all():
     assert learn.recorder.values == []
 
 
-# ---- bad input -----------------------------------------------------------------------------------
-bad = [('fit_one_cycle', (-1,), {}, 'epochs'), ('fit_one_cycle', (1.5,), {}, 'epochs'),
-       ('fit_one_cycle', (1, 0.), {}, 'lr_max'), ('fit_one_cycle', (1, -1.), {}, 'negative'),
-       ('fit_one_cycle', (1, [.1, .2, .3]), {}, '3 rates for 2'),
-       ('fit_one_cycle', (1,), dict(pct_start=1.2), 'pct_start'),
-       ('fit_one_cycle', (1,), dict(div_factor=0), 'div_factor'),
-       ('fit_one_cycle', (1,), dict(moms=(2, 1)), 'moms'),
-       ('fit_one_cycle', (1,), dict(anneal='cosine'), 'anneal'),
-       ('fit_one_cycle', (1,), dict(tot_epochs=2, start_epoch=2), 'start_epoch'),
-       ('fit_one_cycle', (1,), dict(nonsense=1), 'nonsense'),
-       ('fit_flat_cos', (-1,), {}, 'epochs'), ('fit_flat_cos', (1,), dict(pct_start=-.1), 'pct'),
-       ('fit_flat_cos', (1,), dict(div_final=0), 'div_final'),
-       ('fit_sgdr', (0, 1), {}, 'n_cycles'), ('fit_sgdr', (1, 0), {}, 'cycle_len'),
-       ('fit_sgdr', (1, 1), dict(cycle_mult=0), 'cycle_mult'),
-       ('fine_tune', (-1,), {}, 'epochs'), ('fine_tune', (1,), dict(freeze_epochs=-1), 'epochs'),
-       ('fine_tune', (1,), dict(base_lr=0), 'base_lr'), ('fine_tune', (1,), dict(lr_mult=0), 'lr_'),
-       ('fine_tune', (1,), dict(pct_start=2), 'pct_start'),
-       ('fine_tune', (1,), dict(div_factor=-1), 'div_factor'),
-       ('lr_find', (), dict(num_it=5), 'num_it'), ('lr_find', (), dict(start_lr=0), 'start_lr'),
-       ('lr_find', (), dict(start_lr=1, end_lr=.1), 'end_lr')]
-
-
-@pytest.mark.parametrize('verb, args, kwargs, words', bad)
-def test_bad_input_changes_nothing(verb, args, kwargs, words):
-    learn = make(2)
-    learn.fit(1, .01)
-    weights = {k: v.clone() for k, v in learn.model.state_dict().items()}
-    opt, state, run = learn.opt, str(learn.opt.state_dict()), learn.run
-    trained = [p.requires_grad for p in learn.model.parameters()]
-    with pytest.raises((ValueError, TypeError), match=words): getattr(learn, verb)(*args, **kwargs)
-    assert learn.opt is opt and all(torch.equal(v, weights[k])
-                                    for k, v in learn.model.state_dict().items())
-    assert trained == [p.requires_grad for p in learn.model.parameters()]
-    if learn.run is run: assert str(opt.state_dict()) == state
-
-
 def test_a_rival_scheduler_is_refused():
     with pytest.raises(ValueError, match='OneCycleScheduler'):
         make().fit_one_cycle(1, cbs=ParamScheduler('lr', lambda pos: .1))

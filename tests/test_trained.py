@@ -146,21 +146,6 @@ def test_a_callback_may_unfreeze_in_the_middle_of_a_fit(way):
 
 
 # ---- what nobody can train with ------------------------------------------------------------------
-@pytest.mark.parametrize('kwargs, error, text', [
-    (dict(opt_func='adam'), TypeError, 'opt_func'), (dict(loss_func='mse'), TypeError, 'loss_func'),
-    (dict(loss_func=nn.MSELoss), TypeError, 'loss_func'),
-    (dict(wd=float('nan')), ValueError, 'wd=nan'),
-    (dict(wd=-1), ValueError, 'wd=-1'), (dict(wd='1e-2'), TypeError, 'wd='),
-    (dict(lr=float('inf')), ValueError, 'lr=inf'), (dict(lr='1e-3'), TypeError, "lr='1e-3'")])
-def test_settings_that_cannot_work_are_refused_where_they_are_given(kwargs, error, text):
-    with pytest.raises(error, match=text): make(**kwargs)
-
-
-def test_an_optimizer_in_place_of_its_maker_is_refused():
-    with pytest.raises(TypeError, match='learn.opt'):
-        make(opt_func=torch.optim.SGD(net().parameters(), lr=.1))
-
-
 @pytest.mark.parametrize('model, opt_func, text', [
     (None, torch.optim.LBFGS, 'LBFGS'), (nn.LazyLinear(3), SGD, 'no shape yet')])
 def test_what_no_step_can_be_taken_with_is_refused_before_the_first(model, opt_func, text):
@@ -173,18 +158,6 @@ def test_a_lazy_layer_that_has_seen_a_batch_is_trained():
     learn = make(nn.LazyLinear(3))
     learn.model(learn.data.one_batch()[0])
     assert moved(learn) == {'weight', 'bias'}
-
-
-@pytest.mark.parametrize('args, text', [
-    (lambda: (net(), SGD(net().parameters())), 'BasicLearner'),
-    (lambda: (data().train_dl, net()), 'DataBunch'),
-    (lambda: ((data().train_dl, data().valid_dl), net()), 'DataBunch')])
-def test_what_is_no_data_is_refused_with_the_remedy(args, text):
-    with pytest.raises(TypeError, match=text): Learner(*args())
-
-
-def test_freeze_to_wants_a_number():
-    with pytest.raises(TypeError, match="freeze_to\\('a'\\)"): make().freeze_to('a')
 
 
 # ---- a refused first batch -----------------------------------------------------------------------

@@ -21,7 +21,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch.nn import functional as F
 
 from fastloop.data.external import image_folder_tensors
-from fastloop.data.load import in_order
+from fastloop.data.load import TensorLoader, in_order
 from fastloop.learner import Learner
 from fastloop.torch_core import end_workers, set_seed
 from fastloop.vision import data as vision_data
@@ -900,3 +900,148 @@ def test_in_order_every_image_comes_once_and_as_it_is(path, memory):
     assert data.train_dl.state_dict() == before[0]
     assert torch.equal(torch.get_rng_state(), before[1])
     assert in_order(data.valid_dl) is data.valid_dl
+
+
+# ---- pictures to ask about -----------------------------------------------------------------------
+@pytest.fixture(scope='module')
+def asked(tmp_path_factory):
+    "A learner of coloured pictures, some of them in folders below those of the classes"
+    root = tmp_path_factory.mktemp('asked')
+    for part, n in (('train', 8), ('valid', 5)):
+        for k, name in enumerate(('bee', 'cat')):
+            for i in range(n):
+                folder = root/part/name/('far/down' if i % 3 == 0 else '')
+                folder.mkdir(parents=True, exist_ok=True)
+                rgb = np.random.RandomState(i).randint(0, 90, (18, 22, 3)) + 120*k
+                Image.fromarray(rgb.astype(np.uint8)).save(folder/f'{i}.png')
+    data = ImageDataBunch.from_folder(root, size=10, bs=4, seed=0, device='cpu',
+                                      tfms=[RandomFlip(1.)]).normalize()
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(300, 2))
+    return Learner(data, model, silent=True)
+
+
+def as_pixels(files): return [np.asarray(Image.open(o)) for o in files]
+
+
+@pytest.mark.parametrize('kind, make', [
+    ('texts', list), ('paths', lambda files: tuple(map(Path, files))), ('array', np.array),
+    ('column', lambda files: pd.Series(files, index=range(5, 5+len(files)))),
+    ('opened', lambda files: [open(o, 'rb') for o in files]),
+    ('bytes', lambda files: [Path(o).read_bytes() for o in files]),
+    ('PIL', lambda files: [Image.open(o) for o in files]),
+    ('pixels', as_pixels), ('one array', lambda files: np.stack(as_pixels(files))),
+    ('one tensor', lambda files: torch.tensor(np.stack(as_pixels(files))).permute(0, 3, 1, 2)),
+    ('folder', lambda files: next(
+        o for o in Path(files[0]).parents if o.name == 'valid')),
+    ('folder name', lambda files: 'valid')])
+def test_a_model_is_asked_about_pictures_of_any_kind(asked, kind, make):
+    want, _ = asked.get_preds()
+    files = asked.data.valid_ds.files
+    preds, targets = asked.get_preds(make(files))
+    assert targets is None and torch.allclose(preds, want, atol=1e-6)
+    in_threes = asked.data.test_dl(make(files), bs=3)
+    assert len(in_threes) == 4 and [len(xb) for xb in in_threes] == [3, 3, 3, 1]
+    if 'folder' in kind: return
+    assert torch.allclose(asked.get_preds(make(files[::-1]))[0], want.flip(0), atol=1e-6)
+    name, number, probs = asked.predict(list(make(files))[3])
+    assert torch.allclose(probs, want[3].softmax(0), atol=1e-6) and name == ['bee', 'cat'][number]
+    assert torch.allclose(asked.get_preds(make(files[:1]))[0], want[:1], atol=1e-6)
+
+
+def test_what_the_model_sees_may_be_given_too(asked):
+    want, _ = asked.get_preds()
+    seen = [asked.data.valid_ds[i][0] for i in range(10)]
+    for items in (seen, torch.stack(seen), torch.stack(seen).numpy(), TensorLoader(*[
+            torch.stack(seen)], bs=3)):
+        assert torch.allclose(asked.get_preds(items)[0], want, atol=1e-6)
+    assert torch.allclose(asked.predict(seen[2])[2], want[2].softmax(0), atol=1e-6)
+
+
+def test_one_picture_alone(asked):
+    file = asked.data.valid_ds.files[0]
+    want = asked.get_preds()[0][:1]
+    grey = np.zeros((5, 18, 22), np.uint8)
+    for one in (file, Path(file), Image.open(file), Path(file).read_bytes(), open(file, 'rb'),
+                np.asarray(Image.open(file))):
+        assert torch.allclose(asked.get_preds(one)[0], want, atol=1e-6)
+    assert len(asked.get_preds(grey)[0]) == 5 and len(asked.get_preds(grey[0])[0]) == 1
+
+
+@pytest.mark.parametrize('items, error, words', [
+    ('gone.png', ValueError, "no file 'gone.png'"), (['gone.png'], ValueError, 'no file'),
+    (['valid/bee/1.png', 'broken.png'], ValueError, 'broken.png cannot be read'),
+    ('empty', ValueError, 'no pictures'), ((o for o in ['a.png']), TypeError, 'as a list'),
+    (np.zeros((2, 3, 8), int), ValueError, 'astype'), (np.zeros((2, 18, 22, 3)), ValueError,
+                                                       r'are \(3, h, w\)'),
+    ([Path('valid/bee/1.png'), torch.rand(3, 10, 10)], ValueError, 'one kind'),
+    ([1, 2], ValueError, 'give a file'), (np.zeros((2, 2, 2, 2), np.uint8), ValueError,
+                                          r'shape \(h, w\)')])
+def test_what_cannot_be_asked_about(asked, items, error, words):
+    (asked.data.path/'empty').mkdir(exist_ok=True)
+    (asked.data.path/'broken.png').write_text('none')
+    with pytest.raises(error, match=words): asked.get_preds(items)
+
+
+def test_a_table_of_files_is_refused(asked):
+    with pytest.raises(TypeError, match='one column'): asked.get_preds(pd.DataFrame({'a': [1]}))
+
+
+# ---- broken pictures -----------------------------------------------------------------------------
+def cut_short(file, of): file.write_bytes(of.read_bytes()[:len(of.read_bytes())//2])
+
+
+@pytest.fixture
+def torn(path):
+    "A folder in which three pictures are broken, one of them beyond its header"
+    good = next((path/'train').rglob('*.png'))
+    first = sorted(o.name for o in (path/'train').iterdir() if o.is_dir())[0]
+    (path/'train'/first/'text.png').write_text('none')
+    (path/'train'/first/'empty.jpg').write_bytes(b'')
+    cut_short(path/'valid'/first/'torn.png', good)
+    return path
+
+
+@pytest.mark.parametrize('how', [{}, dict(size=5), dict(size=5, memory=0), dict(channels=1)])
+def test_broken_pictures_are_left_out(torn, how):
+    with pytest.raises(ValueError, match='cannot be read as an image'):
+        data = ImageDataBunch.from_folder(torn, num_workers=0, device='cpu', **how)
+        for dl in (data.train_dl, data.valid_dl): list(dl)
+    words = r'left out, 3 of \d+ pictures cannot be read: .*(text|empty).*torn.png'
+    with pytest.warns(UserWarning, match=words):
+        data = ImageDataBunch.from_folder(torn, num_workers=0, device='cpu', skip_broken=True,
+                                          seed=0, **how)
+    left = {Path(o).name for o in data.train_ds.files + data.valid_ds.files}
+    assert not left & {'text.png', 'empty.jpg', 'torn.png'}
+    for o in ('train/*/text.png', 'train/*/empty.jpg', 'valid/*/torn.png'):
+        next(torn.glob(o)).unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')  # nothing is said where nothing is broken
+        same_as = ImageDataBunch.from_folder(torn, num_workers=0, device='cpu', skip_broken=True,
+                                             seed=0, **how)
+    assert data.train_ds.files == same_as.train_ds.files
+    for (a, _), (b, _) in zip(data.train_dl, same_as.train_dl): assert torch.equal(a, b)
+
+
+def test_all_ways_can_leave_out_what_is_broken(torn):
+    files = get_image_files(torn/'train', recurse=True)
+    names = [o.relative_to(torn).as_posix() for o in files]
+    labels = [o.split('/')[1] for o in names]
+    (torn/'labels.csv').write_text('\n'.join(['f,l', *map(','.join, zip(names, labels))]))
+    more = dict(seed=0, skip_broken=True, channels=1, device='cpu', size=5)
+    for make in (lambda: ImageDataBunch.from_lists(torn, names, labels, **more),
+                 lambda: ImageDataBunch.from_csv(torn, **more),
+                 lambda: ImageDataBunch.from_name_re(torn, files, r'train/(\w+)/', **more),
+                 lambda: ImageDataBunch.from_df(torn, pd.DataFrame(
+                     {'f': names, 'l': labels}), **more)):
+        with pytest.warns(UserWarning, match=f'2 of {len(files)} pictures cannot be read'):
+            data = make()
+        assert len(data.train_ds) + len(data.valid_ds) == len(files)-2
+        assert data.one_batch()[0].shape[1] == 1
+
+
+def test_a_class_of_which_nothing_is_left(torn):
+    broken = torn/'train'/'zebra'
+    broken.mkdir()
+    (broken/'a.png').write_text('none')
+    with pytest.raises(ValueError, match='skip_broken.*none is left of the class zebra'):
+        ImageDataBunch.from_folder(torn, skip_broken=True)

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fastloop.data.bunch import DataBunch
+from fastloop.interpret import ClassificationInterpretation
 from fastloop.learner import Learner
 from fastloop.metric_functions import error_rate
 from fastloop.metrics import accuracy
@@ -21,7 +22,6 @@ from fastloop.vision import learner as vision_learner_module
 from fastloop.vision.data import ImageDataBunch, imagenet_stats
 from fastloop.vision.learner import (
     AdaptiveConcatPool2d,
-    ClassificationInterpretation,
     VisionLearner,
     cnn_learner,
     create_body,
@@ -448,7 +448,15 @@ def test_answers_leave_the_mode_and_the_numbers_alone(trained):
 
 
 # ---- pictures ------------------------------------------------------------------------------------
-def titles(fig): return [(ax.get_title(), ax.title.get_color()) for ax in fig.axes]
+def titles(fig):
+    "The first two lines of each title, and its colour"
+    return [('\n'.join(ax.get_title().split('\n')[:2]), ax.title.get_color()) for ax in fig.axes]
+
+
+def says(truth, probs):
+    "What the first two lines have to say"
+    chosen = int(probs.argmax())
+    return f'truth: {CLASSES[truth]}\nanswer: {CLASSES[chosen]}, p {float(probs[chosen]):.2f}'
 
 
 def test_results_show_what_is_wrong_in_red(trained):
@@ -457,16 +465,16 @@ def test_results_show_what_is_wrong_in_red(trained):
     n = len(targets)
     chosen = [i*n//9 for i in range(9)]  # from the first class to the last
     assert set(targets[chosen].tolist()) == {0, 1, 2} and n > 9
-    expected = [(f'{CLASSES[a]}\n{CLASSES[b]}', 'black' if a == b else 'red')
-                for a, b in zip(targets[chosen].tolist(), preds[chosen].argmax(1).tolist())]
+    expected = [(says(a, p), 'black' if a == p.argmax() else 'red')
+                for a, p in zip(targets[chosen].tolist(), preds[chosen].softmax(1))]
     assert titles(fig) == expected
     shown = fig.axes[4].images[0].get_array()
     pixels = trained.data.valid_ds.images[chosen[4], 0].numpy()/255
     assert np.allclose(shown, pixels, atol=1e-5)  # not normalised, not mirrored
     first = trained.show_results(3, trained.data.valid_dl)  # a loader that is given: its first ones
-    assert [t for t, _ in titles(first)] == [f'{CLASSES[a]}\n{CLASSES[b]}' for a, b in zip(
-        targets[:9].tolist(), preds[:9].argmax(1).tolist())]
-    axes = trained.show_results(9).axes  # more fields than pictures
+    assert [t for t, _ in titles(first)] == [says(a, p) for a, p in zip(
+        targets[:9].tolist(), preds[:9].softmax(1))]
+    axes = trained.show_results(9).axes  # no more than there are
     assert sum(bool(ax.images) for ax in axes) == n
     with pytest.raises(ValueError, match='rows=0'): trained.show_results(0)
 
@@ -474,7 +482,8 @@ def test_results_show_what_is_wrong_in_red(trained):
 def test_results_of_other_data():
     learn = cnn_learner(tensors(channels=4), lambda: net(channels=4), pretrained=False, silent=True)
     fig = learn.show_results(2)
-    assert len(fig.axes) == 4 and {t.split('\n')[0] for t, _ in titles(fig)} <= {'0', '1', '2'}
+    assert len(fig.axes) == 4 and {t.split('\n')[0] for t, _ in titles(fig)} <= {
+        'truth: 0', 'truth: 1', 'truth: 2'}
     learn.data.valid_dl = None
     for call in (learn.show_results, learn.interpret):
         with pytest.raises(ValueError, match='no validation loader'): call()
@@ -553,9 +562,8 @@ def test_top_losses(trained):
     assert torch.equal(judge.top_losses(3, largest=False)[0], losses.sort()[0][:3])
     fig = judge.plot_top_losses(4)
     for ax, i in zip(fig.axes, at.tolist()):
-        first, second, third = ax.get_title().split('\n')
-        assert (first, second) == (CLASSES[targets[i]], CLASSES[preds[i].argmax()])
-        assert third == f'loss {losses[i]:.2f}, p {preds[i].softmax(0)[targets[i]]:.2f}'
+        said, third = ax.get_title().rsplit('\n', 1)
+        assert said == says(targets[i], preds[i].softmax(0)) and third == f'loss {losses[i]:.2f}'
         pixels = trained.data.valid_ds.images[i, 0].numpy()/255
         assert np.allclose(ax.images[0].get_array(), pixels, atol=1e-5)
     assert len(judge.plot_top_losses(99).axes) >= 15
@@ -575,13 +583,24 @@ def test_a_loader_that_shuffles_is_gone_through_in_order(trained):
     assert trained.data.train_dl.state_dict() == place
 
 
+def open_data_pixels(learn, i):
+    "What a picture of the validation set shows, from its file"
+    file = sorted((learn.data.path/'valid').rglob('*.png'))[i]
+    return np.asarray(Image.open(file).convert('L').resize((12, 12), Image.BILINEAR))/255
+
+
 def test_batches_without_a_data_set(trained):
     batches = list(trained.data.valid_dl)
     judge = trained.interpret(batches)
     assert len(judge.losses) == 15
     trained.data.valid_dl = batches
     judge = trained.interpret()
-    with pytest.raises(ValueError, match='no data set'): judge.plot_top_losses(4)
+    at = judge.top_losses(4)[1].tolist()
+    shown = judge.plot_top_losses(4).axes[3].images[0].get_array()
+    pixels = open_data_pixels(trained, at[3])
+    assert np.allclose(shown, pixels, atol=1e-5)
+    alone = ClassificationInterpretation(trained, judge.preds, judge.targets, judge.losses)
+    with pytest.raises(ValueError, match='no data set'): alone.plot_top_losses(4)
 
 
 def test_judging_refuses():
@@ -604,5 +623,5 @@ def test_reports_print(trained, capsys):
 
 def test_names_are_exported():
     names = set(vision_learner_module.__all__)
-    assert {'cnn_learner', 'vision_learner', 'VisionLearner', 'create_body', 'create_head',
-            'ClassificationInterpretation'} <= names
+    assert {'cnn_learner', 'vision_learner', 'VisionLearner', 'create_body', 'create_head'} <= names
+    assert vision_learner_module.ClassificationInterpretation is ClassificationInterpretation

@@ -30,7 +30,16 @@ from smalldocs.site import build as build_site
 root = Path(__file__).resolve().parent.parent
 if str(root) not in sys.path:
     sys.path.insert(0, str(root))
+from tools import docs_pages  # noqa: E402
 from tools.rooms import nbs, page_name, read_room, rooms  # noqa: E402
+
+# what stands before the rooms in the list of pages; the rest of the rooms follow in their order,
+# the toolbox last, which is read when it is needed
+first = {'Look it up': ['cheat_sheet', 'callbacks.md', 'reference.md', 'what_is_checked',
+                        'performance.md', 'versions.md'],
+         'Coming from elsewhere': ['coming_from_fastai', 'coming_from_keras',
+                                   'bring_your_callbacks']}
+last = ['what_next']
 
 exporting = {'export', 'exporti', 'exports'}  # the directives of cells that go into the package
 members = (staticmethod, classmethod, property, cached_property)
@@ -55,7 +64,7 @@ def type_name(o):
         return o
     if isinstance(o, type) or callable(o) and not hasattr(o, '__args__'):
         return getattr(o, '__name__', None) or type(o).__name__
-    return str(o).replace('typing.', '')
+    return re.sub(r'~|\b(?:\w+\.)+(?=[A-Z])', '', str(o))  # classes without their modules
 
 
 def default_text(o):
@@ -73,31 +82,62 @@ class Written:
         return self.text
 
 
-def public_members(cls):
-    """The public methods and properties that a class defines itself, in the order it defines them
+def is_member(name, value):
+    "Whether an attribute of a class is a public method or property"
+    return not name.startswith('_') and (inspect.isfunction(value) or isinstance(value, members))
 
-    Not those that another module hangs on it, as `fastloop.train` does with its verbs.
-    """
-    def at_home(o):
-        return getattr(getattr(o, 'fget', o), '__module__', None) in (cls.__module__, 'operator')
-    return [name for name, o in vars(cls).items() if not name.startswith('_')
-            and (at_home(o) if isinstance(o, property) or inspect.isfunction(o)
-                 else isinstance(o, members))]
+
+def public_members(cls):
+    "The public methods and properties of a class itself, those hung on it too, as they came"
+    return [name for name, o in vars(cls).items() if is_member(name, o)]
+
+
+def has_entry(cls):
+    "Whether a class is one of the package's and stands in the reference under its own name"
+    module = cls.__module__
+    return module.startswith('fastloop.') and cls.__name__ in exported(module)
+
+
+def inherited(cls):
+    "The public members that a class of the package gets from each of its bases: base -> names"
+    found, seen = {}, set(public_members(cls))
+    for base in cls.__mro__[1:]:
+        names = [o for o in public_members(base) if o not in seen]
+        if names and base.__module__.startswith('fastloop.'):
+            found[base] = names
+        seen.update(names)
+    return found
+
+
+def all_members(cls):
+    "The members that have an entry below their class: its own, and those of bases without entries"
+    extra = [name for base, names in inherited(cls).items() if not has_entry(base)
+             for name in names]
+    return public_members(cls) + extra
+
+
+def summary(o):
+    "The first sentence that an object says about itself, in Markdown"
+    o = o.fget if isinstance(o, property) else getattr(o, 'func', o)
+    text = inspect.cleandoc(getattr(o, '__doc__', None) or '').partition('\n')[0]
+    return escape(text)
 
 
 class ApiRenderer(ShowDocRenderer):
     "Heading, link to the source, signature, docstring and parameters; of a class, its methods too"
 
-    def __init__(self, sym, name=None, title_level=3, module=None):
+    def __init__(self, sym, name=None, title_level=3, module=None, bound=False):
         self.property = isinstance(sym, property | cached_property)
         super().__init__(getattr(sym, 'func', sym) if self.property else sym, name, title_level)
         self.module = module
+        first = next(iter(self.sig.parameters), None) if bound and self.sig else None
+        self.left_out = {'self', first}  # what a call of the method does not name
 
     def source(self):
         "Where the code is on GitHub, or None"
         if self.module is None:
             return NbdevLookup().code(self.nm)
-        return source_link(self.module, self.nm)
+        return source_link(self.module, self.nm) or written_at(self.sym)
 
     def signature(self):
         "The call as a reader would write it, on several lines if it is long"
@@ -105,11 +145,11 @@ class ApiRenderer(ShowDocRenderer):
             return self.nm
         params = []
         for o in self.sig.parameters.values():
-            if o.name == 'self':
+            if o.name in self.left_out:
                 continue
             if o.default is not o.empty:
                 o = o.replace(default=Written(default_text(o.default)))
-            params.append(o.replace(annotation=o.empty))
+            params.append(o.replace(annotation=o.empty) if DocmentTbl(self.sym).has_docment else o)
         text = self.nm + str(inspect.Signature(params))
         if len(text) <= 80 or not params:
             return text
@@ -124,7 +164,7 @@ class ApiRenderer(ShowDocRenderer):
 
     def table(self):
         "The parameters with type, default and meaning"
-        table = DocmentTbl(self.sym)
+        table, link = DocmentTbl(self.sym), NbdevLookup().link_line
         if not table.has_docment:
             return ''
 
@@ -133,7 +173,7 @@ class ApiRenderer(ShowDocRenderer):
                 return ''
             text = type_name(value).replace('\n', ' ')
             if column == 'docment':
-                return escape(text).replace('|', r'\|')
+                return link(escape(text).replace('|', r'\|'))
             if column == 'default':
                 text = default_text(value)
             return f'`{text}`'.replace('|', r'\|').replace(' ', '') if text else ''
@@ -142,7 +182,7 @@ class ApiRenderer(ShowDocRenderer):
             return '|' + '|'.join([name, *[cell(o, values[o]) for o in table._columns]]) + '|'
 
         rows = [row(f'`{self.stars(o)}{o}`', table.dm[o])
-                for o in table.params if o != 'self' and o in table.dm]
+                for o in table.params if o not in self.left_out and o in table.dm]
         if table.has_return:
             rows.append(row('**returns**', table.dm['return']))
         columns = ['', *table._columns.values()]
@@ -163,13 +203,26 @@ class ApiRenderer(ShowDocRenderer):
         return 'Builds on ' + ', '.join(names) + '.' if names else ''
 
     def entries(self):
-        "One entry for each public method and property of a class"
+        "One entry for each member of a class: its own, hung on it, or from a base without entries"
         if not inspect.isclass(self.sym):
             return []
-        return [ApiRenderer(o if isinstance(o := vars(self.sym)[name], members[2:])
-                            else getattr(self.sym, name),
-                            f'{self.nm}.{name}', self.title_level + 1, self.module)
-                for name in public_members(self.sym)]
+        found = [(name, inspect.getattr_static(self.sym, name)) for name in all_members(self.sym)]
+        return [ApiRenderer(o if isinstance(o, members[2:]) else getattr(self.sym, name),
+                            f'{self.nm}.{name}', self.title_level + 1, self.module,
+                            bound=inspect.isfunction(o))
+                for name, o in found]
+
+    def from_bases(self):
+        "What a class gets from bases that have entries: the names, each a link"
+        bases = inherited(self.sym) if inspect.isclass(self.sym) and self.module else {}
+        lines = []
+        for base, names in bases.items():
+            if has_entry(base):
+                at, page = anchors(base.__module__), page_of(base.__module__)
+                links = [f'[`{o}`](/{page}#{at[f"{base.__name__}.{o}"]})' for o in names]
+                lines.append(f'**From [`{base.__name__}`](/{page}#{at[base.__name__]}):** '
+                             + ' · '.join(links))
+        return '\n\n'.join(lines)
 
     def _repr_markdown_(self):
         link = NbdevLookup().link_line
@@ -177,8 +230,8 @@ class ApiRenderer(ShowDocRenderer):
         parts = [heading(self.nm, self.title_level, self.module),
                  source_div(source) if source else '',
                  f'```python\n{self.signature()}\n```',
-                 link(self.docstring()), link(self.bases()), link(self.table()),
-                 *[o._repr_markdown_() for o in self.entries()]]
+                 link(self.docstring()), link(self.bases()), self.table(),
+                 self.from_bases(), *[o._repr_markdown_() for o in self.entries()]]
         return '\n\n'.join(o for o in parts if o)
 
 
@@ -224,6 +277,21 @@ def source_link(module, name):
     return f'{cfg.git_url}/blob/{cfg.branch}/{path}#L{node.lineno}'
 
 
+def written_at(o):
+    "Where a function that a class has from elsewhere is written, as a link to its line, or None"
+    o = inspect.unwrap(getattr(o, 'fget', None) or getattr(o, 'func', None) or
+                       getattr(o, '__func__', o))
+    name = getattr(o, '__qualname__', '').partition('.<locals>')[0]
+    return source_link(o.__module__, name) if name else None
+
+
+@lru_cache(None)
+def page_of(module):
+    "The page of a module"
+    return next(o.page for o in rooms() if o.module == module)
+
+
+@lru_cache(None)
 def exported(module):
     "The public names that `module` itself defines, in order"
     names = importlib.import_module(module).__all__
@@ -237,7 +305,7 @@ def anchors(module):
     found = {}
     for name in exported(module):
         value = getattr(importlib.import_module(module), name)
-        methods = public_members(value) if inspect.isclass(value) else []
+        methods = all_members(value) if inspect.isclass(value) else []
         for o in (name, *[f'{name}.{method}' for method in methods]):
             taken = o.lower() in found.values()  # `Dice` beside `dice`
             found[o] = f'{o.lower()}-class' if taken else o.lower()
@@ -285,10 +353,14 @@ def free_anchors(source, taken):
     return re.sub(r'^(#{2,6}) (.+)$', rename, source, flags=re.M)
 
 
-def name_links(text, cfg, entries):
-    "nbdev's links from a name in backticks to its entry, kept where there is such an entry"
+def name_links(text, cfg, entries, here=''):
+    """nbdev's links from a name in backticks to its entry, kept where there is such an entry
+
+    `Adam` is torch's, unless the page `here` is about Keras.
+    """
     def link(m):
-        found = entries.get(m['page'], {})
+        foreign = m['page'].startswith('keras') and 'keras' not in here and m['name'][:5] != 'keras'
+        found = {} if foreign else entries.get(m['page'], {})
         name, code = m['name'], f"`{m['name']}{m['call']}`"
         anchor = next((a for o, a in found.items() if f'.{name}'.endswith(f'.{o}')), None)
         return f"[{code}](/{m['page']}#{anchor})" if anchor else code
@@ -316,6 +388,46 @@ def front_matter(nb, room):
     return mk_cell(f'---\n{yaml.safe_dump(found, allow_unicode=True)}---\n', 'raw')
 
 
+def only_imports(source):
+    "Whether the code of a cell does nothing but import"
+    try:
+        tree = ast.parse(re.sub(r'^\s*[%!].*$', 'pass', source, flags=re.M))
+    except SyntaxError:
+        return False
+    return bool(tree.body) and all(isinstance(o, ast.Import | ast.ImportFrom) for o in tree.body)
+
+
+def fold_imports(cells):
+    "Cells that only import become one below each other, folded: a page begins with its idea"
+    kept, folding = [], False
+    for cell in cells:
+        imports = cell.cell_type == 'code' and only_imports(cell.source)
+        if imports and folding:
+            kept[-1].source += f'\n\n{cell.source}'
+        else:
+            kept.append(cell)
+            if imports:
+                folded = '#| code-fold: true\n#| code-summary: "Imports"'
+                cell.source = f'{folded}\n{cell.source}'
+        folding = imports
+    return kept
+
+
+def place(room, cfg):
+    "Where a room stands, how long it takes, and where its notebook is: the line under its title"
+    at = f'{cfg.branch}/nbs/{room.path.name}'
+    colab = cfg.git_url.replace('https://github.com/', 'https://colab.research.google.com/github/')
+    part = next((name for name, o in first.items() if Path(room.page).stem in o), room.section)
+    facts = [part, f'{room.minutes} minute{"s" if room.minutes > 1 else ""}']
+    if room.module:
+        facts.append(f'module `{room.module}`')
+        facts += ['[reference](#reference)'] if exported(room.module) else []
+    links = [f'[download](https://{notebook_host}/{room.path.name})',
+             f'[GitHub]({cfg.git_url}/blob/{at})', f'[Colab]({colab}/blob/{at})',
+             f'[edit]({cfg.git_url}/edit/{at})']
+    return f'::: {{.room}}\n{" · ".join(facts)}\n\nNotebook: {" · ".join(links)}\n:::'
+
+
 def page(nb_path, cfg, entries):
     "The notebook of one page: what the room shows, then the entries of what it exports"
     room, nb = read_room(nb_path), read_nb(nb_path)
@@ -325,17 +437,20 @@ def page(nb_path, cfg, entries):
     for i, cell in enumerate(nb.cells):
         if cell.cell_type == 'markdown':
             cell.source = free_anchors(cell.source, taken)
+        elif only_imports(cell.source):
+            continue
         elif exporting & set(getattr(cell, 'directives_', None) or ()) and cell.source.strip():
             cell.source = f'#| label: export-{i}\n{cell.source}'
     nb.cells = [o for o in nb.cells if o.source.strip() or o.get('outputs')]
+    if room.number.isdigit():  # not the home page, whose ten lines begin with the import
+        nb.cells = fold_imports(nb.cells)
+        nb.cells.insert(0, mk_cell(place(room, cfg), 'markdown'))
     if room.module:
-        where = f'{cfg.git_url}/blob/{cfg.branch}/nbs/{nb_path.name}'
-        nb.cells.insert(0, mk_cell(f'::: {{.room}}\n{room.section} · module '
-                                   f'`{room.module}` · [notebook]({where})\n:::', 'markdown'))
         nb.cells.append(mk_cell(reference(room.module), 'markdown'))
     for cell in nb.cells:
         if cell.cell_type == 'markdown':
-            cell.source = site_links(name_links(cell.source, cfg, entries), cfg)
+            links = name_links(cell.source, cfg, entries, room.page)
+            cell.source = site_links(links, cfg)
     nb.cells.insert(0, front)
     nb.metadata.pop('widgets', None)
     return nb
@@ -346,17 +461,38 @@ def site_config(cfg):
     return {'project': {'output-dir': cfg.doc_path.name},
             'website': {'title': cfg.title, 'description': cfg.description,
                         'site-url': f'{cfg.doc_host}{cfg.doc_baseurl}', 'repo-url': cfg.git_url,
-                        'repo-branch': cfg.branch, 'sidebar': {'contents': sidebar()}}}
+                        'repo-branch': cfg.branch, 'sidebar': {'contents': sidebar()},
+                        'page-footer': {'left': f'fastloop {cfg.version}',
+                                        'right': '[Versions](/versions.html) · '
+                                                 '[All names](/reference.html)'}}}
 
 
 def sidebar():
-    "The navigation: the rooms in order, in the parts of the course"
+    "The navigation: what is looked up, then the rooms in order, in the parts of the course"
+    found = {Path(o.page).stem: o for o in rooms()}
+
+    def files(names):
+        return [o if o.endswith('.md') else f'{o}.ipynb' for o in names
+                if o.endswith('.md') or o in found]
+
     contents = [{'text': 'Home', 'href': 'index.ipynb'}]
-    for room in rooms():
-        if contents[-1].get('section') != room.section:
-            contents.append({'section': room.section, 'contents': []})
-        contents[-1]['contents'].append(Path(room.page).with_suffix('.ipynb').name)
-    return contents
+    contents += [{'section': name, 'contents': files(pages)} for name, pages in first.items()]
+    placed = {o for pages in first.values() for o in pages} | set(last)
+    parts = {}
+    for stem, room in found.items():
+        if stem not in placed:
+            parts.setdefault(room.section, []).append(stem)
+    toolbox = parts.pop('Toolbox', [])
+    parts = {**parts, **({'Toolbox': toolbox} if toolbox else {})}
+    contents += [{'section': name, 'contents': files(pages)} for name, pages in parts.items()]
+    return contents + [{'href': o} for o in files(last)]
+
+
+def pages_in_order():
+    "The pages as the navigation lists them"
+    for o in sidebar():
+        listed = o['contents'] if 'section' in o else [o['href']]
+        yield from [Path(name).stem + '.html' for name in listed]
 
 
 # ---- the site without a network
@@ -394,20 +530,46 @@ def draw_formulas(text, where):
     return re.sub(r'<(link|script)\b[^>]*/katex@[^>]*>(</script>)?', '', text)
 
 
+notebook_host = 'notebooks.invalid'  # stands for the site's own copies until the page is written
+
+
+def kind(module, name):
+    "What a name of the reference is, for the search"
+    value = getattr(importlib.import_module(module), name.partition('.')[0])
+    return 'method' if '.' in name else 'class' if inspect.isclass(value) else 'function'
+
+
+def base_of_404(cfg):
+    "A page that is shown at any address finds its files from the root of the site"
+    return ('<script>if (location.protocol !== "file:") document.write("<base href=\\"" + '
+            f'(location.pathname.startsWith("{cfg.doc_baseurl}/") ? "{cfg.doc_baseurl}/" : "/") '
+            '+ "\\">");</script>')
+
+
 def offline(site):
     "Take out what the pages would fetch from elsewhere, and refuse what cannot be taken out"
     for css in site.rglob('*.css'):
         text = css.read_text(encoding='utf-8')
         css.write_text(re.sub(r'@import url\("?https?:[^)]*\);?', '', text), encoding='utf-8')
+    loads = '<script src="site_libs/fuse/fuse.min.js"></script>'
+    shutil.rmtree(site/'site_libs'/'fuse', ignore_errors=True)  # site.js has a search of its own
+    shutil.copytree(nbs, site/'notebooks', ignore=lambda _, names: [
+        o for o in names if not re.fullmatch(r'\d.*\.ipynb', o)])
     asks = re.compile(r'<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)="?https?:[^>]*>'
                       r'|import \w+ from \'https?:[^\']*\'')
     for file in site.rglob('*.html'):
-        text = draw_formulas(file.read_text(encoding='utf-8'), file.name)
+        text = draw_formulas(file.read_text(encoding='utf-8'), file.name).replace(loads, '')
+        text = re.sub(rf'<a href="https://{notebook_host}/', '<a download href="notebooks/', text)
+        if file.name == '404.html':  # shown at any address, however deep
+            text = text.replace('<head>', f'<head>{base_of_404(get_config())}')
         for found in asks.findall(text):
             raise SystemExit(f'{file.name} would need the network for {found}')
         file.write_text(text, encoding='utf-8')
     entries = json.loads((site/'search.json').read_text(encoding='utf-8'))
+    api = {f'{o.page}#{anchor}': kind(o.module, name) for o in rooms() if o.module
+           for name, anchor in anchors(o.module).items()}
     for o in entries:
+        o['kind'] = api.get(o['href']) or ('section' if o['section'] else 'page')
         o['text'] = o['text'].strip().removeprefix('source ')  # the link beside an entry's name
     index = json.dumps(entries, ensure_ascii=False)
     (site/'search.json').write_text(index, encoding='utf-8')
@@ -421,13 +583,15 @@ def build_docs():
     proc = root/'_proc'
     shutil.rmtree(proc, ignore_errors=True)
     proc.mkdir()
-    for name in ('_quarto.yml', 'styles.css', 'favicon.svg'):
+    for name in ('_quarto.yml', 'styles.css', 'favicon.svg', 'site.js'):
         shutil.copy(nbs/name, proc)
     settings = yaml.safe_dump(site_config(cfg), sort_keys=False)
     (proc/'site.yml').write_text(settings, encoding='utf-8')
     entries = {o.page: anchors(o.module) for o in rooms() if o.module}
     for nb in [nbs/'index.ipynb', *[o.path for o in rooms()]]:
         write_nb(page(nb, cfg, entries), proc/Path(page_name(nb.name)).with_suffix('.ipynb').name)
+    for name, make in docs_pages.pages.items():
+        (proc/name).write_text(make(), encoding='utf-8')
     site = build_site(proc, quiet=True)
     offline(site.out)
     shutil.rmtree(cfg.doc_path, ignore_errors=True)

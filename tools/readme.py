@@ -1,9 +1,12 @@
 """Write README.md from `nbs/index.ipynb`; with `--check`, only say whether it is up to date.
 
+The picture of the run goes into `nbs/run.png`. Links lead to the site.
+
 Two cells of the index are written here first: the map of the rooms, from the notebooks, and the
 tested versions, from settings.ini and constraints.txt.
 """
 import argparse
+import base64
 import configparser
 import json
 import re
@@ -13,9 +16,9 @@ from pathlib import Path
 root = Path(__file__).resolve().parent.parent
 if str(root) not in sys.path:
     sys.path.insert(0, str(root))
-from tools.rooms import nbs, rooms  # noqa: E402
+from tools.rooms import nbs, page_name, rooms  # noqa: E402
 
-index, target = nbs/'index.ipynb', root/'README.md'
+index, target, picture = nbs/'index.ipynb', root/'README.md', nbs/'run.png'
 
 
 def settings():
@@ -40,7 +43,7 @@ def tested():
 def room_map():
     "The rooms by layer: each with its number, its title and its promise"
     lines, section = ['## The rooms'], None
-    for o in rooms():
+    for o in sorted(rooms(), key=lambda room: room.section == 'Toolbox'):  # read when needed
         if o.section != section:
             section = o.section
             lines += ['', f'**{section}**', '']
@@ -67,6 +70,16 @@ def fresh(nb):
     return nb
 
 
+def picture_of(nb):
+    "The bytes of the picture that the index shows, and what is on it"
+    for cell in nb['cells']:
+        for o in cell.get('outputs', []):
+            if drawn := o.get('data', {}).get('image/png'):
+                alt = re.search(r'^#\| fig-alt: "(.+)"$', ''.join(cell['source']), flags=re.M)
+                return base64.b64decode(''.join(drawn)), alt[1]
+    raise SystemExit('index.ipynb shows no picture of a run')
+
+
 def outputs(cell):
     "What a code cell printed, as Markdown"
     for o in cell['outputs']:
@@ -74,7 +87,10 @@ def outputs(cell):
             continue
         data = o.get('data', {})
         text = ''.join(o.get('text') or data.get('text/plain', '')).rstrip()
-        if 'image/png' in data or 'text/html' in data or not text:
+        if 'image/png' in data:
+            yield f'![{picture_of({"cells": [cell]})[1]}]({picture.relative_to(root)})'
+            continue
+        if 'text/html' in data or not text:
             raise SystemExit('README can hold printed text only: a cell of index.ipynb shows '
                              f'{sorted(data) or o["output_type"]}')
         yield f'```\n{text}\n```'
@@ -82,18 +98,21 @@ def outputs(cell):
 
 def markdown(nb):
     "The whole notebook as Markdown for GitHub"
-    parts = []
+    parts, site = [], f"{settings()['doc_host']}{settings()['doc_baseurl']}"
     for cell in nb['cells']:
         text = ''.join(cell['source'])
         if cell['cell_type'] == 'markdown':
             text = re.sub(r'<!-- generated: \w+ -->\s*', '', text).strip()
-            parts.append(re.sub(r'\]\(([\w.-]+\.ipynb)', r'](nbs/\1', text))
+            text = re.sub(r'\]\(([\w.-]+\.ipynb)', lambda m: f']({site}/{page_name(m[1])}', text)
+            parts.append(text.replace('](../', ']('))
         elif cell['cell_type'] == 'code':
             code = '\n'.join(o for o in text.splitlines() if not o.startswith('#|')).strip()
-            parts += [f'```python\n{code}\n```'] if code else []
+            if code and parts[-1].startswith('```python'):  # cells that follow each other are one
+                parts[-1] = parts[-1].removesuffix('```') + f'\n{code}\n```'
+            elif code:
+                parts.append(f'```python\n{code}\n```')
             parts += outputs(cell)
-    text = '\n\n'.join(o for o in parts if o) + '\n'
-    return text.replace('\n```\n\n```python\n', '\n\n')  # cells that follow each other are one
+    return '\n\n'.join(o for o in parts if o) + '\n'
 
 
 def main():
@@ -103,14 +122,13 @@ def main():
     check = parser.parse_args().check
     stored = index.read_text(encoding='utf-8')
     nb = fresh(json.loads(stored))
-    wanted = {index: json.dumps(nb, sort_keys=True, indent=1, ensure_ascii=False) + '\n',
-              target: markdown(nb)}
-    stale = [o for o, text in wanted.items()
-             if not o.exists() or o.read_text(encoding='utf-8') != text]
+    text = json.dumps(nb, sort_keys=True, indent=1, ensure_ascii=False) + '\n'
+    wanted = {index: text.encode(), target: markdown(nb).encode(), picture: picture_of(nb)[0]}
+    stale = [o for o, found in wanted.items() if not o.exists() or o.read_bytes() != found]
     if check and stale:
         raise SystemExit(f'{", ".join(o.name for o in stale)}: out of date, run make readme')
     for o in stale:
-        o.write_text(wanted[o], encoding='utf-8')
+        o.write_bytes(wanted[o])
     print('README.md is up to date' if not stale else f'wrote {", ".join(o.name for o in stale)}')
 
 

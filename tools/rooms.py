@@ -21,6 +21,7 @@ class Room:
     title: str  # the heading of its first cell
     promise: str  # the quoted line below it
     module: str | None  # the module it makes, such as `fastloop.core`; None if it exports nothing
+    minutes: int = 0  # how long it takes to read
 
     @property
     def page(self):
@@ -44,6 +45,14 @@ def sources(nb, kind):
     return [''.join(o['source']) for o in cells if o['cell_type'] == kind]
 
 
+def reading_time(nb):
+    "Minutes that a page takes: 180 words a minute, and 30 lines of code"
+    words = re.sub(r'```.*?```', '', '\n'.join(sources(nb, 'markdown')), flags=re.S).split()
+    code = '\n'.join(sources(nb, 'code')).splitlines()
+    lines = [o for o in code if o.strip() and not o.startswith('#|')]
+    return max(1, round(len(words)/180 + len(lines)/30))
+
+
 def read_room(nb):
     "Read what a notebook says about itself"
     head = next(iter(sources(nb, 'markdown')), '')
@@ -54,7 +63,8 @@ def read_room(nb):
     exports = [re.search(r'^#\|\s*default_exp\s+(\S+)', o, flags=re.M)
                for o in sources(nb, 'code')]
     module = next((f'fastloop.{o[1]}' for o in exports if o), None)
-    return Room(nb, nb.name[:2], title[1].strip(), promise[1].strip().rstrip('.'), module)
+    return Room(nb, nb.name[:2], title[1].strip(), promise[1].strip().rstrip('.'), module,
+                reading_time(nb))
 
 
 def rooms(folder=nbs):

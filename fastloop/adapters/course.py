@@ -6,8 +6,15 @@
 __all__ = ['CourseLearner']
 
 # %% ../../nbs/82_adapters.course.ipynb #ba225deb
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import nn
+
 from .fastai2 import bring, places_of
+from ..callback.core import Callback
 from ..core import listify
+from ..data.bunch import DataBunch
 from ..learner import Learner as LoopLearner
 from ..optimizer import SGD
 
@@ -17,14 +24,15 @@ class CourseLearner(LoopLearner):
 
     Source: the fastai course, lesson 11 (2019), `Learner`.
     """
-    def __init__(self, model: object,  # What is trained
-                 data: object,  # Has `train_dl` and `valid_dl`
-                 loss_func: object,  # Of predictions and targets
-                 opt_func: object = SGD,  # Makes an optimizer
+    def __init__(self, model: nn.Module,  # What is trained
+                 data: DataBunch,  # Has `train_dl` and `valid_dl`
+                 loss_func: Callable,  # Of predictions and targets
+                 opt_func: Callable = SGD,  # Makes an optimizer
                  lr: float = 1e-2,  # Learning rate
-                 splitter: object = None,  # Takes the model, gives its layer groups
-                 cbs: object = None,  # Callbacks that take part in every fit
-                 cb_funcs: object = None,  # Functions that make callbacks
+                 # Takes the model, gives its layer groups
+                 splitter: Callable | Iterable | None = None,
+                 cbs: Callback | Iterable | Any = None,  # Callbacks that take part in every fit
+                 cb_funcs: Callable | Iterable | None = None,  # Functions that make callbacks
                  ):
         super().__init__(data, model, loss_func, opt_func, lr, splitter, wd=0., silent=True,
                          cbs=listify(cbs) + [make() for make in listify(cb_funcs)])
@@ -47,6 +55,6 @@ _places = places_of({
 __all__ = [*globals().get('__all__', ()), *_places]
 
 def __getattr__(name: str,  # One of the names that the star brings
-                ) -> object:  # What it stands for
+                ) -> Any:  # What it stands for
     "Find a name that files of the course live on"
     return bring(_places, name, __name__)

@@ -7,11 +7,13 @@ __all__ = ['CallbackHandler', 'LearnerCallback']
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #60a5e40f
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #b881e6ec
 import numpy as np
@@ -38,7 +40,7 @@ from ..metrics import AverageMetric, as_metric
 from ..optimizer import as_wrapper
 from ..predictions import probabilities
 from ..runner import Callbacks, TrainEvalCallback
-from ..torch_core import model_device, to_detach
+from ..torch_core import Learns, Run, model_device, to_detach
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #756605f7
 def initial_state() -> dict:  # Every key that a callback may read or change
@@ -55,7 +57,7 @@ def initial_state() -> dict:  # Every key that a callback may read or change
 
 _run_name = dict(last_input='xb', last_target='yb', last_output='pred', last_loss='loss')
 
-def state_of(run: object,  # A runner, or `None`
+def state_of(run: Run | None,  # A runner, or `None`
              ) -> dict:  # What a metric is told, for which no handler keeps a state
     "The state as a run knows it at this moment"
     state = initial_state()
@@ -113,8 +115,11 @@ class CallbackHandler(Callback):
 
     Source: fastai v1's `CallbackHandler`, with the bare-value answers of its first months.
     """
-    def __init__(self, callbacks: object = None,  # Callbacks with `on_*` methods, one or several
-                 metrics: object = None,  # Functions of predictions and targets, or callbacks
+    def __init__(self,
+                 # Callbacks with `on_*` methods, one or several
+                 callbacks: Callback | Iterable | Any = None,
+                 # Functions of predictions and targets, or callbacks
+                 metrics: Callable | Iterable | Any | None = None,
                  beta: float = 0.98,  # Smoothing of the training loss
                  ):
         self.callbacks = sorted(listify(callbacks), key=order_of)
@@ -139,7 +144,7 @@ class CallbackHandler(Callback):
         self.weight = torch.where(known, beta*self.weight + new, self.weight)
         return self.mean/self.weight
 
-    def ask(self, cb: object,  # A callback with `on_*` methods
+    def ask(self, cb: Any,  # A callback with `on_*` methods
             moment: str,  # One of `moments`
             **extra,  # Keywords besides the state
             ):
@@ -165,7 +170,7 @@ class CallbackHandler(Callback):
 
     def on_train_begin(self, epochs: int,  # Number of epochs
                        pbar: object,  # Progress bar, or `None`
-                       metrics: object,  # The metrics of the learner
+                       metrics: Callable | Iterable | Any,  # The metrics of the learner
                        ):
         "A fit begins"
         self.forget()
@@ -239,7 +244,7 @@ class CallbackHandler(Callback):
 # %% ../../nbs/80_adapters.fastai1.ipynb #c65d4324
 class BarView:
     "A progress bar as callbacks of fastai v1 know it: lines go above the loop's own, if it is on"
-    def __init__(self, run: object,  # The runner
+    def __init__(self, run: Run,  # The runner
                  ):
         self.run = run
         self.child = self.first_bar = self.main_bar = SimpleNamespace(comment='')
@@ -265,7 +270,7 @@ class V1Recorder:
     "The recorder of a run as callbacks of fastai v1 know it"
     add_time = True
 
-    def __init__(self, run: object,  # The runner
+    def __init__(self, run: Run,  # The runner
                  recorder: Recorder,  # Its recorder
                  bar: BarView,  # Its bar
                  ):
@@ -308,7 +313,7 @@ class V1Recorder:
         self.__dict__['_begun'] = True
         if self._early: self._recorder.add_metric_names(self._early)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if name.startswith('__') or '_recorder' not in self.__dict__: raise AttributeError(name)
         return getattr(self._recorder, name)
 
@@ -320,7 +325,7 @@ class V1Learner:
 
     Source: fastai 1.0, `Learner`.
     """
-    def __init__(self, run: object,  # The runner
+    def __init__(self, run: Run,  # The runner
                  ):
         self.__dict__.update(_run=run, _wrapped=None, _recorded=None, _lent=[], pbar=BarView(run))
 
@@ -341,22 +346,27 @@ class V1Learner:
             self.__dict__['_wrapped'] = as_wrapper(opt)
         return self._wrapped
 
-    def save(self, file: object,  # Name of the file, without suffix; or a file that is open
+    def save(self,
+             # Name of the file, without suffix; or a file that is open
+             file: str | Path | Any,
              return_path: bool = False,  # Whether to return it
              with_opt: bool = True,  # Save the optimizer's state too
-             ) -> object:  # The file, if it is asked for
+             ) -> Any:  # The file, if it is asked for
         "Write the weights"
         if hasattr(file, 'write'): torch.save({'model': self.model.state_dict()}, file)
         else: file = self._run.learn.save(file, with_opt=with_opt)
         return file if return_path else None
 
-    def load(self, file: object,  # Name of the file, without suffix; or a file that is open
-             device: object = None,  # Ignored: weights go to where the model is
+    def load(self,
+             # Name of the file, without suffix; or a file that is open
+             file: str | Path | Any,
+             # Ignored: weights go to where the model is
+             device: torch.device | str | int | None = None,
              strict: bool = True,  # Whether the names of the weights must be the same
-             with_opt: bool = None,  # Load the state of the optimizer too, if it is there
+             with_opt: bool | None = None,  # Load the state of the optimizer too, if it is there
              purge: bool = False,  # Ignored: nothing has to be thrown away first
              remove_module: bool = False,  # Ignored: the prefix is understood anyway
-             ) -> object:  # The learner
+             ) -> Any:  # The learner
         "Read weights that `save` wrote"
         if hasattr(file, 'read'):
             state = torch.load(file, map_location=model_device(self.model), weights_only=True)
@@ -365,7 +375,7 @@ class V1Learner:
         return self
 
     def get_preds(self, ds_type: object = None,  # `DatasetType.Valid`, or another
-                  activ: Callable = None,  # What makes of outputs what is wanted
+                  activ: Callable | None = None,  # What makes of outputs what is wanted
                   with_loss: bool = False,  # Return the loss of each item too
                   **kwargs: object,  # fastai v1's other switches, which have to be off
                   ) -> list:  # Predictions and targets, then losses
@@ -380,14 +390,15 @@ class V1Learner:
         wanted = activ(found[0])
         return found if wanted is None else [wanted, *found[1:]]
 
-    def validate(self, dl: object = None,  # A loader; the validation loader by default
-                 callbacks: object = None,  # Ignored
-                 metrics: object = None,  # Metrics; the learner's by default
+    def validate(self, dl: Iterable | None = None,  # A loader; the validation loader by default
+                 callbacks: Callback | Iterable | Any = None,  # Ignored
+                 # Metrics; the learner's by default
+                 metrics: Callable | Iterable | Any | None = None,
                  ) -> list:  # The mean loss, then the metrics
         "Measure the loss and the metrics"
         return self._run.learn.validate(dl, metrics)
 
-    def lend_to(self, cb: object,  # A callback of fastai v1
+    def lend_to(self, cb: Any,  # A callback of fastai v1
                 ):
         "Let a callback that keeps the learner find this in its place, while the run lasts"
         for name, value in getattr(cb, '__dict__', {}).items():
@@ -401,7 +412,7 @@ class V1Learner:
             if cb.__dict__.get(name) is self: cb.__dict__[name] = self._run.learn
         self._lent.clear()
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if name.startswith('__') or '_run' not in self.__dict__: raise AttributeError(name)
         return getattr(self._run.learn, name)
 
@@ -431,7 +442,7 @@ _fit_alone = 'train_begin', 'epoch_end', 'train_end'  # not in a validation by i
 class HandlerInRun:
     "What a `CallbackHandler` does for callbacks of fastai v1 in a run"
     def __init__(self, handler: CallbackHandler,  # Keeps the state, and asks
-                 run: object,  # The runner
+                 run: Run,  # The runner
                  ):
         self.handler, self.run, self.carrier, self.others = handler, run, None, []
         self.valid, self.validated, self.skipped, self.rows_before = MeanLoss(), False, False, 0
@@ -448,7 +459,7 @@ class HandlerInRun:
                 for event in events if hasattr(self, f'{word}_{event}'))]
 
     def answer(self, moment: str,  # One of `moments`
-               cb: object = None,  # The callback to ask; the handler's own if left out
+               cb: Any = None,  # The callback to ask; the handler's own if left out
                ):
         "Ask with what the run knows now, and let the run know what was changed"
         state, run, extra = self.handler.state_dict, self.run, {}
@@ -619,29 +630,29 @@ class LearnerCallback(Callback):
     Source: fastai v1.
     """
     guarded = False
-    learn: object  # The learner
+    learn: Any  # The learner
 
-    def __init__(self, learn: object,  # The learner
+    def __init__(self, learn: Learns,  # The learner
                  ):
         check_learner(self, learn)
         self.learn, self.exclude, self.not_min = learn, ['learn'], []
 
     def __post_init__(self): LearnerCallback.__init__(self, self.learn)
 
-    def set_runner(self, run: object,  # The runner that will announce events
+    def set_runner(self, run: Run,  # The runner that will announce events
                    ):
         "Know the run and its learner; an attribute `run` of one's own, such as a logger's, stays"
         own = self.__dict__.get('run')
         super().set_runner(run)
         if not (own is None or isinstance(own, Callbacks)): self.run = own
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         learn = self.__dict__.get('learn')
         if not name.startswith('__') and hasattr(learn, name): return getattr(learn, name)
         return super().__getattr__(name)
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #bbd853bc
-def is_replaced(cb: object,  # A callback of fastai v1 that extends one of our own
+def is_replaced(cb: Any,  # A callback of fastai v1 that extends one of our own
                 event: str,  # Name of an event that it answers
                 ) -> bool:  # Not if both are methods of one class
     "Does a method `on_…` stand in for the handler of a base class, which `super().on_…` reaches?"
@@ -660,29 +671,31 @@ def make_ready(tracker: TrackerCallback,  # One whose class was written for fast
 # %% ../../nbs/80_adapters.fastai1.ipynb #359fb6ba
 library = 'fastai v1'
 
-def knows(cb: object,  # Any object
+def knows(cb: Any,  # Any object
           ) -> bool:  # Whether it has an `on_*` method of fastai v1 and was not written for Keras
     "Was `cb` written for fastai v1?"
     return has_moments(cb) and not hasattr(type(cb), 'set_model')
 
-def in_run_of(run: object,  # A runner
-              handler: CallbackHandler = None,  # A handler that is attached; by default the shared
+def in_run_of(run: Run,  # A runner
+              # A handler that is attached; by default the shared
+              handler: CallbackHandler | None = None,
               ) -> HandlerInRun:  # The same one each time
     "What a handler does in a run"
     known = run.__dict__.setdefault('_fastai1', {})
-    if handler is None:
-        handler = next((cb for cb in run.cbs if isinstance(cb, CallbackHandler)), None)
-    if handler is None: handler = known.setdefault('shared', CallbackHandler())
-    return known.setdefault(id(handler), HandlerInRun(handler, run))
+    found: Any = handler
+    if found is None:
+        found = next((cb for cb in run.cbs if isinstance(cb, CallbackHandler)), None)
+    if found is None: found = known.setdefault('shared', CallbackHandler())
+    return known.setdefault(id(found), HandlerInRun(found, run))
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #3bf93fc7
-def adapt(cb: object,  # A callback of fastai v1, or a handler
-          run: object,  # The runner that will announce events
+def adapt(cb: Any,  # A callback of fastai v1, or a handler
+          run: Run,  # The runner that will announce events
           ) -> list:  # Triples of an event's name, an order, and a function without arguments
     "Who answers which event, and when"
     if isinstance(cb, Callback): introduce(cb, run)
     order, is_handler = order_of(cb), isinstance(cb, CallbackHandler)
-    shared = in_run_of(run, cb if is_handler else None)
+    shared: Any = in_run_of(run, cb if isinstance(cb, CallbackHandler) else None)
     if is_handler:
         asked = moments if cb.callbacks or cb.metrics else ()
         return [*((event_of[o], order, partial(shared.answer, o)) for o in asked),
@@ -764,7 +777,7 @@ _places = {name: place for place, names in _brought.items() for name in names.sp
 __all__ = [*globals().get('__all__', ()), *_places]
 
 def __getattr__(name: str,  # One of the names that the star brings
-                ) -> object:  # What it stands for
+                ) -> Any:  # What it stands for
     "Find a name that files of fastai v1 live on"
     if name not in _places: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     if not (place := _places[name]): return import_module(name)

@@ -70,8 +70,8 @@ class ConfusionMatrix(Callback):
         found = torch.bincount(true*n + said, minlength=n*n).reshape(n, n).float()
         self.cm = found if self.cm is None else self.cm + found
 
-    def on_epoch_end(self, last_metrics: list = None,  # What the metrics before have said
-                     **kwargs) -> dict:  # With the score behind it
+    def on_epoch_end(self, last_metrics: list | None = None,  # What the metrics before have said
+                     **kwargs) -> dict | None:  # With the score behind it
         "Compute the score, if there is one"
         self.metric = self.cm if self.cm is None else self.score(self.cm)
         if self.metric is self.cm: return None
@@ -145,7 +145,7 @@ class KappaScore(ConfusionMatrix):
 
     Source: fastai v1.
     """
-    def __init__(self, weights: str = None,  # `linear` or `quadratic`: far errors count more
+    def __init__(self, weights: str | None = None,  # `linear` or `quadratic`: far errors count more
                  ):
         super().__init__()
         if weights is not None: check_word('weights', weights, ('linear', 'quadratic'))

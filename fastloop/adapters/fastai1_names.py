@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .fastai1 import LearnerCallback
 from ..callback.core import Callback
 from ..core import listify
-from ..torch_core import flatten_model
+from ..torch_core import Learns, flatten_model
 
 # %% ../../nbs/81_adapters.fastai1_names.ipynb #f109e108
 BoolOrTensor, FloatOrTensor, IntOrTensor = bool | Tensor, float | Tensor, int | Tensor
@@ -91,7 +91,7 @@ def even_mults(start: float,  # The first number
     "Numbers evenly spread in log space"
     return [start*(stop/start)**(i/(n-1)) for i in range(n)] if n > 1 else [stop]
 
-def add_metrics(last_metrics: MetricsList,  # What a callback was told
+def add_metrics(last_metrics: list,  # What a callback was told
                 mets: Any,  # A number, or several
                 ) -> dict:  # What the callback answers
     "Append numbers to `last_metrics`"
@@ -112,7 +112,7 @@ class LazyModule:
                  ):
         self.__dict__['module_name'] = name
 
-    def __getattr__(self, name): return getattr(import_module(self.module_name), name)
+    def __getattr__(self, name) -> Any: return getattr(import_module(self.module_name), name)
 
 plt, pd = LazyModule('matplotlib.pyplot'), LazyModule('pandas')
 defaults = SimpleNamespace(lr=slice(3e-3), wd=1e-2, silent=False, extra_callbacks=None,
@@ -207,8 +207,8 @@ class HookCallback(LearnerCallback):
 
     Source: fastai v1.
     """
-    def __init__(self, learn: object,  # The learner
-                 modules: Sequence[nn.Module] = None,  # Layers; else those with a `weight`
+    def __init__(self, learn: Learns,  # The learner
+                 modules: Sequence[nn.Module] | None = None,  # Layers; else those with a `weight`
                  do_remove: bool = True,  # Take the hooks away when the fit ends
                  ):
         super().__init__(learn)
@@ -238,7 +238,8 @@ class ActivationStats(LearnerCallback):
     def on_train_begin(self, **kwargs):
         "Put the hooks in place; nothing was seen yet"
         layers = [m for m in flatten_model(self.learn.model) if hasattr(m, 'weight')]
-        self.hooks, self.stats = Hooks(layers, self.hook), []
+        self.hooks: Any = Hooks(layers, self.hook)
+        self.stats: Any = []
 
     def hook(self, m: nn.Module,  # A layer
              i: Any,  # Its input
@@ -272,7 +273,7 @@ class ShowGraph(LearnerCallback):
 # %% ../../nbs/81_adapters.fastai1_names.ipynb #944c5c8b
 class CallbacksModule:
     "What `fastai.callbacks` and its modules had"
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if name in ('tracker', 'hooks', 'one_cycle', 'mixup', 'fp16', 'csv_logger', 'lr_finder',
                     'general_sched', 'mem', 'misc'): return self
         return getattr(import_module('fastloop.adapters.fastai1'), name)

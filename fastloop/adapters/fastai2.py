@@ -6,14 +6,17 @@
 __all__ = ['OptView', 'LearnView']
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #ac78a0e3
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from itertools import accumulate
+from typing import Any
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #81c2d74c
 import torch
 from fastcore.foundation import L
+from torch.optim import Optimizer
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #e6cc9c41
 from .fastai1 import BarView
@@ -35,13 +38,13 @@ from fastloop.callback.core import (
     run_state,
 )
 from ..callback.progress import ProgressCallback
-from ..callback.recorder import find_recorder
+from ..callback.recorder import Recorder, find_recorder
 from ..core import check_property, format_time, listify, not_yet, required_arguments
 from ..data.bunch import DataBunch
 from ..names import speaks_v2, whose_name
 from ..optimizer import as_wrapper
 from ..param_groups import Hypers, hyper_keys
-from ..torch_core import count_batches, model_device, to_detach, to_device
+from ..torch_core import Loaders, Run, count_batches, model_device, to_detach, to_device
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #e4733cd2
 def run_field(name: str,  # A field of the run
@@ -52,7 +55,7 @@ def run_field(name: str,  # A field of the run
                     lambda self, value: setattr(self._run, name, value), doc=meaning)
 
 def kept_field(name: str,  # Name of the attribute
-               default: object,  # Called with the view while nothing has been written
+               default: Callable,  # Called with the view while nothing has been written
                meaning: str,  # What it means
                ) -> property:  # Reads and writes the notes of the run
     "An attribute of a view that keeps what is written until the run is over"
@@ -69,12 +72,12 @@ class View:
     hidden = frozenset({'name'})  # names that a callback must not find here
     speaks = 'fastai v2'  # whose names these are
 
-    def __init__(self, run: object,  # The runner whose state is shown
-                 notes: object,  # What the views of this run share, a `RunNotes`
+    def __init__(self, run: Run,  # The runner whose state is shown
+                 notes: 'RunNotes',  # What the views of this run share, a `RunNotes`
                  ):
         self.__dict__.update(_run=run, _notes=notes, _behind=0, _training=None, _ours=False)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         known = '_run' in self.__dict__ and not name.startswith('__')
         if known: check_property(self, name)
         if known and self._ours and name in ('run', 'learn'): return self
@@ -93,8 +96,8 @@ class View:
         else: object.__setattr__(self, name, value)
 
     @contextmanager
-    def removed_cbs(self, cbs: object,  # A callback or several
-                    ) -> object:  # The view
+    def removed_cbs(self, cbs: Callback | Iterable | Any,  # A callback or several
+                    ) -> Any:  # The view
         "Leave callbacks out of the run and the learner inside a `with` block"
         run, learn = self._run, self._run.learn
         before = list(run.cbs), getattr(learn, 'cbs', None), listify(cbs)
@@ -107,18 +110,18 @@ class View:
             run.add_cbs([])
 
     @contextmanager
-    def added_cbs(self, cbs: object,  # A callback or several
-                  ) -> object:  # The view
+    def added_cbs(self, cbs: Callback | Iterable | Any,  # A callback or several
+                  ) -> Any:  # The view
         "Let callbacks take part inside a `with` block"
         with self._run.learn.added_cbs(cbs): yield self
 
-    def validation_context(self, cbs: object = None,  # Callbacks that take part
+    def validation_context(self, cbs: Callback | Iterable | Any = None,  # Callbacks that take part
                            inner: bool = False,  # Ignored
-                           ) -> object:  # A context manager
+                           ) -> Any:  # A context manager
         "What fastai puts around a validation: callbacks that take part inside a `with` block"
         return self.added_cbs(cbs)
 
-    def no_bar(self) -> object:  # The view
+    def no_bar(self) -> Any:  # The view
         "Print no bar and no table inside a `with` block"
         return self.removed_cbs([cb for cb in self._run.cbs if isinstance(cb, ProgressCallback)])
 
@@ -129,19 +132,19 @@ def as_tuple(b: object,  # Half of a batch, as our loop keeps it
     return tuple(b) if isinstance(b, (tuple, list)) else (b,)
 
 def from_tuple(b: object,  # Half of a batch, as fastai v2 keeps it
-               ) -> object:  # As our loop keeps it
+               ) -> Any:  # As our loop keeps it
     "The one tensor of a tuple of one; anything else as it is"
     return b[0] if isinstance(b, (tuple, list)) and len(b) == 1 else b
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #73019675
 class RunNotes:
     "What the views of one run share: the two losses of a batch, and what callbacks have replaced"
-    def __init__(self, run: object,  # The runner
+    def __init__(self, run: Run,  # The runner
                  ):
         self.run, self.carrier, self.created, self.loader = run, None, {}, None
         self.loss, self.loss_grad, self.kept, self.clear, self.replaced = None, None, {}, False, {}
 
-    def scaled(self) -> torch.Tensor:  # The one to call `backward` on
+    def scaled(self) -> Any:  # The one to call `backward` on
         "The second loss of this batch, made when it is asked for first"
         loss = self.run.loss
         if loss is None or loss is self.loss_grad: return loss
@@ -193,7 +196,7 @@ class RunNotes:
 # %% ../../nbs/81_adapters.fastai2.ipynb #2ebb1318
 class OptView:
     "An optimizer with fastai v2's ways to hyper-parameters; everything else is the optimizer's own"
-    def __init__(self, opt: object,  # An `OptimWrapper`, or an optimizer of torch
+    def __init__(self, opt: Optimizer,  # An `OptimWrapper`, or an optimizer of torch
                  ):
         self.__dict__.update(_opt=opt, _wrapped=as_wrapper(opt))
 
@@ -209,7 +212,7 @@ class OptView:
         return [lo*(hi/lo)**(i/(n-1)) for i in range(n)] if n > 1 else hi
 
     def set_hyper(self, name: str,  # `lr`, `mom`, `sqr_mom`, `wd`, `eps`
-                  value: object,  # A number, one for each layer group, or a slice
+                  value: Any,  # A number, one for each layer group, or a slice
                   ):
         """Write a hyper-parameter of all layer groups
 
@@ -229,7 +232,7 @@ class OptView:
         "Forget what the optimizer gathered"
         self._wrapped.clear()
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if name.startswith('__') or '_opt' not in self.__dict__: raise AttributeError(name)
         return getattr(self._opt, name)
 
@@ -240,7 +243,7 @@ class LoadersView:
     "The data under the names of fastai v2's `DataLoaders`"
     n_inp = 1
 
-    def __init__(self, data: object,  # Has `train_dl` and `valid_dl`
+    def __init__(self, data: Loaders,  # Has `train_dl` and `valid_dl`
                  ):
         self._data = data
 
@@ -251,12 +254,12 @@ class LoadersView:
 
     def __len__(self): return 2
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if name.startswith('_'): raise AttributeError(name)
         return getattr(self._data, name)
 
-def as_data(dls: object,  # A view of our data, or loaders as another library holds them
-            ) -> object:  # With `train_dl` and `valid_dl`
+def as_data(dls: Any,  # A view of our data, or loaders as another library holds them
+            ) -> Any:  # With `train_dl` and `valid_dl`
     "Loaders as our loop wants them"
     data = getattr(dls, '_data', dls)
     return data if hasattr(data, 'train_dl') else DataBunch(data.train, data.valid)
@@ -264,12 +267,12 @@ def as_data(dls: object,  # A view of our data, or loaders as another library ho
 class ProgressView:
     "Our progress under the names of fastai v2's: lines go above the bar, graphs nowhere"
     def __init__(self, progress: ProgressCallback,  # Ours
-                 run: object,  # The run
+                 run: Run,  # The run
                  ):
         self._progress, self.mbar = progress, BarView(run)
         self.pbar = self.mbar.child
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if name.startswith('__') or '_progress' not in self.__dict__: raise AttributeError(name)
         return getattr(self._progress, name)
 
@@ -281,8 +284,8 @@ def _measured(row):
 
 class RecorderView:
     "Our recorder under the names of fastai v2's"
-    def __init__(self, recorder: object,  # The recorder of the run
-                 run: object,  # The run
+    def __init__(self, recorder: Recorder,  # The recorder of the run
+                 run: Run,  # The run
                  ):
         self.__dict__.update(_recorder=recorder, _run=run)
 
@@ -293,7 +296,7 @@ class RecorderView:
     iters = property(lambda self: list(accumulate(self._recorder.nb_batches)))
     log = property(lambda self: [self._run.epoch, *(self.values or [[]])[-1]])
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if name.startswith('__') or '_recorder' not in self.__dict__: raise AttributeError(name)
         return getattr(self._recorder, name)
 
@@ -309,7 +312,7 @@ def _smooth_loss(view):
     return torch.tensor(float('nan') if value is None else value)
 
 @contextmanager
-def replaced(o: object,  # Any object
+def replaced(o: Any,  # Any object
              name: str,  # Name of an attribute
              value: object,  # What stands there inside the `with` block
              ):
@@ -327,7 +330,7 @@ class LearnView(View):
     """
     hidden = frozenset({*run_state, 'run', 'learn', 'data', 'name'})
 
-    def __init__(self, run: object,  # The runner whose state is shown
+    def __init__(self, run: Run,  # The runner whose state is shown
                  notes: RunNotes,  # What the views of this run share
                  ours: bool = False,  # Whether our own names can be read as well
                  ):
@@ -424,30 +427,31 @@ class LearnView(View):
         return RecorderView(found, self._run)
 
     def load(self, file: str,  # Name of the file, without suffix
-             device: object = None,  # Ignored: weights go to where the model is
+             # Ignored: weights go to where the model is
+             device: torch.device | str | int | None = None,
              with_opt: bool = True,  # Load the state of the optimizer too
              strict: bool = True,  # Whether the names of the weights must be the same
              **kwargs: object,  # Ignored: `weights_only` is always on
-             ) -> object:  # The learner
+             ) -> Any:  # The learner
         "Read weights that `save` wrote"
         return self._run.learn.load(file, strict=strict, with_opt=with_opt)
 
     def to_detach(self, b: object,  # A batch
                   cpu: bool = True,  # Bring it to main memory too
                   gather: bool = True,  # Ignored
-                  ) -> object:  # The same structure, without gradients
+                  ) -> Any:  # The same structure, without gradients
         "Cut every tensor of a batch off from its graph"
         return to_detach(b, cpu)
 
     def validate(self, ds_idx: int = 1,  # 0 for the training loader, 1 for the other
-                 dl: object = None,  # A loader instead
-                 cbs: object = None,  # Ignored
+                 dl: Iterable | None = None,  # A loader instead
+                 cbs: Callback | Iterable | Any = None,  # Ignored
                  ) -> list:  # The mean loss, then the metrics
         "Measure the loss and the metrics"
         return self._run.learn.validate(self.dls[ds_idx] if dl is None else dl)
 
     def get_preds(self, ds_idx: int = 1,  # 0 for the training loader, 1 for the other
-                  dl: object = None,  # A loader instead
+                  dl: Iterable | None = None,  # A loader instead
                   with_loss: bool = False,  # Return the loss of each item too
                   **kwargs: object,  # fastai's other switches, which have to be off
                   ) -> tuple:  # Outputs and targets, then losses
@@ -461,15 +465,15 @@ class LearnView(View):
         "Those that answer an event, in their order"
         return [cb for cb in self._run.cbs if has_own(cb, event)]
 
-    def no_logging(self) -> object:  # A context manager
+    def no_logging(self) -> Any:  # A context manager
         "Call no logger inside a `with` block"
         return replaced(self, 'logger', _ignore)
 
-    def no_mbar(self) -> object:  # A context manager
+    def no_mbar(self) -> Any:  # A context manager
         "Say that no bar is to be made inside a `with` block"
         return replaced(self, 'create_mbar', False)
 
-    def loss_not_reduced(self) -> object:  # A context manager
+    def loss_not_reduced(self) -> Any:  # A context manager
         "Let the loss give a number for each item inside a `with` block"
         loss = self.loss_func
         if hasattr(loss, 'reduction'): return replaced(loss, 'reduction', 'none')
@@ -488,19 +492,19 @@ _view_events = (*event_names, 'after_predict', 'cleanup_fit', 'cleanup_epoch', '
 _other_libraries = ('set_model', *(o for o in foreign_names if o.startswith('on_')))
 loop_parts = ('predict', 'get_loss', 'backward', 'step', 'zero_grad')  # of miniai's `TrainCB`
 
-def own_methods(cb: object,  # A callback written for any library
+def own_methods(cb: Any,  # A callback written for any library
                 names: tuple = _view_events,  # Names to look for
                 ) -> dict:  # Bound methods by name
     "The methods of `cb` that have these names, not counting what it finds elsewhere"
     mine = [o for o in names if has_own(cb, o)]
     return {o: getattr(cb, o) for o in mine if callable(getattr(cb, o))}
 
-def is_fastai(cb: object,  # A callback written for any library
+def is_fastai(cb: Any,  # A callback written for any library
               ) -> bool:  # Whether it comes from an installed fastai 2
     "Does a base class of `cb` live in fastai? fastai itself is not imported"
     return any(o.__module__.startswith('fastai.') for o in type(cb).__mro__)
 
-def view_wanted(cb: object,  # A callback written for any library
+def view_wanted(cb: Any,  # A callback written for any library
                 ) -> str | None:  # `fastai v2` or `miniai`; `None` if neither
     "Under whose names `cb` wants to see the run"
     if is_fastai(cb): return 'fastai v2'
@@ -530,7 +534,7 @@ def translated(e: BaseException,  # What a handler raised
     return None
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #3aa2a67e
-def notes_of(run: object,  # A runner
+def notes_of(run: Run,  # A runner
              ) -> RunNotes:  # The same ones each time
     "What the views of a run share"
     return run.__dict__.setdefault('_view_notes', RunNotes(run))
@@ -555,8 +559,8 @@ def _clear_grads(run):
     if run._view_notes.clear: run.learn.opt.zero_grad()
     run._view_notes.clear = False
 
-def shared_handlers(cb: object,  # A callback that wants a view
-                    run: object,  # The runner
+def shared_handlers(cb: Any,  # A callback that wants a view
+                    run: Run,  # The runner
                     ) -> list:  # Triples; empty for all but one of the callbacks
     "What has to be done once for all views of a run, given with one of their callbacks"
     notes, first, last = notes_of(run), float('-inf'), 1e9  # others may come at `inf`
@@ -581,7 +585,7 @@ def _switched_on(cb, run, event):
     name = 'run_train' if run.in_train else 'run_valid'
     return vars(cb).get(name, getattr(type(cb), name, True))
 
-def _switch_on(cb):
+def _switch_on(cb: Any):
     "A callback that has switched itself off is on again in the next fit"
     if vars(cb).get('run') is not False: return
     cb.run = vars(cb)['learn'] if isinstance(cb, Callback) else True
@@ -625,15 +629,16 @@ class _Handler:
 # %% ../../nbs/81_adapters.fastai2.ipynb #7dc8f815
 library = 'fastai v2'
 
-def knows(cb: object,  # Any object
+def knows(cb: Any,  # Any object
           ) -> bool:  # Whether it is a callback of fastai v2
     "Was `cb` written for fastai v2?"
     return view_wanted(cb) == library
 
-def _meet(cb, run):
+def _meet(cb: Any, run):
     "Let a callback see the run; the first time for this learner, tell it `after_create`"
     ours = isinstance(cb, Callback)
-    view, off = LearnView(run, notes_of(run), ours), vars(cb).get('run') is False
+    off = vars(cb).get('run') is False
+    view: Any = LearnView(run, notes_of(run), ours)
     if ours: cb.set_runner(view)
     else: cb.__dict__['learn'] = view
     if ours and off: cb.run = False
@@ -647,8 +652,8 @@ def _spelt(cb, found):
     names = {event: name for name, event in event_names.items()}  # the later one is fastai's
     return [(event, order, partial(cb, names[event])) for event, order, _ in found]
 
-def adapt(cb: object,  # A callback of fastai v2
-          run: object,  # The runner that will announce events
+def adapt(cb: Any,  # A callback of fastai v2
+          run: Run,  # The runner that will announce events
           ) -> list:  # Triples of an event's name, an order, and a function without arguments
     "Who answers which event, and when"
     if run.learn is None: return []  # its callbacks are told when the run starts
@@ -675,7 +680,7 @@ def places_of(brought: dict,  # Names in one text, by the module that has them; 
 def bring(places: dict,  # What `places_of` gave
           name: str,  # One of the names
           module: str,  # Name of the module that was asked
-          ) -> object:  # What it stands for
+          ) -> Any:  # What it stands for
     """Import what a name stands for
 
     Raises: AttributeError if nothing is brought under this name.
@@ -712,6 +717,6 @@ _places = places_of(_brought)
 __all__ = [*globals().get('__all__', ()), *_places]
 
 def __getattr__(name: str,  # One of the names that the star brings
-                ) -> object:  # What it stands for
+                ) -> Any:  # What it stands for
     "Find a name that files of fastai v2 live on"
     return bring(_places, name, __name__)

@@ -7,6 +7,8 @@ __all__ = []
 
 # %% ../../nbs/83_adapters.keras.ipynb #e04fd36f
 import warnings
+from collections.abc import Sized
+from typing import Any
 
 # %% ../../nbs/83_adapters.keras.ipynb #680d6e97
 from .keras_model import HookList, LearnerView, Logs, overrides
@@ -15,12 +17,12 @@ from ..callback.recorder import find_recorder
 from ..core import distinct, listify
 from ..mean_loss import MeanLoss
 from ..metrics import as_metric
-from ..torch_core import batch_size, count_batches
+from ..torch_core import Run, batch_size, count_batches
 
 # %% ../../nbs/83_adapters.keras.ipynb #3fdba794
 class LogsOfRun:
     "Adds up the losses and the metrics of an epoch, and makes logs of them"
-    def __init__(self, run: object,  # The runner
+    def __init__(self, run: Run,  # The runner
                  ):
         self.run, self.metrics, self.mean, self.last, self.trained = run, [], None, None, None
 
@@ -136,7 +138,7 @@ class KerasBridge:
 
     testing = False  # whoever runs a validation alone says so here
 
-    def __init__(self, run: object,  # The runner
+    def __init__(self, run: Run,  # The runner
                  ):
         self.run, self.carrier = run, None
         self.list, self.numbers, self.standin = HookList(), LogsOfRun(run), None
@@ -191,8 +193,8 @@ class KerasBridge:
         run, data = self.run, self.run.learn.data
         names, steps = ['loss', *self.numbers.names], count_batches(data.train_dl)
         bs, dataset = getattr(data.train_dl, 'bs', None), getattr(data.train_dl, 'dataset', None)
-        samples = getattr(data.train_dl, 'samples', len(dataset) if hasattr(
-            dataset, '__len__') else bs*steps if bs and steps else None)
+        samples = getattr(data.train_dl, 'samples', len(dataset) if isinstance(
+            dataset, Sized) else bs*steps if bs and steps else None)
         found = dict(verbose=1, epochs=run.epochs, steps=steps, batch_size=bs, samples=samples,
                      do_validation=getattr(data, 'valid_dl', None) is not None,
                      metrics=[*names, *(f'val_{o}' for o in names)])
@@ -276,19 +278,19 @@ class KerasBridge:
 # %% ../../nbs/83_adapters.keras.ipynb #8d673824
 library = 'keras'
 
-def knows(cb: object,  # Any object
+def knows(cb: Any,  # Any object
           ) -> bool:  # Whether it was written for Keras
     "Has `cb` Keras' method `set_model`?"
     return hasattr(type(cb), 'set_model')
 
-def bridge_of(run: object,  # A runner
+def bridge_of(run: Run,  # A runner
               ) -> KerasBridge:  # The same one each time
     "The bridge that all callbacks of Keras share in a run"
     if '_keras_bridge' not in vars(run): run._keras_bridge = KerasBridge(run)
     return run._keras_bridge
 
-def own_handlers(cb: object,  # A callback written for Keras
-                 run: object,  # The runner that will announce events
+def own_handlers(cb: Any,  # A callback written for Keras
+                 run: Run,  # The runner that will announce events
                  ) -> list:  # Triples of an event's name, an order, and a function
     "What a callback of this library answers itself, without a hook of Keras"
     names = getattr(type(cb), 'native_events', ())
@@ -296,8 +298,8 @@ def own_handlers(cb: object,  # A callback written for Keras
     cb.set_runner(run)
     return [o for o in handlers_of(cb, run) if o[0] in names]
 
-def adapt(cb: object,  # A callback of Keras
-          run: object,  # The runner that will announce events
+def adapt(cb: Any,  # A callback of Keras
+          run: Run,  # The runner that will announce events
           ) -> list:  # Triples of an event's name, an order, and a function without arguments
     "Who answers which event, and when"
     bridge, own = bridge_of(run), own_handlers(cb, run)

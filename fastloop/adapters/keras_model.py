@@ -9,24 +9,28 @@ __all__ = ['ModelView', 'LearnerView']
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #a023b48c
 import numpy as np
 import torch
+from torch.optim import Optimizer
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #71b1c611
-from ..callback.core import CancelException, foreign_names
+from ..callback.core import Callback, CancelException, foreign_names
 from ..callback.recorder import find_recorder
 from ..clean_up import begin_batches
-from ..core import add_note, atomic_write, check_number, listify
+from ..core import add_note, atomic_write, check_number, listify, understands
 from ..data.load import TensorLoader
+from ..first_batch import explained_call
 from ..metrics import better_direction
 from ..optimizer import OptimWrapper, as_wrapper
 from fastloop.torch_core import (
-    call_model,
+    Learns,
+    Run,
     check_optimizer_state,
     check_weights,
     count_batches,
@@ -58,13 +62,13 @@ class Logs(dict):
 
     def get(self, name: str,  # Name of a number
             default: object = None,  # What to answer if there is none
-            ) -> object:  # Usually a float
+            ) -> Any:  # Usually a float
         "The number called `name`"
         return self[name] if name in self else default
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #87851306
-def plain_number(value: object,  # A number, a tensor or array of one number, or anything else
-                 ) -> object:  # A float where that is possible
+def plain_number(value: Any,  # A number, a tensor or array of one number, or anything else
+                 ) -> Any:  # A float where that is possible
     "A number of Python's own; whole numbers, texts and longer arrays stay what they are"
     if isinstance(value, (bool, int, str)) or value is None: return value
     try: return float(value)
@@ -80,13 +84,13 @@ def as_logs(values: dict | None,  # Numbers by name
 keras_hooks = sorted(o for o in foreign_names if re.fullmatch(
     'on_((train_|test_|predict_)?batch|epoch|train|test|predict)_(begin|end)', o))
 
-def as_default(hook: object,  # A function that is a hook of a base class
-               ) -> object:  # The same
+def as_default(hook: Callable,  # A function that is a hook of a base class
+               ) -> Any:  # The same
     "Mark a hook as one that does nothing of its own"
     hook._is_default = True  # Keras' own mark
     return hook
 
-def overrides(cb: object,  # A callback written for Keras, of any origin
+def overrides(cb: Any,  # A callback written for Keras, of any origin
               *names: str,  # Names of hooks
               ) -> bool:  # Whether it has at least one of them that is not a default
     "Has `cb` written one of these hooks itself?"
@@ -94,7 +98,7 @@ def overrides(cb: object,  # A callback written for Keras, of any origin
     return any(o is not None and not getattr(o, '_is_default', False) for o in hooks)
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #a626922d
-def for_hook(hook: object,  # A hook of a callback
+def for_hook(hook: Callable,  # A hook of a callback
              args: tuple,  # What it is to be told
              ) -> tuple:  # The same, or with logs that an installed Keras does not misread
     "What to tell a hook of a batch"
@@ -105,15 +109,18 @@ def for_hook(hook: object,  # A hook of a callback
 
 class HookList:
     "Several callbacks of Keras as one: each hook calls that of every callback"
-    def __init__(self, callbacks: object = None,  # Callbacks written for Keras
-                 model: object = None,  # What is trained
+    if TYPE_CHECKING:
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __init__(self, callbacks: Callback | Iterable | Any = None,  # Callbacks written for Keras
+                 model: 'ModelView | None' = None,  # What is trained
                  **params: object,  # What callbacks find in `self.params`
                  ):
         self.callbacks, self.params, self.model = list(listify(callbacks)), None, None
         if model is not None: self.set_model(model)
         if params: self.set_params(params)
 
-    def append(self, callback: object,  # A callback written for Keras
+    def append(self, callback: Any,  # A callback written for Keras
                ):
         "Add a callback behind the others"
         self.callbacks.append(callback)
@@ -124,7 +131,7 @@ class HookList:
         self.params = params
         self.ask('set_params', params)
 
-    def set_model(self, model: object,  # What is trained
+    def set_model(self, model: 'ModelView',  # What is trained
                   ):
         "Tell every callback what is trained"
         self.model = model
@@ -168,7 +175,7 @@ class Variable:
         self.value, self.name, self.path = tensor.detach(), name, name
         self.shape, self.dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix('torch.')
 
-    def assign(self, value: object,  # A number, an array, a tensor or another variable
+    def assign(self, value: Any,  # A number, an array, a tensor or another variable
                ):
         "Set the values; the tensor stays the same object"
         value = value.value if isinstance(value, Variable) else value
@@ -186,7 +193,11 @@ class Variable:
 # %% ../../nbs/82_adapters.keras_model.ipynb #4acdc635
 class Settable:
     "What makes a number a variable of Keras"
-    write, read, shape = None, None, ()
+    write: Any = None
+    read: Any = None
+    real: Any
+    dtype: str
+    shape = ()
 
     def assign(self, value: float,  # The new number
                ):
@@ -220,8 +231,8 @@ class Rate(Settable, float):
     dtype = 'float32'
 
     def __new__(cls, value: float,  # The number
-                write: object = None,  # Called with a new value
-                read: object = None,  # Gives the number that stands there now
+                write: Callable | None = None,  # Called with a new value
+                read: Callable | None = None,  # Gives the number that stands there now
                 ):
         "Make a float that knows where it came from"
         self = super().__new__(cls, value)
@@ -233,8 +244,8 @@ class Count(Settable, int):
     dtype = 'int64'
 
     def __new__(cls, value: int,  # The number
-                write: object = None,  # Called with a new value
-                read: object = None,  # Gives the number that stands there now
+                write: Callable | None = None,  # Called with a new value
+                read: Callable | None = None,  # Gives the number that stands there now
                 ):
         "Make an integer that knows where it came from"
         self = super().__new__(cls, value)
@@ -282,9 +293,10 @@ class OptimizerView:
     learning_rate, lr, momentum, beta_1, beta_2, rho, epsilon, weight_decay = map(
         number_of, hyper_words)
 
-    def __init__(self, model: object,  # The stand-in of the model
+    def __init__(self, model: 'ModelView',  # The stand-in of the model
                  ):
-        self._model, self._seen, self._wrapper = model, None, None
+        self._model, self._seen = model, None
+        self._wrapper: Any = None
         self._before = -getattr(model.run, 'n_iter', 0)  # counts from now on
 
     def __setattr__(self, name, value):
@@ -319,21 +331,21 @@ class OptimizerView:
 
         Raises: NotInOptimizer; ValueError if it is no number of 0 or more.
         """
-        value = check_number(word, plain_number(value), 0)
+        found: Any = check_number(word, plain_number(value), 0)
         plan = self._model.make_opt if self._model.opt is None else None
-        if plan is not None: return plan.write(word, value)
+        if plan is not None: return plan.write(word, found)
         name = torch_word(word, self.wrapper)
         if name == 'lr':
             rates = [float(o) for o in self.wrapper.read_val('lr')]
-            value = [value*o/rates[-1] if rates[-1] else value for o in rates[:-1]] + [value]
-        self.wrapper.set_val(name, value)
+            found = [found*o/rates[-1] if rates[-1] else found for o in rates[:-1]] + [found]
+        self.wrapper.set_val(name, found)
 
-    def made_by(self, plan: object,  # Makes optimizers
+    def made_by(self, plan: Callable,  # Makes optimizers
                 ) -> bool:  # Whether the optimizer is there, and comes from `plan`
         "Is this the optimizer that `plan` has made?"
         return self._model.make_opt is plan and self._model.opt is not None
 
-    def plan(self) -> object:  # Makes the optimizer
+    def plan(self) -> Any:  # Makes the optimizer
         "What to compile a model with that goes on with this optimizer"
         return self._model.make_opt or type(self.wrapper.opt)
 
@@ -385,7 +397,7 @@ class OptimizerView:
         "How many batches this optimizer has been trained with"
         return self._before + getattr(self._model.run, 'n_iter', 0)
 
-    def begin_run(self, run: object,  # The run that begins
+    def begin_run(self, run: Run,  # The run that begins
                   ):
         "Go on counting in another run"
         if run is not self._model.run: self._before = self.count()
@@ -420,7 +432,7 @@ def metric_direction(name: str,  # Name of a metric, perhaps with `val_` before 
 class MetricView:
     "A metric as Keras sees it: its name, and its direction"
     def __init__(self, name: str,  # Name of the metric
-                 metric: object = None,  # The object that measures, which may know better
+                 metric: Any = None,  # The object that measures, which may know better
                  ):
         self.name, direction = name, better_direction(metric) or metric_direction(name)
         if direction is not None: self._direction = {'min': 'down', 'max': 'up'}[direction]
@@ -450,7 +462,7 @@ def check_batch_size(batch_size: int,  # What was asked for
     """
     return check_number('batch_size', batch_size, 1, whole=True)
 
-def as_inputs(x: object,  # An array, a tensor, or numbers in lists
+def as_inputs(x: Any,  # An array, a tensor, or numbers in lists
               name: str = 'x',  # What to call it in messages
               ) -> torch.Tensor:  # NumPy's float64 as float32, other numbers as they are
     """A tensor of what Keras users have, mostly arrays
@@ -464,9 +476,9 @@ def as_inputs(x: object,  # An array, a tensor, or numbers in lists
     if not array.flags.writeable: array = array.copy()  # of pandas, or a file; torch would warn
     return torch.from_numpy(np.ascontiguousarray(array))
 
-def as_input_nest(x: object,  # One input, or a list, a tuple or a dictionary of several
+def as_input_nest(x: Any,  # One input, or a list, a tuple or a dictionary of several
                   name: str = 'x',  # What to call it in messages
-                  ) -> object:  # A tensor, or a tuple or a dictionary of them
+                  ) -> Any:  # A tensor, or a tuple or a dictionary of them
     """The inputs of a model as tensors
 
     Raises: TypeError if one of them holds no numbers.
@@ -476,20 +488,20 @@ def as_input_nest(x: object,  # One input, or a list, a tuple or a dictionary of
     return as_inputs(x, name)
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #6664c1a9
-def is_loader(x: object,  # What was given as `x`
+def is_loader(x: Any,  # What was given as `x`
               ) -> bool:  # Whether it gives batches
     "Is this a loader, a generator or a `Sequence` of Keras, and no data itself?"
     if isinstance(x, (list, tuple, str, bytes, Mapping)) or hasattr(x, '__array__'): return False
     return hasattr(x, '__iter__') or hasattr(x, '__getitem__') and hasattr(x, '__len__')
 
-def batches_of(source: object,  # As `is_loader` knows it
+def batches_of(source: Any,  # As `is_loader` knows it
                ) -> Iterator:  # Over its batches
     "One pass over the batches"
     if hasattr(source, '__iter__'): return begin_batches(source)
     return (source[i] for i in range(len(source)))
 
 
-def input_batches(x: object,  # An array, a tensor, a list or dictionary of them, or a loader
+def input_batches(x: Any,  # An array, a tensor, a list or dictionary of them, or a loader
                   batch_size: int,  # Samples in a batch; a loader has its own
                   ) -> Iterator:  # Over inputs: tensors, tuples or dictionaries of them
     """Inputs without targets, batch by batch
@@ -509,25 +521,25 @@ def input_batches(x: object,  # An array, a tensor, a list or dictionary of them
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #501b3010
 def joined_arrays(answers: list,  # What a model answered to each batch
-                  ) -> object:  # An array, or a list or dictionary of them
+                  ) -> Any:  # An array, or a list or dictionary of them
     "Answers one behind the other, as arrays"
     first = answers[0]
     if isinstance(first, Mapping): return {k: joined_arrays([o[k] for o in answers]) for k in first}
     if isinstance(first, (tuple, list)): return [joined_arrays(list(o)) for o in zip(*answers)]
     return np.concatenate(answers)
 
-def count_steps(x: object,  # As for `input_batches`
+def count_steps(x: Any,  # As for `input_batches`
                 batch_size: int,  # Samples in a batch
                 ) -> int | None:  # `None` if a loader does not know
     "How many batches there will be"
     return count_batches(x) if is_loader(x) else -(-find_bs(as_input_nest(x))//batch_size)
 
-def predict_arrays(view: object,  # A `ModelView`
-                   x: object,  # As for `input_batches`
+def predict_arrays(view: 'ModelView',  # A `ModelView`
+                   x: Any,  # As for `input_batches`
                    batch_size: int,  # Samples in a batch
-                   steps: int = None,  # Batches, if not all
-                   callbacks: object = None,  # Callbacks with `on_predict_…`
-                   ) -> object:  # What the model answers, a row for each sample
+                   steps: int | None = None,  # Batches, if not all
+                   callbacks: Callback | Iterable | Any = None,  # Callbacks with `on_predict_…`
+                   ) -> Any:  # What the model answers, a row for each sample
     """The answers of the model of a stand-in, as arrays
 
     Raises: ValueError or TypeError for bad input.
@@ -540,7 +552,7 @@ def predict_arrays(view: object,  # A `ModelView`
     with evaluating(view.module):
         for i, xb in enumerate(batches):
             cbs.on_predict_batch_begin(i, {'batch': i, 'size': find_bs(xb)})
-            answers.append(to_np(call_model(view.module, to_device(xb, device))))
+            answers.append(to_np(explained_call(view.module, to_device(xb, device))))
             cbs.on_predict_batch_end(i, {'batch': i, 'size': find_bs(xb), 'outputs': answers[-1]})
     cbs.on_predict_end()
     if not answers: raise ValueError('x has no batches, so there is nothing to answer to')
@@ -553,14 +565,14 @@ def apply_trainable(module: torch.nn.Module,  # Whose layers may have been given
     for layer in module.modules():  # outer ones first, so that inner ones have the last word
         if 'trainable' in vars(layer): layer.requires_grad_(bool(layer.trainable))
 
-def unknown_to(opt: object,  # An optimizer
+def unknown_to(opt: Optimizer,  # An optimizer
                module: torch.nn.Module,  # What is trained
                ) -> list:  # Names of parameters
     "The parameters that want a gradient, and that an optimizer does not hold"
     known = {id(p) for group in opt.param_groups for p in group['params']}
     return [k for k, p in module.named_parameters() if p.requires_grad and id(p) not in known]
 
-def join_new(opt: object,  # An optimizer
+def join_new(opt: Optimizer,  # An optimizer
              module: torch.nn.Module,  # What is trained
              ) -> list:  # Names of the parameters that have joined
     "Let the parameters that want a gradient, and are new, join an optimizer"
@@ -570,8 +582,12 @@ def join_new(opt: object,  # An optimizer
 # %% ../../nbs/82_adapters.keras_model.ipynb #f0ab272c
 class ModelView:
     "A torch module as Keras sees a model; what it stands for is in `module` and `opt`"
-    module, stop_training, history, run, opt, make_opt, _initial_epoch, built = (
-        None, False, None, None, None, None, 0, True)
+    module: Any = None
+    history: Any = None
+    run: Any = None
+    opt: Any = None
+    make_opt: Any = None
+    stop_training, _initial_epoch, built = False, 0, True
 
     def _variables(self, tensors): return [Variable(v, k) for k, v in tensors]
 
@@ -665,8 +681,8 @@ class ModelView:
         "The layers"
         return list(self.module.children()) or [self.module]
 
-    def get_layer(self, name: str = None,  # As in `named_children`, or its `name`
-                  index: int = None,  # Or its number
+    def get_layer(self, name: str | None = None,  # As in `named_children`, or its `name`
+                  index: int | None = None,  # Or its number
                   ) -> torch.nn.Module:  # The same object
         """A layer by its name or number
 
@@ -692,11 +708,12 @@ class ModelView:
         "How many numbers there are to be learned or kept"
         return sum(o.value.numel() for o in self.weights)
 
-    def predict(self, x: object,  # An array, a list or dictionary of several inputs, or a loader
+    @understands()
+    def predict(self, x: Any,  # An array, a list or dictionary of several inputs, or a loader
                 batch_size: int = 32,  # Samples in a batch
                 verbose: int = 0,  # Keras' word; nothing is shown
-                steps: int = None,  # Batches, if not all
-                callbacks: list = None,  # Callbacks with `on_predict_…`
+                steps: int | None = None,  # Batches, if not all
+                callbacks: list | None = None,  # Callbacks with `on_predict_…`
                 ) -> np.ndarray:  # What the model answers, a row for each sample
         """The answers of the model, as an array; as several, if the model gives several
 
@@ -732,7 +749,7 @@ class ModelView:
 # %% ../../nbs/82_adapters.keras_model.ipynb #6f50f428
 class LearnerView(ModelView):
     "A learner as Keras sees a model"
-    def __init__(self, learn: object,  # Has `model` and `opt`
+    def __init__(self, learn: Learns,  # Has `model` and `opt`
                  ):
         self.learn = learn
 
@@ -742,16 +759,16 @@ class LearnerView(ModelView):
         return self.learn.model
 
     @property
-    def opt(self) -> object:  # The same object
+    def opt(self) -> Any:  # The same object
         "The optimizer of the learner"
         return self.learn.opt
 
-    def evaluate(self, x: object,  # An array, or a loader
+    def evaluate(self, x: Any,  # An array, or a loader
                  y: object = None,  # Targets, if `x` is an array
                  batch_size: int = 32,  # Samples in a batch
                  verbose: int = 0,  # Keras' word; nothing is shown
                  return_dict: bool = False,  # Give the numbers by name
-                 ) -> object:  # The loss; a list of it and the metrics; or a dictionary
+                 ) -> Any:  # The loss; a list of it and the metrics; or a dictionary
         """Measure the loss and the metrics of the learner, also in the middle of a fit
 
         Raises: ValueError or TypeError for bad input.

@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/82_adapters.metrics.ipynb #3f694465
 import copy
 from types import SimpleNamespace
+from typing import Any
 
 from .fastai1 import state_of
 from ..callback.core import has_own
@@ -111,8 +112,8 @@ _verbs = {('update_state', 'result'): _KerasMetric,
 
 # %% ../../nbs/82_adapters.metrics.ipynb #7592ef0f
 def translate(
-    metric: object,  # a metric object of any library
-) -> Metric:  # `None` if it has none of the verbs that are known
+    metric: Any,  # a metric object of any library
+) -> Metric | None:  # `None` if it has none of the verbs that are known
     "Put `metric` inside a `Metric`, if it is an object that measures."
     for verbs, kind in _verbs.items():
         if all(hasattr(type(metric), o) for o in verbs): return kind(metric)

@@ -6,7 +6,9 @@
 __all__ = ['MiniaiView', 'TrainCB', 'data_loaders', 'MiniaiLearner']
 
 # %% ../../nbs/82_adapters.miniai.ipynb #8e197ffa
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any, cast
 
 # %% ../../nbs/82_adapters.miniai.ipynb #0a792327
 import torch
@@ -43,12 +45,12 @@ from fastloop.callback.core import (
 from ..core import listify, required_arguments
 from ..data.bunch import DataBunch
 from ..learner import Learner as LoopLearner
-from ..torch_core import takes_one, to_detach
+from ..torch_core import Learns, Run, takes_one, to_detach
 
 # %% ../../nbs/82_adapters.miniai.ipynb #de38773a
-def grouped(batch: object,  # What a loader gave
+def grouped(batch: Any,  # What a loader gave
             n_inp: int = 1,  # How many of its parts are inputs
-            ) -> object:  # A pair of inputs and targets, or what it was if that is a pair
+            ) -> Any:  # A pair of inputs and targets, or what it was if that is a pair
     "Put the parts of a batch together as our loop wants them"
     if not isinstance(batch, (tuple, list)) or len(batch) == 2 and (
             n_inp == 1 or isinstance(batch[0], (tuple, list))): return batch
@@ -60,21 +62,21 @@ def _is_flat(run):
     if parted is not None: return parted
     return not takes_one(getattr(type(run.learn.model), 'forward', None))
 
-def as_batch(run: object,  # A runner
+def as_batch(run: Run,  # A runner
              ) -> tuple:  # Of two parts, or of more if the loader gave more
     "The batch as the loader gave it, or without a `TrainCB` all its tensors"
     if not _is_flat(run): return run.xb, run.yb
     return (*as_tuple(run.xb), *as_tuple(run.yb))
 
-def take_batch(run: object,  # A runner
+def take_batch(run: Run,  # A runner
                batch: tuple,  # Of as many parts as the loader gave
                ):
     "Let the loop go on with another batch"
     if not _is_flat(run): run.xb, run.yb = batch
     else: run.xb, run.yb = grouped(batch, len(as_tuple(run.xb)))
 
-def set_epochs(run: object,  # A runner whose fit has begun, and no epoch yet
-               epochs: object,  # Numbers, or a bar around those that are there
+def set_epochs(run: Run,  # A runner whose fit has begun, and no epoch yet
+               epochs: Iterable,  # Numbers, or a bar around those that are there
                ):
     """Let a fit go through other epochs
 
@@ -124,7 +126,7 @@ class MiniaiView(View):
     @batch.setter
     def batch(self, value): take_batch(self._run, value)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if name == 'metrics' and 'metrics' in self._notes.kept: return self._notes.kept['metrics']
         return super().__getattr__(name)
 
@@ -145,33 +147,33 @@ class TrainCB(Callback):
 
     def before_fit(self, learn): "Says that the handlers take the learner"
 
-    def predict(self, learn: object,  # The view of the run
+    def predict(self, learn: Learns,  # The view of the run
                 ):
         "Ask the model"
         learn.preds = learn.model(*learn.batch[:self.n_inp])
 
-    def get_loss(self, learn: object,  # Likewise
+    def get_loss(self, learn: Learns,  # Likewise
                  ):
         "Compute the loss"
         learn.loss = learn.loss_func(learn.preds, *learn.batch[self.n_inp:])
 
-    def backward(self, learn: object,  # Likewise
+    def backward(self, learn: Learns,  # Likewise
                  ):
         "Compute gradients"
         learn.loss.backward()
 
-    def step(self, learn: object,  # Likewise
+    def step(self, learn: Learns,  # Likewise
              ):
         "Use gradients"
         learn.opt.step()
 
-    def zero_grad(self, learn: object,  # Likewise
+    def zero_grad(self, learn: Learns,  # Likewise
                   ):
         "Clear gradients"
         learn.opt.zero_grad()
 
 # %% ../../nbs/82_adapters.miniai.ipynb #7e8477b1
-def changed_parts(cb: object,  # A callback of miniai
+def changed_parts(cb: Any,  # A callback of miniai
                   ) -> list:  # Names of parts of the loop
     "The parts that a callback replaces; those that `TrainCB` has itself are the loop's own"
     found = own_methods(cb, loop_parts)
@@ -183,7 +185,7 @@ def changed_parts(cb: object,  # A callback of miniai
 _defaults = dict(backward=lambda run: run.loss.backward(), step=lambda run: run.learn.opt.step(),
                  zero_grad=lambda run: run.learn.opt.zero_grad())
 
-def do_part(run: object,  # A runner
+def do_part(run: Run,  # A runner
             parts: dict,  # Functions by part of the loop
             name: str,  # One of `loop_parts`
             ):
@@ -228,8 +230,8 @@ def _one_batch(run, n_inp, batch):
 # %% ../../nbs/82_adapters.miniai.ipynb #cccb6b17
 _exchanged = ('ask', 'compute_loss', 'backward_and_step', 'one_batch')
 
-def exchange(run: object,  # A runner whose fit begins
-             calls: object,  # The `MiniaiCalls` of a callback
+def exchange(run: Run,  # A runner whose fit begins
+             calls: 'MiniaiCalls',  # The `MiniaiCalls` of a callback
              ):
     "Let a run do what a callback replaces"
     own = vars(run)
@@ -242,7 +244,7 @@ def exchange(run: object,  # A runner whose fit begins
     n_inp = getattr(type(calls.cb), 'n_inp', vars(calls.cb).get('n_inp'))
     if isinstance(n_inp, int): own['one_batch'] = partial(_one_batch, run, n_inp)
 
-def put_parts_back(run: object,  # A runner whose fit is over
+def put_parts_back(run: Run,  # A runner whose fit is over
                    ):
     "Let the run be its own again; the learner keeps the last batch, as in miniai"
     kept = getattr(run.learn, '__dict__', None)
@@ -256,8 +258,8 @@ _passes = {'train': 'epoch', 'validate': 'epoch'}  # our phase, miniai's name of
 
 class MiniaiCalls:
     "The handlers of one callback of miniai, called when and only when miniai calls them"
-    def __init__(self, cb: object,  # The callback
-                 run: object,  # The runner
+    def __init__(self, cb: Any,  # The callback
+                 run: Run,  # The runner
                  ):
         self.cb, self.run, self.open, self.cancelled = cb, run, [], None
         self.view = MiniaiView(run, notes_of(run))
@@ -265,8 +267,8 @@ class MiniaiCalls:
         self.parts = {name: self.bind(name, getattr(cb, name)) for name in changed_parts(cb)}
 
     def bind(self, name: str,  # Name of a handler
-             handler: object,  # The bound method
-             ) -> object:  # A function without arguments
+             handler: Callable,  # The bound method
+             ) -> Callable:  # A function without arguments
         """Give the view to a handler that wants it
 
         Raises: TypeError if it wants more.
@@ -277,7 +279,7 @@ class MiniaiCalls:
         return partial(handler, self.view) if n else handler
 
     def call(self, name: str,  # Name of a handler
-             caught: type = None,  # The exception that has no effect any more
+             caught: type | None = None,  # The exception that has no effect any more
              ):
         "Call a handler with the view, if there is one, and translate what it raises"
         if (handler := self.found.get(name, self.parts.get(name))) is None: return None
@@ -288,7 +290,7 @@ class MiniaiCalls:
         return None
 
     def answer(self, name: str,  # Name of a handler
-               ) -> object:  # What it answered, if it extends our `Callback`
+               ) -> Any:  # What it answered, if it extends our `Callback`
         "Call a handler; the answers of foreign ones mean nothing"
         answer = self.call(name)
         return answer if isinstance(self.cb, Callback) else None
@@ -326,13 +328,13 @@ class MiniaiCalls:
 # %% ../../nbs/82_adapters.miniai.ipynb #65ce7bf2
 library = 'miniai'
 
-def knows(cb: object,  # Any object
+def knows(cb: Any,  # Any object
           ) -> bool:  # Whether its handlers take the learner
     "Was `cb` written for miniai?"
     return view_wanted(cb) == library
 
-def adapt(cb: object,  # A callback of miniai
-          run: object,  # The runner that will announce events
+def adapt(cb: Any,  # A callback of miniai
+          run: Run,  # The runner that will announce events
           ) -> list:  # Triples of an event's name, an order, and a function without arguments
     """Who answers which event, and when
 
@@ -362,16 +364,16 @@ def leaving_out(train: bool,  # Whether epochs train
     def stop(error): raise error
     cb, missing = Callback(), {'begin_train': (train, CancelTrainException),
                                'begin_validate': (valid, CancelValidateException)}
-    cb.order, cb.name = float('-inf'), 'leaving_out'
+    vars(cb).update(order=float('-inf'), name='leaving_out')
     for event, (wanted, error) in missing.items():
         if not wanted: setattr(cb, event, partial(stop, error))
     return [] if train and valid else [cb]
 
 # %% ../../nbs/82_adapters.miniai.ipynb #d4c1317b
-def data_loaders(*dls: object,  # The training loader, then the validation loader
+def data_loaders(*dls: Iterable,  # The training loader, then the validation loader
                  ) -> LoadersView:  # With `train` and `valid`
     "Two loaders, as miniai's `DataLoaders` holds them"
-    return LoadersView(DataBunch(*dls))
+    return LoadersView(DataBunch(*cast(Any, dls)))
 
 class MiniaiLearner(LoopLearner):
     """A learner with miniai's arguments
@@ -379,11 +381,11 @@ class MiniaiLearner(LoopLearner):
     Source: miniai, `Learner`.
     """
     def __init__(self, model: torch.nn.Module,  # What is trained
-                 dls: object,  # Has `train` and `valid`
-                 loss_func: object = F.mse_loss,  # Of predictions and targets
+                 dls: LoadersView,  # Has `train` and `valid`
+                 loss_func: Callable = F.mse_loss,  # Of predictions and targets
                  lr: float = 0.1,  # Learning rate
-                 cbs: object = None,  # Callbacks that take part in every fit
-                 opt_func: object = torch.optim.SGD,  # Makes an optimizer
+                 cbs: Callback | Iterable | Any = None,  # Callbacks that take part in every fit
+                 opt_func: Callable = torch.optim.SGD,  # Makes an optimizer
                  ):
         super().__init__(as_data(dls), model, loss_func, opt_func, lr, wd=0., cbs=cbs, silent=True)
 
@@ -392,8 +394,8 @@ class MiniaiLearner(LoopLearner):
     def fit(self, n_epochs: int = 1,  # Number of epochs
             train: bool = True,  # Whether to train
             valid: bool = True,  # Whether to validate
-            cbs: object = None,  # Callbacks for this fit only
-            lr: float = None,  # Learning rate; the learner's by default
+            cbs: Callback | Iterable | Any = None,  # Callbacks for this fit only
+            lr: float | None = None,  # Learning rate; the learner's by default
             ):
         "Train the model"
         super().fit(n_epochs, lr, cbs=[*listify(cbs), *leaving_out(train, valid)])
@@ -413,6 +415,6 @@ _places = places_of({
 __all__ = [*globals().get('__all__', ()), *_places]
 
 def __getattr__(name: str,  # One of the names that the star brings
-                ) -> object:  # What it stands for
+                ) -> Any:  # What it stands for
     "Find a name that files of miniai live on"
     return bring(_places, name, __name__)

@@ -12,6 +12,7 @@ import torch
 from .core import Callback
 from .training import the_only_one
 from ..core import check_number, check_word
+from ..torch_core import Learns
 
 # %% ../../nbs/49_callback.averages.ipynb #525f2312
 def _decay_at(steps, decay, warmup):
@@ -47,7 +48,7 @@ class EMACallback(Callback):
     """
     order, in_lr_find, in_validate = 50, False, False  # after weights change, before saving
 
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  decay: float = 0.999,  # Share of the old average that is kept in each step
                  warmup: bool = True,  # Forget faster in the beginning
                  buffers: str = 'copy',  # `copy` uses the model's own, `average` averages them too
@@ -63,7 +64,7 @@ class EMACallback(Callback):
     def begin_fit(self):
         "Start at the weights as they are, unless a state was loaded"
         the_only_one(self, EMACallback)
-        named = dict(self.learn.model.named_parameters())
+        named: dict[str, torch.Tensor] = dict(self.learn.model.named_parameters())
         if self.buffers == 'average': named.update(self.learn.model.named_buffers())
         self.live = {k: v for k, v in named.items() if v.is_floating_point()}
         if self.loaded: return self.match()

@@ -22,6 +22,7 @@ from fastloop.callback.core import (
 from ..core import check_number, check_word
 from ..loader_place import ResumedPass, load_loader_state, loader_state, says_place
 from ..state_files import StateWriter, keep_newest, next_file, numbered_files
+from ..torch_core import Learns, Run
 from fastloop.training_state import (
     check_learner_fits,
     check_run_fits,
@@ -41,7 +42,7 @@ from fastloop.training_state import (
 class CheckpointFolder:
     "Checkpoints in one folder, of which the newest stay"
     def __init__(self, folder: Path,  # Made when the first one is written
-                 keep: int = None,  # How many stay; all by default
+                 keep: int | None = None,  # How many stay; all by default
                  ):
         self.folder, self.keep, self.writer = folder, keep, StateWriter()
         self.good, self.bad = False, set()  # is there one to go on from? which ones are damaged?
@@ -96,12 +97,12 @@ def newest_for(cb: Callback,  # Keeps checkpoints
     if state is not None: of_other_count(state, cb.learn, 1 if team is None else team.ranks.count)
     return path, state
 
-def ready_to_write(learn: object,  # A learner
+def ready_to_write(learn: Learns,  # A learner
                    ) -> bool:  # `False` if the other processes do not answer any more
     "Let what was recorded be that of all processes"
     return (team := team_of(learn)) is None or team.gather_losses()
 
-def go_on_inside(run: object,  # A runner that is about to begin a pass
+def go_on_inside(run: Run,  # A runner that is about to begin a pass
                  state: dict,  # A checkpoint from the middle of such a pass
                  ):
     "Let a pass begin behind the batches that are done"
@@ -117,6 +118,17 @@ def go_on_inside(run: object,  # A runner that is about to begin a pass
     run.first_iter, run.dl = done, ResumedPass(dl, 0 if says_place(dl) else done, then)
 
 # %% ../../nbs/49_callback.checkpoint.ipynb #460ed61c
+def _told(path, place, epochs):
+    "Where a fit goes on, in words"
+    inside = f", batch {place['iter']}" if place['iter'] else ''
+    return f"going on from {path.name}: {place['epoch']} of {epochs} epochs are done{inside}"
+
+def _check_stage(path, theirs, stage):
+    "Refuse a checkpoint of `fine_tune` for another verb, and the other way round"
+    if (stage is None) != (theirs is None): raise ValueError(
+        f'{path.name} is {"not " if theirs is None else ""}of fine_tune: go on with the same verb, '
+        'or give CheckpointCallback another folder')
+
 class CheckpointCallback(Callback):
     """Keeps checkpoints, from which `fit(…, resume=True)` goes on
 
@@ -129,11 +141,11 @@ class CheckpointCallback(Callback):
                                'after_cancel_epoch', 'after_cancel_fit', 'after_fit'),
                               -math.inf)}
 
-    def __init__(self, learn: object = None,  # The learner
-                 every: object = 'epoch',  # Or a number of training batches
+    def __init__(self, learn: Learns | None = None,  # The learner
+                 every: str | int = 'epoch',  # Or a number of training batches
                  keep: int = 3,  # How many of the newest stay; `None`: all
-                 *, folder: str | Path = None,  # Where they are, instead of `checkpoints`
-                 resume: bool = None,  # Go on from the newest; by default what the fit says
+                 *, folder: str | Path | None = None,  # Where they are, instead of `checkpoints`
+                 resume: bool | None = None,  # Go on from the newest; by default what the fit says
                  verbose: bool = True,  # Say where a fit goes on
                  ):
         super().__init__(learn)
@@ -155,7 +167,7 @@ class CheckpointCallback(Callback):
         models = Path(getattr(self.learn, 'path', '.'), getattr(self.learn, 'model_dir', 'models'))
         return models/'checkpoints'
 
-    def set_runner(self, run: object,  # The runner that will announce events
+    def set_runner(self, run: Run,  # The runner that will announce events
                    ):
         """Before the first event: see whether there is a checkpoint, and whether it fits
 
@@ -178,12 +190,9 @@ class CheckpointCallback(Callback):
         "Take the newest checkpoint that is whole, if it is of this fit"
         stage, (path, state) = getattr(self.learn, 'stage', None), newest_for(self)
         if state is None: return self.say(f'no checkpoint in {self.where}: this fit starts anew')
-        theirs = state['stage']
-        if (stage is None) != (theirs is None): raise ValueError(
-            f'{path.name} is {"not " if theirs is None else ""}of fine_tune: go on with the same '
-            'verb, or give CheckpointCallback another folder')
-        if stage is not None and theirs != stage:
-            self.skip = theirs > stage  # this fit is over, or is still to begin
+        _check_stage(path, state['stage'], stage)
+        if stage is not None and state['stage'] != stage:
+            self.skip = state['stage'] > stage  # this fit is over, or is still to begin
             return
         check_learner_fits(state, self.learn)
         check_run_fits(state, self.learn, self.run.cbs, self.run.epochs)
@@ -194,9 +203,7 @@ class CheckpointCallback(Callback):
              place: dict,  # Its counters
              ):
         "Say where the fit goes on, and what is not in the checkpoint"
-        done = f"{place['epoch']} of {self.run.epochs} epochs are done"
-        inside = f", batch {place['iter']}" if place['iter'] else ''
-        self.say(f'going on from {path.name}: {done}{inside}')
+        self.say(_told(path, place, self.run.epochs))
         if names := silent_ones(self.run.cbs):
             self.say(f'without state in the checkpoint: {", ".join(names)}')
 
@@ -230,7 +237,7 @@ class CheckpointCallback(Callback):
         "Go on inside the epoch; or note how the pass begins, if there may be a checkpoint in it"
         state, self.middle, run = self.middle, None, self.run
         if state is None:
-            if self.every != 'epoch' and not says_place(run.dl):
+            if not says_place(run.dl):
                 self.start = dict(**random_moment(self.learn), loader=loader_state(run.dl))
             return
         self.put_back(state)
@@ -241,8 +248,14 @@ class CheckpointCallback(Callback):
     # ---- keeping ---------------------------------------------------------------------------------
     def tick(self):
         "Note the place, if this was the last of `every` training batches"
-        if self.run.in_train and self.run.n_iter % self.every == 0:
-            self.pending = moment_of(self.learn, self.run, iter=self.run.iter+1)
+        if self.run.in_train and self.run.n_iter % self.every == 0: self.note()
+
+    def note(self):
+        "Keep this place between two training batches; it is written before the next one"
+        if self.active: self.pending = moment_of(self.learn, self.run, iter=self.run.iter+1)
+        if self.every != 'epoch': return
+        self.begin_batch = self.write
+        self.run.remove_cbs([])  # the handlers are looked up anew
 
     def after_epoch(self):
         "Note the place"
@@ -250,7 +263,9 @@ class CheckpointCallback(Callback):
         if self.active and (self.every == 'epoch' or run.epoch+1 == run.epochs):
             self.pending = moment_of(self.learn, run, epoch=run.epoch+1, iter=0)
 
-    def write(self, cut: str = None,  # `train`, `epoch` or `fit`, if that was broken off here
+    def write(self,
+              # `train`, `epoch` or `fit`, if that was broken off here
+              cut: str | None = None,
               ):
         "Write what was noted, before anything is changed"
         if self.pending is None: return
@@ -260,7 +275,7 @@ class CheckpointCallback(Callback):
         state = training_state(self.learn, self.run.cbs, self.run) | self.pending
         state |= dict(start=self.start if place['iter'] else None, cut=cut, stage=stage)
         words = f"epoch{place['epoch']}-batch{place['iter']}"
-        try: self.files.write(state, words, wait=self.every != 'epoch')
+        try: self.files.write(state, words, wait=self.every != 'epoch' or place['iter'] > 0)
         except Exception:
             self.pending = None
             raise

@@ -12,9 +12,19 @@ __all__ = ['phases', 'events', 'CancelValidException', 'event_names', 'adapters'
 # %% ../../nbs/13_callback.core.ipynb #bfb53f72
 from functools import cache, partial
 from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 # %% ../../nbs/13_callback.core.ipynb #2f37cf0e
-from ..core import axes_for, camel2snake, check_property, required_arguments
+from fastloop.core import (
+    Axes,
+    Figure,
+    axes_for,
+    camel2snake,
+    check_keywords,
+    check_property,
+    required_arguments,
+)
 from fastloop.names import (
     brought_names,
     check_learner,
@@ -26,6 +36,7 @@ from fastloop.names import (
     whose_name,
     with_settings,
 )
+from ..torch_core import Learns, Run
 
 # %% ../../nbs/13_callback.core.ipynb #4e15ef84
 phases = ('fit', 'epoch', 'train', 'validate', 'batch', 'backward', 'step')
@@ -95,7 +106,7 @@ def running_phases(event: str,  # Name of an event
     in_batch = ('fit', 'epoch', 'train' if in_train else 'validate')
     if phase in ('pred', 'loss'): return (*in_batch, 'batch')
     inner = {'batch': in_batch, 'backward': (*in_batch, 'batch'), 'step': (*in_batch, 'batch')}
-    outer = _outer.get(phase) if phase in _outer else inner[phase]
+    outer = _outer[phase] if phase in _outer else inner[phase]
     return (*outer, phase) if kind == 'begin' else outer
 
 # %% ../../nbs/13_callback.core.ipynb #ca1debcf
@@ -120,8 +131,7 @@ def check_names(cls: type,  # A class of callbacks
     """
     for name in (dir(cls) if inherited else vars(cls)):
         if callable(getattr(cls, name, None)) and (event := meant_event(name)):
-            raise UnknownEvent(f'{cls.__name__}.{name}: there is no event {name!r}; '
-                               f'did you mean {event!r}?')
+            raise UnknownEvent(f'{cls.__name__}.{name}: no such event; did you mean {event!r}?')
 
 # %% ../../nbs/13_callback.core.ipynb #2baf57db
 class _Spelling:
@@ -147,7 +157,7 @@ class Callback:
     order, orders = 0, {}  # place among the callbacks; places of single handlers, by event
     in_validate = True  # takes part in `validate` and `get_preds` too, not only in a fit
     guarded = True  # a class written for another library may keep attributes of any name
-    name = _Name()
+    name: Any = _Name()
     on_train_begin, on_train_end = _moment('begin_fit'), _moment('after_fit')
     on_epoch_begin, on_epoch_end = _moment('begin_epoch'), _moment('after_epoch')
     on_batch_begin, on_batch_end = _moment('begin_batch'), _moment('after_batch')
@@ -164,23 +174,26 @@ class Callback:
                 if hasattr(vars(cls).get(one), '__get__') and other not in vars(cls):
                     setattr(cls, other, _Spelling(vars(cls)[one]))
 
-    def __init__(self, learn: object = None,  # The learner; known anyway while a fit runs
+    def __new__(cls, *args, **kwargs):
+        return super().__new__(check_keywords(cls, kwargs))
+
+    def __init__(self, learn: Learns | None = None,  # The learner; known anyway while a fit runs
                  ):
         check_learner(self, learn)
         if learn is not None: self.learn = learn
 
-    def set_runner(self, run: object,  # The runner that will announce events
+    def set_runner(self, run: Run,  # The runner that will announce events
                    ):
         "Remember whose events to answer"
-        self.run = run
+        self.run: Any = run
         if run.learn is not None: self.learn = run.learn
 
     def __call__(self, event: str,  # Name of an event
-                 ) -> object:  # What the handler answers
+                 ) -> Any:  # What the handler answers
         "Answer one event; a class that overrides this hears of all events"
         return getattr(self, event)() if has_own(self, event) else None
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if not name.startswith('__'):
             check_property(self, name)
             for place in ('run', 'learn'):
@@ -202,7 +215,7 @@ class Callback:
     def __repr__(self): return with_settings(self)
 
 # %% ../../nbs/13_callback.core.ipynb #75986eea
-def order_of(cb: object,  # A callback
+def order_of(cb: Any,  # A callback
              ) -> float:  # Lower runs earlier
     "The order number of `cb`, spelt `order` or `_order`; 0 if it has none"
     for place in (cb, *type(cb).__mro__):
@@ -210,13 +223,13 @@ def order_of(cb: object,  # A callback
             if name in getattr(place, '__dict__', ()): return place.__dict__[name]
     return 0
 
-def has_own(cb: object,  # A callback written for any library
+def has_own(cb: Any,  # A callback written for any library
             name: str,  # Name of a method
             ) -> bool:  # Not for what every `Callback` has, or what is found in the run
     "Does `cb` bring a method called `name` along?"
     return name in brought_names(cb, Callback, _Spelling)
 
-def event_handlers(cb: object,  # A callback
+def event_handlers(cb: Any,  # A callback
                    ) -> list:  # Pairs of an event's name and the bound method that answers it
     """The events that `cb` answers, in the order of `events`
 
@@ -240,7 +253,7 @@ _foreign_names = {*foreign_names, *(event_names.keys() - events), 'set_model', '
 adapters = ['fastloop.adapters.keras', 'fastloop.adapters.fastai2', 'fastloop.adapters.miniai',
             'fastloop.adapters.fastai1']
 
-def is_native(cb: object,  # Any object
+def is_native(cb: Any,  # Any object
               ) -> bool:  # Whether it extends `Callback` and uses no other library's words
     "Does the loop understand `cb` as it is?"
     if not isinstance(cb, Callback): return False
@@ -251,8 +264,8 @@ def is_native(cb: object,  # Any object
         return any(len(w) != 1 or o[:6] == 'begin_' or w[0] in run_state for o, w in wants.items())
     return not speaks_v2(cb)
 
-def adapter_of(cb: object,  # A callback written for any library
-               ) -> object:  # The module that translates it; `None` if nothing has to be translated
+def adapter_of(cb: Any,  # A callback written for any library
+               ) -> Any:  # The module that translates it; `None` if nothing has to be translated
     """Find out what `cb` was written for
 
     Raises: TypeError if it is no callback of any library that is known; UnknownEvent if it has a
@@ -263,33 +276,32 @@ def adapter_of(cb: object,  # A callback written for any library
     for name in adapters:
         if (adapter := import_module(name)).knows(cb): return adapter
     if isinstance(cb, type) or not (isinstance(cb, Callback) or event_handlers(cb)):
-        raise TypeError(f'{cb!r} is no callback: it does not extend Callback, and no adapter '
-                        'knows it')
+        raise TypeError(f'cbs: {cb!r} is no callback: extend Callback, no adapter knows it')
     return None
 
-def written_for(cb: object,  # A callback written for any library
+def written_for(cb: Any,  # A callback written for any library
                 ) -> str:  # `fastloop`, `fastai v1`, `fastai v2`, `miniai`, `keras`
     "The library that a callback was taken for"
     return getattr(adapter_of(cb), 'library', 'fastloop')
 
 # %% ../../nbs/13_callback.core.ipynb #130c2496
-def introduce(cb: object,  # A native callback, or any object with methods named after events
-              run: object,  # The runner that will announce events
+def introduce(cb: Any,  # A native callback, or any object with methods named after events
+              run: Run,  # The runner that will announce events
               ):
     "Let `cb` know the run and its learner"
     if hasattr(type(cb), 'set_runner'): return cb.set_runner(run)
     cb.run = run
     if run.learn is not None: cb.learn = run.learn
 
-def place_of(cb: object,  # A callback
+def place_of(cb: Any,  # A callback
              event: str,  # Name of an event
              ) -> float:  # Lower runs earlier
     "The order of one handler: its own in `orders`, or else that of the callback"
     return getattr(type(cb), 'orders', {}).get(event, order_of(cb))
 
-def handlers_of(cb: object,  # A callback written for any library
-                run: object,  # The runner that will announce events
-                adapter: object = None,  # The module that translates it
+def handlers_of(cb: Any,  # A callback written for any library
+                run: Run,  # The runner that will announce events
+                adapter: ModuleType | None = None,  # The module that translates it
                 ) -> list:  # Triples of an event's name, an order, and a function without arguments
     "Who answers which event, and when"
     if adapter is not None: return adapter.adapt(cb, run)
@@ -297,8 +309,8 @@ def handlers_of(cb: object,  # A callback written for any library
     return [(event, places.get(event, order), handler) for event, handler in event_handlers(cb)]
 
 # %% ../../nbs/13_callback.core.ipynb #76420e69
-def as_callback(cb: object,  # A callback written for any library, or its class
-                ) -> object:  # The callback
+def as_callback(cb: Any,  # A callback written for any library, or its class
+                ) -> Any:  # The callback
     """Make an object of a class, and see whether it can take part
 
     Raises: TypeError if it cannot; UnknownEvent if it has a method that is almost an event.
@@ -307,7 +319,7 @@ def as_callback(cb: object,  # A callback written for any library, or its class
     if adapter_of(cb) is None: event_handlers(cb)
     return cb
 
-def callback_name(cb: object,  # A callback written for any library
+def callback_name(cb: Any,  # A callback written for any library
                   ) -> str:  # Such as `save_model` for a `SaveModelCallback`
     "The name under which `cb` is found"
     for place in (cb, type(cb)):  # not further: an object may look for names in the run
@@ -315,9 +327,9 @@ def callback_name(cb: object,  # A callback written for any library
     if hasattr(type(cb), 'name') and isinstance(cb.name, str): return cb.name
     return _name_of(type(cb))
 
-def find_callback(cbs: list,  # Callbacks
+def find_callback(cbs: list | tuple,  # Callbacks
                   name: str,  # `save_model`, or `save_model_callback`
-                  ) -> object:  # The newest one of this name, or `None`
+                  ) -> Any:  # The newest one of this name, or `None`
     "The callback called `name`"
     for cb in reversed(cbs):
         short = callback_name(cb)
@@ -325,10 +337,10 @@ def find_callback(cbs: list,  # Callbacks
 
 # %% ../../nbs/13_callback.core.ipynb #f388d11b
 def plot_phases(names: list,  # Names of events, in the order in which they came
-                ax: object = None,  # A matplotlib axis; a new figure if there is none
-                ) -> object:  # The matplotlib figure
+                ax: 'Axes | None' = None,  # A matplotlib axis; a new figure if there is none
+                ) -> 'Figure':  # The matplotlib figure
     "Draw phases as bars, one inside the other"
-    fig, ax = axes_for(ax, (8, 2.4))
+    fig, ax = axes_for(ax, (8, 3))
     starts, levels = {}, ('fit', 'epoch', 'train', 'batch', 'backward')
     for i, event in enumerate(names):
         kind, _, phase = event.partition('_')
@@ -340,7 +352,10 @@ def plot_phases(names: list,  # Names of events, in the order in which they came
                     color=f'C{phases.index(phase)}')
             ax.text((start+i)/2, level, phase, ha='center', va='center',
                     fontsize=8 if i-start > 2 else 6)
-    ax.set(xlabel='event number', yticks=[], xlim=(-.5, len(names)-.5))
+    ax.set(yticks=[], xlim=(-.5, len(names)-.5), xlabel='event number')
+    if len(names) <= 60:  # what can be read
+        ax.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+        ax.set_xlabel('')
     ax.invert_yaxis()
     return fig
 
@@ -349,7 +364,7 @@ class TraceCallback(Callback):
     "Writes down every event of the run, for teaching and for tests"
     order, in_validate = -100, False
 
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  ):
         super().__init__(learn)
         self.rows = []
@@ -364,7 +379,7 @@ class TraceCallback(Callback):
         "The names of the events of the latest run, in order"
         return [row[0] for row in self.rows]
 
-    def plot(self, ax: object = None,  # A matplotlib axis; a new figure if there is none
-             ) -> object:  # The matplotlib figure
+    def plot(self, ax: 'Axes | None' = None,  # A matplotlib axis; a new figure if there is none
+             ) -> 'Figure':  # The matplotlib figure
         "Draw the phases of the latest run as bars, one inside the other"
         return plot_phases(self.events, ax)

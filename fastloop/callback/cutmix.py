@@ -16,6 +16,7 @@ from torch import nn
 # %% ../../nbs/48_callback.cutmix.ipynb #0bb532ae
 from .mixup import Mixer, draw_beta
 from ..core import check_word
+from ..torch_core import Learns
 
 # %% ../../nbs/48_callback.cutmix.ipynb #3880a238
 def _box_around(middle, side, length):
@@ -30,7 +31,7 @@ class CutMix(Mixer):
     Localizable Features" (2019); the rounding is fastai v2's.
     Raises: ValueError if the inputs are no images, and what `MixUpCallback` raises.
     """
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  alpha: float = 1.,  # Parameter of the Beta distribution, above 0
                  stack_y: bool = True,  # Give the loss both class numbers and the shares
                  ):

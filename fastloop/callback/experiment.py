@@ -12,9 +12,10 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from numbers import Real
 from pathlib import Path
+from typing import Any
 from weakref import finalize
 
 # %% ../../nbs/43_callback.experiment.ipynb #b42988f4
@@ -28,6 +29,7 @@ from .tracker import TrackerCallback
 from ..core import atomic_write, check_number
 from ..fit_settings import fit_settings, numbered, told_error
 from ..optimizer import as_wrapper
+from ..torch_core import Learns, Run
 
 # %% ../../nbs/43_callback.experiment.ipynb #617018b9
 class Background:
@@ -39,7 +41,7 @@ class Background:
 
     def __reduce__(self): return type(self), ()  # a copy has its own work
 
-    def put(self, work: object,  # A function
+    def put(self, work: Callable,  # A function
             *args,  # What it is called with
             ):
         "Take one more piece of work; nobody waits for it"
@@ -58,7 +60,7 @@ class Background:
             self.attempt(work)
             del work  # it may hold tensors
 
-    def attempt(self, work: object,  # A function
+    def attempt(self, work: Callable,  # A function
                 ) -> bool:  # Whether it worked
         "Do something at once that may fail without harm"
         try: work()
@@ -67,7 +69,7 @@ class Background:
             return False
         return True
 
-    def tell(self, who: object,  # Whose work it is
+    def tell(self, who: Any,  # Whose work it is
              ):
         "Warn if something went wrong, the first time only"
         problem, self.problem = self.problem, None
@@ -85,7 +87,7 @@ class Background:
 # %% ../../nbs/43_callback.experiment.ipynb #187a8659
 class BestWeights:
     "A file of the weights of the best epoch"
-    def __init__(self, monitor: str = None,  # A column; by default the validation loss
+    def __init__(self, monitor: str | None = None,  # A column; by default the validation loss
                  mode: str = 'auto',  # `min`, `max`, or `auto` to ask the metric, then the name
                  ):
         self.monitor, self.mode, self.temp, self.kept = monitor, mode, None, None
@@ -94,7 +96,7 @@ class BestWeights:
 
     def __reduce__(self): return type(self), (self.monitor, self.mode)
 
-    def begin(self, run: object,  # A runner
+    def begin(self, run: Run,  # A runner
               ):
         """A fit begins
 
@@ -144,8 +146,8 @@ def rows_of_batches(rows: list,  # For each batch number, time, loss, rates, mom
                     first: int,  # Number of the first batch of this fit in the run
                     ) -> list:  # Tuples of `batch`, a number, a time, and numbers by name
     "What a tracker is told about batches; the device is waited for here"
-    found, losses = [], [] if losses is None else losses.tolist()
-    for (i, at, _, lrs, moms), loss in zip(rows, losses):
+    found: list[Any] = []
+    for (i, at, _, lrs, moms), loss in zip(rows, [] if losses is None else losses.tolist()):
         numbers = {'loss': loss, **numbered('lr', lrs), **numbered('mom', moms or [])}
         found.append(('batch', first+i, at, {f'batch/{k}': v for k, v in numbers.items()
                                              if isinstance(v, Real)}))
@@ -171,10 +173,11 @@ class ExperimentCallback(Callback):
     orders = {'after_loss': -9}  # as the recorder, before anybody scales the loss
     most, seconds = 512, 10.  # batches kept, and time passed, before they are handed over
 
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  *, every: int = 1,  # Batches from one loss and rate to the next; 0 for none
                  best_weights: bool = True,  # Keep the weights of the best epoch
-                 monitor: str = None,  # What is best: a column; by default the validation loss
+                 # What is best: a column; by default the validation loss
+                 monitor: str | None = None,
                  mode: str = 'auto',  # `min`, `max`, or `auto` to ask the metric, then the name
                  new_run: bool = False,  # Open a new run with each fit
                  timeout: float = 60.,  # Seconds that the end of a fit waits for the tracker
@@ -219,7 +222,7 @@ class ExperimentCallback(Callback):
     def close_run(self): "End a run that is still open"
 
     # ---- the training ----------------------------------------------------------------------------
-    def set_runner(self, run: object,  # The runner that will announce events
+    def set_runner(self, run: Run,  # The runner that will announce events
                    ):
         "Hear of batches only if their numbers are asked for"
         super().set_runner(run)
@@ -270,20 +273,22 @@ class ExperimentCallback(Callback):
         self.beside.tell(self)
 
     # ---- handing over ----------------------------------------------------------------------------
-    def later(self, work: object,  # A function
+    def later(self, work: Callable,  # A function
               *args,  # What it is called with
               ):
         "Do something in the background, unless the run could not be opened"
         self.beside.put(lambda: self.dead or work(*args))
 
-    def hand_over(self, numbers: dict = None,  # Those of an epoch that has ended
+    def hand_over(self, numbers: dict | None = None,  # Those of an epoch that has ended
                   ):
         "Hand over the numbers that wait, and the best weights if they are asked for"
         rows, self.rows = self.rows, []
         losses = torch.stack([o[2].reshape(()) for o in rows]) if rows else None
         if rows or numbers: self.later(self._write, rows, losses, self.ended-1, numbers)
 
-    def close(self, timeout: float = None,  # Seconds to wait; by default those of the callback
+    def close(self,
+              # Seconds to wait; by default those of the callback
+              timeout: float | None = None,
               ) -> bool:  # Whether everything was written
         "End a run that is still open, and wait; another fit goes on in it"
         self.beside.put(self.close_run)

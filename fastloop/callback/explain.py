@@ -7,7 +7,9 @@ __all__ = []
 
 # %% ../../nbs/23_callback.explain.ipynb #e03b017b
 import inspect
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 # %% ../../nbs/23_callback.explain.ipynb #f28ffd57
 from fastloop.callback.core import (
@@ -41,8 +43,8 @@ def _named_method(cb, name):
         if (o in event_names or o in foreign_names) and callable(getattr(type(cb), o, None)):
             return o
 
-def handler_name(handler: object,  # A function without arguments
-                 cb: object = None,  # The callback it belongs to, if known
+def handler_name(handler: Callable,  # A function without arguments
+                 cb: Any = None,  # The callback it belongs to, if known
                  ) -> str:  # Such as `begin_batch`, `before_batch` or `on_batch_begin`
     "The name of the method behind a handler, or of the attribute that holds it"
     for name, value in getattr(cb, '__dict__', {}).items():

@@ -9,16 +9,19 @@ __all__ = ['read_table', 'CSVLogger', 'History', 'LambdaCallback']
 import inspect
 import os
 import warnings
+from collections.abc import Callable
 from functools import partial
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 # %% ../../nbs/42_callback.logger.ipynb #f13d91dd
 from .core import Callback, UnknownEvent, event_names, foreign_names, meant_event
 from .recorder import find_recorder
-from ..core import format_time, nearest_name, safe_path
+from ..core import atomic_write, format_time, nearest_name, safe_path
 from ..rows import RowFile, parse_cell, plain_value, read_cells
 from ..table import EpochTable, to_frame
+from ..torch_core import Learns, Run
 
 # %% ../../nbs/42_callback.logger.ipynb #7415e2c5
 class LoggedTable:
@@ -41,7 +44,7 @@ class LoggedTable:
         for row in self.rows: table.add(row)
         return table.text
 
-    def to_frame(self) -> object:  # A pandas `DataFrame`; a missing number is NaN
+    def to_frame(self) -> Any:  # A pandas `DataFrame`; a missing number is NaN
         """The table for pandas
 
         Raises: ImportError if pandas is not installed.
@@ -72,7 +75,7 @@ def check_recorded(cb: Callback,  # A callback that passes on rows
         raise ValueError(f'{cb!r} passes on the rows of a Recorder, and this run has none: '
                          'attach Recorder()')
 
-def epoch_row(run: object,  # A runner
+def epoch_row(run: Run,  # A runner
               ) -> dict:  # `epoch`, and the columns of the recorder
     "The row of the epoch that has just ended"
     recorder = find_recorder(run)
@@ -97,14 +100,14 @@ class CSVLogger(Callback):
     Source: the name, the file and the defaults are those of fastai v1; `separator` is Keras'.
     """
     order, in_lr_find, in_validate = 70, False, False
-    file, loaded, started, warned = None, None, False, False
+    file, loaded, before, started, warned = None, None, None, False, False
 
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  filename: str = 'history',  # Inside the learner's folder; `.csv` may be left out
                  append: bool = False,  # Go on with a file that is there
                  separator: str = ',',  # One character that stands between two cells
                  missing: str = '#na#',  # What is written where there is no number
-                 fname: str = None,  # fastai v2's word for `filename`
+                 fname: str | None = None,  # fastai v2's word for `filename`
                  ):
         super().__init__(learn)
         self.filename, self.append = filename if fname is None else fname, append
@@ -122,7 +125,7 @@ class CSVLogger(Callback):
         if learn is None: raise ValueError('the file is in the folder of the learner: fit first')
         return safe_path(getattr(learn, 'path', '.'), self.filename, '.csv')
 
-    def read_logged_file(self) -> object:  # A pandas `DataFrame`, or a `LoggedTable` without pandas
+    def read_logged_file(self) -> Any:  # A pandas `DataFrame`, or a `LoggedTable` without pandas
         """The table that was written
 
         Raises: FileNotFoundError or ValueError if nothing was written yet.
@@ -131,7 +134,7 @@ class CSVLogger(Callback):
         try: return table.to_frame()
         except ImportError: return table
 
-    def read_log(self) -> object:  # As from `read_logged_file`
+    def read_log(self) -> Any:  # As from `read_logged_file`
         "The table that was written, under fastai v2's name"
         return self.read_logged_file()
 
@@ -144,6 +147,8 @@ class CSVLogger(Callback):
     def begin_epoch(self):
         "Before the first epoch write the header, now that all columns are known"
         if self.started: return
+        path = self.file.path
+        self.before = path.read_bytes() if path.is_file() else None
         self.file.begin(find_recorder(self.run).header, self.append, self.loaded)
         self.started = True
 
@@ -155,10 +160,12 @@ class CSVLogger(Callback):
         self._try(self.file.write, recorder.header, [*values, format_time(recorder.times[-1])])
 
     def after_fit(self):
-        "Try once more what could not be written"
-        if self.started: self._try(self.file.flush)
+        "Try once more what could not be written; a fit without a batch leaves the file as it was"
+        nothing = self.started and self.run.exception is not None and not self.run.n_iter
+        if nothing: self._try(self._put_back)
+        elif self.started: self._try(self.file.flush)
         elif self.file and self.loaded is not None: self.file.rows = self.loaded
-        self.started, self.loaded = False, None
+        self.started, self.loaded, self.before = False, None, None
 
     def state_dict(self) -> dict:  # One number, or `None` before the first epoch
         "How many rows the file holds"
@@ -168,6 +175,11 @@ class CSVLogger(Callback):
                         ):
         "Let the next fit cut the file back to the rows it had then, and go on from there"
         self.loaded = state['rows']
+
+    def _put_back(self):
+        "The file of before this fit"
+        if self.before is None: return self.file.path.unlink(missing_ok=True)
+        with atomic_write(self.file.path) as f: f.write(self.before)
 
     def _try(self, work, *args):
         "Do `work`; say once if the disk does not play along"
@@ -186,7 +198,7 @@ class History(Callback):
     """
     order, in_lr_find, in_validate, loaded = 70, False, False, False
 
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  ):
         super().__init__(learn)
         self.epoch, self.history = [], {}  # here, `epoch` is Keras' list; the loop's is run.epoch
@@ -244,7 +256,7 @@ def check_functions(functions: dict,  # Functions by name; `None` is left out
         found[known[name]] = function
     return found
 
-def accepts(function: object,  # Anything that can be called
+def accepts(function: Callable,  # Anything that can be called
             count: int,  # How many arguments, by position
             ) -> bool:  # True as well if nobody can tell
     "Can `function` be called with so many arguments?"
@@ -258,8 +270,8 @@ class LambdaCallback(Callback):
     "Calls functions at events: `LambdaCallback(after_epoch=function)`"
     in_validate = False
 
-    def __init__(self, learn: object = None,  # The learner
-                 **functions: object,  # By event; of no argument, or of one: the learner
+    def __init__(self, learn: Learns | None = None,  # The learner
+                 **functions: Callable | None,  # By event; of no argument, or of one: the learner
                  ):
         if callable(learn) and not hasattr(learn, 'model'):
             raise TypeError(f'LambdaCallback: which event is {learn!r} for? Give it by name, such '

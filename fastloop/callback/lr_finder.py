@@ -10,7 +10,7 @@ import math
 import sys
 from copy import copy
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # %% ../../nbs/36_callback.lr_finder.ipynb #b7274f52
 import numpy as np
@@ -22,9 +22,9 @@ from .progress import ProgressCallback
 from .recorder import Recorder, SmoothenValue, find_recorder
 from .schedule import count_groups
 from .snapshot import TrainingSnapshot
-from ..core import axes_for, check_number, listify, show_figure
+from ..core import Axes, Figure, axes_for, check_number, listify, show_figure
 from ..optimizer import as_wrapper
-from ..torch_core import count_batches
+from ..torch_core import Learns, Run, count_batches
 
 # %% ../../nbs/36_callback.lr_finder.ipynb #738e7888
 def _curve(lrs, losses, least):
@@ -38,8 +38,8 @@ def _curve(lrs, losses, least):
     return (lrs, losses) if len(lrs) >= least and (np.diff(losses) < 0).any() else None
 
 # %% ../../nbs/36_callback.lr_finder.ipynb #c5386fef
-def suggest_steep(lrs: list,  # Rates, growing
-                  losses: list,  # The smoothed loss at each of them
+def suggest_steep(lrs: list | np.ndarray,  # Rates, growing
+                  losses: list | np.ndarray,  # The smoothed loss at each of them
                   ) -> float | None:  # `None` if the loss never falls
     """The rate at which the loss falls fastest on a logarithmic axis
 
@@ -84,8 +84,8 @@ def suggest_valley(lrs: list,  # Rates, growing
     return float(curve[0][_valley_index(curve[1])[1]])
 
 # %% ../../nbs/36_callback.lr_finder.ipynb #73d978ea
-def suggest_slide(lrs: list,  # Rates, growing
-                  losses: list,  # The smoothed loss at each of them
+def suggest_slide(lrs: list | np.ndarray,  # Rates, growing
+                  losses: list | np.ndarray,  # The smoothed loss at each of them
                   lr_diff: int = 15,  # Length of the ruler, in points
                   thresh: float = .005,  # Slopes that differ by more are different
                   ) -> float | None:  # `None` if the loss never falls, or there are too few points
@@ -167,7 +167,7 @@ class LRFinder(Callback):
     in_lr_find = in_validate = False  # an attached one takes no part in another's search
     snapshot, others, outside = None, None, False  # outside: somebody else took a snapshot
 
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  start_lr: float = 1e-7,  # Rate of the first batch; or a list, one for each group
                  end_lr: float = 10,  # Rate that would come after the last; or a list
                  num_it: int = 100,  # Number of steps, 6 or more; usually one for each batch
@@ -185,7 +185,7 @@ class LRFinder(Callback):
         self.window, self.gathering = [], False  # losses of one step, if it gathers several batches
         self.smoothen = SmoothenValue(.98)
 
-    def set_runner(self, run: object,  # The runner that will announce events
+    def set_runner(self, run: Run,  # The runner that will announce events
                    ):
         "Before the first event: keep everything, and leave out whom it does not concern"
         super().set_runner(run)
@@ -272,8 +272,8 @@ class LRFinder(Callback):
         "The rate at which the loss falls most from batch to batch (fastai v1)"
         return _min_grad_lr(*(o[10:-5] or o for o in (self.lrs, self.losses)))
 
-    def plot(self, ax: object = None,  # A matplotlib axis; a new figure if there is none
-             ) -> object:  # The matplotlib figure
+    def plot(self, ax: 'Axes | None' = None,  # A matplotlib axis; a new figure if there is none
+             ) -> 'Figure':  # The matplotlib figure
         """Draw the curve and mark the suggestions on it
 
         Raises: ValueError if there has been no search yet.
@@ -283,7 +283,8 @@ class LRFinder(Callback):
         fig, ax = axes_for(ax)
         ax.plot(lrs, losses)
         ax.set(xscale='log', xlabel='learning rate', ylabel='training loss, smoothed')
-        marks = [o for o in zip(SuggestedLRs._fields, self.suggestions, 'osD^') if o[1] is not None]
+        marks: list[Any] = [o for o in zip(SuggestedLRs._fields, self.suggestions, 'osD^')
+                            if o[1] is not None]
         for i, (name, rate, shape) in enumerate(sorted(marks, key=itemgetter(1)), 1):
             y = np.interp(math.log(rate), np.log(lrs), losses)
             ax.plot(rate, y, shape, color=f'C{i}', label=f'{name} {rate:.2e}')
@@ -291,7 +292,7 @@ class LRFinder(Callback):
         return fig
 
 # %% ../../nbs/36_callback.lr_finder.ipynb #cef2a28e
-def find_lr(learn: object,  # A learner
+def find_lr(learn: Learns,  # A learner
             start_lr: float = 1e-7,  # Rate of the first batch; or a list, one for each group
             end_lr: float = 10,  # Rate that would come after the last; or a list
             num_it: int = 100,  # Number of batches, 6 or more

@@ -8,7 +8,9 @@ __all__ = ['MixUpLoss', 'MixUpCallback']
 # %% ../../nbs/46_callback.mixup.ipynb #07047f61
 import inspect
 import math
+from collections.abc import Callable
 from numbers import Real
+from typing import Any
 
 # %% ../../nbs/46_callback.mixup.ipynb #60e944cc
 import torch
@@ -19,7 +21,7 @@ from torch.distributions import Gamma
 from .core import Callback
 from ..core import check_property, check_word
 from ..mean_loss import label_rules, labels_count
-from ..torch_core import batch_size, first_tensor, map_tensors
+from ..torch_core import Learns, batch_size, first_tensor, map_tensors
 
 # %% ../../nbs/46_callback.mixup.ipynb #52c76ef3
 def draw_beta(alpha: float,  # Both parameters, above 0
@@ -77,16 +79,18 @@ class MixUpLoss(nn.Module):
     Source: fastai v1's `MixUpLoss`.
     Raises: ValueError if `crit` has no `reduction`, or a label has no output (on the first call).
     """
-    def __init__(self, crit: object,  # A loss with an attribute or an argument `reduction`
+    def __init__(self, crit: Callable,  # A loss with an attribute or an argument `reduction`
                  reduction: str = 'mean',  # `mean`, `sum` or `none`: how the batch is put together
                  ):
         super().__init__()
         self.reduction = check_word('reduction', reduction, ('mean', 'sum', 'none'))
         self.old_reduction, self.by_argument = _reduction_of(crit)
-        self.crit, self.checked, self.then = crit, False, None  # `then`: who waits for the loss
-        self.rules, self.counted, self.mixed = label_rules(crit), None, None  # `mixed`: known to be
+        self.crit, self.checked = crit, False
+        self.then: Callable | None = None  # who waits for the loss
+        self.rules, self.counted = label_rules(crit), None
+        self.mixed: torch.Tensor | None = None  # targets that are known to be mixed
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         try: return super().__getattr__(name)
         except AttributeError:
             if name == 'crit' or (name.startswith('__') and name != '__name__'): raise
@@ -148,7 +152,7 @@ class MixUpLoss(nn.Module):
             return [crit(pred, *o) for o in targets]
         finally: crit.reduction = self.old_reduction
 
-    def get_old(self) -> object:  # The very object that was given
+    def get_old(self) -> Any:  # The very object that was given
         "The loss inside, as it was"
         if not self.by_argument and self.crit.reduction != self.old_reduction:
             self.crit.reduction = self.old_reduction
@@ -177,7 +181,7 @@ def _check_alpha(name, alpha):
     "The parameter of the Beta distribution is a number above 0"
     if isinstance(alpha, bool) or not isinstance(alpha, Real):
         raise TypeError(f'{name}: alpha is a number, not {alpha!r}')
-    if not 0 < alpha < math.inf:
+    if not 0 < float(alpha) < math.inf:
         raise ValueError(f'{name}: alpha={alpha!r} is out of range: it is above 0 and finite; '
                          'to train without mixing, leave the callback out')
     return float(alpha)
@@ -188,7 +192,7 @@ class Mixer(Callback):
     order, in_validate = 15, False  # after augmentation, before the model
     orders = dict.fromkeys(('after_loss', 'after_train', 'after_cancel_epoch', 'after_fit'), -15)
 
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  alpha: float = 1.,  # Parameter of the Beta distribution, above 0
                  stack_y: bool = True,  # Two class numbers and a share; else mixed targets
                  ):
@@ -216,10 +220,10 @@ class Mixer(Callback):
         self.targets = yb
         run.xb, run.yb = xb, mixed
 
-    def mix_targets(self, yb: object,  # Targets of the batch
+    def mix_targets(self, yb: Any,  # Targets of the batch
                     lam: torch.Tensor,  # Shares (n,)
                     partner: torch.Tensor,  # Number of each sample's partner (n,)
-                    ) -> object:  # Three numbers a sample, or targets of the same shape
+                    ) -> Any:  # Three numbers a sample, or targets of the same shape
         """The targets of the mixed batch
 
         Raises: ValueError if `stack_y` and they are no class numbers.
@@ -274,7 +278,7 @@ class MixUpCallback(Mixer):
     Raises: ValueError in `begin_fit` if the loss has no `reduction` and `stack_y` is on, or if
     another callback mixes too.
     """
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  alpha: float = 0.4,  # Parameter of the Beta distribution, above 0
                  stack_x: bool = False,  # Give the model both inputs and the shares, unmixed
                  stack_y: bool = True,  # Give the loss both class numbers and the shares
@@ -289,7 +293,7 @@ class MixUpCallback(Mixer):
         lam = draw_beta(self.alpha, n, device)
         return torch.maximum(lam, 1-lam), torch.randperm(n, device=device)
 
-    def mix_inputs(self, xb: object,  # A tensor, or several
+    def mix_inputs(self, xb: Any,  # A tensor, or several
                    lam: torch.Tensor,  # Shares (n,)
                    partner: torch.Tensor,  # Number of each sample's partner (n,)
                    ) -> tuple:  # The inputs to train on, and the shares

@@ -9,20 +9,23 @@ __all__ = ['MLflowCallback']
 import posixpath
 import re
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 # %% ../../nbs/44_callback.mlflow.ipynb #4c8266cf
 from .experiment import ExperimentCallback
 from ..core import needs_extra
+from ..torch_core import Learns
 
 # %% ../../nbs/44_callback.mlflow.ipynb #910e7d01
-def mlflow_package() -> object:  # The module
+def mlflow_package() -> Any:  # The module
     """The package mlflow
 
     Raises: ImportError that says what to install."""
     with needs_extra('MLflowCallback needs the package mlflow', 'mlflow'):
-        import mlflow.entities
-    return mlflow
+        import_module('mlflow.entities')
+        return import_module('mlflow')
 
 def allowed_name(name: str,  # Of a number or a setting
                  ) -> str:  # One that MLflow takes
@@ -37,11 +40,12 @@ class MLflowCallback(ExperimentCallback):
     Raises: ImportError if mlflow is not installed."""
     name, client, given, chunk = 'mlflow', None, None, 100
 
-    def __init__(self, learn: object = None,  # The learner
-                 experiment: str = None,  # Made if it is missing; by default MLflow's choice
-                 run_name: str = None,  # What a new run is called; by default MLflow's choice
-                 *, tags: dict = None,  # Names and texts to find a new run by
-                 tracking_uri: str = None,  # Where runs are kept; by default MLflow's choice
+    def __init__(self, learn: Learns | None = None,  # The learner
+                 experiment: str | None = None,  # Made if it is missing; by default MLflow's choice
+                 # What a new run is called; by default MLflow's choice
+                 run_name: str | None = None,
+                 *, tags: dict | None = None,  # Names and texts to find a new run by
+                 tracking_uri: str | None = None,  # Where runs are kept; by default MLflow's choice
                  **kwargs,  # As for `ExperimentCallback`: `every`, `monitor`, `new_run` …
                  ):
         super().__init__(learn, **kwargs)
@@ -85,16 +89,14 @@ class MLflowCallback(ExperimentCallback):
     def _experiment_id(self):
         "The experiment that was asked for, or the one that MLflow has chosen"
         if self.experiment is None:
-            from mlflow.tracking.fluent import _get_experiment_id
-            return _get_experiment_id()
+            return import_module('mlflow.tracking.fluent')._get_experiment_id()
         found = self.client.get_experiment_by_name(self.experiment)
         return found.experiment_id if found else self.client.create_experiment(self.experiment)
 
     def _tags(self):
         "The tags that were given, and what MLflow notes itself: user, script, commit"
         with suppress(Exception):
-            from mlflow.tracking.context.registry import resolve_tags
-            return resolve_tags(self.tags)
+            return import_module('mlflow.tracking.context.registry').resolve_tags(self.tags)
         return self.tags
 
     def write_settings(self, settings: dict,  # Names and values

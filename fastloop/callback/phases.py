@@ -8,6 +8,7 @@ __all__ = ['TrainingPhase', 'GeneralScheduler']
 # %% ../../nbs/32_callback.phases.ipynb #65e51ca4
 import math
 from bisect import bisect_left
+from collections.abc import Callable
 from functools import partial
 from itertools import accumulate
 
@@ -21,7 +22,7 @@ from fastloop.callback.schedule import (
     shape_named,
 )
 from ..core import check_number
-from ..torch_core import count_batches
+from ..torch_core import Learns, Run, count_batches
 
 # %% ../../nbs/32_callback.phases.ipynb #5ef3d9ff
 class TrainingPhase:
@@ -36,8 +37,9 @@ class TrainingPhase:
         self.length, self.scheds = length, {}
 
     def schedule_hp(self, name: str,  # Hyper-parameter
-                    vals: object,  # Its value, or first and last value as a tuple
-                    anneal: object = None,  # A shape or its name; default: straight, or no change
+                    vals: float | tuple,  # Its value, or first and last value as a tuple
+                    # A shape or its name; default: straight, or no change
+                    anneal: str | Callable | None = None,
                     ) -> 'TrainingPhase':  # This phase
         """Say where a hyper-parameter goes; with a shape and a single value, it goes to 0
 
@@ -69,9 +71,10 @@ class GeneralScheduler(Scheduler):
 
     Source: fastai v1.
     """
-    def __init__(self, learn: object = None,  # The learner
-                 phases: list = None,  # One `TrainingPhase` after the other
-                 start_epoch: int = None,  # Epochs of the plan that were done in an earlier fit
+    def __init__(self, learn: Learns | None = None,  # The learner
+                 phases: list | None = None,  # One `TrainingPhase` after the other
+                 # Epochs of the plan that were done in an earlier fit
+                 start_epoch: int | None = None,
                  ):
         """Take the phases
 
@@ -104,7 +107,7 @@ class GeneralScheduler(Scheduler):
     def _length(self, epochs, iters):
         return max(0, min(epochs*iters, self.total - (self.start_epoch or 0)*iters))
 
-    def set_runner(self, run: object,  # The runner that will announce events
+    def set_runner(self, run: Run,  # The runner that will announce events
                    ):
         "Listen to the ends of batches only if the phases end before the fit does"
         super().set_runner(run)

@@ -8,15 +8,19 @@ __all__ = ['plot_sched', 'SchedulePlayground']
 # %% ../../nbs/34_callback.playground.ipynb #2f1d0633
 import inspect
 import math
+from collections.abc import Callable
 from functools import partial
 from html import escape
 from io import BytesIO
 from statistics import median
+from typing import Any
+
+from torch.optim import Optimizer
 
 # %% ../../nbs/34_callback.playground.ipynb #d8752b9e
 from ..anneal import check_positive
-from .schedule import OneCycleScheduler, ParamScheduler, shapes
-from ..core import axes_for, check_number
+from .schedule import OneCycleScheduler, ParamScheduler, Scheduler, shapes
+from ..core import Axes, Figure, axes_for, check_number
 
 # %% ../../nbs/34_callback.playground.ipynb #1eb423cb
 _titles = {'lr': 'learning rate', 'mom': 'momentum', 'wd': 'weight decay'}
@@ -49,9 +53,9 @@ def _table(sched, epochs, iters, opt):
     if not hasattr(type(sched), 'scheduled'):
         sched = ParamScheduler(sched if isinstance(sched, dict) else {'value': sched})
         if not batches:
-            x = [i/500 for i in range(501)]
+            x: list[Any] = [i/500 for i in range(501)]
             return x, {k: list(map(fs[0], x)) if len(fs) == 1 else [[f(o) for f in fs] for o in x]
-                       for k, fs in sched.scheds.items()}
+                       for k, fs in vars(sched)['scheds'].items()}
     if epochs is None or iters is None: raise ValueError(
         f'epochs={epochs}, iters={iters}: a scheduler is drawn batch by batch, so give both')
     table = sched.values(epochs, iters, opt)
@@ -69,12 +73,14 @@ def _panels(ax, n):
     return axes
 
 # %% ../../nbs/34_callback.playground.ipynb #93b4dde0
-def plot_sched(sched: object,  # Function of the position 0 to 1, dictionary of them, or scheduler
-               epochs: int = None,  # Number of epochs; a scheduler needs it
-               iters: int = None,  # Training batches in an epoch; a scheduler needs it
-               opt: object = None,  # Optimizer; `TorchScheduler` needs it
-               ax: object = None,  # An axis for all curves; if none, a panel for each name
-               ) -> object:  # The matplotlib figure
+def plot_sched(
+               # Function of the position 0 to 1, dictionary of them, or scheduler
+               sched: Callable | dict | Scheduler,
+               epochs: int | None = None,  # Number of epochs; a scheduler needs it
+               iters: int | None = None,  # Training batches in an epoch; a scheduler needs it
+               opt: Optimizer | None = None,  # Optimizer; `TorchScheduler` needs it
+               ax: 'Axes | None' = None,  # An axis for all curves; if none, a panel for each name
+               ) -> 'Figure':  # The matplotlib figure
     """Draw a schedule before training
 
     Raises: ValueError if the values are not known, or `epochs` and `iters` are missing.
@@ -175,7 +181,7 @@ class SchedulePlayground:
         arguments = self.arguments
         return OneCycleScheduler(lr_max=arguments.pop('max_lr'), **arguments)
 
-    def redraw(self, change: object = None,  # What ipywidgets tells of a slider that was moved
+    def redraw(self, change: Any = None,  # What ipywidgets tells of a slider that was moved
                ):
         "Draw what the sliders say, and show the call; or what is wrong with it"
         try: self.picture.value, text = _png(self.scheduler(), self.epochs, self.iters), self.call

@@ -7,6 +7,7 @@ __all__ = ['MixedPrecision']
 
 # %% ../../nbs/47_callback.precision.ipynb #13504180
 import warnings
+from typing import Any
 
 # %% ../../nbs/47_callback.precision.ipynb #62150b28
 import torch
@@ -17,7 +18,7 @@ from torch.amp.autocast_mode import is_autocast_available
 from .core import Callback, CancelStepException
 from .training import gradients, the_only_one
 from ..core import check_number, check_word
-from ..torch_core import map_tensors, model_device
+from ..torch_core import Learns, map_tensors, model_device
 
 # %% ../../nbs/47_callback.precision.ipynb #4d4e3050
 _dtypes = {'fp16': torch.float16, 'float16': torch.float16,
@@ -105,29 +106,32 @@ class MixedPrecision(Callback):
     order = -15  # before anybody looks at loss or gradients
     orders = {'begin_backward': float('inf')}  # the scale, behind all who change the loss
 
-    def __init__(self, learn: object = None,  # The learner
-                 dtype: object = torch.float16,  # float16 or bfloat16; also `fp16`, `bf16`
+    def __init__(self, learn: Learns | None = None,  # The learner
+                 # float16 or bfloat16; also `fp16`, `bf16`
+                 dtype: torch.dtype | str = torch.float16,
                  init_scale: float = 2.**16,  # First factor of the loss; float16 alone has one
                  growth_factor: float = 2.,  # Multiplies the scale if all went well for a while
                  backoff_factor: float = 0.5,  # Multiplies the scale at an overflow
                  growth_interval: int = 2000,  # How many steps without overflow are a while
-                 amp_mode: object = None,  # fastai v2's word for `dtype`
+                 amp_mode: torch.dtype | str | None = None,  # fastai v2's word for `dtype`
                  ):
         super().__init__(learn)
         _check_scaling(init_scale, growth_factor, backoff_factor, growth_interval)
-        self.dtype, self.kind, self.context = _read_dtype(amp_mode or dtype), None, None
-        self.options = dict(init_scale=init_scale, growth_factor=growth_factor,
+        self.kind: Any = None  # of the device, known when a fit begins
+        self.dtype, self.context = _read_dtype(amp_mode or dtype), None
+        self.options: dict[str, Any] = dict(init_scale=init_scale, growth_factor=growth_factor,
                             backoff_factor=backoff_factor, growth_interval=growth_interval)
         self.scaler, self.pending, self.inside, self.fitting = None, None, False, False
         self.found = None  # how autocast was switched when the fit began
         self.skipped = self.in_a_row = 0
         if self.dtype == torch.bfloat16:  # there is nothing to scale, so there are no handlers
-            self.begin_backward = self.after_backward = self.begin_step = None
+            vars(self).update(begin_backward=None, after_backward=None, begin_step=None)
         self.forget()
 
     def forget(self):
         "Nothing is scaled, and nothing judged"
-        self.clean, self.stand_in, self.shown, self.scaled = None, None, [], False
+        self.stand_in: Any = None
+        self.clean, self.shown, self.scaled = None, [], False
 
     def begin_fit(self):
         "See whether it can work, and make the scaler if one is needed"

@@ -16,6 +16,7 @@ from .core import Callback
 from .recorder import find_recorder
 from ..core import check_word, format_time
 from ..table import EpochTable, cell_text
+from ..torch_core import Learns, Run
 
 # %% ../../nbs/22_callback.progress.ipynb #3a7c7a5c
 def _shell():
@@ -59,15 +60,17 @@ class ProgressCallback(Callback):
     interval = 0.1  # seconds from one drawing to the next
     mode, recorder, table, handle, stale, table_due = 'off', None, None, None, False, 0.
 
-    def __init__(self, learn: object = None,  # The learner
-                 silent: bool = None,  # Show nothing; by default what the learner says, if it does
-                 mode: str = None,  # `plain`, `terminal`, `notebook` or `off`; by default what fits
+    def __init__(self, learn: Learns | None = None,  # The learner
+                 # Show nothing; by default what the learner says, if it does
+                 silent: bool | None = None,
+                 # `plain`, `terminal`, `notebook` or `off`; by default what fits
+                 mode: str | None = None,
                  ):
         super().__init__(learn)
         if mode is not None: check_word('mode', mode, progress_modes)
         self.silent, self.asked, self.bar, self.due = silent, mode, PhaseBar(), 0.
 
-    def set_runner(self, run: object,  # The runner that will announce events
+    def set_runner(self, run: Run,  # The runner that will announce events
                    ):
         "Choose the mode, and with it whether there is a handler for batches"
         super().set_runner(run)

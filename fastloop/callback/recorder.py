@@ -8,20 +8,22 @@ __all__ = ['SmoothenValue', 'Recorder', 'find_recorder']
 # %% ../../nbs/21_callback.recorder.ipynb #67df9839
 import math
 import time
+from collections.abc import Callable, Iterable
 from itertools import takewhile
+from typing import Any
 
 # %% ../../nbs/21_callback.recorder.ipynb #4030a4c8
 import torch
 
 # %% ../../nbs/21_callback.recorder.ipynb #e2a63ad1
 from .core import Callback
-from ..core import distinct, format_time, listify
+from ..core import Axes, Figure, distinct, format_time, listify
 from ..mean_loss import BatchWeights, LossRule, MeanLoss, mean_of
 from ..metrics import as_metric, tell_ignored, to_floats
 from ..optimizer import rate_reader
 from ..plots import draw_losses, draw_metrics, draw_rates, draw_search, hand_out
 from ..table import EpochTable, current_cell, show_table, to_frame
-from ..torch_core import Coming
+from ..torch_core import Coming, Learns
 
 # %% ../../nbs/21_callback.recorder.ipynb #561c87dd
 class SmoothenValue:
@@ -96,7 +98,8 @@ class LossHistory:
         self.smooth = [self.smoothed(o) for o in self.raw]
 
 # %% ../../nbs/21_callback.recorder.ipynb #d2868fe6
-_lists = ('lrs', 'moms', 'values', 'times', 'nb_batches', 'metrics_names', 'valid_row')
+_lists = ('lrs', 'moms', 'values', 'times', 'nb_batches', 'metrics_names', 'valid_row',
+          'interventions')
 
 def _measured(learn, asked):
     "The metrics asked for, or else those of the learner; they know which label is ignored"
@@ -111,13 +114,16 @@ def _tell(metrics, event, *args):
 class Recorder(Callback):
     """Records the loss and the hyper-parameters of each batch and a row of numbers for each epoch
 
+    What a `Control` does on somebody's behalf is in `interventions`: what, after how many batches,
+    and the value.
     Source: the names are those of fastai v1's `Recorder`.
     """
     order, in_validate = -10, False  # before anybody scales the loss, and those who read the row
     cell = None  # of the notebook that the last fit was in
 
-    def __init__(self, learn: object = None,  # The learner
-                 metrics: object = None,  # What to measure; by default the learner's metrics
+    def __init__(self, learn: Learns | None = None,  # The learner
+                 # What to measure; by default the learner's metrics
+                 metrics: Callable | Iterable | Any | None = None,
                  beta: float = 0.98,  # Smoothing of the training loss
                  ):
         super().__init__(learn)
@@ -128,7 +134,7 @@ class Recorder(Callback):
         "Forget the runs before"
         self.history, self.valid = LossHistory(self.beta), MeanLoss()
         self.lrs, self.moms, self.values, self.times, self.nb_batches = [], [], [], [], []
-        self.metrics, self.metrics_names, self.valid_row = [], [], []
+        self.metrics, self.metrics_names, self.valid_row, self.interventions = [], [], [], []
         self.weights, self.rule = BatchWeights(), LossRule()
 
     def begin_fit(self):
@@ -226,9 +232,9 @@ class Recorder(Callback):
     def plot(self, skip_start: int = 10,  # Batches to leave out at the beginning
              skip_end: int = 5,  # Batches to leave out at the end
              suggestion: bool = False,  # Mark the rate where the loss falls fastest
-             ax: object = None,  # A matplotlib axis; a new figure if there is none
+             ax: 'Axes | None' = None,  # A matplotlib axis; a new figure if there is none
              return_fig: bool = True,  # Return the figure, or show it at once
-             ) -> object:  # The matplotlib figure
+             ) -> 'Figure | None':  # The matplotlib figure
         """Draw the smoothed loss against the learning rate, on a logarithmic axis
 
         Raises: ValueError if nothing was recorded.
@@ -240,18 +246,19 @@ class Recorder(Callback):
     def plot_lr(self, show_moms: bool = False,  # Draw the momentum beside it
                 skip_start: int = 0,  # Batches to leave out at the beginning
                 skip_end: int = 0,  # Batches to leave out at the end
-                ax: object = None,  # An axis for the learning rate; a new figure if there is none
+                # An axis for the learning rate; a new figure if there is none
+                ax: 'Axes | None' = None,
                 return_fig: bool = True,  # Return the figure, or show it at once
-                ) -> object:  # The matplotlib figure
+                ) -> 'Figure | None':  # The matplotlib figure
         "Draw the learning rate of each batch, and the momentum if `show_moms`"
         fig = draw_rates(self.lrs, self.moms if show_moms else None, skip_start, skip_end, ax)
         return hand_out(fig, return_fig, ax)
 
     def plot_losses(self, skip_start: int = 0,  # Batches to leave out at the beginning
                     skip_end: int = 0,  # Batches to leave out at the end
-                    ax: object = None,  # A matplotlib axis; a new figure if there is none
+                    ax: 'Axes | None' = None,  # A matplotlib axis; a new figure if there is none
                     return_fig: bool = True,  # Return the figure, or show it at once
-                    ) -> object:  # The matplotlib figure
+                    ) -> 'Figure | None':  # The matplotlib figure
         "Draw the smoothed training loss, and the validation loss at the end of each epoch"
         fig = draw_losses(self.losses, self.values, self.nb_batches, skip_start, skip_end, ax)
         return hand_out(fig, return_fig, ax)
@@ -260,9 +267,9 @@ class Recorder(Callback):
 
     def plot_metrics(self, skip_start: int = 0,  # Batches to leave out at the beginning
                      skip_end: int = 0,  # Batches to leave out at the end
-                     ax: object = None,  # One axis for all; if none, one for each
+                     ax: 'Axes | None' = None,  # One axis for all; if none, one for each
                      return_fig: bool = True,  # Return the figure, or show it at once
-                     ) -> object:  # The matplotlib figure
+                     ) -> 'Figure | None':  # The matplotlib figure
         "Draw each metric at the end of each epoch"
         names, rows = self.metrics_names, self.values
         fig = draw_metrics(names, rows, self.nb_batches, skip_start, skip_end, ax)
@@ -275,7 +282,7 @@ class Recorder(Callback):
         for i, row in enumerate(self.values): table.add([i, *row, format_time(self.times[i])])
         return table
 
-    def to_frame(self) -> object:  # A pandas `DataFrame`, a row for each epoch; `time` in seconds
+    def to_frame(self) -> Any:  # A pandas `DataFrame`, a row for each epoch; `time` in seconds
         """The numbers of all epochs for pandas
 
         Raises: ImportError if pandas is not installed.
@@ -298,14 +305,14 @@ class Recorder(Callback):
     def load_state_dict(self, state: dict,  # From `state_dict`
                         ):
         "Go on from where `state` was taken"
-        for k in _lists: setattr(self, k, list(state[k]))
+        for k in _lists: setattr(self, k, list(state.get(k, ())))
         self.weights.reset()
         for o in state['sizes']: self.weights.add(o)
         self.history.load_state_dict(state['history'])
 
 # %% ../../nbs/21_callback.recorder.ipynb #580e6b59
-def find_recorder(run: object,  # A runner, or a learner: anything with `cbs`
-                  ) -> Recorder | None:  # `None` if the run is not recorded
+def find_recorder(run: Any,  # A runner, or a learner: anything with `cbs`
+                  ) -> Any:  # The `Recorder`; `None` if the run is not recorded
     """The loop's own recorder, also if another callback bears its name
 
     It is the first `Recorder`, or object of a subclass, among the callbacks of `run`. Nothing else

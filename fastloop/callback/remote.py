@@ -14,21 +14,24 @@ import re
 import threading
 import warnings
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection, RemoteDisconnected
 from numbers import Real
 from time import monotonic
-from urllib.parse import quote, unquote, urlencode, urlsplit
+from typing import Any
+from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit
 from weakref import WeakSet
 
 # %% ../../nbs/43_callback.remote.ipynb #0376593a
 from .core import Callback
 from .logger import check_recorded, epoch_row
 from ..rows import plain_value
+from ..torch_core import Learns
 
 # %% ../../nbs/43_callback.remote.ipynb #357e1806
 def json_value(value: object,  # Anything a row may hold
-               ) -> object:  # What JSON knows: numbers, texts, `None`, lists, dictionaries
+               ) -> Any:  # What JSON knows: numbers, texts, `None`, lists, dictionaries
     "The value for JSON, where NaN and the infinities are `None`"
     value = plain_value(value)
     if value is None or isinstance(value, (bool, int, str)): return value
@@ -44,7 +47,7 @@ def shown_address(root: str,  # An address
 
 def split_address(root: str,  # Such as `http://localhost:9000`
                   path: str = '',  # What comes after it
-                  ) -> object:  # As `urllib.parse.urlsplit` gives it
+                  ) -> Any:  # As `urllib.parse.urlsplit` gives it
     """Join an address and a path, and take them apart again
 
     Raises: TypeError or ValueError if that is no address of a web server.
@@ -63,7 +66,7 @@ def split_address(root: str,  # Such as `http://localhost:9000`
     return url
 
 # %% ../../nbs/43_callback.remote.ipynb #0b4a0e62
-def check_headers(headers: dict,  # Names and values, or `None`
+def check_headers(headers: dict | None,  # Names and values, or `None`
                   ):
     """See whether headers can be sent; a message names a header, never its value
 
@@ -79,9 +82,9 @@ def check_headers(headers: dict,  # Names and values, or `None`
         if not re.fullmatch(r'[\t\x20-\x7e\xa0-\xff]*', value):
             raise ValueError(f'headers: the value of {name!r} has a character that cannot be sent')
 
-def request_headers(url: object,  # From `split_address`
+def request_headers(url: SplitResult,  # From `split_address`
                     kind: str,  # What the body is
-                    own: dict = None,  # Further headers, which win
+                    own: dict | None = None,  # Further headers, which win
                     ) -> dict:  # Names and values
     "The headers of a request; a name and a password in the address become one of them"
     check_headers(own)
@@ -96,17 +99,17 @@ def request_headers(url: object,  # From `split_address`
 class NotDelivered(HTTPException):
     "A web server answered, and did not take what was sent"
 
-def post(url: object,  # From `split_address`
+def post(url: SplitResult,  # From `split_address`
          body: bytes,  # What to send
          headers: dict,  # Names and values
          timeout: float,  # Seconds to wait for the server in each step
-         connected: object = lambda socket: None,  # Called with the socket, then with `None`
+         connected: Callable = lambda socket: None,  # Called with the socket, then with `None`
          ):
     """Send one request and wait for the answer
 
     Raises: OSError or HTTPException if it was not delivered."""
     kind, port = (HTTPSConnection, 443) if url.scheme == 'https' else (HTTPConnection, 80)
-    server, safe = kind(url.hostname, url.port or port, timeout=timeout), "/%:@!$&'()*+,;=~?"
+    server, safe = kind(url.hostname or '', url.port or port, timeout=timeout), "/%:@!$&'()*+,;=~?"
     path, query = quote(url.path or '/', safe), quote(url.query, safe)
     try:
         server.connect()
@@ -145,7 +148,7 @@ class RowSender:
     def __init__(self, root: str = 'http://localhost:9000',  # Address of the server
                  path: str = '/publish/epoch/end/',  # What comes after `root`
                  field: str = 'data',  # Name of the field, if it is sent as a form
-                 headers: dict = None,  # Further headers of the request; never shown
+                 headers: dict | None = None,  # Further headers of the request; never shown
                  send_as_json: bool = False,  # Send JSON alone, not as the field of a form
                  timeout: float = 5.,  # Seconds to wait for the server in each step
                  ):
@@ -221,7 +224,9 @@ class RowSender:
             warnings.warn(f'RemoteMonitor: {self.shown} did not take a row ({self.problem}). Such '
                           'rows are dropped, later ones are tried; this is said once', stacklevel=4)
 
-    def flush(self, timeout: float = None,  # Seconds; by default as long as rows keep arriving
+    def flush(self,
+              # Seconds; by default as long as rows keep arriving
+              timeout: float | None = None,
               ) -> bool:  # Whether nothing waits any more
         "Wait until everything is sent"
         end = None if timeout is None else monotonic() + timeout
@@ -232,7 +237,9 @@ class RowSender:
         self.tell()
         return not self.working
 
-    def close(self, timeout: float = None,  # Seconds; by default as long as rows keep arriving
+    def close(self,
+              # Seconds; by default as long as rows keep arriving
+              timeout: float | None = None,
               ) -> bool:  # Whether everything was sent before
         "Wait as `flush` does, then drop what still waits and end the thread"
         done, quiet, self.quiet = self.flush(timeout), self.quiet, True
@@ -255,23 +262,27 @@ class RemoteMonitor(Callback):
     """
     order, in_lr_find, in_validate = 70, False, False
 
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  root: str = 'http://localhost:9000',  # Address of the server
                  path: str = '/publish/epoch/end/',  # What comes after `root`
                  field: str = 'data',  # Name of the field, if it is sent as a form
-                 headers: dict = None,  # Further headers of the request; never shown
+                 headers: dict | None = None,  # Further headers of the request; never shown
                  send_as_json: bool = False,  # Send JSON alone, not as the field of a form
                  timeout: float = 5.,  # Seconds to wait for the server in each step
                  ):
         super().__init__(learn)
         self.sender = RowSender(root, path, field, headers, send_as_json, timeout)
 
-    def flush(self, timeout: float = None,  # Seconds; by default as long as rows keep arriving
+    def flush(self,
+              # Seconds; by default as long as rows keep arriving
+              timeout: float | None = None,
               ) -> bool:  # Whether nothing waits any more
         "Wait until everything is sent"
         return self.sender.flush(timeout)
 
-    def close(self, timeout: float = None,  # Seconds; by default as long as rows keep arriving
+    def close(self,
+              # Seconds; by default as long as rows keep arriving
+              timeout: float | None = None,
               ) -> bool:  # Whether everything was sent before
         "Wait as `flush` does, then drop what still waits and end the thread"
         return self.sender.close(timeout)

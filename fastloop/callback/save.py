@@ -10,10 +10,12 @@ import math
 import warnings
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 # %% ../../nbs/41_callback.save.ipynb #ebbc3552
 from .tracker import TrackerCallback
 from ..core import check_number, check_word, check_writable, is_quiet, safe_path
+from ..torch_core import Learns
 
 # %% ../../nbs/41_callback.save.ipynb #2f12feb9
 def _one_time(every, every_epoch, n_batches):
@@ -25,11 +27,12 @@ def _one_time(every, every_epoch, n_batches):
     if n_batches is not None: return 'batches'
     return every if not every_epoch else 'epoch' if every_epoch is True else every_epoch
 
-def saving_time(every: object = 'improvement',  # Or `epoch`, or a number of epochs
-                every_epoch: object = False,  # fastai v2: `True` is `every='epoch'`; or a number
+def saving_time(every: str | int = 'improvement',  # Or `epoch`, or a number of epochs
+                # fastai v2: `True` is `every='epoch'`; or a number
+                every_epoch: bool | int = False,
                 at_end: bool = False,  # fastai v2: save the last weights too
-                n_batches: int = None,  # A number of training batches
-                ) -> object:  # `improvement`, `epoch`, `batches`, or a number of epochs
+                n_batches: int | None = None,  # A number of training batches
+                ) -> Any:  # `improvement`, `epoch`, `batches`, or a number of epochs
     """When to write a file
 
     Raises: ValueError if that is no time, or if there are two."""
@@ -44,8 +47,8 @@ def saving_time(every: object = 'improvement',  # Or `epoch`, or a number of epo
 
 # %% ../../nbs/41_callback.save.ipynb #b25a02c2
 def sort_out(saved: list,  # Of value, epoch and name, in the order in which they were written
-             keep: int = None,  # How many files stay; all by default
-             mode: str = None,  # `min` or `max` to keep the best, `None` to keep the last
+             keep: int | None = None,  # How many files stay; all by default
+             mode: str | None = None,  # `min` or `max` to keep the best, `None` to keep the last
              ) -> tuple:  # Two lists: what stays, and what goes
     "Tell which files stay"
     if mode: saved = sorted(saved, key=lambda o: o[0] if mode == 'min' else -o[0])
@@ -69,19 +72,21 @@ class SaveModelCallback(TrackerCallback):
     order = TrackerCallback.order+1  # before those who lower the rate and stop
     kept = (*TrackerCallback.kept, 'saved')
 
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  monitor: str = 'valid_loss',  # A column of the recorder
                  mode: str = 'auto',  # `min`, `max`, or `auto` to tell by the name
-                 every: object = 'improvement',  # Or `epoch`, or a number of epochs
+                 every: str | int = 'improvement',  # Or `epoch`, or a number of epochs
                  name: str = 'bestmodel',  # Name of the file, inside the learner's `model_dir`
-                 *, keep: int = None,  # Files to keep, the best or the last ones
+                 *, keep: int | None = None,  # Files to keep, the best or the last ones
                  with_opt: bool = True,  # Save and load the state of the optimizer too
                  min_delta: float = 0.,  # An improvement is larger than this
-                 baseline: float = None,  # A value to beat from the start
+                 baseline: float | None = None,  # A value to beat from the start
                  load_at_end: bool = True,  # Load the best weights when the fit ends
-                 n_batches: int = None,  # Save after this many training batches instead of epochs
-                 fname: str = None,  # fastai v2's word for `name`
-                 every_epoch: object = False,  # fastai v2: `True` is `every='epoch'`; or a number
+                 # Save after this many training batches instead of epochs
+                 n_batches: int | None = None,
+                 fname: str | None = None,  # fastai v2's word for `name`
+                 # fastai v2: `True` is `every='epoch'`; or a number
+                 every_epoch: bool | int = False,
                  at_end: bool = False,  # fastai v2: save the last weights too, and load nothing
                  **kwargs,  # `comp`, `reset_on_fit` and `verbose`, as for `TrackerCallback`
                  ):

@@ -6,8 +6,12 @@
 __all__ = ['ParamScheduler', 'OneCycleScheduler']
 
 # %% ../../nbs/31_callback.schedule.ipynb #b6460732
+from collections.abc import Callable, Iterable
 from functools import partial
 from numbers import Real
+from typing import Any
+
+from torch.optim import Optimizer
 
 # %% ../../nbs/31_callback.schedule.ipynb #06967d82
 from fastloop.anneal import (
@@ -20,28 +24,28 @@ from fastloop.anneal import (
     plain_numbers,
 )
 from .core import Callback
-from ..core import check_number, check_word
+from ..core import check_number, check_word, listify
 from ..optimizer import OptimWrapper, as_wrapper
-from ..torch_core import count_batches
+from ..torch_core import Learns, Loaders, Run, count_batches
 
 # %% ../../nbs/31_callback.schedule.ipynb #2a13805d
 aliases = {'momentum': 'mom', 'weight_decay': 'wd', 'alpha': 'beta', 'sqr_mom': 'beta'}
 
-def our_names(names: list,  # Names in any library's words, `betas` included
+def our_names(names: Iterable,  # Names in any library's words, `betas` included
                 ) -> tuple:  # Names in ours
     "The hyper-parameters that are set by setting `names`, each once"
     parts = [('mom', 'beta') if o == 'betas' else (aliases.get(o, o),) for o in names]
     return tuple(dict.fromkeys(o for part in parts for o in part))
 
-def count_groups(opt: object,  # An optimizer
+def count_groups(opt: Optimizer,  # An optimizer
                  ) -> int:  # 1 or more
     "Number of layer groups of an optimizer"
-    return len(as_wrapper(opt).read_val('lr'))
+    return len(as_wrapper(opt).read_val('lr') or ())
 
 # %% ../../nbs/31_callback.schedule.ipynb #20d9c186
 def try_out(opt: OptimWrapper,  # The optimizer
             name: str,  # A hyper-parameter
-            value: object,  # A number, or one for each layer group
+            value: float | Iterable,  # A number, or one for each layer group
             ):
     "Set `value` and put everything back: whatever does not fit is refused before training"
     before = [dict(group) for group in opt.param_groups]
@@ -51,7 +55,7 @@ def try_out(opt: OptimWrapper,  # The optimizer
 
 def fast_setter(opt: OptimWrapper,  # The optimizer
                 name: str,  # A hyper-parameter
-                ) -> object:  # A function of one float, or `None`
+                ) -> Callable | None:  # A function of one float, or `None`
     "A function that writes one plain float into every parameter group; `None` if there is none"
     def write(value):
         for group in inner.param_groups: group[key] = value
@@ -60,21 +64,22 @@ def fast_setter(opt: OptimWrapper,  # The optimizer
         for group in inner.param_groups: group['betas'] = (value, group['betas'][1])
 
     inner, first = opt.opt, opt.param_groups[0]
-    key = {'lr': 'lr', 'mom': 'momentum'}.get(name)
+    key = {'lr': 'lr', 'mom': 'momentum'}.get(name, '')
     if key in first: return write
     return write_first if name == 'mom' and len(first.get('betas', ())) == 2 else None
 
 def any_setter(opt: OptimWrapper,  # The optimizer
                name: str,  # A hyper-parameter
-               ) -> object:  # A function of one value
+               ) -> Callable:  # A function of one value
     "A function that writes any value"
     if name in ('lr', 'mom', 'beta', 'wd'): return partial(setattr, opt, name)
     return partial(opt.set_val, name)
 
 # %% ../../nbs/31_callback.schedule.ipynb #07cf96f1
-def batches_done(run: object,  # The run, between two batches or in one
+def batches_done(run: Run,  # The run, between two batches or in one
                  batches: int,  # Length of an epoch of the plan
-                 start_epoch: int = None,  # Epochs of the plan that were done in an earlier fit
+                 # Epochs of the plan that were done in an earlier fit
+                 start_epoch: int | None = None,
                  ) -> float:  # Number of the batch, from 0; whole unless lengths differ
     "How many training batches lie behind, in a plan whose epochs have `batches` of them"
     epoch = run.epoch + (start_epoch or 0)
@@ -83,7 +88,7 @@ def batches_done(run: object,  # The run, between two batches or in one
     return epoch*batches + done if run.iters == batches else (epoch + done/run.iters)*batches
 
 def training_batches(cb: Callback,  # Who asks, for the message
-                     data: object,  # Has `train_dl`
+                     data: Loaders,  # Has `train_dl`
                      ) -> int:  # Number of batches
     "Length of the training loader that the plan of `cb` is made for"
     if (n := count_batches(data.train_dl)) is not None: return n
@@ -91,8 +96,8 @@ def training_batches(cb: Callback,  # Who asks, for the message
         f'{cb!r}: the training loader has no length, so the position in training is not known; a '
         'schedule needs a loader that knows its number of batches')
 
-def find_schedulers(run: object,  # A runner, or a learner: anything with `cbs`
-                    name: str = None,  # Such as `lr`; all schedulers if there is none
+def find_schedulers(run: Any,  # A runner, or a learner: anything with `cbs`
+                    name: str | None = None,  # Such as `lr`; all schedulers if there is none
                     ) -> list:  # Callbacks
     "The callbacks of `run` that set hyper-parameters by a schedule, or those that set `name`"
     found = [cb for cb in getattr(run, 'cbs', ()) if hasattr(type(cb), 'scheduled')]
@@ -100,7 +105,7 @@ def find_schedulers(run: object,  # A runner, or a learner: anything with `cbs`
                                        in cb.scheduled]
 
 def check_rivals(cb: Callback,  # A scheduler
-                 run: object,  # The run it is attached to
+                 run: Run,  # The run it is attached to
                  ):
     "Refuse a second callback that sets a hyper-parameter which `cb` sets"
     for other in find_schedulers(run):
@@ -160,7 +165,7 @@ class Scheduler(Callback):
 
     def values(self, epochs: int,  # Number of epochs
                iters: int,  # Training batches in an epoch
-               opt: object = None,  # An optimizer, where the values depend on it
+               opt: Any = None,  # An optimizer, where the values depend on it
                ) -> dict:  # Name: for each batch a value, or a list with one for each layer group
         """The value of each scheduled hyper-parameter in each batch of a fit, without training
 
@@ -195,8 +200,9 @@ class ParamScheduler(Scheduler):
     Source: the fastai course, lesson 9 (2019), and fastai v2.
     """
     def __init__(self, pname: str | dict,  # Hyper-parameter; or a dictionary of schedules
-                 sched_funcs: object = None,  # A function of the position, or one for each group
-                 learn: object = None,  # The learner
+                 # A function of the position, or one for each group
+                 sched_funcs: Callable | Iterable | None = None,
+                 learn: Learns | None = None,  # The learner
                  ):
         """Take the schedules
 
@@ -230,8 +236,8 @@ class ParamScheduler(Scheduler):
 shapes = {'cos': annealing_cos, 'linear': annealing_linear, 'exp': annealing_exp,
           'no': annealing_no}
 
-def shape_named(anneal: object,  # `cos`, `linear`, `exp`, `no`, or a function
-                ) -> callable:  # Called with start, end and the share of the way
+def shape_named(anneal: str | Callable,  # `cos`, `linear`, `exp`, `no`, or a function
+                ) -> Callable:  # Called with start, end and the share of the way
     "A shape by its name, or itself"
     return anneal if callable(anneal) else shapes[check_word('anneal', anneal, shapes)]
 
@@ -252,8 +258,8 @@ def _cycle(start, high, end, a1, a2, shape):
 def _check_moms(moms):
     "Three momenta, or `None`"
     if moms is None: return None
-    given = list(plain_numbers(moms)) if hasattr(moms, '__iter__') else [moms]
-    bad = [o for o in given if not isinstance(o, Real) or not 0 <= o <= 1]
+    given = listify(plain_numbers(moms))
+    bad = [o for o in given if not isinstance(o, Real) or not 0 <= float(o) <= 1]
     if bad or len(given) not in (2, 3): raise ValueError(
         f'moms={moms!r}: give the momentum at the beginning and in the middle, and at the end if '
         'it is another, each from 0 to 1; or None to leave it alone')
@@ -278,15 +284,20 @@ class OneCycleScheduler(Scheduler):
     When the cycle of `tot_epochs` is over and more epochs were asked for, the fit ends there.
     Source: Smith, arXiv 1803.09820; the arithmetic and the defaults are fastai v1's.
     """
-    def __init__(self, learn: object = None,  # The learner
-                 lr_max: object = None,  # Highest rate; a list for layer groups; or a slice
+    def __init__(self, learn: Learns | None = None,  # The learner
+                 # Highest rate; a list for layer groups; or a slice
+                 lr_max: float | Iterable | slice | None = None,
                  moms: tuple = (0.95, 0.85),  # Momentum outside and in the middle; None: as it is
                  div_factor: float = 25.,  # The first rate is `lr_max/div_factor`
                  pct_start: float = 0.3,  # Share of the batches in which the rate goes up
-                 final_div: float = None,  # `lr_max/final_div` ends it; else `1e4*div_factor`
-                 tot_epochs: int = None,  # Epochs of the whole cycle; by default those of the fit
-                 start_epoch: int = None,  # Epochs of the cycle that were done in an earlier fit
-                 anneal: object = 'cos',  # Shape of both halves: cos, linear, exp, no; a function
+                 # `lr_max/final_div` ends it; else `1e4*div_factor`
+                 final_div: float | None = None,
+                 # Epochs of the whole cycle; by default those of the fit
+                 tot_epochs: int | None = None,
+                 # Epochs of the cycle that were done in an earlier fit
+                 start_epoch: int | None = None,
+                 # Shape of both halves: cos, linear, exp, no; a function
+                 anneal: str | Callable = 'cos',
                  ):
         """Check the numbers
 
@@ -324,7 +335,8 @@ class OneCycleScheduler(Scheduler):
         start, end = divided(top, self.div_factor), divided(top, self.final_div)
         functions = {'lr': _cycle(start, top, end, a1, n-a1, self.shape)}
         if self.moms is not None and (opt is None or opt.mom is not None):
-            functions['mom'] = _cycle(*self.moms, a1, n-a1, self.shape)
+            start, middle, end = self.moms
+            functions['mom'] = _cycle(start, middle, end, a1, n-a1, self.shape)
         return functions
 
     def _length(self, epochs, iters):

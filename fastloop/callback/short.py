@@ -8,7 +8,7 @@ __all__ = ['ShortEpoch', 'StopAfterNBatches']
 # %% ../../nbs/48_callback.short.ipynb #7be712e2
 from .core import Callback
 from ..core import check_number
-from ..torch_core import count_batches
+from ..torch_core import Learns, count_batches
 
 # %% ../../nbs/48_callback.short.ipynb #d603b34a
 def _check_length(cls, dl):
@@ -26,7 +26,7 @@ class ShortEpoch(Callback):
     """
     in_lr_find = in_validate = False
 
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  pct: float = 0.01,  # Part of the batches, from 0 to 1
                  short_valid: bool = True,  # Cut the validation short as well
                  ):
@@ -55,7 +55,7 @@ class StopAfterNBatches(Callback):
     """
     in_lr_find = in_validate = False
 
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  n_batches: int = 2,  # How many batches to train
                  ):
         super().__init__(learn)

@@ -12,6 +12,7 @@ from copy import deepcopy
 from functools import partial
 from threading import Thread
 from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any
 
 # %% ../../nbs/35_callback.snapshot.ipynb #6effdb8c
 import numpy as np
@@ -24,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 # %% ../../nbs/35_callback.snapshot.ipynb #bd35a315
 from ..clean_up import put_back
 from ..core import listify
-from ..torch_core import rng_state, set_rng_state
+from ..torch_core import Learns, rng_state, set_rng_state
 
 # %% ../../nbs/35_callback.snapshot.ipynb #e4c73430
 def _place(t):
@@ -78,8 +79,8 @@ def _undo_container(o):
     return undo
 
 # %% ../../nbs/35_callback.snapshot.ipynb #c870de96
-def same_state(a: object,  # Tensors, arrays, numbers, and what holds them
-               b: object,  # Likewise
+def same_state(a: Any,  # Tensors, arrays, numbers, and what holds them
+               b: Any,  # Likewise
                ) -> bool:  # Whether kind, order and every bit are the same
     "Are two states equal, tensor by tensor?"
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
@@ -138,9 +139,9 @@ class TrainingSnapshot:
     "Everything that training depends on, in memory, to be put back in place"
     most = 10_000  # a longer list is data: it is put back, but its items are not looked at
 
-    def __init__(self, learn: object,  # A learner: has `model`, `opt`, `loss_func` and `data`
-                 cbs: list = None,  # Callbacks to keep as they are; by default the learner's
-                 spare: list = (),  # Objects that are not to be put back
+    def __init__(self, learn: Learns,  # A learner: has `model`, `opt`, `loss_func` and `data`
+                 cbs: list | None = None,  # Callbacks to keep as they are; by default the learner's
+                 spare: list | tuple = (),  # Objects that are not to be put back
                  ):
         random_numbers = rng_state()
         self.undos, self.seen = [], {id(o): o for o in (*spare, *_constants)}

@@ -6,6 +6,9 @@
 __all__ = ['AvgStats', 'AvgStatsCallback']
 
 # %% ../../nbs/16_callback.stats.ipynb #aa071e3f
+from collections.abc import Callable, Iterable
+from typing import Any
+
 from ..bar import print_line
 from .core import Callback
 from ..core import listify
@@ -18,7 +21,8 @@ class AvgStats:
 
     def __init__(
         self,
-        metrics: list,  # functions of predictions and targets, or metric objects
+        # functions of predictions and targets, or metric objects
+        metrics: Callable | Iterable | Any,
         in_train: bool,  # whether these are the numbers of training; they are printed with it
     ):
         """Begin without data.
@@ -35,7 +39,7 @@ class AvgStats:
 
     def accumulate(
         self,
-        run: object,  # anything with `yb`, `pred` and `loss`; better with `xb` and `loss_func` too
+        run: Any,  # anything with `yb`, `pred` and `loss`; better with `xb` and `loss_func` too
     ):
         "Take the batch that `run` has just been through; no device is waited for."
         loss_func, xb = getattr(run, 'loss_func', None), getattr(run, 'xb', run.pred)
@@ -79,8 +83,11 @@ class AvgStatsCallback(Callback):
     """
     order, in_validate = -9, False  # before anybody scales the loss
 
-    def __init__(self, metrics: object = None,  # A metric or several; the loss is averaged anyway
-                 silent: bool = None,  # Print nothing; by default what the learner says, if it does
+    def __init__(self,
+                 # A metric or several; the loss is averaged anyway
+                 metrics: Callable | Iterable | Any | None = None,
+                 # Print nothing; by default what the learner says, if it does
+                 silent: bool | None = None,
                  ):
         super().__init__()
         self.train_stats, self.valid_stats = AvgStats(metrics, True), AvgStats(metrics, False)

@@ -7,7 +7,10 @@ __all__ = ['TensorBoardCallback']
 
 # %% ../../nbs/44_callback.tensorboard.ipynb #2329cae7
 import time
+from collections.abc import Callable, Iterable
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 # %% ../../nbs/44_callback.tensorboard.ipynb #1a72fda2
 import torch
@@ -17,7 +20,7 @@ from torch import nn
 from .core import Callback
 from .experiment import numbered
 from .recorder import LossHistory, find_recorder
-from ..core import check_number, listify
+from ..core import as_path, check_number, listify
 from ..event_files import EventFiles, summary_writer
 from ..optimizer import as_wrapper
 from fastloop.summaries import (
@@ -31,20 +34,20 @@ from fastloop.summaries import (
     watch_layers,
     write_embeddings,
 )
-from ..torch_core import first_tensor
+from ..torch_core import Learns, Run, first_tensor
 
 # %% ../../nbs/44_callback.tensorboard.ipynb #f5435750
 class BatchNumbers:
     "The numbers of batches that wait to be written"
-    def __init__(self, opt: object = None,  # An optimizer, whose rates are noted
-                 recorder: object = None,  # Keeps the losses, if there is one
+    def __init__(self, opt: Any = None,  # An optimizer, whose rates are noted
+                 recorder: Any = None,  # Keeps the losses, if there is one
                  ):
         self.recorder, self.waiting = recorder, []
         self.read = None if opt is None else as_wrapper(opt).read_val
         self.history, self.count = LossHistory(), 0  # for a run without recorder
         if recorder is not None: self.history = recorder.history
 
-    def count_loss(self, loss: object,  # A tensor of one number
+    def count_loss(self, loss: torch.Tensor,  # A tensor of one number
                    ):
         "Keep the loss of a batch, if nobody else does; no device is waited for"
         if self.recorder is not None: return
@@ -58,13 +61,13 @@ class BatchNumbers:
         rates = self.read('lr'), self.read('mom') or []
         self.waiting.append((step, time.time(), place, *rates))
 
-    def write(self, writer: object,  # A `SummaryWriter`
+    def write(self, writer: Any,  # A `SummaryWriter`
               ):
         "Write the batches that have come since the last call; the device is waited for here"
         rows, self.waiting = self.waiting, []
         if not rows: return
         self.history.sync()
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        Summary = import_module('tensorboard.compat.proto.summary_pb2').Summary
         for step, now, place, lrs, moms in rows:
             numbers = {'loss': self.history.raw[place], **numbered('lr', lrs),
                        **numbered('mom', moms)}
@@ -88,7 +91,7 @@ class ModelWatch:
         self.hooks = []
 
     def before_call(self, model: nn.Module,  # Any model
-                    work: object,  # Called with the model, and what it is called with
+                    work: Callable,  # Called with the model, and what it is called with
                     ):
         "Do `work` once, when the model is called for the first time"
         def call(module, args, kwargs):
@@ -98,7 +101,8 @@ class ModelWatch:
 
     def after_call(self, model: nn.Module,  # Any model
                    layers: bool = True,  # Keep what each layer answers
-                   run: object = None,  # Keep the input, the answer and the `yb` of this run, too
+                   # Keep the input, the answer and the `yb` of this run, too
+                   run: Run | None = None,
                    ):
         "Listen until the model has answered once"
         def note(module, args, kwargs, out):
@@ -116,11 +120,11 @@ class ModelWatch:
                           if p.grad is not None}
 
 # %% ../../nbs/44_callback.tensorboard.ipynb #9cba9fa2
-def add_answers(writer: object,  # A `SummaryWriter`
+def add_answers(writer: Any,  # A `SummaryWriter`
                 answer: tuple,  # Inputs, what the model said, and what was right
                 step: int,  # Number of the epoch
                 n: int = 9,  # How many to show
-                classes: list = None,  # Names of the classes
+                classes: list | None = None,  # Names of the classes
                 ):
     "Show the first inputs of a batch, and what the model says of them"
     x, pred, targets = (o[:n] if isinstance(o, torch.Tensor) else None for o in answer)
@@ -137,16 +141,19 @@ class TensorBoardCallback(Callback):
     order, in_lr_find, in_validate = 60, False, False  # rows are complete when it comes
     most, seconds = 512, 10.  # batches kept, and time passed, before they are written
 
-    def __init__(self, learn: object = None,  # The learner
-                 log_dir: str | Path = None,  # Folder of the run; by default `learn.path/'logs'`
+    def __init__(self, learn: Learns | None = None,  # The learner
+                 # Folder of the run; by default `learn.path/'logs'`
+                 log_dir: str | Path | None = None,
                  every: int = 1,  # Batches from one loss and rate to the next; 0 for none
                  histogram_freq: int = 0,  # Epochs from one set of histograms to the next; 0 none
                  write_graph: bool = True,  # The graph of the model, once
                  write_grads: bool = False,  # Histograms of gradients too
                  write_images: bool = False,  # Weights as images, as often as histograms or always
                  embeddings_freq: int = 0,  # Epochs from one copy of embeddings to the next
-                 embeddings_layer_names: list = None,  # Names of layers; by default all embeddings
-                 embeddings_metadata: object = None,  # Labels or their file, or a dict by layer
+                 # Names of layers; by default all embeddings
+                 embeddings_layer_names: list | None = None,
+                 # Labels or their file, or a dict by layer
+                 embeddings_metadata: str | Path | Iterable | None = None,
                  log_preds: bool = False,  # Images of the validation set and what the model says
                  n_preds: int = 9,  # How many of them
                  ):
@@ -157,6 +164,7 @@ class TensorBoardCallback(Callback):
         if write_grads and not histogram_freq:
             raise ValueError('write_grads=True needs histogram_freq above 0, not 0')
         summary_writer()
+        if log_dir is not None: as_path('log_dir', log_dir)
         self.log_dir, self.every, self.histogram_freq = log_dir, every, histogram_freq
         self.write_graph, self.write_grads = write_graph, write_grads
         self.write_images, self.log_preds, self.n_preds = write_images, log_preds, n_preds
@@ -164,10 +172,11 @@ class TensorBoardCallback(Callback):
         self.embeddings_layer_names = listify(embeddings_layer_names)
         self.files, self.numbers, self.watch = None, BatchNumbers(), ModelWatch()
         self.start, self.next, self.loaded = [0, 0], [0, 0], False  # epoch and batch
-        self.folder, self.drawn, self.due = None, False, False
+        self.folder: Any = None
+        self.drawn, self.due = False, False
         self.epoch_step, self.embeddings = 0, {}
 
-    def set_runner(self, run: object,  # The runner that will announce events
+    def set_runner(self, run: Run,  # The runner that will announce events
                    ):
         "Hear of batches and steps only if their numbers are asked for"
         super().set_runner(run)

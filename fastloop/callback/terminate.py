@@ -7,6 +7,7 @@ __all__ = ['TerminateOnNaNCallback']
 
 # %% ../../nbs/48_callback.terminate.ipynb #ef3e66bd
 import math
+from typing import Any
 
 # %% ../../nbs/48_callback.terminate.ipynb #d7e92ef5
 import torch
@@ -16,12 +17,13 @@ from .core import Callback, CancelFitException
 from .tracker import say_line
 from ..core import check_number
 from ..metrics import to_floats
+from ..torch_core import Learns
 
 # %% ../../nbs/48_callback.terminate.ipynb #15c12a5a
 def first_not_finite(losses: list,  # Numbers, or tensors of one number
                      ) -> tuple | None:  # Position and value, or `None` if all are finite
     "Find the first loss that is no finite number; devices are waited for, once each"
-    found = enumerate(to_floats(losses))
+    found: Any = enumerate(to_floats(losses))
     return next(((i, loss) for i, loss in found if not math.isfinite(loss)), None)
 
 # %% ../../nbs/48_callback.terminate.ipynb #18a5e3b2
@@ -31,7 +33,7 @@ class TerminateOnNaNCallback(Callback):
     Source: fastai v1; `raise_error` is Keras'."""
     order, in_lr_find, in_validate, loaded = 60, False, False, False
 
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  *, n_batches: int = 50,  # Losses to look at together, where looking means waiting
                  raise_error: bool = False,  # Raise a RuntimeError instead of ending the fit
                  verbose: bool = True,  # Print a line when it stops
@@ -50,7 +52,7 @@ class TerminateOnNaNCallback(Callback):
         "Is the number here already?"
         return loss.is_cpu
 
-    def rate(self) -> object:  # A number, or a tensor where the optimizer keeps one
+    def rate(self) -> Any:  # A number, or a tensor where the optimizer keeps one
         "The learning rate of the last layer group"
         return self.learn.opt.param_groups[-1]['lr']
 

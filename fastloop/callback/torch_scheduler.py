@@ -7,9 +7,11 @@ __all__ = ['TorchScheduler']
 
 # %% ../../nbs/33_callback.torch_scheduler.ipynb #130ab67b
 import inspect
+from collections.abc import Callable
 
 # %% ../../nbs/33_callback.torch_scheduler.ipynb #4ea0f0ef
 import torch
+from torch.optim import Optimizer
 
 # %% ../../nbs/33_callback.torch_scheduler.ipynb #a3fe6e64
 from .core import Callback
@@ -25,6 +27,7 @@ from fastloop.callback.schedule import (
 from ..core import check_number, check_word
 from ..fused import dynamo_left_alone
 from ..optimizer import as_wrapper
+from ..torch_core import Learns
 
 # %% ../../nbs/33_callback.torch_scheduler.ipynb #e990d602
 def _copied(value): return value.clone() if isinstance(value, torch.Tensor) else value
@@ -125,10 +128,11 @@ class TorchScheduler(Callback):
     _opt = _replay = _last = _given = None
     _batches, _measured = 0, False  # whether it follows a measured number
 
-    def __init__(self, learn: object = None,  # The learner
-                 make: object = None,  # Takes an optimizer, returns a scheduler of torch
+    def __init__(self, learn: Learns | None = None,  # The learner
+                 make: Callable | None = None,  # Takes an optimizer, returns a scheduler of torch
                  every: str = 'epoch',  # What it counts as a step: `epoch` or `batch`
-                 monitor: str = None,  # Column of the recorder, for one that follows a number
+                 # Column of the recorder, for one that follows a number
+                 monitor: str | None = None,
                  ):
         """Keep the recipe; the scheduler is made when a fit begins
 
@@ -222,7 +226,7 @@ class TorchScheduler(Callback):
 
     def values(self, epochs: int,  # Number of epochs
                iters: int,  # Training batches in an epoch
-               opt: object = None,  # The optimizer; by default the learner's
+               opt: Optimizer | None = None,  # The optimizer; by default the learner's
                ) -> dict:  # Name: for each batch a value, or a list with one for each layer group
         """The value of each scheduled hyper-parameter in each batch of a fit, without training
 

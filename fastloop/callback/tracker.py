@@ -8,6 +8,8 @@ __all__ = ['TrackerCallback', 'EarlyStoppingCallback', 'ReduceLROnPlateauCallbac
 # %% ../../nbs/40_callback.tracker.ipynb #ec94e98b
 import math
 import operator
+from collections.abc import Callable, Iterable
+from typing import Any
 
 # %% ../../nbs/40_callback.tracker.ipynb #bcdc4d74
 import numpy as np
@@ -21,6 +23,7 @@ from .recorder import find_recorder
 from ..core import check_number, check_word, listify
 from ..metrics import better_direction
 from ..optimizer import as_wrapper
+from ..torch_core import Learns, Run
 
 # %% ../../nbs/40_callback.tracker.ipynb #788228bb
 _small_is_good = 'loss error mse mae msle rmse rmsle mape rmspe perplexity'.split()
@@ -37,7 +40,7 @@ def way_of_name(monitor: str,  # Name of the number that is watched
 
 def better_way(monitor: str,  # Name of the number that is watched
                mode: str = 'auto',  # `min`, `max`, or `auto` to tell by the name
-               comp: object = None,  # fastai v2: compares two numbers, such as `np.less`
+               comp: Callable | None = None,  # fastai v2: compares two numbers, such as `np.less`
                ) -> str:  # `min` if smaller is better, else `max`
     """Tell whether smaller or larger values of `monitor` are better
 
@@ -66,7 +69,7 @@ def improves(value: float,  # A value
 _spellings = {'val_loss': 'valid_loss', 'trn_loss': 'train_loss'}  # of fastai v1
 
 def column_of(monitor: str,  # Name of the number that is watched
-              recorder: object,  # Has `names` and `metrics`
+              recorder: Any,  # Has `names` and `metrics`
               validates: bool = True,  # Whether there is validation data
               ) -> int:  # Where the number stands in a row of the recorder
     """Find the column of a number
@@ -79,7 +82,7 @@ def column_of(monitor: str,  # Name of the number that is watched
                      "data has no validation loader; monitor='train_loss' needs none")
 
 # %% ../../nbs/40_callback.tracker.ipynb #9b78bfb4
-def say_line(run: object,  # Has `cbs`
+def say_line(run: Run,  # Has `cbs`
              line: str,  # What has happened
              ):
     "Print a line, above the bars if there are any"
@@ -95,11 +98,12 @@ class TrackerCallback(Callback):
     needs_value, watching, loaded, said_way = True, False, False, False
     kept = 'best', 'best_epoch'  # what `state_dict` holds
 
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  monitor: str = 'valid_loss',  # A column of the recorder
                  mode: str = 'auto',  # `min`, `max`, or `auto` to tell by the name
                  min_delta: float = 0.,  # An improvement is larger than this
-                 *, comp: object = None,  # fastai v2's way to give the mode, such as `np.less`
+                 # fastai v2's way to give the mode, such as `np.less`
+                 *, comp: Callable | None = None,
                  reset_on_fit: bool = True,  # Forget the best value when another fit begins
                  verbose: bool = True,  # Print a line when something is done
                  ):
@@ -114,7 +118,7 @@ class TrackerCallback(Callback):
         self.recount()
 
     @property
-    def operator(self) -> object:  # A function of two numbers
+    def operator(self) -> Callable:  # A function of two numbers
         "What tells whether a value is better than another, `np.less` or `np.greater` (fastai v1)"
         return np.less if self.mode == 'min' else np.greater
 
@@ -152,8 +156,9 @@ class TrackerCallback(Callback):
 
     def get_monitor_value(self) -> float | None:  # `None` if it was not measured in this epoch
         "The watched number in the epoch that has just ended"
-        row = [] if self.column is None else find_recorder(self.run).values[-1]
-        value = row[self.column] if row and self.column < len(row) else None
+        at = self.column
+        row = [] if at is None else find_recorder(self.run).values[-1]
+        value = row[at] if at is not None and at < len(row) else None
         return None if value is None else float(value)
 
     def is_better(self, value: float,  # A value
@@ -221,12 +226,12 @@ class EarlyStoppingCallback(TrackerCallback):
     order = TrackerCallback.order+3  # after those who save and reduce
     kept = (*TrackerCallback.kept, 'best_weights', 'wait', 'stopped_epoch')
 
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  monitor: str = 'valid_loss',  # A column of the recorder
                  mode: str = 'auto',  # `min`, `max`, or `auto` to tell by the name
                  min_delta: float = 0,  # An improvement is larger than this
                  patience: int = 0,  # Epochs in a row without improvement; 0 means 1
-                 baseline: float = None,  # A value that has to be beaten
+                 baseline: float | None = None,  # A value that has to be beaten
                  start_epoch: int = 0,  # Epochs at the beginning that are not looked at
                  restore_best: bool = False,  # Put the best weights back when the fit ends
                  **kwargs,  # `comp`, `reset_on_fit` and `verbose`, as for `TrackerCallback`
@@ -240,7 +245,7 @@ class EarlyStoppingCallback(TrackerCallback):
     def forget(self):
         "No value has been seen yet, and no weights are kept"
         super().forget()
-        self.best_weights = None
+        self.best_weights: Any = None
 
     def recount(self):
         "Nothing has been waited for yet"
@@ -297,7 +302,7 @@ class EarlyStoppingCallback(TrackerCallback):
 # %% ../../nbs/40_callback.tracker.ipynb #54a9a538
 def lower_rates(rates: list,  # One for each layer group
                 factor: float,  # What each is multiplied by
-                min_lr: object = 0,  # The smallest rate, or one for each layer group
+                min_lr: float | Iterable = 0,  # The smallest rate, or one for each layer group
                 ) -> list:  # A rate that is below its smallest stays what it is
     "Multiply learning rates, down to a smallest one"
     floors = listify(min_lr, rates)
@@ -311,13 +316,13 @@ class ReduceLROnPlateauCallback(TrackerCallback):
     order = TrackerCallback.order+2
     kept = (*TrackerCallback.kept, 'wait', 'cooling')
 
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  monitor: str = 'valid_loss',  # A column of the recorder
                  mode: str = 'auto',  # `min`, `max`, or `auto` to tell by the name
                  patience: int = 0,  # Epochs in a row without improvement; 0 means 1
                  factor: float = 0.2,  # What the rate is multiplied by
                  min_delta: float = 0,  # An improvement is larger than this
-                 min_lr: object = 0,  # The smallest rate, or one for each layer group
+                 min_lr: float | Iterable = 0,  # The smallest rate, or one for each layer group
                  cooldown: int = 0,  # Epochs after a reduction until the counting starts again
                  **kwargs,  # `comp`, `reset_on_fit` and `verbose`, as for `TrackerCallback`
                  ):
@@ -350,7 +355,9 @@ class ReduceLROnPlateauCallback(TrackerCallback):
             if known and 'lr' in listify(cb.scheduled):
                 raise ValueError(f'{self!r} and {cb!r} both set the learning rate, and the '
                                  'second would overwrite it in every batch: use one of them')
-        listify(self.min_lr, self.read_rates())
+        rates, floors = self.read_rates(), listify(self.min_lr)
+        if len(floors) not in (1, len(rates)): raise ValueError(
+            f'min_lr={self.min_lr!r} has {len(floors)} rates for {len(rates)} layer groups')
         super().start()
 
     def reduce(self) -> bool:  # Whether a rate could be reduced

@@ -8,20 +8,21 @@ __all__ = ['GradientClipping', 'GradientAccumulation', 'BnFreeze']
 # %% ../../nbs/45_callback.training.ipynb #9a6e2d04
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 # %% ../../nbs/45_callback.training.ipynb #e22f8132
 from .core import Callback, CancelStepException
 from ..core import check_number, check_word
 from ..mean_loss import LossRule
-from ..torch_core import batch_norm_types, batch_size
+from ..torch_core import Learns, batch_norm_types, batch_size
 
 # %% ../../nbs/45_callback.training.ipynb #a8a95b54
-def trained(opt: object,  # An optimizer
+def trained(opt: Optimizer,  # An optimizer
             ) -> list:  # Of parameters
     "All parameters of an optimizer"
     return [p for group in opt.param_groups for p in group['params']]
 
-def gradients(opt: object,  # An optimizer
+def gradients(opt: Optimizer,  # An optimizer
               ) -> list:  # Of tensors
     "The gradients that are there"
     return [p.grad for p in trained(opt) if p.grad is not None]
@@ -35,7 +36,7 @@ class GradientClipping(Callback):
     """
     order = 11  # after those who change gradients
 
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  clip: float = 0.1,  # Largest norm, or largest value; 0 or `None` clips nothing
                  by: str = 'norm',  # `norm` shortens the whole gradient, `value` cuts each number
                  norm_type: float = 2.,  # Which norm; 2 is the ordinary length
@@ -96,10 +97,11 @@ class GradientAccumulation(Callback):
     """
     order = -16  # while a window is open, nobody behind hears of a step
 
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  n_acc: int = 32,  # Samples in a step, at least
-                 n_batches: int = None,  # Batches in a step, instead of counting samples
-                 reduction: str = None,  # Of the loss, `mean` or `sum`; by default what it says
+                 n_batches: int | None = None,  # Batches in a step, instead of counting samples
+                 # Of the loss, `mean` or `sum`; by default what it says
+                 reduction: str | None = None,
                  ):
         super().__init__(learn)
         _check_window(type(self).__name__, n_acc, n_batches)
@@ -119,7 +121,7 @@ class GradientAccumulation(Callback):
 
     def take_up(self):
         "Go on with the window of a checkpoint"
-        grads, self.pending = self.pending, None
+        grads, self.pending = self.pending or [], None
         for p, grad in zip(trained(self.learn.opt), grads):
             p.grad = None if grad is None else grad.to(p.device, copy=True)
 

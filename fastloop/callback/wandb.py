@@ -11,13 +11,15 @@ import json
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 # %% ../../nbs/44_callback.wandb.ipynb #44e3ad16
 from .experiment import ExperimentCallback
 from ..core import atomic_write, needs_extra
+from ..torch_core import Learns
 
 # %% ../../nbs/44_callback.wandb.ipynb #b4a2d097
-def wandb_package() -> object:  # The module
+def wandb_package() -> Any:  # The module
     """The package wandb
 
     Raises: ImportError that says what to install."""
@@ -39,7 +41,7 @@ def check_init(arguments: dict,  # Names and values
 # %% ../../nbs/44_callback.wandb.ipynb #15e1f3be
 _file, _opened = 'fastloop.json', set()  # the runs that were opened here, by their ids
 
-def noted_place(run: object,  # Of W&B
+def noted_place(run: Any,  # Of W&B
                 ) -> tuple:  # The next epoch and the next batch
     "How far a run is, as far as it is known here"
     summary = run.summary
@@ -49,7 +51,7 @@ def noted_place(run: object,  # Of W&B
         places.append(json.loads(file.read_text()))
     return tuple(map(max, *places, (0, 0)))
 
-def note_place(run: object,  # Of W&B
+def note_place(run: Any,  # Of W&B
                place: tuple,  # The next epoch and the next batch
                ):
     "Write down how far a run is"
@@ -64,13 +66,14 @@ class WandbCallback(ExperimentCallback):
     Raises: ImportError if wandb is not installed; TypeError for an argument that nobody knows."""
     wandb_run, mine, closed = None, True, 0.
 
-    def __init__(self, learn: object = None,  # The learner
-                 project: str = None,  # By default W&B's choice
-                 run_name: str = None,  # What a new run is called; by default W&B's choice
-                 *, tags: list = None,  # Words to find a run by
+    def __init__(self, learn: Learns | None = None,  # The learner
+                 project: str | None = None,  # By default W&B's choice
+                 run_name: str | None = None,  # What a new run is called; by default W&B's choice
+                 *, tags: list | None = None,  # Words to find a run by
                  every: int = 1,  # Batches from one loss and rate to the next; 0 for none
                  best_weights: bool = True,  # Keep the weights of the best epoch
-                 monitor: str = None,  # What is best: a column; by default the validation loss
+                 # What is best: a column; by default the validation loss
+                 monitor: str | None = None,
                  mode: str = 'auto',  # `min`, `max`, `auto`; or W&B's `offline`, `online` …
                  new_run: bool = False,  # Open a new run with each fit
                  timeout: float = 60.,  # Seconds that the end of a fit waits for W&B

@@ -65,7 +65,7 @@ def check_members(members):
     keys = [_key(p) for p in paths]
     tops = {o[0] for o in keys if o}
     depth = int(len(tops) == 1 and all(len(o) > 1 for o in solid))
-    seen = {(): 'folder'}
+    seen: dict[tuple, str] = {(): 'folder'}
     for steps, key, member in zip(paths, keys, members):
         before = seen.setdefault(key, member.kind)
         if member.kind not in ('file', 'folder', 'symlink', 'hard link'):

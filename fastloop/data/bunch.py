@@ -7,19 +7,20 @@ __all__ = ['DataBunch']
 
 # %% ../../nbs/12_data.bunch.ipynb #fcbecf3b
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from ..core import check_number
+from ..core import as_path, check_flag, check_number, understands
 from .load import TensorLoader, check_tensors
-from ..inputs import cut, inputs_like, usual_tensor
+from ..inputs import check_classes, cut, inputs_like, usual_tensor
 from fastloop.torch_core import (
+    as_device,
     count_batches,
-    default_device,
     find_bs,
     map_tensors,
     rng_state,
@@ -72,7 +73,7 @@ def _infer_c(ds):
 def _without_workers(dl):
     "A loader like `dl` that leaves alone the worker processes of `dl`"
     if not isinstance(dl, DataLoader) or dl.num_workers == 0: return dl
-    how = dict(collate_fn=dl.collate_fn, generator=dl.generator)
+    how: dict[str, Any] = dict(collate_fn=dl.collate_fn, generator=dl.generator)
     if isinstance(dl.dataset, IterableDataset):
         how.update(batch_size=dl.batch_size, drop_last=dl.drop_last)
     elif dl.batch_sampler is None: how.update(batch_size=None, sampler=dl.sampler)
@@ -110,7 +111,7 @@ def leaves_last(
     drop_last: bool | None = None,  # what was asked for
 ) -> bool:  # whether the last batch is to be left out
     "Should a loader leave out its last batch? Where nothing is asked, if it would hold one item."
-    return n > bs and n % bs == 1 if drop_last is None else bool(drop_last)
+    return n > bs and n % bs == 1 if drop_last is None else check_flag('drop_last', drop_last)
 
 # %% ../../nbs/12_data.bunch.ipynb #eb30dc7f
 def _is_plain(ds):
@@ -120,16 +121,28 @@ def _is_plain(ds):
     return isinstance(ds, TensorDataset) and all(own)
 
 
-def _make_loader(name, ds, bs, shuffle, num_workers, device, seed, drop_last=False):
-    "A loader for the data set `ds`, none if there is none to validate with"
-    if ds is None and name == 'valid_ds': return None
+def _seed(seed):
+    "A seed that was asked for, or else is drawn"
+    return int(torch.randint(2**62, ())) if seed is None else check_number('seed', seed, whole=True)
+
+
+def _check_set(name, ds: Any):
+    "Refuse what is no data set, and an empty one"
+    if ds is None and name == 'valid_ds': return
     if isinstance(ds, (*_arrays, DataLoader, TensorLoader)) or not hasattr(ds, '__getitem__') and \
             not isinstance(ds, IterableDataset):
         raise TypeError(f'{name} must be a data set, with a length and items by number, got a '
                         f'{type(ds).__name__}: for loaders there is DataBunch(train_dl, valid_dl), '
                         'for tensors DataBunch.from_tensors')
+    if isinstance(ds, Sized) and not len(ds): raise ValueError(f'{name} is empty: it has no item')
+
+
+def _make_loader(name, ds, bs, shuffle, num_workers, device, seed,
+                 drop_last: bool | None = False) -> Any:
+    "A loader for the data set `ds`, none if there is none to validate with"
+    if ds is None: return None
+    ds = cast(Any, ds)
     n = len(ds) if hasattr(ds, '__len__') else 0
-    if n == 0 and hasattr(ds, '__len__'): raise ValueError(f'{name} is empty: it has no item')
     drop_last = leaves_last(n, bs, drop_last)
     if _is_plain(ds):
         dl = TensorLoader(*ds.tensors, bs=bs, shuffle=shuffle, drop_last=drop_last, device=device,
@@ -176,7 +189,7 @@ def _named(name, y, numbers):
 def _numbered(y_train, y_valid, classes):
     "Targets of training and validation as numbers, and the names of the classes"
     texts = [_are_texts(y) for y in (y_train, y_valid)]
-    if classes is not None: classes = list(classes)
+    classes = check_classes(classes, y_train, y_valid)
     if not any(texts): return y_train, y_valid, classes
     if classes is None: classes = sorted({str(o) for o in y_train}) if texts[0] else []
     numbers = {name: i for i, name in enumerate(classes)}
@@ -196,9 +209,6 @@ def _ready_pair(names, x, y):
 
 def _set_aside(ds, share, seed):
     "Two data sets: what is trained on, and the share that is set aside"
-    if check_number('valid_pct', share, 0) >= 1:
-        raise ValueError(f'valid_pct={share!r} must be from 0 to below 1')
-    seed = check_number('seed', seed, whole=True)
     count = min(max(int(share*len(ds)), share > 0), len(ds)-1)
     if count == 0: return [ds, None]
     order = torch.randperm(len(ds), generator=torch.Generator().manual_seed(seed % 2**63))
@@ -213,6 +223,7 @@ class DataBunch:
     Source: fastai v1 and the course's `DataBunch`.
     """
 
+    @understands()
     def __init__(
         self,
         train_dl: Iterable,  # loader: goes through batches `(xb, yb)`, again and again
@@ -223,11 +234,12 @@ class DataBunch:
     ):
         _check_loader('train_dl', train_dl)
         if valid_dl is not None: _check_loader('valid_dl', valid_dl)
-        self.train_dl, self.valid_dl, self.path = train_dl, valid_dl, Path(path)
-        self.device = default_device() if device is None else torch.device(device)
+        self.train_dl, self.valid_dl, self.path = train_dl, valid_dl, as_path('path', path)
+        self.device = as_device(device)
         self.c, self._seen = _infer_c(self.train_ds) if c is None else c, None
 
     @classmethod
+    @understands()
     def create(
         cls,
         train_ds: Dataset,  # to train on: anything with a length and items `(x, y)` by number
@@ -248,15 +260,15 @@ class DataBunch:
         bs = check_number('bs', bs, 1, whole=True)
         valid_bs = check_number('valid_bs', 2*bs if valid_bs is None else valid_bs, 1, whole=True)
         num_workers = check_number('num_workers', num_workers, 0, whole=True)
-        device = default_device() if device is None else torch.device(device)
-        if seed is None: seed = int(torch.randint(2**62, ()))
-        seed = check_number('seed', seed, whole=True)
-        how = dict(num_workers=num_workers, device=device, seed=seed)
+        for name, ds in (('train_ds', train_ds), ('valid_ds', valid_ds)): _check_set(name, ds)
+        how: dict[str, Any] = dict(num_workers=num_workers, device=as_device(device),
+                                   seed=_seed(seed))
         train_dl = _make_loader('train_ds', train_ds, bs, True, drop_last=drop_last, **how)
         valid_dl = _make_loader('valid_ds', valid_ds, valid_bs, False, **how)
         return cls(train_dl, valid_dl, c, device, path)
 
     @classmethod
+    @understands()
     def from_tensors(
         cls,
         x_train: torch.Tensor | np.ndarray,  # an item per row; NumPy's float64 becomes float32
@@ -286,10 +298,11 @@ class DataBunch:
         parts = [_ready_pair(['x_train', 'y_train'], x_train, y_train), None]
         if x_valid is not None: parts[1] = _ready_pair(['x_valid', 'y_valid'], x_valid, y_valid)
         if valid_pct is not None:
-            if seed is None: seed = int(torch.randint(2**62, ()))
-            parts = _set_aside(parts[0], valid_pct, seed)
-        for ds in filter(None, parts if classes else ()): ds.classes = classes
-        return cls.create(*parts, bs, valid_bs, 0, drop_last, device, seed, c, path)
+            if check_number('valid_pct', valid_pct, 0) >= 1:
+                raise ValueError(f'valid_pct={valid_pct!r} must be from 0 to below 1')
+            parts = _set_aside(parts[0], valid_pct, seed := _seed(seed))
+        for ds in filter(None, parts if classes else ()): vars(ds)['classes'] = classes
+        return cls.create(parts[0], parts[1], bs, valid_bs, 0, drop_last, device, seed, c, path)
 
     def one_batch(
         self,
@@ -304,7 +317,7 @@ class DataBunch:
         return to_device(_look(dl), self.device)
 
     @property
-    def example(self) -> object:  # tensors, in the structure that the model takes
+    def example(self) -> Any:  # tensors, in the structure that the model takes
         "The inputs of one training item, as a batch; looked at once."
         if self._seen is None or self._seen[0] is not self.train_dl:
             first = map_tensors(_look(self.train_dl)[0], lambda t: t[:1].clone())
@@ -313,15 +326,15 @@ class DataBunch:
 
     def test_dl(
         self,
-        items: object,  # arrays, rows or tensors like those trained on; or a data set of them
+        items: Any,  # arrays, rows or tensors like those trained on; or a data set of them
         bs: int | None = None,  # items in a batch, `None`: as many as in validation
     ) -> Iterable:  # batches of inputs, in the order of the items
         """Make a loader of items without targets, to ask a trained model.
 
         Raises: ValueError or TypeError if the items are not like those in the training data.
         """
-        bs = bs or _batch_size(self.valid_dl) or 2*(self.bs or 32)
-        bs = check_number('bs', bs, 1, whole=True)
+        found = bs or _batch_size(self.valid_dl) or 2*(self.bs or 32)
+        bs = int(check_number('bs', found, 1, whole=True))
         if isinstance(items, Dataset): return DataLoader(items, bs)
         rows = inputs_like('items', items, self.example)
         if isinstance(rows, torch.Tensor): return TensorLoader(rows, bs=bs)

@@ -230,7 +230,7 @@ def _fetch_part(url, part, tag):
 def fetch(url, file, attempts=3):
     "Download `url` to `file`; a part that is already here is not fetched again"
     part, tag = (file.with_name(file.name + o) for o in ('.part', '.tag'))
-    best, left = _size(part), attempts
+    best, left, problem = _size(part), attempts, None
     while left:
         try:
             _fetch_part(url, part, tag)

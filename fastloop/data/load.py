@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from copy import copy
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +23,10 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from ..core import check_number
+from ..core import check_number, understands
 from ..fetch import gather
 from ..inputs import as_tensor
-from ..torch_core import no_random
+from ..torch_core import as_device, no_random
 
 # %% ../../nbs/11_data.load.ipynb #15746c64
 def _epoch_seed(seed, epoch):
@@ -67,7 +68,7 @@ def _ready(tensors, device):
     names = [f'tensors[{i}]' for i in range(len(tensors))]
     tensors = [as_tensor(name, t) for name, t in zip(names, tensors)]
     check_tensors(tensors, names)
-    return tuple(tensors if device is None else [t.to(device) for t in tensors])
+    return tuple(tensors if device is None else [t.to(as_device(device)) for t in tensors])
 
 # %% ../../nbs/11_data.load.ipynb #8cca9618
 class _Place:
@@ -99,6 +100,11 @@ class Resumable:
 
     It has `seed`, `shuffle`, `n` items, `bs` of them a batch, and a length.
     """
+    seed: int | None
+    shuffle: bool
+    n: int
+    bs: int
+    _batches: Callable
 
     share = None  # what this process takes of each pass, if several train together
 
@@ -171,6 +177,7 @@ class TensorLoader(Resumable):
     Raises: ValueError if `bs` is below 1, or the tensors are none, empty or of different lengths.
     """
 
+    @understands()
     def __init__(
         self,
         *tensors: torch.Tensor | np.ndarray,  # an item per row, all of one length
@@ -245,8 +252,8 @@ def _dealt(dl):
     return everything if len(set(dealt)) < len(dealt) else sorted(dealt)
 
 
-def in_order(dl: object,  # A loader of any kind
-             ) -> object:  # Another one, or `dl` itself if it cannot be done or is so already
+def in_order(dl: Any,  # A loader of any kind
+             ) -> Any:  # Another one, or `dl` itself if it cannot be done or is so already
     "A loader of the items of `dl` in the order of the data set, each once, and not varied"
     if hasattr(dl, 'unshuffled'): return dl.unshuffled()
     if not isinstance(dl, DataLoader) or isinstance(dl.dataset, IterableDataset): return dl

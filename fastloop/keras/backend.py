@@ -9,22 +9,24 @@ __all__ = ['eval', 'mean', 'sum', 'max', 'min', 'std', 'abs', 'exp', 'log', 'rou
            'flatten']
 
 # %% ../../nbs/85_keras.backend.ipynb #7ddf748b
+from typing import Any
+
 import torch
 
 # %% ../../nbs/85_keras.backend.ipynb #3c4d127e
 from ..torch_core import to_np
 
 # %% ../../nbs/85_keras.backend.ipynb #e2cd502c
-def get_value(x: object,  # A variable, a number of an optimizer, a tensor, or a number
-              ) -> object:  # A number or an array of NumPy
+def get_value(x: Any,  # A variable, a number of an optimizer, a tensor, or a number
+              ) -> Any:  # A number or an array of NumPy
     "The value of something, as NumPy knows it"
     if hasattr(x, 'numpy') and not isinstance(x, torch.Tensor): return x.numpy()
     return to_np(x) if isinstance(x, torch.Tensor) else x
 
 eval = get_value  # what callbacks that log a rate call it
 
-def set_value(x: object,  # A variable, a number of an optimizer, or a tensor
-              value: object,  # A number or an array
+def set_value(x: Any,  # A variable, a number of an optimizer, or a tensor
+              value: Any,  # A number or an array
               ):
     """Set the value of something
 

@@ -12,8 +12,10 @@ import math
 import shutil
 import string
 import warnings
+from collections.abc import Callable, Iterable
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 # %% ../../nbs/84_keras.callbacks.ipynb #f7723aca
 import numpy as np
@@ -23,6 +25,7 @@ import torch
 from fastloop.adapters.keras_model import (
     HookList,
     Logs,
+    ModelView,
     as_default,
     as_logs,
     keras_hooks,
@@ -41,7 +44,7 @@ from ..callback.schedule import find_schedulers
 from ..callback.tensorboard import TensorBoardCallback as NativeTensorBoard
 from ..callback.terminate import TerminateOnNaNCallback as NativeTerminateOnNaN
 from ..callback.tracker import improves, lower_rates, say_line
-from ..core import check_number, check_word, nearest_name
+from ..core import check_keywords, check_number, check_word, nearest_name
 from ..metrics import WeightedMean
 from ..rows import RowFile, read_cells
 from ..table import cell_text
@@ -57,14 +60,20 @@ class Callback:
     """
     order, in_lr_find, in_validate = 0, False, False  # in the order in which they were attached
     native_events = ()  # those events of this library that it answers by itself
-    params = model = None
+    params: Any = None
+    model: Any = None
+    on_batch_begin: Callable
+    on_batch_end: Callable
+
+    def __new__(cls, *args, **kwargs):
+        return super().__new__(check_keywords(cls, kwargs))
 
     def set_params(self, params: dict,  # Such as `epochs` and `steps`
                    ):
         "Remember how the training is done"
         self.params = params
 
-    def set_model(self, model: object,  # What is trained, a `ModelView`
+    def set_model(self, model: ModelView,  # What is trained, a `ModelView`
                   ):
         "Remember what is trained"
         self.model = model
@@ -85,7 +94,7 @@ for _hook in keras_hooks:
     if not hasattr(Callback, _hook): setattr(Callback, _hook, _nothing)
 
 # %% ../../nbs/84_keras.callbacks.ipynb #ffdfe570
-def way_in(model: object,  # What is trained, a model of Keras or its stand-in
+def way_in(model: ModelView,  # What is trained, a model of Keras or its stand-in
            monitor: str,  # Name of the number that is watched
            ) -> str | None:  # `min`, `max`, or `None` if the model does not know
     "Which way the model says that a metric is better"
@@ -95,7 +104,7 @@ def way_in(model: object,  # What is trained, a model of Keras or its stand-in
              and o.name == monitor.removeprefix('val_')]
     return {'up': 'max', 'down': 'min'}[found[0]] if found else None
 
-def say(model: object,  # What is trained
+def say(model: ModelView,  # What is trained
         line: str,  # What has happened
         ):
     "Print a line, above the bars if there are any"
@@ -195,7 +204,7 @@ class EarlyStopping(MonitorCallback):
                  patience: int = 0,  # Epochs in a row without improvement
                  verbose: int = 0,  # 1: print a line when something is done
                  mode: str = 'auto',  # `min`, `max`, or `auto` to tell by the name
-                 baseline: float = None,  # A value that has to be beaten
+                 baseline: float | None = None,  # A value that has to be beaten
                  restore_best_weights: bool = False,  # Put the best weights back at the end
                  start_from_epoch: int = 0,  # Epochs at the beginning that are not looked at
                  ):
@@ -242,7 +251,7 @@ class EarlyStopping(MonitorCallback):
         self.best_weights = state['best_weights']
 
 # %% ../../nbs/84_keras.callbacks.ipynb #658d4a20
-def read_rate(model: object,  # A model of Keras, or its stand-in
+def read_rate(model: ModelView,  # A model of Keras, or its stand-in
               ) -> float:  # Of the last layer group
     "The learning rate of a model"
     return float(np.asarray(model.optimizer.learning_rate))
@@ -264,7 +273,7 @@ class ReduceLROnPlateau(MonitorCallback):
                  epsilon: float = 1e-4,  # An improvement is larger than this
                  cooldown: int = 0,  # Epochs after a reduction until the counting starts again
                  min_lr: float = 0,  # The smallest rate
-                 min_delta: float = None,  # Today's word for `epsilon`
+                 min_delta: float | None = None,  # Today's word for `epsilon`
                  ):
         delta = epsilon if min_delta is None else min_delta
         super().__init__(monitor, mode, abs(delta), verbose)
@@ -341,8 +350,8 @@ class ModelCheckpoint(MonitorCallback):
                  save_weights_only: bool = False,  # Call `save_weights`, not `save`
                  mode: str = 'auto',  # `min`, `max`, or `auto` to tell by the name
                  period: int = 1,  # Epochs from one file to the next
-                 save_freq: object = 'epoch',  # Or a number of batches from one file to the next
-                 initial_value_threshold: float = None,  # A value to beat from the start
+                 save_freq: str | int = 'epoch',  # Or a number of batches from one file to the next
+                 initial_value_threshold: float | None = None,  # A value to beat from the start
                  ):
         if initial_value_threshold is not None:
             self.first_best = check_number('initial_value_threshold', initial_value_threshold)
@@ -352,7 +361,7 @@ class ModelCheckpoint(MonitorCallback):
         if period == 'epoch': period = 1  # today's Keras has `save_freq` at this place
         self.period = check_number('period', period, 1, whole=True)
         self.save_best_only, self.save_weights_only = save_best_only, save_weights_only
-        self.save_freq = save_freq
+        self.save_freq: Any = save_freq
         if isinstance(save_freq, str): check_word('save_freq', save_freq, ('epoch',))
         else:
             check_number('save_freq', save_freq, 1, whole=True)
@@ -371,7 +380,7 @@ class ModelCheckpoint(MonitorCallback):
         self.last_saved_path, self.saved = Path(path), True
         return True
 
-    def consider(self, logs: dict,  # Numbers by name
+    def consider(self, logs: dict | None,  # Numbers by name
                  batch: int | None = None,  # Number of the batch, if one has just ended
                  ):
         "Save if it is wanted, and say so"
@@ -397,7 +406,7 @@ class ModelCheckpoint(MonitorCallback):
         if self.save_freq == 'epoch' and self.epochs_seen % self.period == 0: self.consider(logs)
 
     def count_batch(self, batch: int,  # Number of the batch
-                    logs: dict = None,  # Numbers by name
+                    logs: dict | None = None,  # Numbers by name
                     ):
         "Save if this was the last of `save_freq` batches"
         self.batches_seen += 1
@@ -410,7 +419,7 @@ class BackupAndRestore(CheckpointCallback):
     Source: Keras.
     """
     def __init__(self, backup_dir: str | Path,  # Folder of the checkpoints, and of nothing else
-                 save_freq: object = 'epoch',  # Or a number of batches
+                 save_freq: str | int = 'epoch',  # Or a number of batches
                  double_checkpoint: bool = False,  # Ignored: the one before is always kept
                  delete_checkpoint: bool = True,  # Remove the folder when the training is over
                  ):
@@ -468,7 +477,7 @@ class LearningRateScheduler(Callback):
     Raises: TypeError for what is no function; ValueError in an epoch for which it gives no rate.
     Source: Keras.
     """
-    def __init__(self, schedule: object,  # A function of the epoch, or of the epoch and the rate
+    def __init__(self, schedule: Callable,  # A function of the epoch, or of the epoch and the rate
                  verbose: int = 0,  # 1: print the rate
                  ):
         if not callable(schedule): raise TypeError(f'schedule is a function, not {schedule!r}')
@@ -507,7 +516,7 @@ class History(Callback, NativeHistory):
         self.add(epoch, as_logs(logs))
 
 # %% ../../nbs/84_keras.callbacks.ipynb #f5a56c65
-def added_names(cb: object,  # A callback of a run
+def added_names(cb: Any,  # A callback of a run
                 ) -> tuple | None:  # `None` if it may be anything
     "The names that a callback of Keras may add to the logs of an epoch"
     if not hasattr(type(cb), 'set_model') or not overrides(cb, 'on_epoch_end'): return ()
@@ -518,7 +527,7 @@ def added_names(cb: object,  # A callback of a run
 
 def check_columns(there: list,  # Columns of a file, without the epoch
                   names: list,  # Names that will be in the logs
-                  cbs: list,  # The callbacks of the run
+                  cbs: list | tuple,  # The callbacks of the run
                   ) -> bool:  # Whether the file may fit
     "Can the logs of a run have the columns of a file?"
     if set(names) - set(there): return False
@@ -595,7 +604,8 @@ class RemoteMonitor(Callback, NativeRemoteMonitor):
     def __init__(self, root: str = 'http://localhost:9000',  # Address of the server
                  path: str = '/publish/epoch/end/',  # What comes after `root`
                  field: str = 'data',  # Name of the field, if it is sent as a form
-                 headers: dict = None,  # Headers of the request, by default JSON's; never shown
+                 # Headers of the request, by default JSON's; never shown
+                 headers: dict | None = None,
                  send_as_json: bool = False,  # Send JSON alone, not as the field of a form
                  ):
         if headers is None: headers = {'Accept': 'application/json',
@@ -623,15 +633,15 @@ class LambdaCallback(Callback):
     Raises: UnknownEvent with the nearest name; TypeError for something that cannot be called.
     Source: Keras.
     """
-    def __init__(self, on_epoch_begin: object = None,  # Takes epoch and logs
-                 on_epoch_end: object = None,  # Takes epoch and logs
-                 on_batch_begin: object = None,  # Takes batch and logs
-                 on_batch_end: object = None,  # Takes batch and logs
-                 on_train_begin: object = None,  # Takes logs
-                 on_train_end: object = None,  # Takes logs
-                 **functions: object,  # By the name of any other hook
+    def __init__(self, on_epoch_begin: Callable | None = None,  # Takes epoch and logs
+                 on_epoch_end: Callable | None = None,  # Takes epoch and logs
+                 on_batch_begin: Callable | None = None,  # Takes batch and logs
+                 on_batch_end: Callable | None = None,  # Takes batch and logs
+                 on_train_begin: Callable | None = None,  # Takes logs
+                 on_train_end: Callable | None = None,  # Takes logs
+                 **functions: Callable | None,  # By the name of any other hook
                  ):
-        functions |= dict(on_epoch_begin=on_epoch_begin, on_epoch_end=on_epoch_end,
+        functions = functions | dict(on_epoch_begin=on_epoch_begin, on_epoch_end=on_epoch_end,
                           on_batch_begin=on_batch_begin, on_batch_end=on_batch_end,
                           on_train_begin=on_train_begin, on_train_end=on_train_end)
         vars(self).update(check_functions(functions, {o: o for o in keras_hooks}))
@@ -650,9 +660,12 @@ class TensorBoard(Callback, NativeTensorBoard):
                  write_grads: bool = False,  # Histograms of gradients too
                  write_images: bool = False,  # Weights as images
                  embeddings_freq: int = 0,  # Epochs from one copy of embeddings to the next
-                 embeddings_layer_names: list = None,  # Names of layers; by default all embeddings
-                 embeddings_metadata: object = None,  # Labels or their file, or a dict by layer
-                 update_freq: object = 'epoch',  # Or `batch`, or batches from one row to the next
+                 # Names of layers; by default all embeddings
+                 embeddings_layer_names: list | None = None,
+                 # Labels or their file, or a dict by layer
+                 embeddings_metadata: str | Path | Iterable | None = None,
+                 # Or `batch`, or batches from one row to the next
+                 update_freq: str | int = 'epoch',
                  ):
         words = {'epoch': 0, 'batch': 1}
         every = words[check_word('update_freq', update_freq, words)] if isinstance(
@@ -723,7 +736,8 @@ class ProgbarLogger(Callback, NativeProgress):
     native_events = ('after_batch', 'after_train', 'after_validate')
 
     def __init__(self, count_mode: str = 'samples',  # Or `steps`: what stands at the bar
-                 mode: str = None,  # One of `progress_modes`; by default what suits who is watching
+                 # One of `progress_modes`; by default what suits who is watching
+                 mode: str | None = None,
                  ):
         super().__init__(silent=False, mode=mode)
         self.count_mode = check_word('count_mode', count_mode, ('steps', 'samples'))
@@ -762,10 +776,10 @@ class CallbackList(HookList):
 
     Source: Keras.
     """
-    def __init__(self, callbacks: list = None,  # Callbacks written for Keras
+    def __init__(self, callbacks: list | None = None,  # Callbacks written for Keras
                  add_history: bool = False,  # Add a `History` if there is none
                  add_progbar: bool = False,  # Add a `ProgbarLogger` if there is none
-                 model: object = None,  # What is trained
+                 model: ModelView | None = None,  # What is trained
                  **params: object,  # What callbacks find in `self.params`
                  ):
         super().__init__(callbacks)

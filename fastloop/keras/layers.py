@@ -7,7 +7,9 @@ __all__ = ['activations', 'Layer', 'find_activation', 'Activation', 'Dense']
 
 # %% ../../nbs/85_keras.layers.ipynb #92b3cfdd
 import math
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 # %% ../../nbs/85_keras.layers.ipynb #96b9fa41
 import torch
@@ -46,7 +48,7 @@ _words = [*_plain_initializers, *_other_words,
           *(f'{name}_{kind}' for name in _scales for kind in ('uniform', 'normal'))]
 
 # %% ../../nbs/85_keras.layers.ipynb #d1504649
-def first_weights(initializer: object,  # A word of Keras, or a function of the shape
+def first_weights(initializer: Any,  # A word of Keras, or a function of the shape
                   shape: tuple,  # Inputs and units, or units alone
                   ) -> torch.Tensor:  # Of this shape
     """Weights to begin with
@@ -57,8 +59,8 @@ def first_weights(initializer: object,  # A word of Keras, or a function of the 
     if callable(initializer): found = torch.as_tensor(initializer(shape)).float()
     else:
         check_word('initializer', initializer, _words)
-        word = _other_words.get(initializer, initializer)
-        make = _plain_initializers.get(word)
+        word = _other_words.get(str(initializer), initializer)
+        make = _plain_initializers.get(str(word))
         found = _scaled(word, shape) if make is None else make(shape)
     if tuple(found.shape) == tuple(shape): return found
     raise ValueError(f'initializer gave weights of shape {tuple(found.shape)}, not {tuple(shape)}')
@@ -118,8 +120,8 @@ activations = {  # functions with a name, so that a layer can be pickled
     'leaky_relu': partial(F.leaky_relu, negative_slope=.2), 'exponential': torch.exp,
     'hard_sigmoid': _hard_sigmoid, 'hard_silu': _hard_silu}
 
-def find_activation(activation: object,  # A word of Keras, a function, or `None`
-                    ) -> object:  # A function of a tensor
+def find_activation(activation: str | Callable | None,  # A word of Keras, a function, or `None`
+                    ) -> Callable:  # A function of a tensor
     """The function that a word stands for
 
     Raises: ValueError for an unknown word.
@@ -133,7 +135,7 @@ class Activation(Layer):
 
     Source: Keras.
     """
-    def __init__(self, activation: object,  # A word such as `softmax`, or a function
+    def __init__(self, activation: str | Callable,  # A word such as `softmax`, or a function
                  ):
         super().__init__()
         self.activation, self.function = activation, find_activation(activation)
@@ -155,12 +157,12 @@ class Dense(Layer):
     Source: Keras.
     """
     def __init__(self, units: int,  # Outputs
-                 activation: object = None,  # A word such as `relu`, or a function
+                 activation: str | Callable | None = None,  # A word such as `relu`, or a function
                  use_bias: bool = True,  # Add a number to each output
-                 kernel_initializer: object = 'glorot_uniform',  # Of the matrix
-                 bias_initializer: object = 'zeros',  # Of the numbers that are added
-                 *, input_dim: int = None,  # Inputs; else seen when the first batch comes
-                 input_shape: tuple = None,  # The same, as a tuple of one
+                 kernel_initializer: str | Callable = 'glorot_uniform',  # Of the matrix
+                 bias_initializer: str | Callable = 'zeros',  # Of the numbers that are added
+                 *, input_dim: int | None = None,  # Inputs; else seen when the first batch comes
+                 input_shape: tuple | None = None,  # The same, as a tuple of one
                  ):
         super().__init__()
         if input_dim is None and input_shape is not None: input_dim = input_shape[-1]
@@ -175,7 +177,7 @@ class Dense(Layer):
         else: self.build(input_dim)
 
     def build(self, input_dim: int,  # Inputs
-              device: object = None,  # Where to
+              device: torch.device | str | int | None = None,  # Where to
               ):
         "Make the weights"
         kernel = first_weights(self.kernel_initializer, (input_dim, self.units))

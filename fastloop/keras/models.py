@@ -9,10 +9,11 @@ __all__ = ['losses', 'KerasLoss', 'Model', 'Sequential']
 import inspect
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import chain, count
+from typing import Any
 
 # %% ../../nbs/86_keras.models.ipynb #c17e1c09
 import torch
@@ -34,10 +35,10 @@ from fastloop.adapters.keras_model import (
     unknown_to,
 )
 from ..bar import print_line
-from ..callback.core import as_callback
+from ..callback.core import Callback, as_callback
 from ..callback.recorder import Recorder
 from ..clean_up import put_back
-from ..core import check_number, check_word, distinct, listify
+from ..core import check_number, check_word, distinct, listify, understands
 from ..data.bunch import DataBunch
 from ..data.load import TensorLoader
 from .callbacks import History, ProgbarLogger
@@ -52,6 +53,8 @@ from fastloop.torch_core import (
     evaluating,
     map_tensors,
     model_device,
+    rng_state,
+    set_rng_state,
 )
 from ..trained import only_fit
 
@@ -166,7 +169,9 @@ class KerasLoss:
 
     Raises: ValueError for an unknown name; TypeError for something that cannot be called.
     """
-    def __init__(self, loss: object,  # A word, a function of `(y_true, y_pred)`, a loss of torch
+    def __init__(self,
+                 # A word, a function of `(y_true, y_pred)`, a loss of torch
+                 loss: str | Callable,
                  ):
         if not isinstance(loss, str) and not callable(loss):
             raise TypeError(f'loss is a word or a function, not {loss!r}')
@@ -216,7 +221,7 @@ def _measure(function, y_pred, *y_true):
     return function(*(_of_one_rank(o, y_pred) for o in y_true), y_pred).float().mean()
 
 # %% ../../nbs/86_keras.models.ipynb #db771efb
-def keras_metric(metric: object,  # A word, a function of `(y_true, y_pred)`, or a metric object
+def keras_metric(metric: Any,  # A word, a function of `(y_true, y_pred)`, or a metric object
                  ) -> Metric:  # Measures as our loop wants it
     """A metric by Keras' name
 
@@ -245,13 +250,15 @@ def _as_batch(batch):
 # %% ../../nbs/86_keras.models.ipynb #7530d088
 class Batches:
     "The batches of a loader, a generator or a `Sequence`, as the loop wants them"
-    def __init__(self, source: object,  # What gives batches
-                 steps: int = None,  # How many make an epoch; by default all
-                 keys: list = None,  # Names of the inputs, or numbers, if the batches are flat
+    def __init__(self, source: Any,  # What gives batches
+                 steps: int | None = None,  # How many make an epoch; by default all
+                 # Names of the inputs, or numbers, if the batches are flat
+                 keys: list | None = None,
                  again: bool = False,  # Every pass begins at the beginning, with `steps` too
                  ):
         self.source, self.steps, self.keys, self.again = source, steps, keys, again
-        self.waiting, self.place = None, 0
+        self.waiting: Any = None
+        self.place = 0
         self.bs = getattr(source, 'bs', getattr(source, 'batch_size', None))
         for name in ('dataset', 'sampler', 'batch_sampler'):
             setattr(self, name, getattr(source, name, None))
@@ -260,7 +267,7 @@ class Batches:
     def __len__(self): return len(self.source) if self.steps is None else self.steps
 
     def __iter__(self):
-        if self.waiting is None: self._begin()
+        self.waiting = self._begin() if self.waiting is None else self.waiting
         for _ in count() if self.steps is None else range(self.steps):
             batch = next(self.waiting, self)
             if batch is self:
@@ -270,7 +277,9 @@ class Batches:
             yield self._ready(batch)
         if self.place == count_batches(self.source): self._end_data()
 
-    def _begin(self): self.waiting, self.place = batches_of(self.source), 0
+    def _begin(self) -> Any:
+        self.waiting, self.place = batches_of(self.source), 0
+        return self.waiting
 
     def _end_data(self):
         "The source has given everything; its next pass is another epoch"
@@ -283,12 +292,12 @@ class Batches:
         *xs, yb = batch
         return dict(zip(self.keys, xs)) if isinstance(self.keys[0], str) else tuple(xs), yb
 
-    def peek(self) -> tuple:  # A batch
+    def peek(self) -> Any:  # A batch
         "The first batch, which is given again"
-        if self.waiting is None: self._begin()
-        first = next(self.waiting, None)
+        waiting = self._begin() if self.waiting is None else self.waiting
+        first = next(waiting, None)
         if first is None: raise ValueError('the loader has no batch to look at')
-        self.waiting = chain([first], self.waiting)
+        self.waiting = chain([first], waiting)
         return self._ready(first)
 
     def end_epoch(self):
@@ -319,14 +328,14 @@ def _tensors(x, y):
     return xs, y, list(nest) if named else list(range(len(xs))) if len(xs) > 1 else None
 
 # %% ../../nbs/86_keras.models.ipynb #0030e326
-def make_loader(x: object,  # Arrays, a list or dictionary of them, or what gives batches
-                y: object = None,  # The targets; none beside a loader, which has them
+def make_loader(x: Any,  # Arrays, a list or dictionary of them, or what gives batches
+                y: Any = None,  # The targets; none beside a loader, which has them
                 batch_size: int = 32,  # Samples in a batch
                 shuffle: bool = False,  # A new order in each epoch
-                steps: int = None,  # Batches in an epoch; by default all
+                steps: int | None = None,  # Batches in an epoch; by default all
                 name: str = 'steps',  # What the caller calls `steps`
                 again: bool = True,  # Every pass begins at the beginning, with `steps` too
-                ) -> object:  # A loader of batches `(xb, yb)`
+                ) -> Any:  # A loader of batches `(xb, yb)`
     """Batches of what a Keras user has
 
     Raises: ValueError or TypeError that says what is wrong with the data.
@@ -342,8 +351,8 @@ def make_loader(x: object,  # Arrays, a list or dictionary of them, or what give
     return loader if keys is None and steps is None else Batches(loader, steps, keys, again)
 
 # %% ../../nbs/86_keras.models.ipynb #7779695d
-def split_data(x: object,  # Inputs
-               y: object,  # Targets
+def split_data(x: Any,  # Inputs
+               y: Any,  # Targets
                share: float,  # From 0 to below 1
                ) -> tuple:  # Two pairs: for training, and for validation
     """Set the last share of the samples aside
@@ -367,28 +376,31 @@ def split_data(x: object,  # Inputs
 def fit_loaders(train: tuple,  # Inputs and targets, or a loader and `None`
                 batch_size: int | None,  # Samples in a batch; 32 by default
                 split: float,  # Share of the data to validate with
-                validation_data: object,  # A pair to validate with, or a loader, or nothing
+                validation_data: Any,  # A pair to validate with, or a loader, or nothing
                 shuffle: bool,  # A new order in each epoch
                 steps: tuple = (None, None),  # Batches of an epoch, and of a validation
-                valid_batch_size: int = None,  # Samples in a batch of the validation
+                valid_batch_size: int | None = None,  # Samples in a batch of the validation
                 ) -> tuple:  # A loader to train with, and one to validate with, or `None`
     """Batches to train and to validate with
 
     Raises: ValueError or TypeError that says what is wrong with the data.
     """
-    batch_size, valid = check_batch_size(32 if batch_size is None else batch_size), None
+    valid = None
+    batch_size = check_batch_size(32 if batch_size is None else batch_size)
     if validation_data is None:
-        if split != 0: train, valid = split_data(*train, split)
-    elif not isinstance(validation_data, (tuple, list)): valid = (validation_data, None)
+        if split != 0: train, valid = split_data(train[0], train[1], split)
+    elif not isinstance(validation_data, (tuple, list)):
+        if not is_loader(validation_data): raise TypeError(
+            f'validation_data is a pair (x, y) or a loader, not a {type(validation_data).__name__}')
+        valid = (validation_data, None)
     elif len(validation_data) == 2: valid = validation_data
     else: raise ValueError('validation_data is a pair (x, y); weights are not understood')
-    train_dl = make_loader(*train, batch_size, bool(shuffle), steps[0], 'steps_per_epoch', False)
-    if valid is None:
-        if steps[1] is not None: raise ValueError(
-            f'validation_steps={steps[1]!r} needs validation_data or validation_split')
-        return train_dl, None
-    return train_dl, make_loader(*valid, valid_batch_size or batch_size, False, steps[1],
-                                 'validation_steps')
+    if valid is None and steps[1] is not None: raise ValueError(
+        f'validation_steps={steps[1]!r} needs validation_data or validation_split')
+    valid_dl = None if valid is None else make_loader(
+        valid[0], valid[1], valid_batch_size or batch_size, False, steps[1], 'validation_steps')
+    return make_loader(train[0], train[1], batch_size, bool(shuffle), steps[0], 'steps_per_epoch',
+                       False), valid_dl
 
 def refuse_weights(**weights: object,  # What was given, by the name of the argument
                    ):
@@ -409,7 +421,9 @@ def of_keras(cbs: list,  # Callbacks written for any library
     return [o for o in cbs if hasattr(type(o), 'set_model')
             and any(t.__name__ == kind for t in type(o).__mro__)]
 
-def fit_callbacks(callbacks: object,  # Those of the caller, written for any library
+def fit_callbacks(
+                  # Those of the caller, written for any library
+                  callbacks: Callback | Iterable | Any,
                   verbose: int,  # 0: nothing is shown; 2: no bar
                   ) -> tuple:  # All callbacks of the run, and the history among them
     "The callbacks of the caller, then those of Keras that are missing"
@@ -421,13 +435,13 @@ def fit_callbacks(callbacks: object,  # Those of the caller, written for any lib
 
 # %% ../../nbs/86_keras.models.ipynb #c0e4d04d
 def show_sample(module: nn.Module,  # With layers that may wait
-                xb: object,  # A batch of inputs, or a tuple of them
+                xb: Any,  # A batch of inputs, or a tuple of them
                 ):
     "Let layers that wait for their number of inputs see the first sample of a batch"
     with evaluating(module): call_model(module, map_tensors(xb, lambda t: t[:1]))
 
-def first_inputs(loader: object,  # Of batches `(xb, yb)`
-                 ) -> object:  # Inputs of a batch
+def first_inputs(loader: Any,  # Of batches `(xb, yb)`
+                 ) -> Any:  # Inputs of a batch
     "The inputs of the first batch, which is not used up"
     return (loader.peek() if hasattr(loader, 'peek') else next(iter(loader)))[0]
 
@@ -453,7 +467,7 @@ class Model(ModelView):
         return not any(nn.parameter.is_lazy(p) for p in self.module.parameters())
 
     @property
-    def opt(self) -> object:  # The same one from fit to fit; `None` before there are weights
+    def opt(self) -> Any:  # The same one from fit to fit; `None` before there are weights
         "The optimizer, made when it is first needed"
         if self._opt is None and self.compiled and self.built:
             apply_trainable(self.module)
@@ -475,9 +489,13 @@ class Model(ModelView):
         found = [keras_metric(o) for o in self.asked_metrics]
         return dict(zip(distinct([o.name for o in found]), found))
 
-    def compile(self, optimizer: object = 'rmsprop',  # A word, an `Optimizer`, one of torch
-                loss: object = None,  # A word, a function of `(y_true, y_pred)`, a loss of torch
-                metrics: list = None,  # Words, functions of `(y_true, y_pred)`, metric objects
+    def compile(self,
+                # A word, an `Optimizer`, one of torch
+                optimizer: str | Callable | Any = 'rmsprop',
+                # A word, a function of `(y_true, y_pred)`, a loss of torch
+                loss: str | Callable | None = None,
+                # Words, functions of `(y_true, y_pred)`, metric objects
+                metrics: list | None = None,
                 **others: object,  # Other words of Keras, all of which must be `None`
                 ):
         """Say how to train
@@ -523,21 +541,22 @@ class Model(ModelView):
         learn.opt, learn.cbs, learn.keras_model = self.opt, [], self
         return learn
 
-    def fit(self, x: object = None,  # Arrays, a list or dictionary of several inputs, or a loader
-            y: object = None,  # Targets
-            batch_size: int = None,  # Samples in a batch; 32 by default
+    @understands()
+    def fit(self, x: Any = None,  # Arrays, a list or dictionary of several inputs, or a loader
+            y: Any = None,  # Targets
+            batch_size: int | None = None,  # Samples in a batch; 32 by default
             epochs: int = 1,  # The number of the last epoch, counted from 1
             verbose: int = 1,  # 0: nothing; 1: a line for each epoch and a bar; 2: lines alone
-            callbacks: list = None,  # Callbacks written for any library
+            callbacks: list | None = None,  # Callbacks written for any library
             validation_split: float = 0.,  # Share of the data, the last of it, to validate with
-            validation_data: tuple = None,  # A pair to validate with, or a loader
+            validation_data: tuple | None = None,  # A pair to validate with, or a loader
             shuffle: bool = True,  # A new order in each epoch
             class_weight: object = None,  # Not understood
             sample_weight: object = None,  # Not understood
             initial_epoch: int = 0,  # The number of the first epoch, counted from 0
-            steps_per_epoch: int = None,  # Batches in an epoch; by default all
-            validation_steps: int = None,  # Batches in a validation; by default all
-            validation_batch_size: int = None,  # Samples in a batch of the validation
+            steps_per_epoch: int | None = None,  # Batches in an epoch; by default all
+            validation_steps: int | None = None,  # Batches in a validation; by default all
+            validation_batch_size: int | None = None,  # Samples in a batch of the validation
             ) -> History:  # Its `history` maps names to lists
         """Train the model
 
@@ -549,28 +568,31 @@ class Model(ModelView):
         first = check_number('initial_epoch', initial_epoch, 0, whole=True)
         verbose = {'auto': 1, True: 1, False: 0}.get(verbose, verbose)
         check_word('verbose', verbose, (0, 1, 2))
+        chance, (cbs, history) = rng_state(), fit_callbacks(callbacks, verbose)
         loaders = fit_loaders((x, y), batch_size, validation_split, validation_data, shuffle,
                               (steps_per_epoch, validation_steps), validation_batch_size)
-        cbs, history = fit_callbacks(callbacks, verbose)
         if steps_per_epoch and any(getattr(type(o), 'can_resume', False) for o in cbs):
             raise ValueError(f'steps_per_epoch={steps_per_epoch}: such epochs begin in the middle '
                              'of the data, and a checkpoint does not know where: leave it out')
         with only_fit(self):
             learn = self._learner(*loaders)
             self.params, self.first_epoch, self.history = dict(verbose=verbose), first, history
-            try: Runner(cbs).fit(epochs, learn)
-            finally: put_back([o.close for o in loaders if isinstance(o, Batches)])
+            try: (run := Runner(cbs)).fit(epochs, learn)
+            finally:
+                if run.refused: set_rng_state(chance)
+                put_back([o.close for o in loaders if isinstance(o, Batches)])
         return history
 
-    def evaluate(self, x: object,  # Inputs, or a loader
-                 y: object = None,  # Targets
+    @understands()
+    def evaluate(self, x: Any,  # Inputs, or a loader
+                 y: Any = None,  # Targets
                  batch_size: int = 32,  # Samples in a batch
                  verbose: int = 0,  # 1: print the numbers
-                 callbacks: list = None,  # Callbacks with `on_test_…`
+                 callbacks: list | None = None,  # Callbacks with `on_test_…`
                  sample_weight: object = None,  # Not understood
                  return_dict: bool = False,  # Give the numbers by name
-                 steps: int = None,  # Batches, if not all
-                 ) -> object:  # The loss; a list of it and the metrics; or a dictionary
+                 steps: int | None = None,  # Batches, if not all
+                 ) -> Any:  # The loss; a list of it and the metrics; or a dictionary
         """Measure the loss and the metrics
 
         Raises: ValueError or TypeError for bad input.
@@ -593,21 +615,23 @@ class Sequential(Model):
 
     Source: Keras.
     """
-    def __init__(self, layers: list = None,  # Modules of torch, those of `keras.layers` among them
+    def __init__(self,
+                 # Modules of torch, those of `keras.layers` among them
+                 layers: list | None = None,
                  ):
         super().__init__(nn.Sequential())
         for layer in listify(layers): self.add(layer)
 
-    def add(self, layer: nn.Module,  # The next layer
+    def add(self, layer: nn.Module | ModelView,  # The next layer
             ):
         """Add a layer at the end; its weights are made at once if the first layer knows its inputs
 
         Raises: TypeError if it is no module.
         """
-        layer = layer.module if isinstance(layer, ModelView) else layer
-        if not isinstance(layer, nn.Module):
-            raise TypeError(f'a layer is a module of torch, not {layer!r}')
-        self.module.append(layer)
+        found = layer.module if isinstance(layer, ModelView) else layer
+        if not isinstance(found, nn.Module):
+            raise TypeError(f'a layer is a module of torch, not {found!r}')
+        self.module.append(found)
         self._opt, size = None, getattr(self.module[0], 'input_dim', None)
         if size is not None and not self.built:
             with suppress(RuntimeError): show_sample(self.module, torch.zeros(1, size))

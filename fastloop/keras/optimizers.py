@@ -6,7 +6,9 @@
 __all__ = ['Optimizer', 'SGD', 'RMSprop', 'Adam', 'AdamW', 'Adagrad', 'Adadelta', 'Adamax', 'Nadam', 'find_optimizer']
 
 # %% ../../nbs/85_keras.optimizers.ipynb #af51cda4
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 # %% ../../nbs/85_keras.optimizers.ipynb #b853f750
 import numpy as np
@@ -42,9 +44,10 @@ _torch_words = {'epsilon': 'eps', 'lr': 'learning_rate'}
 _ema_words = {'use_ema': False, 'ema_momentum': .99}
 _clip_words = ('clipnorm', 'clipvalue', 'global_clipnorm')
 
-def _torch_options(name, config):
+def _torch_options(name, config) -> dict[str, Any]:
     "The words of one library as those of the other"
-    options = {_torch_words.get(k, k): v for k, v in config.items() if k != 'learning_rate'}
+    options: dict[str, Any] = {_torch_words.get(k) or k: v for k, v in config.items()
+                               if k != 'learning_rate'}
     if 'rho' in options: options['alpha' if name == 'rmsprop' else 'rho'] = options.pop('rho')
     if 'beta_1' in options: options['betas'] = options.pop('beta_1'), options.pop('beta_2')
     if name == 'nadam': options['momentum_decay'] = 1.  # the same rule, counted otherwise
@@ -78,7 +81,10 @@ class Optimizer:
     Raises: ValueError for an unknown name or word.
     Source: Keras.
     """
-    name = torchs = config = view = None
+    name = None
+    torchs: Any = None
+    config: Any = None
+    view: Any = None
     use_ema, ema_momentum = False, .99
     learning_rate, lr, momentum, beta_1, beta_2, rho, epsilon, weight_decay = map(
         number_of, hyper_words)
@@ -134,7 +140,7 @@ class Optimizer:
         raise NotInOptimizer(f'{self.name} has no {word!r}; it has {", ".join(self.config)}')
 
     @property
-    def iterations(self) -> object:  # A variable
+    def iterations(self) -> Any:  # A variable
         "How many batches have been trained with it"
         return 0 if self.view is None else self.view.iterations
 
@@ -275,8 +281,10 @@ class _Given:
     def __call__(self, module): return self.optimizer
 
 # %% ../../nbs/85_keras.optimizers.ipynb #1ced1455
-def find_optimizer(optimizer: object,  # A word, an `Optimizer`, or one of torch or Keras
-                   ) -> object:  # A function of the module that gives the optimizer
+def find_optimizer(
+                   # A word, an `Optimizer`, or one of torch or Keras
+                   optimizer: str | Callable | Any,
+                   ) -> Callable:  # A function of the module that gives the optimizer
     """What `compile` was given as something that makes an optimizer
 
     Raises: ValueError for an unknown word; TypeError for something that is no optimizer.

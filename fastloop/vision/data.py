@@ -7,7 +7,6 @@ __all__ = ['imagenet_stats', 'ImageDataset', 'ImageDataBunch']
 
 # %% ../../nbs/62_vision.data.ipynb #680d4c89
 import csv
-import inspect
 import math
 import re
 import warnings
@@ -15,21 +14,32 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 # %% ../../nbs/62_vision.data.ipynb #f77535b4
+import numpy as np
 import torch
+from fastcore.meta import delegates
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 # %% ../../nbs/62_vision.data.ipynb #5f5a58f2
-from ..core import axes_for, check_number, check_word, listify, nearest_name
+from fastloop.core import (
+    Axes,
+    Figure,
+    axes_for,
+    check_number,
+    check_word,
+    listify,
+    understands,
+)
 from ..data.bunch import DataBunch, leaves_last
 from ..data.load import Resumable, TensorLoader
-from ..torch_core import default_device, end_workers
+from ..glance import draw_images, short_name
+from ..torch_core import as_device, end_workers
 from fastloop.vision.image import (  # noqa: F401 (a user finds all names here too)
     all_items,
     asked_classes,
     count_cpus,
-    draw_images,
     get_image_files,
     image_suffixes,
     in_threads,
@@ -37,7 +47,6 @@ from fastloop.vision.image import (  # noqa: F401 (a user finds all names here t
     read_label,
     read_pixels,
     read_size,
-    short_name,
     sorted_classes,
     split_items,
     train_valid_items,
@@ -163,7 +172,7 @@ class _MemoryLoader(TensorLoader):
     def unshuffled(self):
         "The same images in the order of the files, all of them, and not varied"
         other = super().unshuffled()
-        if other is not self: other.train = False
+        if other is not self: vars(other)['train'] = False
         return other
 
     def _batches(self, place): return _prepared(self.dataset, super()._batches(place), self.train)
@@ -261,6 +270,7 @@ def _one_size(files, threads):
 def _settings(
     size=None, bs=64, tfms=None, num_workers=None, device=None, channels=None,
     convert_mode=None, resize_method='crop', memory=2**30, valid_bs=None, drop_last=None,
+    skip_broken=False,
 ):
     "What the caller wants of pictures and batches, checked"
     bs, tfms = check_number('bs', bs, 1, whole=True), listify(tfms)
@@ -272,23 +282,33 @@ def _settings(
         valid_bs=2*bs if valid_bs is None else check_number('valid_bs', valid_bs, 1, whole=True),
         workers=(count_cpus() if num_workers is None else
                  check_number('num_workers', num_workers, 0, whole=True)),
-        device=default_device() if device is None else torch.device(device),
-        tfms=tfms, memory=memory, drop_last=drop_last)
-
-
-def _check_names(how):
-    "Refuse settings that do not exist, before any work is done"
-    known = list(inspect.signature(_settings).parameters)
-    for name in how:
-        if name not in known:
-            near = nearest_name(name, known)
-            raise TypeError(f'there is no setting {name!r}, there are: {", ".join(known)}' +
-                            (f'; did you mean {near!r}?' if near else ''))
+        device=as_device(device),
+        tfms=tfms, memory=memory, drop_last=drop_last, skip_broken=skip_broken)
 
 # %% ../../nbs/62_vision.data.ipynb #a411fb5f
-def _make_loaders(train, valid, classes, seed, how):
+def _readable(train, valid, want):
+    "Both lists of (file, class) without the files that cannot be read; a warning names those"
+    files = [file for file, _ in train+valid]
+
+    def fails(file):
+        try: read_pixels(file, want.channels, want.size, want.method)
+        except ValueError: return True
+    broken = [o for o, bad in zip(files, in_threads(fails, files, want.workers)) if bad]
+    if not broken: return train, valid
+    left = [[o for o in part if o[0] not in set(broken)] for part in (train, valid)]
+    gone = {name for _, name in train} - {name for _, name in left[0]}
+    what = (f'the class {name_some(sorted(gone, key=str))}' if gone else
+            'those to validate with' if valid and not left[1] else None)
+    told = f'{len(broken)} of {len(files)} pictures cannot be read: {name_some(broken)}'
+    if what: raise ValueError(f'skip_broken=True: {told}; none is left of {what}')
+    warnings.warn(f'left out, {told}', stacklevel=5)
+    return left
+
+# %% ../../nbs/62_vision.data.ipynb #1e5fad08
+def _make_loaders(train, valid, classes, seed, how) -> Any:
     "The loaders of two lists of (file, class), `None` for an empty one; and the device"
     want, numbers = _settings(**how), {name: i for i, name in enumerate(classes)}
+    if want.skip_broken: train, valid = _readable(train, valid, want)
     files = [file for file, _ in train+valid]
     size = _one_size(files, want.workers) if want.size is None else want.size
     prepare = _Prepare(want.device, want.channels, want.tfms)
@@ -387,7 +407,9 @@ def _measure(pixels, most=2000):
     "Mean and standard deviation of each channel, from 0 to 1; not in memory: of `most` files"
     if pixels.images is not None: parts = pixels.images.split(256)
     else: parts = (pixels[i][0][None] for i in range(0, len(pixels), -(-len(pixels)//most)))
-    count, total, squares = 0, 0., 0.
+    total: Any = 0.
+    squares: Any = 0.
+    count = 0
     for part in parts:
         part = part.transpose(0, 1).flatten(1).double()
         count += part.shape[1]
@@ -412,6 +434,58 @@ def _draw_counts(counts, ax):
     ax.set(xlabel='training images')
     return fig
 
+# %% ../../nbs/62_vision.data.ipynb #587d4afd
+def _read_already(x):
+    "Is `x` a picture as the model sees it, and no file and no pixels?"
+    kind = 'object' if isinstance(x, str) else str(getattr(x, 'dtype', 'object'))
+    if kind in ('object', 'uint8', 'torch.uint8'): return False
+    if 'float' in kind: return True
+    raise ValueError(f'pixels of type {kind} may mean anything: give bytes, x.astype("uint8"), or '
+                     'numbers with a fraction as the model sees them')
+
+
+def _check_seen(x, channels):
+    "Refuse numbers that are no pictures as the model sees them, (…, channels, h, w)"
+    if x.ndim < 3 or x.shape[-3] != channels: raise ValueError(
+        f'numbers of shape {tuple(x.shape)}: pictures as the model sees them are ({channels}, h, '
+        'w), normalised as in training; pixels are bytes, uint8')
+
+# %% ../../nbs/62_vision.data.ipynb #ac3d4646
+def _some_item(file, path):
+    "`file` where it is, from here or from `path` on; what is no name stays as it is"
+    if not isinstance(file, (str, Path)): return file
+    for o in (Path(file), path/file):
+        if o.exists(): return o
+    raise ValueError(f'there is no file {str(file)!r}, neither here nor in {str(path)!r}')
+
+
+def _listed(items, path):
+    "Pictures of any kind as a list: files, or what holds pixels"
+    if isinstance(items, (str, Path)):
+        place = _some_item(items, path)
+        return get_image_files(place, recurse=True) if place.is_dir() else [place]
+    if hasattr(items, 'columns'): raise TypeError(
+        f'items: give one column of the table, with names of files; it has {name_some(items)}')
+    one = isinstance(items, (bytes, bytearray)) or hasattr(items, 'read') or hasattr(
+        items, 'getbands')
+    if not one and getattr(items, 'dtype', None) in (np.uint8, torch.uint8):
+        shape = np.shape(items)
+        one = len(shape) == 2 or len(shape) == 3 and bool({1, 3, 4} & {*shape[::2]})
+    return [items] if one else [_some_item(o, path) for o in items]
+
+# %% ../../nbs/62_vision.data.ipynb #d777a2ba
+class _PictureLoader:
+    "Batches of pictures without targets, in their order, as the model sees them"
+    def __init__(self, ds, items, bs, threads):
+        self.ds, self.items, self.bs, self.threads = ds, items, bs, threads
+
+    def __len__(self): return -(-len(self.items)//self.bs)
+
+    def __iter__(self):
+        for i in range(0, len(self.items), self.bs):
+            found = in_threads(self.ds.pixels.read, self.items[i:i+self.bs], self.threads)
+            yield self.ds.prepare(torch.stack(found))
+
 # %% ../../nbs/62_vision.data.ipynb #990d063f
 class ImageDataBunch(DataBunch):
     """Images and their classes, as batches to train on and to validate with.
@@ -421,9 +495,12 @@ class ImageDataBunch(DataBunch):
     """
 
     @property
+    def _pictures(self) -> Any: return self.train_ds
+
+    @property
     def stats(self) -> tuple | None:  # mean and std of each channel; `None` if not normalised
         "What the images are normalised with."
-        pair = self.train_ds.prepare.stats
+        pair = self._pictures.prepare.stats
         return None if pair is None else tuple(o.flatten().cpu() for o in pair)
 
     def normalize(
@@ -434,7 +511,7 @@ class ImageDataBunch(DataBunch):
 
         Raises: ValueError if `stats` does not fit the images.
         """
-        ds = self.train_ds
+        ds = self._pictures
         try: pair = _measure(ds.pixels) if stats is None else tuple(stats)
         except TypeError: pair = ()
         if len(pair) != 2: raise ValueError(f'stats={stats!r} must be a pair: mean and std')
@@ -446,24 +523,62 @@ class ImageDataBunch(DataBunch):
         x: torch.Tensor,  # images as the model sees them
     ) -> torch.Tensor:  # numbers from 0 to 1
         "Undo the normalisation."
-        stats = self.train_ds.prepare.stats
+        stats = self._pictures.prepare.stats
         if stats is not None: x = x*stats[1].to(x.device) + stats[0].to(x.device)
         return x.clamp(0, 1)
 
     def open_image(
         self,
-        file: str | Path,  # any image file
+        # an image file, its bytes, an open one, an image of PIL, or uint8 pixels
+        file: str | Path | Any,
     ) -> torch.Tensor:  # (channels, h, w)
-        """What the model has to be given for a new file.
+        """What the model has to be given for a new picture.
 
         Raises: ValueError naming the file if it cannot be read.
         """
-        ds = self.train_ds
-        return ds.prepare(ds.pixels.read(file)[None])[0]
+        ds = self._pictures
+        return ds.prepare(ds.pixels.read(_some_item(file, self.path))[None])[0]
+
+    def read_item(
+        self,
+        x: Any,  # what `open_image` takes, or numbers as the model sees them
+    ) -> torch.Tensor:  # (channels, h, w)
+        """One picture of any kind as the model sees it; `learn.predict` calls this.
+
+        Raises: ValueError naming the file if it cannot be read, or for other numbers.
+        """
+        if not _read_already(x): return self.open_image(x)
+        _check_seen(x, self._pictures.pixels.channels)
+        return x
+
+    def test_dl(
+        self,
+        items: Any,  # a folder, files, images of PIL, pixels, or numbers as the model sees them
+        bs: int | None = None,  # pictures in a batch, `None`: as many as in validation
+    ) -> Iterable:  # batches of inputs, in the order of the items
+        """Make a loader of pictures without targets, to ask a trained model.
+
+        They get the size, the channels and the normalisation of the training, and no variation.
+        A folder gives its pictures in the order of `get_image_files(folder, recurse=True)`.
+
+        Raises: ValueError or TypeError for items that are not there, or no pictures.
+        """
+        if isinstance(items, Dataset): return super().test_dl(items, bs)
+        listed = _listed(items, self.path)
+        if not listed: raise ValueError(f'items: there are no pictures in {items!r:.60}')
+        seen = {_read_already(o) for o in listed}
+        if len(seen) > 1: raise ValueError('items: some are files or pixels, and some are numbers '
+                                           'as the model sees them: give one kind')
+        if True in seen:
+            for o in listed: _check_seen(o, self._pictures.pixels.channels)
+            return super().test_dl(items, bs)
+        bs = check_number('bs', bs or getattr(self.valid_dl or self.train_dl, 'bs', 64), 1,
+                          whole=True)
+        return _PictureLoader(self.train_ds, listed, bs, count_cpus())
 
     def item_settings(self) -> dict:  # can be written as JSON
         "How a file becomes what the model sees."
-        pixels, stats = self.train_ds.pixels, self.stats
+        pixels, stats = self._pictures.pixels, self.stats
         mean, std = (None, None) if stats is None else [o.tolist() for o in stats]
         return dict(kind='image', channels=pixels.channels, size=list(pixels.size),
                     method=pixels.method, mean=mean, std=std)
@@ -477,8 +592,8 @@ class ImageDataBunch(DataBunch):
 
     def plot_class_counts(
         self,
-        ax: object = None,  # a matplotlib axis to draw on, `None`: a new figure
-    ) -> object:  # the figure
+        ax: 'Axes | None' = None,  # a matplotlib axis to draw on, `None`: a new figure
+    ) -> 'Figure':  # the figure
         "Draw how many training images each class has."
         return _draw_counts(self.class_counts(), ax)
 
@@ -486,20 +601,24 @@ class ImageDataBunch(DataBunch):
         self,
         rows: int = 3,  # images in each row and column
         train: bool = True,  # of the training images, as varied as the model sees them?
-    ) -> object:  # the figure
+        figsize: tuple | None = None,  # of the figure, in inches
+    ) -> 'Figure':  # the figure
         "Draw some images of a batch with their classes; the training is not touched by it."
         rows = check_number('rows', rows, 1, whole=True)
         xb, yb = (o[:rows*rows] for o in self.one_batch(train))
         images = self.denormalize(xb).float().cpu().permute(0, 2, 3, 1).numpy()
         titles = [short_name(self.classes[o]) for o in yb.tolist()]
-        return draw_images(images, titles, rows, (1.4, 1.6), rows=rows)
+        size = (1.4, 1.6) if figsize is None else (figsize[0]/rows, figsize[1]/rows)
+        return draw_images(images, titles, rows, size, rows=rows)
 
     @classmethod
-    def _build(cls, path, train, valid, classes, seed, how):
+    def _build(cls, path, found, seed, how):
+        train, valid, classes = found
         train_dl, valid_dl, device = _make_loaders(train, valid, classes, seed, how)
         return cls(train_dl, valid_dl, len(classes), device, path)
 
     @classmethod
+    @understands()
     def from_folder(
         cls,
         path: str | Path,  # the folder that holds everything
@@ -519,8 +638,9 @@ class ImageDataBunch(DataBunch):
         valid_bs: int | None = None,  # images in a validation batch, `None`: twice `bs`
         classes: list | None = None,  # use only these, numbered in this order; `None`: all, sorted
         drop_last: bool | None = None,  # leave out a short last training batch; `None`: one of 1
+        skip_broken: bool = False,  # read all once, leave out what cannot be read, say how many?
     ) -> 'ImageDataBunch':
-        """Make data of images that lie in a folder for each class.
+        """Make data of images that lie in a folder for each class, also in folders below that.
 
         With `valid_pct`, the folders `train` and `valid` are put together if they are there, else
         the classes are expected in `path` itself.
@@ -530,14 +650,19 @@ class ImageDataBunch(DataBunch):
         """
         how = dict(size=size, bs=bs, tfms=tfms, num_workers=num_workers, device=device,
                    channels=channels, convert_mode=convert_mode, resize_method=resize_method,
-                   memory=memory, valid_bs=valid_bs, drop_last=drop_last)
+                   memory=memory, valid_bs=valid_bs, drop_last=drop_last,
+                   skip_broken=skip_broken)
         path, seed, only = Path(path), _seed(seed), asked_classes(classes)
         if not path.is_dir(): raise ValueError(f'path={str(path)!r} is not a folder')
         if valid_pct is None: found = train_valid_items(path, train, valid, only)
-        else: found = _split_heap(path, *all_items(path, (train, valid), only), valid_pct, seed)
-        return cls._build(path, *found, seed, how)
+        else:
+            items, known = all_items(path, (train, valid), only)
+            found = _split_heap(path, items, known, valid_pct, seed)
+        return cls._build(path, found, seed, how)
 
     @classmethod
+    @understands()
+    @delegates(from_folder, but=['train', 'valid', 'classes'])
     def from_lists(
         cls,
         path: str | Path,  # the folder that file names begin from
@@ -545,14 +670,13 @@ class ImageDataBunch(DataBunch):
         labels: Iterable,  # their classes: names or whole numbers
         valid_pct: float = 0.2,  # the share of images to validate with
         seed: int | None = None,  # of split and order; `None`: drawn once from torch's generator
-        **how,  # size, bs, tfms, channels … as in `from_folder`
+        **kwargs,  # size, bs, tfms, channels … as in `from_folder`
     ) -> 'ImageDataBunch':
         """Make data of file names and labels.
 
         Raises: ValueError for lists of different lengths, labels that are no classes, or a file
         that is not there or cannot be read, TypeError for an unknown setting.
         """
-        _check_names(how)
         fnames, labels = list(fnames), list(labels)
         if len(fnames) != len(labels):
             raise ValueError(f'{len(fnames)} fnames but {len(labels)} labels')
@@ -560,20 +684,22 @@ class ImageDataBunch(DataBunch):
         items = [(file, read_label(label, file)) for file, label in zip(names, labels)]
         classes, seed = sorted_classes([label for _, label in items]), _seed(seed)
         found = _split_heap(Path(path), items, classes, valid_pct, seed)
-        return cls._build(Path(path), *found, seed, how)
+        return cls._build(Path(path), found, seed, kwargs)
 
     @classmethod
+    @understands()
+    @delegates(from_folder, but=['train', 'valid', 'classes'])
     def from_df(
         cls,
         path: str | Path,  # the folder that holds everything
-        df: object,  # a data frame of pandas, or anything with `columns` and `df[name]`
+        df: Any,  # a data frame of pandas, or anything with `columns` and `df[name]`
         folder: str | None = '.',  # the folder of the images in `path`
         valid_pct: float = 0.2,  # the share of images to validate with
         seed: int | None = None,  # of split and order; `None`: drawn once from torch's generator
         fn_col: int | str = 0,  # column of the file names, by number or name
         label_col: int | str = 1,  # column of the classes
         suffix: str = '',  # ending of the files where the names lack it
-        **how,  # size, bs, tfms, channels … as in `from_folder`
+        **kwargs,  # size, bs, tfms, channels … as in `from_folder`
     ) -> 'ImageDataBunch':
         """Make data of a table with a file name and a class in each row.
 
@@ -582,9 +708,11 @@ class ImageDataBunch(DataBunch):
         names = [(Path(folder or '.')/f'{o}{suffix}').as_posix()
                  for o in _column(df, fn_col, 'fn_col')]
         return cls.from_lists(path, names, _column(df, label_col, 'label_col'), valid_pct, seed,
-                              **how)
+                              **kwargs)
 
     @classmethod
+    @understands()
+    @delegates(from_folder, but=['train', 'valid', 'classes'])
     def from_csv(
         cls,
         path: str | Path,  # the folder that holds everything
@@ -596,8 +724,8 @@ class ImageDataBunch(DataBunch):
         label_col: int | str = 1,  # column of the classes
         suffix: str = '',  # ending of the files where the names lack it
         delimiter: str | None = ',',  # what separates columns
-        header: object = 'infer',  # `None` if the first row is data already
-        **how,  # size, bs, tfms, channels … as in `from_folder`
+        header: int | str | None = 'infer',  # `None` if the first row is data already
+        **kwargs,  # size, bs, tfms, channels … as in `from_folder`
     ) -> 'ImageDataBunch':
         """Make data of a table in a file; a column of whole numbers gives classes that are numbers.
 
@@ -606,9 +734,12 @@ class ImageDataBunch(DataBunch):
         file = Path(path)/csv_labels
         if not file.is_file(): raise ValueError(f'csv_labels={str(csv_labels)!r}: no file {file}')
         table = _Table(file, delimiter or ',', header is not None)
-        return cls.from_df(path, table, folder, valid_pct, seed, fn_col, label_col, suffix, **how)
+        return cls.from_df(path, table, folder, valid_pct, seed, fn_col, label_col, suffix,
+                           **kwargs)
 
     @classmethod
+    @understands()
+    @delegates(from_folder, but=['train', 'valid', 'classes'])
     def from_name_func(
         cls,
         path: str | Path,  # the folder that file names begin from
@@ -616,7 +747,7 @@ class ImageDataBunch(DataBunch):
         label_func: Callable,  # gives the class for a path
         valid_pct: float = 0.2,  # the share of images to validate with
         seed: int | None = None,  # of split and order; `None`: drawn once from torch's generator
-        **how,  # size, bs, tfms, channels … as in `from_folder`
+        **kwargs,  # size, bs, tfms, channels … as in `from_folder`
     ) -> 'ImageDataBunch':
         """Make data of files whose class a function tells.
 
@@ -624,9 +755,11 @@ class ImageDataBunch(DataBunch):
         """
         fnames = [_below(path, o) for o in fnames]
         return cls.from_lists(path, fnames, [label_func(Path(o)) for o in fnames], valid_pct, seed,
-                              **how)
+                              **kwargs)
 
     @classmethod
+    @understands()
+    @delegates(from_folder, but=['train', 'valid', 'classes'])
     def from_name_re(
         cls,
         path: str | Path,  # the folder that file names begin from
@@ -634,10 +767,10 @@ class ImageDataBunch(DataBunch):
         pat: str | re.Pattern,  # a regular expression, whose first group is the class
         valid_pct: float = 0.2,  # the share of images to validate with
         seed: int | None = None,  # of split and order; `None`: drawn once from torch's generator
-        **how,  # size, bs, tfms, channels … as in `from_folder`
+        **kwargs,  # size, bs, tfms, channels … as in `from_folder`
     ) -> 'ImageDataBunch':
         """Make data of files whose names tell the class.
 
         Raises: ValueError for a name that `pat` does not match, or a file that cannot be read.
         """
-        return cls.from_name_func(path, fnames, _by_pattern(pat), valid_pct, seed, **how)
+        return cls.from_name_func(path, fnames, _by_pattern(pat), valid_pct, seed, **kwargs)

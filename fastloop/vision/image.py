@@ -7,13 +7,13 @@ __all__ = ['get_image_files']
 
 # %% ../../nbs/60_vision.image.ipynb #9f6c42cc
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 # %% ../../nbs/60_vision.image.ipynb #e0pict04
 from io import BytesIO
@@ -66,18 +66,41 @@ def _decode_smaller(image, size, method):
             return image.draft(image.mode, smaller)
 
 
+def _from_pixels(x):
+    "An image of bytes that are there already, (h, w), (h, w, channels) or (channels, h, w)"
+    from PIL import Image
+    channels, first = (1, 3, 4), isinstance(x, torch.Tensor)  # torch puts channels first
+    x = np.asarray(x.cpu() if first else x)
+    if x.dtype != np.uint8: raise ValueError(f'pixels are bytes, uint8, not {x.dtype}')
+    if x.ndim == 3:
+        ends = (x.shape[0] in channels, x.shape[2] in channels)
+        if ends[0] and (first or not ends[1]): x = x.transpose(1, 2, 0)
+        if x.shape[2] == 1: x = x[..., 0]
+    if x.ndim == 2 or x.ndim == 3 and x.shape[2] in channels:
+        return Image.fromarray(np.ascontiguousarray(x))
+    raise ValueError(f'a picture has the shape (h, w) or (h, w, 3), not {x.shape}')
+
+# %% ../../nbs/60_vision.image.ipynb #d8f6718e
 @contextmanager
 def _opened(file):
     "The image in `file`, opened; an error names the file"
     from PIL import Image
     try:
-        with Image.open(file) as image: yield image
+        if hasattr(file, 'getbands'): yield file.copy()  # the caller's own stays as it is
+        elif hasattr(file, 'dtype'): yield _from_pixels(file)
+        elif not isinstance(file, (str, Path, bytes, bytearray)) and not hasattr(file, 'read'):
+            raise TypeError('give a file, its bytes, an image of PIL, or pixels; predict takes '
+                            'one picture, get_preds a list of them')
+        else:
+            data = BytesIO(file) if isinstance(file, (bytes, bytearray)) else file
+            with Image.open(data) as image: yield image
     except Exception as e:
-        raise ValueError(f'{file} cannot be read as an image: {type(e).__name__}: {e}') from e
+        name = file if isinstance(file, (str, Path)) else f'this {type(file).__name__}'
+        raise ValueError(f'{name} cannot be read as an image: {type(e).__name__}: {e}') from e
 
 # %% ../../nbs/60_vision.image.ipynb #25b09a7d
 def read_pixels(
-    file: str | Path,  # any image file
+    file: object,  # any image file, its bytes, an opened one, an image of PIL, or uint8 pixels
     channels: int,  # 1 for grey, 3 for colours
     size: tuple | None = None,  # (height, width), `None`: as it is
     method: str = 'crop',  # how it is brought to that size: 'crop' or 'squish'
@@ -92,8 +115,8 @@ def read_pixels(
         ImageOps.exif_transpose(image, in_place=True)
         image = _flat(image, 'L' if channels == 1 else 'RGB')
         if size is not None and image.size != size[::-1]:
-            if method == 'crop': image = ImageOps.fit(image, size[::-1], Image.BILINEAR)
-            else: image = image.resize(size[::-1], Image.BILINEAR)
+            if method == 'crop': image = ImageOps.fit(image, size[::-1], Image.Resampling.BILINEAR)
+            else: image = image.resize(size[::-1], Image.Resampling.BILINEAR)
         pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
@@ -111,17 +134,13 @@ def read_size(
 
 # %% ../../nbs/60_vision.image.ipynb #e0pict02
 def picture_input(
-    file: object,  # an image file, its bytes, an opened file, or an image of PIL
+    file: Any,  # an image file, its bytes, an opened one, an image of PIL, or uint8 pixels
     settings: dict,  # `channels`, `size`, `method`, and `mean` and `std`, a list each or `None`
 ) -> torch.Tensor:  # what the model sees, (channels, h, w)
     """The numbers for one picture.
 
     Raises: ValueError naming the file if it cannot be read.
     """
-    if hasattr(file, 'getbands'):  # lossless, for all kinds of pixels
-        file, image = BytesIO(), file
-        image.save(file, 'tiff')
-    if isinstance(file, (bytes, bytearray)): file = BytesIO(file)
     size = settings['size'] and tuple(settings['size'])
     pixels = read_pixels(file, settings['channels'], size, settings['method'])
     x = torch.from_numpy(pixels.copy()).float().div_(255)
@@ -195,7 +214,7 @@ def get_image_files(
 
 # %% ../../nbs/60_vision.image.ipynb #7478b948
 def asked_classes(
-    classes: object,  # one name or several, `None` for all
+    classes: str | Iterable | None,  # one name or several, `None` for all
 ) -> list | None:  # names
     """The classes that are asked for, `None` for all, as a list without repetition.
 
@@ -311,7 +330,7 @@ def split_items(
 
 # %% ../../nbs/60_vision.image.ipynb #97dd2f97
 def read_label(
-    value: object,  # what a table says
+    value: Any,  # what a table says
     file: str,  # of which file, for the message
 ) -> str | int:  # the label
     """A label as text or a whole number.
@@ -352,33 +371,3 @@ def in_threads(
     with ThreadPoolExecutor(max(1, threads)) as pool:
         parts = pool.map(some, range(first, len(items), 16))
         return answers + [o for part in parts for o in part]
-
-# %% ../../nbs/60_vision.image.ipynb #c5e06f77
-def short_name(
-    name: object,  # name of a class
-) -> str:  # at most 24 characters
-    "A class name as a short text in which nothing means anything to matplotlib."
-    text = re.sub(r'\s+', ' ', str(name)).replace('$', r'\$')
-    return text if len(text) <= 24 else text[:23] + '…'
-
-
-def draw_images(
-    images: np.ndarray,  # (n, h, w, channels), from 0 to 1
-    titles: Sequence,  # a text for each
-    columns: int,  # pictures in a row
-    size: tuple,  # width and height of a field, in inches
-    colours: Sequence | None = None,  # of the titles
-    rows: int | None = None,  # rows of fields, `None`: as many as are needed
-) -> object:  # the figure
-    "Draw a picture and its title in each field of a grid."
-    import matplotlib.pyplot as plt
-    rows = -(-len(images)//columns) if rows is None else rows
-    fig, axes = plt.subplots(rows, columns, figsize=(size[0]*columns, size[1]*rows), squeeze=False,
-                             layout='constrained')
-    plt.close(fig)
-    for ax in axes.flat: ax.axis('off')
-    for i, (ax, image) in enumerate(zip(axes.flat, images)):
-        ax.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap='gray', vmin=0, vmax=1)
-        title = ax.set_title(titles[i], fontsize=9)
-        if colours: title.set_color(colours[i])
-    return fig

@@ -4,32 +4,28 @@
 
 # %% auto #0
 __all__ = ['vision_learner', 'create_body', 'AdaptiveConcatPool2d', 'create_head', 'create_cnn_model', 'split_model',
-           'ClassificationInterpretation', 'VisionLearner', 'cnn_learner']
+           'VisionLearner', 'cnn_learner']
 
 # %% ../../nbs/64_vision.learner.ipynb #b3100483
 import inspect
-import io
-import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 # %% ../../nbs/64_vision.learner.ipynb #8ddac278
-import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, SequentialSampler, default_collate
 
 # %% ../../nbs/64_vision.learner.ipynb #a5bb51a8
 import fastloop.train  # noqa: F401 (it gives the learner its verbs)
-from ..core import axes_for, check_number, listify
+from ..core import listify
+from ..data.bunch import DataBunch
+from ..interpret import ClassificationInterpretation  # noqa: F401 (it was here)
 from ..learner import Learner
 from ..metrics import accuracy
-from ..predictions import probabilities
-from ..summary import PrintedText
-from ..torch_core import ask_model, batch_norm_types, to_device
+from ..torch_core import ask_model, batch_norm_types
 from .data import imagenet_stats
-from .image import draw_images, short_name
 from .models import InputConv2d
 
 # %% ../../nbs/64_vision.learner.ipynb #b2feece2
@@ -240,212 +236,14 @@ def split_model(
     model: nn.Sequential,  # of two parts, body and head
 ) -> list:  # layer groups
     "The layer groups: three for a body like that of a ResNet, else body and head"
-    body, head = model
+    body, head = model.children()
     names = [name for name, _ in body.named_children()]
     if not {'layer1', 'layer2', 'layer3', 'layer4'} <= set(names): return [body, head]
     at = names.index('layer3')
-    return [list(body[:at]), list(body[at:]), head]
+    parts = list(body.children())
+    return [parts[:at], parts[at:], head]
 
 # %% ../../nbs/64_vision.learner.ipynb #2c856699
-def _prepared(data, x):
-    "The tensor for an image file, an opened file or a PIL image; anything else as it is"
-    if hasattr(x, 'getbands'):  # lossless, for all kinds of pixels
-        x, image = io.BytesIO(), x
-        image.save(x, 'tiff')
-    if not isinstance(x, (str, Path)) and not hasattr(x, 'read'): return x
-    if hasattr(data, 'open_image'): return data.open_image(x)
-    raise TypeError(f'predict({str(x)!r}): these data do not come from image files, so nobody '
-                    'knows how to prepare one; give a tensor like those in data.train_ds')
-
-
-def _pictures(data, xb):
-    "Images as matplotlib takes them, from 0 to 1"
-    xb = xb.detach().float().cpu()
-    if hasattr(data, 'denormalize'): xb = data.denormalize(xb)
-    else: xb = (xb-xb.min())/(xb.max()-xb.min()).clamp(min=1e-8)
-    if xb.shape[1] not in (1, 3): xb = xb.mean(1, keepdim=True)
-    return xb.permute(0, 2, 3, 1).numpy()
-
-# %% ../../nbs/64_vision.learner.ipynb #6160828a
-def _spread(data, count):
-    "Pairs from all over the validation set, as a batch; `None` if they can't be had one by one"
-    ds = getattr(data, 'valid_ds', None)
-    if not (hasattr(ds, '__getitem__') and hasattr(ds, '__len__') and len(ds)): return None
-    count = min(count, len(ds))
-    items = [ds[i*len(ds)//count] for i in range(count)]
-    if not all(isinstance(o, (tuple, list)) and len(o) == 2 for o in items): return None
-    return to_device(torch.utils.data.default_collate(items), getattr(data, 'device', 'cpu'))
-
-
-def _some_pictures(data, dl, count):
-    "A batch to look at: the first of `dl`, or pictures of the validation set"
-    batch, dl = (_spread(data, count), data.valid_dl) if dl is None else (None, dl)
-    if dl is None: raise ValueError('the data has no validation loader: give a loader, dl=…')
-    if batch is None: batch = dl.peek() if hasattr(dl, 'peek') else next(iter(dl))
-    xb, yb = batch
-    return xb[:count], yb[:count]
-
-# %% ../../nbs/64_vision.learner.ipynb #c9d0d3af
-def _class_names(data, count):
-    "Names of the classes, as short texts"
-    return [short_name(o) for o in getattr(data, 'classes', None) or range(count)]
-
-
-def _colours(actual, chosen): return ['black' if a == b else 'red' for a, b in zip(actual, chosen)]
-
-
-def _check_classes(preds, targets):
-    "Refuse answers that are not about classes"
-    if preds is None or preds.ndim != 2 or preds.shape[1] < 2 or targets.ndim != 1 or \
-            targets.is_floating_point():
-        raise ValueError('this is for one class per picture: targets must be class numbers, and '
-                         'the loss one for classes, such as cross entropy')
-
-# %% ../../nbs/64_vision.learner.ipynb #bf7a53f0
-def _count_pairs(targets, chosen, n):
-    "How many pictures of each class are taken for each class"
-    return torch.bincount(targets*n + chosen, minlength=n*n).reshape(n, n)
-
-
-def _report(counts, names):
-    "Precision, recall, their harmonic mean f1, and the number of pictures of each class"
-    counts = counts.double()
-    hits, called, support = counts.diagonal(), counts.sum(0), counts.sum(1)
-    table = torch.stack([hits/called.clamp(min=1), hits/support.clamp(min=1),
-                         2*hits/(called+support).clamp(min=1)], 1)
-    width = max(8, *(len(o) for o in names))
-    lines = [f'{"":<{width}}  precision  recall     f1  pictures']
-    for name, row, n in zip(names, table.tolist(), support.tolist()):
-        lines.append(f'{name:<{width}}  {row[0]:9.2f}  {row[1]:6.2f}  {row[2]:5.2f}  {n:8.0f}')
-    lines.append(f'{"accuracy":<{width}}  {"":9}  {"":6}  {float(hits.sum()/support.sum()):5.2f}  '
-                 f'{float(support.sum()):8.0f}')
-    return '\n'.join(lines)
-
-# %% ../../nbs/64_vision.learner.ipynb #e137580e
-def _draw_matrix(counts, names, normalize, ax):
-    "A confusion matrix as a picture, in numbers or in shares of each row"
-    n = len(names)
-    if normalize: counts = counts/counts.sum(1, keepdim=True).clamp(min=1)
-    fig, ax = axes_for(ax, (1.8+.42*n, 1.6+.38*n))
-    ax.imshow(counts.numpy(), cmap='Blues')
-    for a, b in np.ndindex(n, n):
-        text = f'{counts[a, b]:.2f}' if normalize else f'{counts[a, b]}'
-        ax.text(b, a, text, ha='center', va='center', fontsize=8,
-                color='white' if counts[a, b] > counts.max()/2 else 'black')
-    ax.set_xticks(range(n), names, rotation=45, ha='right', fontsize=8)
-    ax.set_yticks(range(n), names, fontsize=8)
-    ax.set(xlabel='predicted', ylabel='actual')
-    return fig
-
-# %% ../../nbs/64_vision.learner.ipynb #fd737bbd
-def _in_order(dl, data):
-    "A loader of the same pictures that does not shuffle"
-    sampler = getattr(dl, 'sampler', None)
-    plain = sampler is None or isinstance(sampler, SequentialSampler)
-    if plain and not getattr(dl, 'shuffle', False): return dl
-
-    def collate(items): return to_device(default_collate(items), getattr(data, 'device', None))
-    return DataLoader(dl.dataset, getattr(data, 'bs', None) or 64, collate_fn=collate)
-
-# %% ../../nbs/64_vision.learner.ipynb #ffbf4e4e
-class ClassificationInterpretation:
-    """What a learner gets wrong.
-
-    Raises: ValueError for lengths that differ, or targets that are no class numbers.
-    Source: the names are those of fastai v1 and v2.
-    """
-
-    def __init__(
-        self,
-        learn: Learner,  # the learner that made the predictions
-        preds: torch.Tensor,  # probabilities, (n, classes)
-        targets: torch.Tensor,  # numbers of the classes, (n,)
-        losses: torch.Tensor,  # one for each picture, (n,)
-        ds: object = None,  # the data set of the pictures, `None`: the validation set
-    ):
-        _check_classes(preds, targets)
-        if not len(preds) == len(targets) == len(losses):
-            raise ValueError(f'{len(preds)} preds, {len(targets)} targets and {len(losses)} losses '
-                             'must be of the same pictures')
-        self.learn, self.preds, self.targets, self.losses = learn, preds, targets, losses
-        self.ds = getattr(learn.data, 'valid_ds', None) if ds is None else ds
-        self.pred_class, self.classes = preds.argmax(-1), _class_names(learn.data, preds.shape[1])
-
-    @classmethod
-    def from_learner(
-        cls,
-        learn: Learner,  # the learner
-        dl: object = None,  # a loader, `None`: the validation loader
-    ) -> 'ClassificationInterpretation':
-        """Let the learner predict all pictures of a loader, in their order.
-
-        Raises: ValueError if there is no loader, or the model does not choose between classes.
-        """
-        dl = _in_order(learn.data.valid_dl if dl is None else dl, learn.data)
-        preds, targets, losses = learn.get_preds(dl, with_loss=True)
-        return cls(learn, probabilities(preds, learn.loss_func), targets, losses,
-                   getattr(dl, 'dataset', None))
-
-    def confusion_matrix(self) -> torch.Tensor:  # whole numbers, [actual, predicted]
-        "How many pictures of each class are taken for each class."
-        return _count_pairs(self.targets, self.pred_class, len(self.classes))
-
-    def most_confused(
-        self,
-        min_val: int = 1,  # leave out what happened less often
-    ) -> list:  # (actual, predicted, how often), the most frequent first
-        "The mistakes by pairs of classes."
-        counts = self.confusion_matrix().fill_diagonal_(0)
-        pairs = [(self.classes[a], self.classes[b], int(counts[a, b]))
-                 for a, b in counts.nonzero().tolist() if counts[a, b] >= min_val]
-        return sorted(pairs, key=lambda o: -o[2])
-
-    def plot_confusion_matrix(
-        self,
-        normalize: bool = False,  # shares of each row, instead of numbers?
-        ax: object = None,  # a matplotlib axis to draw on, `None`: a new figure
-    ) -> object:  # the figure
-        "Draw the confusion matrix."
-        return _draw_matrix(self.confusion_matrix(), self.classes, normalize, ax)
-
-    def classification_report(self) -> PrintedText:  # a table
-        "Precision, recall, their harmonic mean f1, and the number of pictures of each class."
-        return PrintedText(_report(self.confusion_matrix(), self.classes))
-
-    def print_classification_report(self):
-        "Print the report (fastai v2's name)."
-        print(self.classification_report())
-
-    def top_losses(
-        self,
-        k: int | None = None,  # how many, `None`: all
-        largest: bool = True,  # the largest first, or the smallest?
-    ) -> tuple:  # the losses, and the numbers of their pictures in the data set
-        "The pictures that the model is most wrong about."
-        return self.losses.topk(len(self.losses) if k is None else min(k, len(self.losses)),
-                                largest=largest)
-
-    def plot_top_losses(
-        self,
-        k: int = 9,  # number of pictures
-        largest: bool = True,  # the largest losses, or the smallest?
-    ) -> object:  # the figure
-        """Draw these pictures with actual class, prediction, loss, and the actual's probability.
-
-        Raises: ValueError if the loader did not say where its pictures come from.
-        """
-        check_number('k', k, 1, whole=True)
-        if self.ds is None: raise ValueError('the loader has no data set to take pictures from')
-        at, titles = self.top_losses(k, largest)[1].tolist(), []
-        actual, chosen = self.targets[at].tolist(), self.pred_class[at].tolist()
-        for i, a, b in zip(at, actual, chosen):
-            titles.append(f'{self.classes[a]}\n{self.classes[b]}\nloss {self.losses[i]:.2f}, '
-                          f'p {self.preds[i, a]:.2f}')
-        images = torch.stack([torch.as_tensor(self.ds[i][0]) for i in at])
-        return draw_images(_pictures(self.learn.data, images), titles, math.ceil(len(at)**.5),
-                           (1.6, 2.1), _colours(actual, chosen))
-
-# %% ../../nbs/64_vision.learner.ipynb #a700e1a9
 class VisionLearner(Learner):
     """A learner whose data are pictures.
 
@@ -453,44 +251,17 @@ class VisionLearner(Learner):
     """
     def predict(
         self,
-        x: object,  # name of an image file, or an open one; or a tensor like those in training
+        x: Any,  # an image file, its bytes, an open one, an image of PIL, pixels; or a tensor
     ) -> tuple:  # class (by name, if known), its number, and the probabilities
         """What the model says of one picture.
 
         Raises: ValueError naming the file if it cannot be read.
         """
-        return super().predict(_prepared(self.data, x))
-
-    def show_results(
-        self,
-        rows: int = 3,  # pictures in each row and column
-        dl: object = None,  # a loader, whose first pictures are drawn; `None`: validation pictures
-    ) -> object:  # the figure
-        """Draw pictures with their class, and below it the class that the model chooses.
-
-        Those of the validation set are spread over it, since they often lie class by class.
-
-        Raises: ValueError if there is no loader, or the targets are no class numbers.
-        """
-        check_number('rows', rows, 1, whole=True)
-        xb, yb = _some_pictures(self.data, dl, rows*rows)
-        preds, _ = self.get_preds([(xb, yb)])
-        _check_classes(preds, yb)
-        actual, chosen = yb.tolist(), preds.argmax(-1).tolist()
-        names = _class_names(self.data, preds.shape[1])
-        titles = [f'{names[a]}\n{names[b]}' for a, b in zip(actual, chosen)]
-        return draw_images(_pictures(self.data, xb), titles, rows, (1.5, 1.8),
-                           _colours(actual, chosen))
-
-    def interpret(
-        self,
-        dl: object = None,  # a loader, `None`: the validation loader
-    ) -> ClassificationInterpretation:
-        """Predict all pictures of a loader, to look at the mistakes.
-
-        Raises: ValueError if there is no loader, or the model does not choose between classes.
-        """
-        return ClassificationInterpretation.from_learner(self, dl)
+        other = isinstance(x, (str, Path, bytes)) or hasattr(x, 'read') or hasattr(x, 'getbands')
+        if other and not hasattr(self.data, 'read_item'): raise TypeError(
+            f'predict({str(x)[:60]!r}): these data do not come from image files, so nobody knows '
+            'how to prepare one; give a tensor like those in data.train_ds')
+        return super().predict(x)
 
 # %% ../../nbs/64_vision.learner.ipynb #785c1dd0
 def _image_shape(data):
@@ -519,7 +290,7 @@ def _normalize(data, channels):
 
 # %% ../../nbs/64_vision.learner.ipynb #c4a0ae44
 def cnn_learner(
-    data: object,  # pictures and classes: an `ImageDataBunch`, or any `DataBunch` of images
+    data: DataBunch,  # pictures and classes: an `ImageDataBunch`, or any `DataBunch` of images
     arch: Callable,  # a function that makes a network, or a network, whose parts are used
     cut: int | Callable | None = None,  # parts to keep, or a function; `None`: up to the pooling
     pretrained: bool | str = True,  # ask `arch` for trained weights, and freeze the body at first?
@@ -532,7 +303,8 @@ def cnn_learner(
     init: Callable | None = nn.init.kaiming_normal_,  # draws the new head's weights
     normalize: bool = True,  # normalise for published weights, if the data are not normalised?
     n_out: int | None = None,  # number of outputs, `None`: the number of classes
-    metrics: object = None,  # measured in validation; `None`: accuracy if targets are classes
+    # measured in validation; `None`: accuracy if targets are classes
+    metrics: Callable | Iterable | Any | None = None,
     **kwargs,  # `cbs`, `loss_func`, `opt_func`, `lr`, `wd`, `path` … as in `Learner`
 ) -> VisionLearner:  # a learner with two or three layer groups
     """A learner of a trained body and a new head.

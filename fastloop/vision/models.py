@@ -9,8 +9,9 @@ __all__ = ['resnet18', 'resnet34', 'resnet50', 'simple_cnn', 'BasicBlock', 'Bott
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 # %% ../../nbs/63_vision.models.ipynb #aac10316
@@ -92,6 +93,10 @@ def _conv(n_in, n_out, size=3, stride=1, kind=nn.Conv2d):
 
 class _Residual(nn.Module):
     "Adds its input to what `branch` makes of it"
+    if TYPE_CHECKING:
+        branch: Callable
+        relu: nn.Module
+        downsample: nn.Module | None
 
     def forward(self, x):
         passed = x if self.downsample is None else self.downsample(x)
@@ -183,10 +188,15 @@ class ResNet(nn.Module):
     Raises: ValueError if a count is below 1 or there are not four groups.
     Source: He et al. 2015, arXiv:1512.03385, table 1; the names of the layers are torchvision's.
     """
+    if TYPE_CHECKING:
+        layer1: nn.Module
+        layer2: nn.Module
+        layer3: nn.Module
+        layer4: nn.Module
 
     def __init__(
         self,
-        block: type,  # `BasicBlock` or `Bottleneck`
+        block: type[BasicBlock | Bottleneck],  # `BasicBlock` or `Bottleneck`
         layers: Sequence,  # number of blocks in each of the four groups
         num_classes: int = 1000,  # outputs
         zero_init_residual: bool = False,  # start every block as the identity?

@@ -7,7 +7,7 @@ __all__ = ['BatchTransform', 'RandomFlip', 'RandomShift', 'RandomRotate', 'Rando
 
 # %% ../../nbs/61_vision.transform.ipynb #f3cc3316
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 # %% ../../nbs/61_vision.transform.ipynb #3b5ba6ce
 import torch
@@ -20,6 +20,8 @@ from ..core import add_note, check_number, check_word
 class BatchTransform:
     "A variation of a whole batch; subclasses have `draw(n)` and `apply(x, *choices)`"
     batched = True  # called with a batch; any other callable is called with each image
+    apply: Callable
+    draw: Callable
 
     def __call__(self, x):
         return self.apply(x, *[o.to(x.device) for o in self.draw(len(x))])
@@ -131,7 +133,7 @@ class RandomRotate(BatchTransform):
         cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
         rows = [cos, -sin*(h/w), zero], [sin*(w/h), cos, zero]  # places run from -1 to 1
         matrix = torch.stack([torch.stack(row, -1) for row in rows], -2)
-        places = F.affine_grid(matrix, x.shape, align_corners=False)
+        places = F.affine_grid(matrix, list(x.shape), align_corners=False)
         return F.grid_sample(x, places, padding_mode=self.padding, align_corners=False)
 
 # %% ../../nbs/61_vision.transform.ipynb #c528d8cd
