@@ -26,6 +26,7 @@ from fastloop.callback.core import (
     event_handlers,
     phases,
 )
+from .callback.checkpoint import CheckpointFolder
 from .callback.experiment import ExperimentCallback
 from .callback.logger import CSVLogger
 from .callback.lr_finder import LRFinder
@@ -41,6 +42,8 @@ from .ranks import Ranks, is_one_of_many
 from .shared_sums import needs_all, share_losses, share_mean, share_metrics
 from .shares import DealtBatches, agree_on_order, share_training, share_validation
 from fastloop.torch_core import (
+    Learns,
+    Run,
     batch_size,
     call_model,
     model_device,
@@ -371,10 +374,22 @@ def gather_losses(cb: Callback,  # The callback below
     for o in (*sizes[:-new], *weights): recorder.weights.add(o)
     cb.done += new
 
+# %% ../nbs/73_distributed.ipynb #44823e4d
+def check_steering(cbs: list,  # The callbacks of a run
+                   ):
+    """Refuse what changes a fit from outside, and would reach one process only
+
+    Raises: ValueError that names it.
+    """
+    found = [cb for cb in cbs if getattr(type(cb), 'steers', False)]
+    if found: raise ValueError(f'{found[0]!r} would steer one process and not the others: leave it '
+                               'out where several train together')
+
 def prepare(cb: Callback,  # The callback below
             run: object,  # Its run, that is about to begin
             ):
     "Agree on the order of the rows, and see who takes part"
+    check_steering(run.cbs)
     data = cb.learn.data
     dl = share_training(data.train_dl, cb.ranks)
     if dl is not data.train_dl: data.train_dl = dl
@@ -402,7 +417,7 @@ class DistributedCallback(Callback):
               **dict.fromkeys(('after_loss', 'after_validate', 'after_epoch'), -11),
               'begin_validate': -18.5}
 
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  strategy: str = 'ddp',  # `ddp`: each process has the model; `fsdp`: a piece of it
                  sync_bn: bool = False,  # Let batch norm see the batches of all processes
                  timeout: float = 600.,  # Seconds to wait for another process at most
@@ -419,7 +434,7 @@ class DistributedCallback(Callback):
         self.ranks = Ranks.join(to_own_gpu(self.learn), self.timeout)
         begin_together(self.learn, self)
 
-    def set_runner(self, run: object,  # The runner that will announce events
+    def set_runner(self, run: Run,  # The runner that will announce events
                    ):
         "Before the first event: join the others, and hush those who would write a second time"
         super().set_runner(run)
@@ -432,7 +447,7 @@ class DistributedCallback(Callback):
         run, self.net, self.sharing, self.done = self.run, None, False, 0
         self.gathered = True
         if self.ranks is None: return
-        if not self.ranks.open: raise RuntimeError('the processes have parted: start them again')
+        if not self.ranks.open: raise RuntimeError('the processes have parted: start again')
         self.meetings = Meetings(self.ranks)
         if not run.epochs: return
         self.sharing = True
@@ -555,7 +570,7 @@ class DistributedCallback(Callback):
         grads = window.state_dict()['grads'] if window is not None and self.sharing else None
         return dict(random=mine, ranks=self.ranks.gather(mine), windows=self.ranks.gather(grads))
 
-    def newest(self, files: object,  # The folder of checkpoints
+    def newest(self, files: CheckpointFolder,  # Of the fit
                ) -> tuple:  # Path and state; twice `None` if there is none
         "The checkpoint that process 0 takes"
         path, state = files.newest() if not self.ranks.rank else (None, None)
