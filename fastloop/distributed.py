@@ -28,6 +28,7 @@ from fastloop.callback.core import (
     event_handlers,
     phases,
 )
+from .callback.checkpoint import CheckpointFolder
 from .callback.experiment import ExperimentCallback
 from .callback.logger import CSVLogger
 from .callback.lr_finder import LRFinder
@@ -378,10 +379,22 @@ def gather_losses(cb: Callback,  # The callback below
     for o in (*sizes[:-new], *weights): recorder.weights.add(o)
     cb.done += new
 
+# %% ../nbs/73_distributed.ipynb #44823e4d
+def check_steering(cbs: list,  # The callbacks of a run
+                   ):
+    """Refuse what changes a fit from outside, and would reach one process only
+
+    Raises: ValueError that names it.
+    """
+    found = [cb for cb in cbs if getattr(type(cb), 'steers', False)]
+    if found: raise ValueError(f'{found[0]!r} would steer one process and not the others: leave it '
+                               'out where several train together')
+
 def prepare(cb: Callback,  # The callback below
             run: Run,  # Its run, that is about to begin
             ):
     "Agree on the order of the rows, and see who takes part"
+    check_steering(run.cbs)
     data = cb.learn.data
     dl = share_training(data.train_dl, cb.ranks)
     if dl is not data.train_dl: data.train_dl = dl
@@ -442,7 +455,7 @@ class DistributedCallback(Callback):
         run, self.net, self.sharing, self.done = self.run, None, False, 0
         self.gathered = True
         if self.ranks is None: return
-        if not self.ranks.open: raise RuntimeError('the processes have parted: start them again')
+        if not self.ranks.open: raise RuntimeError('the processes have parted: start again')
         self.meetings = Meetings(self.ranks)
         if not run.epochs: return
         self.sharing = True
