@@ -8,6 +8,7 @@ __all__ = ['main']
 # %% ../nbs/92_cli.ipynb #910421d9
 import argparse
 import os
+import subprocess
 import sys
 
 # %% ../nbs/92_cli.ipynb #c92pre02
@@ -69,6 +70,18 @@ def _predict(args):
         print(f'fastloop predict: {e}', file=sys.stderr)
         return 1
 
+# %% ../nbs/92_cli.ipynb #fb5677de
+def _launch(args):
+    "Run the demo in several processes"
+    words = ['--epochs', args.epochs, '--out', args.out, '--seed', *args.seed,
+             *(['--resume'] if args.resume else [])]
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone',
+               f'--nproc_per_node={args.nproc}', '-m', 'fastloop', 'demo', *map(str, words)]
+    process = subprocess.Popen(command, env={'OMP_NUM_THREADS': '1', **os.environ})
+    while True:
+        try: return process.wait()
+        except KeyboardInterrupt: pass  # the others have heard it too, and end by themselves
+
 # %% ../nbs/92_cli.ipynb #3b7c4dff
 def _add_watch(commands):
     "Describe the command"
@@ -116,10 +129,12 @@ def _add_demo(commands):
     demo.add_argument('--out', default='demo', help='folder for pictures, history and weights')
     demo.add_argument('--seed', type=int, nargs='+', default=[42],
                       help='decides the weights and the order; with several, they are compared')
+    demo.add_argument('--nproc', type=_positive, default=1, help='processes that train together')
     demo.add_argument('--resume', action='store_true', help='go on with one that stopped')
 
 def _demo(args):
     "Do what `fastloop demo` says"
+    if args.nproc > 1 and 'RANK' not in os.environ: return _launch(args)
     from fastloop.demo import compare_seeds, demo
     how = dict(epochs=args.epochs, out=args.out, resume=args.resume)
     try:

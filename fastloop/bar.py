@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from .core import is_quiet
+
 # %% ../nbs/03_bar.ipynb #a174018e
 def is_terminal(stream: Any,  # Such as `sys.stdout`; may be closed, or `None`
                 ) -> bool:  # Whether a bar can move there
@@ -63,6 +65,7 @@ def print_line(line: str,  # Text for standard output
                flush: bool = True,  # Send it on at once
                ):
     "Print a line, or warn that it cannot be printed"
+    if is_quiet(): return
     with output_may_break(): print(line, flush=flush)
 
 # %% ../nbs/03_bar.ipynb #57f198ab

@@ -498,6 +498,21 @@ def check_writable(path: str | Path,  # A file that is to be written later
     if not os.access(place, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, 'Nothing can be written into this folder', str(place))
 
+# %% ../nbs/00_core.ipynb #ad7f4536
+_quiet = [False]
+
+
+def be_quiet(
+    quiet: bool = True,  # Leave printing and writing to another process, from now on?
+) -> None:
+    "Let this process print no lines and write no weights, or let it again."
+    _quiet[0] = quiet
+
+
+def is_quiet() -> bool:  # `False` unless several processes train together
+    "Does another process print and write for this one?"
+    return _quiet[0]
+
 # %% ../nbs/00_core.ipynb #f7950e3e
 def required_arguments(
     handler: Callable,  # A function or bound method

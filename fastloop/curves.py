@@ -9,6 +9,7 @@ __all__ = []
 import math
 import re
 from collections import namedtuple
+from collections.abc import Sequence
 from html import escape
 from itertools import accumulate
 
@@ -191,14 +192,14 @@ def _epoch_curve(label, column, rows, ends, color):
     at = thinned(len(found))
     return Curve(label, [found[i][0] for i in at], [found[i][1] for i in at], color, 'dots')
 
-def run_panels(raw: list = (),  # Training loss of each batch
-               smooth: list = (),  # The same, smoothed
-               lrs: list = (),  # Learning rate of each batch
-               moms: list = (),  # Momentum of each batch, or `None`
-               rows: list = (),  # For each epoch training loss, validation loss, metrics
-               names: list = (),  # What the numbers of a row are called
-               nb_batches: list = (),  # How many batches each epoch had; else epochs are counted
-               interventions: list = (),  # Of `(what, batches done, value)`
+def run_panels(raw: Sequence = (),  # Training loss of each batch
+               smooth: Sequence = (),  # The same, smoothed
+               lrs: Sequence = (),  # Learning rate of each batch
+               moms: Sequence = (),  # Momentum of each batch, or `None`
+               rows: Sequence = (),  # For each epoch training loss, validation loss, metrics
+               names: Sequence = (),  # What the numbers of a row are called
+               nb_batches: Sequence = (),  # Batches of each epoch; else epochs are counted
+               interventions: Sequence = (),  # Of `(what, batches done, value)`
                ) -> list:  # Of `Panel`
     "What there is to draw of a run"
     ends = list(accumulate(nb_batches)) or range(1, len(rows)+1)

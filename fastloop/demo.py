@@ -18,9 +18,10 @@ from torch import nn
 # %% ../nbs/91_demo.ipynb #f350f972
 from .callback.checkpoint import CheckpointCallback
 from .callback.logger import CSVLogger
-from .core import Figure, atomic_write
+from .core import Figure, atomic_write, is_quiet
 from .data.external import URLs, untar_data
 from .torch_core import set_seed
+from .train import to_distributed  # noqa: F401 (hangs the verbs on the learner)
 from .vision.data import ImageDataBunch
 from .vision.learner import VisionLearner, cnn_learner
 from .vision.transform import RandomFlip
@@ -83,17 +84,18 @@ def demo(epochs: int = 8,  # Number of epochs in which all is trained, after one
     if epochs < 1: raise ValueError(f'epochs is 1 or more, not {epochs}')
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    say = _say_nothing if silent else print
-    learn = demo_learner(seed, path=out, model_dir='.', silent=silent)
+    learn = demo_learner(seed, path=out, model_dir='.', silent=silent).to_distributed()
+    say = _say_nothing if silent or is_quiet() else print
     say(_told_data(learn.data))
     keeper = CheckpointCallback(every=20, folder=out/'checkpoints', verbose=not silent)
-    if not resume: shutil.rmtree(keeper.where, ignore_errors=True)
-    if not keeper.where.is_dir(): (out/'history.csv').unlink(missing_ok=True)
+    if not is_quiet(): _tidy_up(keeper.where, out/'history.csv', resume)
     history = CSVLogger(append=True)  # one table for the two fits of `fine_tune`
     rate = _find_rate(learn)
     say(f'learning rate {rate:.2e}, found by a search')
-    files = {'lr_find': save_figure(learn.lr_finder.plot(), out/'lr_find.png')}
+    curve = learn.lr_finder.plot()
     _train(learn, epochs, rate, cbs=[history, keeper], resume=resume)
+    if is_quiet(): return learn  # another process does the rest
+    files = {'lr_find': save_figure(curve, out/'lr_find.png')}
     shutil.rmtree(keeper.where)  # nothing is to be resumed any more
     judge = learn.interpret()
     files |= {**_save_pictures(learn, judge, out), 'history': history.path,
@@ -131,6 +133,12 @@ def _told_answers(learn, judge):
 
 def _say_nothing(text): pass
 
+
+def _tidy_up(checkpoints, history, resume):
+    "Leave nothing of an earlier demo, unless this one goes on with it"
+    if not resume: shutil.rmtree(checkpoints, ignore_errors=True)
+    if not checkpoints.is_dir(): history.unlink(missing_ok=True)
+
 # %% ../nbs/91_demo.ipynb #1f1cf542
 def save_figure(fig: 'Figure',  # A matplotlib figure
                 file: Path,  # Where to; ends in `.png`
@@ -159,11 +167,11 @@ def compare_seeds(seeds: Sequence = (1, 2, 3),  # The first one makes the files
     Raises: ValueError if there is no seed, or `epochs` is below 1.
     """
     if not seeds: raise ValueError('seeds is empty: give one or more')
-    say = _say_nothing if silent else print
     found = [demo(epochs, out, seeds[0], silent, resume).recorder.values[-1][2]]
+    say = _say_nothing if silent or is_quiet() else print
     for seed in seeds[1:]:
         say(f'training again with seed {seed} ...')
-        learn = demo_learner(seed, silent=True)
+        learn = demo_learner(seed, silent=True).to_distributed()
         _train(learn, epochs, _find_rate(learn))
         found.append(learn.recorder.values[-1][2])
     for seed, accuracy in zip(seeds, found): say(f'seed {seed:<5} accuracy {accuracy:.3f}')

@@ -85,10 +85,10 @@ def alike(found, wanted):
 # %% ../nbs/66_examples.ipynb #exercise-checking
 def should_be(found, wanted, what):
     "Refuse an answer, in words, unless `found` is `wanted`"
-    if found is None: raise AssertionError(f'{what} gives None, so nothing is returned yet.')
-    if found is ...: raise AssertionError(f'{what} is still `...`, which is to be filled in.')
+    if found is None: raise AssertionError(f'{what}: None; nothing is returned yet.')
+    if found is ...: raise AssertionError(f'{what}: still `...`, which is to be filled in.')
     told, hoped = in_few_words(found), in_few_words(wanted)
-    if not alike(found, wanted): raise AssertionError(f'{what} is {told}, and should be {hoped}.')
+    if not alike(found, wanted): raise AssertionError(f'{what}: {told} instead of {hoped}.')
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from .core import Figure
+
 # %% ../nbs/05_glance.ipynb #b8f91679
 def _few(x, most):
     "The first numbers of an array, and how many there are"
@@ -48,7 +50,7 @@ def draw_images(
     size: tuple,  # width and height of a field, in inches
     colours: Sequence | None = None,  # of the titles
     rows: int | None = None,  # rows of fields, `None`: as many as are needed
-) -> object:  # the figure
+) -> 'Figure':  # the figure
     "Draw a picture and its title in each field of a grid."
     import matplotlib.pyplot as plt
     rows = -(-len(images)//columns) if rows is None else rows

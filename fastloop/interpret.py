@@ -6,7 +6,8 @@
 __all__ = ['ClassificationInterpretation']
 
 # %% ../nbs/49_interpret.ipynb #f743eff3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -74,7 +75,7 @@ def item_losses(
     loss_func: Callable,  # of a batch of predictions and targets
     preds: torch.Tensor,  # what the model answered, (n, …)
     targets: torch.Tensor,  # the targets, (n, …)
-    device: torch.device = 'cpu',  # where the loss may have weights of its own
+    device: torch.device | str = 'cpu',  # where the loss may have weights of its own
 ) -> torch.Tensor:  # (n,), on the CPU
     "The loss of each item, also of a loss that gives nothing but the mean."
     preds, targets, found = preds.to(device), targets.to(device), None
@@ -88,7 +89,7 @@ def item_losses(
 
 # %% ../nbs/49_interpret.ipynb #25420229
 def as_pictures(
-    data: object,  # may have `denormalize`
+    data: Any,  # may have `denormalize`
     inputs: list,  # of some items
 ) -> np.ndarray | None:  # (n, h, w, 1 or 3), from 0 to 1; `None` if they are no pictures
     "Inputs as matplotlib draws them."
@@ -149,7 +150,7 @@ def _picked(dl, at):
 
 def _dataset_in_order(dl, n):
     "The data set of `dl`, if item `i` of it is answer `i` of `n`"
-    ds = getattr(dl, 'dataset', None)
+    ds: Any = getattr(dl, 'dataset', None)
     known = isinstance(dl, DataLoader) or hasattr(dl, 'unshuffled')
     sized = hasattr(ds, '__getitem__') and hasattr(ds, '__len__')
     return ds if known and sized and len(ds) == n else None
@@ -157,7 +158,7 @@ def _dataset_in_order(dl, n):
 # %% ../nbs/49_interpret.ipynb #5708c864
 def _whole(dl, n):
     "Does `dl` deal all `n` items of its data set?"
-    return not isinstance(dl, DataLoader) or dl.sampler is None or len(dl.sampler) == n
+    return not isinstance(dl, DataLoader) or dl.sampler is None or len(cast(Any, dl.sampler)) == n
 
 
 def _spread(data, count):
@@ -166,7 +167,7 @@ def _spread(data, count):
     `None` if they can't be had one by one
     """
     dl = in_order(valid_loader(data))
-    ds = getattr(dl, 'dataset', None)
+    ds: Any = getattr(dl, 'dataset', None)
     ds = _dataset_in_order(dl, len(ds)) if hasattr(ds, '__len__') else None
     if not ds or not _whole(dl, len(ds)): return None, None
     count = min(count, len(ds))
@@ -319,7 +320,7 @@ class ClassificationInterpretation:
 
     def show_results(
         self,
-        idxs: list,  # numbers of items
+        idxs: Sequence,  # numbers of items
         figsize: tuple | None = None,  # of the figure, in inches
         as_text: Callable | None = None,  # turns an input into the text that a table shows
         nrows: int | None = None,  # rows of pictures, `None`: about as many as columns
@@ -380,8 +381,8 @@ def show_results(
     count = rows*rows if max_n is None else check_number('max_n', max_n, 1, whole=True)
     batch, numbers = _spread(learn.data, count) if dl is None else (None, None)
     if batch is None:
-        dl = valid_loader(learn.data, dl)
-        batch = dl.peek() if hasattr(dl, 'peek') else next(iter(dl))
+        loader = valid_loader(learn.data, dl)
+        batch = loader.peek() if hasattr(loader, 'peek') else next(iter(loader))
     batch = [map_tensors(o, lambda t: t[:count]) for o in as_pair(batch)]
     judge = ClassificationInterpretation.from_learner(learn, [tuple(batch)])
     shown = judge.show_results(range(len(judge.targets)), as_text=as_text)

@@ -34,6 +34,7 @@ from fastloop.core import (
     atomic_write,
     check_flag,
     check_property,
+    is_quiet,
     listify,
     not_yet,
     safe_path,
@@ -60,10 +61,12 @@ from fastloop.torch_core import (
     Loaders,
     check_optimizer_state,
     check_weights,
+    laid_out_like,
     load_tensors,
     model_device,
     own_names,
     to_device,
+    whole_tensors,
 )
 from fastloop.trained import (
     callbacks_of,
@@ -126,9 +129,10 @@ def write_weights(file: Path,  # The file, in a folder that is made if it is mis
                   with_opt: bool = True,  # Write bare weights if this is off
                   ) -> Path:  # The file
     "Write weights, whole or not at all"
-    weights = model.state_dict()
+    weights = whole_tensors(model.state_dict())
     state = {'model': weights} if with_opt else weights
-    if with_opt and opt is not None: state['opt'] = opt.state_dict()
+    if with_opt and opt is not None: state['opt'] = whole_tensors(opt.state_dict())
+    if is_quiet(): return file
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as f: torch.save(state, f)
     return file
@@ -149,7 +153,7 @@ def read_weights(file: Path,  # Written by `write_weights`, or any file of weigh
     weights = own_names(weights, model)
     check_weights(model, weights, strict)
     if opt is not None: check_optimizer_state(opt)
-    model.load_state_dict(weights, strict=strict)
+    model.load_state_dict(laid_out_like(weights, model.state_dict()), strict=strict)
     return opt
 
 # %% ../nbs/29_learner.ipynb #bff829b6

@@ -10,6 +10,7 @@ __all__ = ['mean_squared_error', 'mean_absolute_error', 'mean_squared_logarithmi
 # %% ../nbs/17_metric_functions.ipynb #bbc07a90
 from collections.abc import Iterable
 from functools import partial
+from importlib import import_module
 
 import torch
 
@@ -270,5 +271,5 @@ def class_metrics(
     Raises: ImportError naming the extra if torchmetrics is not installed.
     """
     with needs_extra('F1, precision, recall and AUROC come from torchmetrics', 'metrics'):
-        from torchmetrics import classification
+        classification = import_module('torchmetrics.classification')
     return [getattr(classification, f'Multiclass{o}')(num_classes=n) for o in names]

@@ -28,7 +28,7 @@ from fastloop.param_groups import (
     take_in,
     write_values,
 )
-from .torch_core import check_optimizer_state
+from .torch_core import check_optimizer_state, optimizer_laid_out
 
 # %% ../nbs/20_optimizer.ipynb #7191ccbb
 def _make(opt_func, split, lrs):
@@ -292,7 +292,7 @@ class OptimWrapper(torch.optim.Optimizer):
         """
         _check_state(self.opt, state_dict)
         with dynamo_left_alone(torch.optim.Optimizer.load_state_dict):
-            self.opt.load_state_dict(state_dict)
+            self.opt.load_state_dict(optimizer_laid_out(self.opt, state_dict))
         self._settle()
 
     def clear(self):

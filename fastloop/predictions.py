@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from copy import copy
 from functools import partial
 from os import PathLike
-from typing import Any
+from typing import Any, cast
 
 # %% ../nbs/25_predictions.ipynb #0dc4dab0
 import torch
@@ -80,7 +80,7 @@ class GatherPreds(Callback):
         return tuple(joined(o) for o in lists)
 
 # %% ../nbs/25_predictions.ipynb #770ad23e
-def gives_batches(o: object,  # A loader, or items
+def gives_batches(o: Any,  # A loader, or items
               ) -> bool:  # Whether it gives batches
     "Is this something to go through, batch by batch?"
     if isinstance(o, (list, tuple)):
@@ -89,8 +89,8 @@ def gives_batches(o: object,  # A loader, or items
     names = str, bytes, PathLike
     known = torch.is_tensor(o) or isinstance(o, (dict, *names)) or any(
         hasattr(o, name) for name in ('__array__', 'read', 'getbands'))
-    known = known or hasattr(o, '__getitem__') and hasattr(o, '__len__') and len(o) and isinstance(
-        o[0], names)  # a list of another library
+    known = known or hasattr(o, '__getitem__') and hasattr(o, '__len__') and len(
+        found := cast(Any, o)) and isinstance(found[0], names)  # a list of another library
     return not known and hasattr(o, '__iter__') and not isinstance(o, Dataset)
 
 def as_pair(batch: Any,  # Inputs and targets, or inputs alone

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 # %% ../nbs/05_state_files.ipynb #c9c97f30
-from .core import atomic_write
+from .core import atomic_write, is_quiet
 from .torch_core import load_tensors
 
 # %% ../nbs/05_state_files.ipynb #e43db882
@@ -157,6 +157,7 @@ class StateWriter:
         """Begin to write a state, when the one before is written
 
         Raises: OSError of the disk, also that of the one before; TypeError for no plain data."""
+        if is_quiet(): return
         self.wait()
         state, whole = to_plain(state), ExitStack()
         Path(file).parent.mkdir(parents=True, exist_ok=True)

@@ -469,6 +469,39 @@ def batch_device(learn: Trained,  # Has `model` and `data`
     on_cpu = device.type == 'cpu' and torch.device(data_device or 'cpu').type == 'cpu'
     return None if on_cpu else device
 
+# %% ../nbs/01_torch_core.ipynb #b5b7bfbd
+def whole_tensors(state: object,  # Tensors, and what holds them
+                  ) -> object:  # The same; tensors of which each process has a piece are whole
+    "Put tensors together that lie in pieces on several processes, which all have to ask"
+    if isinstance(state, dict):
+        found = type(state)((k, whole_tensors(v)) for k, v in state.items())
+        if hasattr(state, '_metadata'): found._metadata = state._metadata
+        return found
+    if type(state) in (list, tuple): return type(state)(map(whole_tensors, state))
+    return state.full_tensor() if hasattr(state, 'full_tensor') else state
+
+def laid_out_like(state: dict,  # Whole tensors by name
+                  likes: dict,  # Tensors by name, of which some may be in pieces
+                  ) -> dict:  # The same tensors, in pieces where the others are
+    "Cut tensors into pieces as others are; every process has them all"
+    if not any(hasattr(o, 'full_tensor') for o in likes.values()): return state
+    from torch.distributed.tensor import distribute_tensor
+    def cut(value, like):
+        pieces = hasattr(like, 'full_tensor') and not hasattr(value, 'full_tensor')
+        if not pieces or value.shape != like.shape: return value
+        value = value.to(like.device, like.dtype)
+        return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+    return {k: cut(v, likes.get(k)) if isinstance(v, torch.Tensor) else v for k, v in state.items()}
+
+def optimizer_laid_out(opt: torch.optim.Optimizer,  # Its parameters may be in pieces
+                       state: dict,  # From `state_dict` of an optimizer like it
+                       ) -> dict:  # The same state, in pieces where the parameters are
+    "Cut the state of an optimizer as its parameters are"
+    params = dict(enumerate(p for group in opt.param_groups for p in group['params']))
+    if not any(hasattr(p, 'full_tensor') for p in params.values()): return state
+    mine = {i: laid_out_like(o, dict.fromkeys(o, params[i])) for i, o in state['state'].items()}
+    return {**state, 'state': mine}
+
 # %% ../nbs/01_torch_core.ipynb #7c3a91e5
 _names_code = re.compile(r'GLOBAL ([\w.]+)|(?:class|function|callable) ([\w.]+\.[\w.]+)|reduce')
 

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['fit_one_cycle', 'fit_flat_cos', 'fit_sgdr', 'fine_tune', 'lr_find', 'mixup', 'clip_grad', 'to_fp16', 'to_bf16',
-           'to_fp32']
+           'to_fp32', 'to_distributed']
 
 # %% ../nbs/50_train.ipynb #84d0f3b4
 from collections.abc import Callable, Iterable, MutableSequence
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ from .training_state import in_stage, restore_checkpoint, write_checkpoint
 # %% ../nbs/50_train.ipynb #6f9c71e8
 @understands(n_epoch='epochs', lr_max='max_lr', lr='max_lr', div='div_factor',
              div_final='final_div')
-@delegates(Learner.fit, but='lr')
+@delegates(Learner.fit, but=['lr'])
 def fit_one_cycle(learn: Learner,  # The learner
                   epochs: int,  # Number of epochs, 0 or more
                   # Top rate: a number, one a group, a slice; the learner's
@@ -93,7 +94,7 @@ def fit_flat_cos(learn: Learner,  # The learner
 
 # %% ../nbs/50_train.ipynb #bfa0de8c
 @understands()
-@delegates(Learner.fit, but='lr')
+@delegates(Learner.fit, but=['lr'])
 def fit_sgdr(learn: Learner,  # The learner
              n_cycles: int,  # Number of cycles, 1 or more
              cycle_len: int,  # Epochs of the first cycle
@@ -115,7 +116,7 @@ def fit_sgdr(learn: Learner,  # The learner
 
 # %% ../nbs/50_train.ipynb #bfc95481
 @understands()
-@delegates(fit_one_cycle, but='max_lr, tot_epochs, start_epoch')
+@delegates(fit_one_cycle, but=['max_lr', 'tot_epochs', 'start_epoch'])
 def fine_tune(learn: Learner,  # The learner; its model has two layer groups or more
               epochs: int,  # Epochs in which everything is trained, 0 or more
               base_lr: float = 2e-3,  # Top rate for the head; half of it when all is trained
@@ -226,6 +227,22 @@ def to_fp32(learn: Learner,  # The learner
     "Compute in float32 again"
     return _replace(learn, MixedPrecision, [])
 
+# %% ../nbs/50_train.ipynb #659eca0c
+def to_distributed(learn: Learner,  # The learner
+                   strategy: str = 'ddp',  # Each process has the model; `fsdp`: a piece of it
+                   sync_bn: bool = False,  # Let batch norm see the batches of all processes
+                   timeout: float = 600.,  # Seconds to wait for another process at most
+                   **options: object,  # For torch's `DistributedDataParallel` or `fully_shard`
+                   ) -> Learner:  # The same learner
+    """Train with the other processes that `torchrun` has started; alone, nothing changes
+
+    The batch size is that of each process: together they take `bs` times as many rows in a step.
+    The learning rate is left alone.
+    Raises: ValueError if `strategy` is not known; RuntimeError in a fit.
+    """
+    join = import_module('fastloop.distributed').join_processes  # a room that comes later
+    return join(learn, strategy, sync_bn, timeout, **options)
+
 # %% ../nbs/50_train.ipynb #452468c3
 class AttachedList(MutableSequence):
     "The callbacks that were attached to a learner, as a list that attaches and takes away"
@@ -279,6 +296,7 @@ _verbs.clip_grad = clip_grad
 _verbs.to_fp16 = to_fp16
 _verbs.to_bf16 = to_bf16
 _verbs.to_fp32 = to_fp32
+_verbs.to_distributed = to_distributed
 _verbs.checkpoint = write_checkpoint
 _verbs.restore = restore_checkpoint
 _verbs.compile = compile_learner

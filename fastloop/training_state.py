@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/48_training_state.ipynb #2e2fea5d
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,9 +26,11 @@ from fastloop.torch_core import (
     Trained,
     check_optimizer_state,
     check_weights,
+    laid_out_like,
     own_names,
     rng_state,
     set_rng_state,
+    whole_tensors,
 )
 
 # %% ../nbs/48_training_state.ipynb #2c24e432
@@ -69,14 +72,16 @@ def training_state(learn: Trained,  # Has `model`, `opt`, `loss_func` and `data`
                    run: Run | None = None,  # The run, if it goes on
                    ) -> dict:  # What changes while it is trained; tensors are those in use
     "Weights, optimizer, gradients that wait, and what callbacks keep"
-    weights, named = learn.model.state_dict(), dict(learn.model.named_parameters())
+    weights = whole_tensors(learn.model.state_dict())
+    named = dict(learn.model.named_parameters())
     loss, opt, data = _own_loss(learn), learn.opt, learn.data
     return dict(
         model=weights, trained=[k for k, p in named.items() if p.requires_grad],
         buffers={k: v for k, v in learn.model.named_buffers() if k not in weights},
-        grads={k: p.grad for k, p in named.items() if p.grad is not None},
+        grads=whole_tensors({k: p.grad for k, p in named.items() if p.grad is not None}),
         loss=None if loss is None else loss.state_dict(),
-        opt=None if opt is None else opt.state_dict(), opt_kind=_kind(opt), latest=_latest(cbs),
+        opt=None if opt is None else whole_tensors(opt.state_dict()), opt_kind=_kind(opt),
+        latest=_latest(cbs),
         parts=[o.state_dict() for o in _parts(run)],
         data=[describe_loader(getattr(data, o, None)) for o in ('train_dl', 'valid_dl')],
         callbacks={k: cb.state_dict() if says_place(cb) else None
@@ -90,6 +95,26 @@ def _latest(cbs):
     return to_floats([getattr(o, 'latest', None) for o in getattr(recorder, 'metrics', ())])
 
 # %% ../nbs/48_training_state.ipynb #6f88fe52
+def team_of(learn: object,  # A learner
+            ) -> object | None:  # A callback; `None` if this process trains alone
+    "Who knows the other processes that train this model"
+    cbs = *getattr(learn, 'cbs', ()), *getattr(getattr(learn, 'run', None), 'cbs', ())
+    return next((cb for cb in cbs if hasattr(type(cb), 'all_random') and cb.ranks), None)
+
+def random_moment(learn: object,  # A learner
+                  ) -> dict:  # Plain data
+    "Where the random numbers are, of every process if there are several"
+    team = team_of(learn)
+    return dict(random=rng_state()) if team is None else team.all_random()
+
+def put_random(learn: object,  # A learner
+               state: dict,  # From `random_moment`
+               ):
+    "Put the random numbers back to where they were in this process"
+    team, kept = team_of(learn), state.get('ranks') or [state['random']]
+    rank, count = (0, 1) if team is None else (team.ranks.rank, team.ranks.count)
+    set_rng_state(kept[rank] if len(kept) == count else state['random'])
+
 counters = 'epochs', 'epoch', 'iter', 'iters', 'n_iter', 'n_epochs', 'pct_train'
 
 def moment_of(learn: Trained,  # Has `data`
@@ -98,7 +123,7 @@ def moment_of(learn: Trained,  # Has `data`
              ) -> dict:  # Plain data
     "Where a run is: its counters, the random numbers, and where the loaders are"
     data = learn.data
-    return dict(run={k: getattr(run, k, 0) for k in counters} | changes, random=rng_state(),
+    return dict(run={k: getattr(run, k, 0) for k in counters} | changes, **random_moment(learn),
                 loaders=[loader_state(getattr(data, o, None)) for o in ('train_dl', 'valid_dl')])
 
 # %% ../nbs/48_training_state.ipynb #143c6b9e
@@ -153,6 +178,24 @@ def check_run_fits(state: dict,  # A checkpoint
         f"epochs={epochs}: the checkpoint is of {place['epochs']} epochs, for which {planned[0]} "
         'made its plan')
 
+# %% ../nbs/48_training_state.ipynb #08be35ec
+def of_other_count(state: dict,  # A checkpoint
+                   learn: object,  # Has `data`
+                   count: int,  # Processes that train now
+                   ):
+    "Let a checkpoint of another number of processes begin its epoch again"
+    theirs = len(state.get('ranks') or [0])
+    if theirs == count: return
+    for part, told in zip(('train_dl', 'valid_dl'), state['data']):
+        mine = describe_loader(getattr(learn.data, part, None))
+        if told and mine: told.update(batches=mine['batches'], kind=mine['kind'])
+    for o in filter(None, state['loaders']):
+        o.update(states=[s | {'position': 0} for s in o['states']], drawn=[])
+    state['run']['iter'], state['start'] = 0, None
+    warnings.warn(f'the checkpoint is of {theirs} processes, this training has {count}: weights go '
+                  'on, an epoch that was begun begins again, with other random numbers',
+                  stacklevel=4)
+
 # %% ../nbs/48_training_state.ipynb #f367e940
 def load_training(learn: Learns,  # Has `model`, `opt` and `loss_func`
                   cbs: list,  # The callbacks of its run
@@ -162,13 +205,13 @@ def load_training(learn: Learns,  # Has `model`, `opt` and `loss_func`
     "Put back weights, optimizer and loss, gradients that wait, and what callbacks keep"
     model = learn.model
     trained = own_names(dict.fromkeys(state['trained']), model)
-    grads = own_names(state['grads'], model)
+    grads = laid_out_like(own_names(state['grads'], model), dict(model.named_parameters()))
     named, buffers = dict(model.named_parameters()), dict(model.named_buffers())
     for k, p in named.items():
         if p.requires_grad != (k in trained): p.requires_grad_(k in trained)
         p.grad = grads[k].to(p.device) if k in grads else None
     if hasattr(learn, 'follow_model'): learn.follow_model()
-    model.load_state_dict(own_names(state['model'], model))
+    model.load_state_dict(laid_out_like(own_names(state['model'], model), model.state_dict()))
     with torch.no_grad():
         for k, v in own_names(state['buffers'], model).items():
             if k in buffers: buffers[k].copy_(v)
@@ -180,6 +223,7 @@ def load_training(learn: Learns,  # Has `model`, `opt` and `loss_func`
     for k, cb in shaping(cbs).items():
         if says_place(cb) and state['callbacks'].get(k) is not None:
             cb.load_state_dict(state['callbacks'][k])
+    if run is not None and (team := team_of(learn)) is not None: team.taken_up(state)
 
 # %% ../nbs/48_training_state.ipynb #cc015a2a
 @contextmanager
@@ -229,5 +273,5 @@ def restore_checkpoint(learn: Learns,  # A learner like the one of the checkpoin
         dl = getattr(learn.data, part, None)
         if describe_loader(dl) == theirs: load_loader_state(dl, place)
         else: print_line(f'restore: {part} is another one, and begins where it is')
-    set_rng_state(state['random'])
+    put_random(learn, state)
     return learn

@@ -19,6 +19,7 @@ from collections import OrderedDict
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 # %% ../nbs/91_watch.ipynb #380e3124
 from .bar import is_terminal
@@ -71,7 +72,7 @@ class _PlainReader(pickle.Unpickler):
 
     def persistent_load(self, place): return place[1:3]
 
-def _numbers(archive, stem, value):
+def _numbers(archive, stem, value) -> Any:
     "Lists of numbers, which are kept as tensors, as lists again"
     if isinstance(value, (list, tuple)): return [_numbers(archive, stem, o) for o in value]
     if not isinstance(value, dict): return value
@@ -111,27 +112,6 @@ def newest_file(folders: list,  # Need not be there
     return max(found, key=lambda o: (changed(o), o.name), default=None)
 
 # %% ../nbs/91_watch.ipynb #a6f1fca1
-def look(folder: Path,  # Of a run; need not be there
-         ) -> dict:  # `panels` to draw, and `lines` to read
-    "What there is to see of a run"
-    folder = Path(folder)
-    table = newest_file([folder], r'.*\.csv')
-    saved = newest_file([folder, folder/'checkpoints', folder/'models'/'checkpoints'],
-                        r'\d{6,}(-.*)?\.pt')
-    names, rows = as_columns(*read_rows(table)) if table else ([], [])
-    o = (read_recorder(saved) if saved else None) or {}
-    kept, places = o.get('values', []), o.get('nb_batches', [])
-    if len(kept) > len(rows) or not rows:
-        names, rows = ['train_loss', 'valid_loss', *o.get('metrics_names', [])], kept
-    size = places[-1] if places else o.get('place', {}).get('iters') or 1
-    ends = [*places, *[size]*(len(rows)-len(places))]
-    raw = o.get('history', {}).get('raw', [])
-    panels = run_panels(raw, smoothed(raw, o['history'].get('beta', .98)) if raw else (),
-                        o.get('lrs', ()), o.get('moms', ()), rows, names, ends,
-                        o.get('interventions', ()))
-    lines = told_run(folder, table, saved, names, rows, o)
-    return dict(panels=panels if rows or raw else [], lines=lines)
-
 def told_run(folder: Path,  # Of a run
              table: Path | None,  # Its rows
              saved: Path | None,  # Its checkpoint
@@ -151,6 +131,28 @@ def told_run(folder: Path,  # Of a run
     done = [f'{told(what, value)} after batch {n}' for what, n, value
             in recorded.get('interventions', ())]
     return lines + ([', '.join(done[-4:])] if done else [])
+
+# %% ../nbs/91_watch.ipynb #60d338ed
+def look(folder: str | Path,  # Of a run; need not be there
+         ) -> dict:  # `panels` to draw, and `lines` to read
+    "What there is to see of a run"
+    folder = Path(folder)
+    table = newest_file([folder], r'.*\.csv')
+    saved = newest_file([folder, folder/'checkpoints', folder/'models'/'checkpoints'],
+                        r'\d{6,}(-.*)?\.pt')
+    names, rows = as_columns(*read_rows(table)) if table else ([], [])
+    o = (read_recorder(saved) if saved else None) or {}
+    kept, places = o.get('values', []), o.get('nb_batches', [])
+    if len(kept) > len(rows) or not rows:
+        names, rows = ['train_loss', 'valid_loss', *o.get('metrics_names', [])], kept
+    size = places[-1] if places else o.get('place', {}).get('iters') or 1
+    ends = [*places, *[size]*(len(rows)-len(places))]
+    raw = o.get('history', {}).get('raw', [])
+    panels = run_panels(raw, smoothed(raw, o['history'].get('beta', .98)) if raw else (),
+                        o.get('lrs', ()), o.get('moms', ()), rows, names, ends,
+                        o.get('interventions', ()))
+    lines = told_run(folder, table, saved, names, rows, o)
+    return dict(panels=panels if rows or raw else [], lines=lines)
 
 # %% ../nbs/91_watch.ipynb #8f3d9059
 def in_letters(seen: dict,  # From `look`
@@ -178,11 +180,12 @@ def page_of(seen: dict,  # From `look`
             '<style>body{font-family:sans-serif;margin:1em}p{margin:.3em}</style>'
             f'</head><body>{lines}{drawn}</body></html>')
 
+# %% ../nbs/91_watch.ipynb #c51bae51
 page_headers = ('Content-Type: text/html; charset=utf-8', 'Cache-Control: no-store',
                 'X-Content-Type-Options: nosniff',
                 "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'")
 
-def make_server(folder: Path,  # Of a run
+def make_server(folder: str | Path,  # Of a run
                 port: int = 8765,  # 0: one that is free
                 every: float = 2.,  # Seconds until a page is loaded again
                 ) -> ThreadingHTTPServer:  # Not started yet
@@ -210,7 +213,7 @@ def make_server(folder: Path,  # Of a run
 
 # %% ../nbs/91_watch.ipynb #aa39ecef
 def watch(folder: str | Path,  # Of a run; need not be there yet
-          port: int = None,  # Serve a page there, instead of drawing letters
+          port: int | None = None,  # Serve a page there, instead of drawing letters
           every: float = 2.,  # Seconds from one look to the next
           once: bool = False,  # Look once
           ):

@@ -6,6 +6,7 @@ in `tests/wrong_answers/ROOM.py`, each a cell that begins `# %% 1: a name`.
 import ast
 import builtins
 import re
+import symtable
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 
@@ -49,9 +50,15 @@ def bound(tree):
     return names
 
 
-def used(tree):
-    "The names that a piece of code reads, inside its functions too"
-    return {o.id for o in ast.walk(tree) if isinstance(o, ast.Name)} - set(dir(builtins))
+def used(source):
+    "The names that a piece of code takes from outside its functions"
+    found, tables = set(), [symtable.symtable(source, 'cell', 'exec')]
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        found |= {o.get_name() for o in table.get_symbols() if o.is_referenced()
+                  and (o.is_global() or table.get_type() == 'module')}
+    return found - set(dir(builtins))
 
 
 def needed(room, exercises):
@@ -61,8 +68,8 @@ def needed(room, exercises):
     binds = {o.index: bound(o.tree) for o in before}
     chosen, open_names = {}, set()
     for o in exercises:
-        for code in (o.stub.tree, o.check.tree, ast.parse(o.solution)):
-            open_names |= {(name, first) for name in used(code)}
+        for code in (o.stub.code, o.check.code, o.solution):
+            open_names |= {(name, first) for name in used(code) - bound(ast.parse(code))}
     seen = set()
     while open_names:
         name, limit = todo = open_names.pop()
@@ -72,10 +79,10 @@ def needed(room, exercises):
         if found is None or found.index in chosen: continue
         chosen[found.index] = found
         # a function may use names that are bound after it, a cell of statements those before
-        later = {o for o in used(found.tree) if not any(
+        later = {o for o in used(found.code) if not any(
             o in binds[c.index] for c in before if c.index < found.index)}
         open_names |= {(o, first if o in later else found.index)
-                       for o in used(found.tree)} - seen
+                       for o in used(found.code)} - seen
     return [chosen[i] for i in sorted(chosen)]
 
 

@@ -631,12 +631,6 @@ OLD_EXERCISES = {
     '00_core', '01_torch_core', '02_fused', '03_bar', '04_fetch', '04_param_groups', '04_rows',
     '05_clean_up', '05_curves', '05_event_files', '05_state_files', '05_table', '06_first_batch',
     '07_mean_loss', '07_names', '08_inputs',
-    # The loop
-    '12_data.bunch', '13_callback.core', '14_runner', '15_metrics',
-    '16_callback.stats', '17_metric_functions', '19_plots',
-    # The learner
-    '20_optimizer', '21_callback.recorder', '22_callback.progress', '23_callback.explain',
-    '24_layer_groups', '25_predictions', '26_summary', '27_trained', '29_learner',
     # Schedules
     '30_anneal', '31_callback.schedule', '32_callback.phases', '33_callback.torch_scheduler',
     '34_callback.playground', '35_callback.snapshot', '36_callback.lr_finder',

@@ -31,6 +31,7 @@ def test_exercises(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     room = read_room(name)
     exercises = read_exercises(room)
+    assert not [f'{o}: {problem}' for o in exercises for problem in o.problems]
     names = namespace(room, exercises)
     wrong = list(wrong_answers(name, exercises))
     problems = []

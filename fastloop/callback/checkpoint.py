@@ -22,15 +22,19 @@ from fastloop.callback.core import (
 from ..core import check_number, check_word
 from ..loader_place import ResumedPass, load_loader_state, loader_state, says_place
 from ..state_files import StateWriter, keep_newest, next_file, numbered_files
-from ..torch_core import Learns, Run, rng_state, set_rng_state
+from ..torch_core import Learns, Run
 from fastloop.training_state import (
     check_learner_fits,
     check_run_fits,
     counters,
     load_training,
     moment_of,
+    of_other_count,
+    put_random,
+    random_moment,
     read_checkpoint,
     silent_ones,
+    team_of,
     training_state,
 )
 
@@ -85,6 +89,19 @@ class CheckpointFolder:
 # %% ../../nbs/49_callback.checkpoint.ipynb #83d6b38e
 cuts = {'train': CancelTrainException, 'epoch': CancelEpochException}  # what was broken off there
 
+def newest_for(cb: Callback,  # Keeps checkpoints
+               ) -> tuple:  # Its path and what it holds; twice `None` if there is none
+    "The newest checkpoint; of several processes, the first one decides"
+    team = team_of(cb.learn)
+    path, state = cb.files.newest() if team is None else team.newest(cb.files)
+    if state is not None: of_other_count(state, cb.learn, 1 if team is None else team.ranks.count)
+    return path, state
+
+def ready_to_write(learn: Learns,  # A learner
+                   ) -> bool:  # `False` if the other processes do not answer any more
+    "Let what was recorded be that of all processes"
+    return (team := team_of(learn)) is None or team.gather_losses()
+
 def go_on_inside(run: Run,  # A runner that is about to begin a pass
                  state: dict,  # A checkpoint from the middle of such a pass
                  ):
@@ -92,12 +109,12 @@ def go_on_inside(run: Run,  # A runner that is about to begin a pass
     dl, done, start = run.dl, state['run']['iter'], state['start']
     if start is not None:
         load_loader_state(dl, start['loader'])
-        set_rng_state(start['random'])
+        put_random(run.learn, start)
 
     def then():
         run.dl = dl
         if start is not None: load_loader_state(dl, state['loaders'][0])
-        set_rng_state(state['random'])
+        put_random(run.learn, state)
     run.first_iter, run.dl = done, ResumedPass(dl, 0 if says_place(dl) else done, then)
 
 # %% ../../nbs/49_callback.checkpoint.ipynb #460ed61c
@@ -171,7 +188,7 @@ class CheckpointCallback(Callback):
 
     def find(self):
         "Take the newest checkpoint that is whole, if it is of this fit"
-        stage, path, state = getattr(self.learn, 'stage', None), *self.files.newest()
+        stage, (path, state) = getattr(self.learn, 'stage', None), newest_for(self)
         if state is None: return self.say(f'no checkpoint in {self.where}: this fit starts anew')
         _check_stage(path, state['stage'], stage)
         if stage is not None and state['stage'] != stage:
@@ -214,14 +231,14 @@ class CheckpointCallback(Callback):
         for k in counters[1:]: setattr(self.run, k, state['run'][k])
         for part, place in zip(('train_dl', 'valid_dl'), state['loaders']):
             load_loader_state(getattr(self.learn.data, part, None), place)
-        set_rng_state(state['random'])
+        put_random(self.learn, state)
 
     def begin_train(self):
         "Go on inside the epoch; or note how the pass begins, if there may be a checkpoint in it"
         state, self.middle, run = self.middle, None, self.run
         if state is None:
             if not says_place(run.dl):
-                self.start = dict(random=rng_state(), loader=loader_state(run.dl))
+                self.start = dict(**random_moment(self.learn), loader=loader_state(run.dl))
             return
         self.put_back(state)
         self.start = state['start']
@@ -252,6 +269,7 @@ class CheckpointCallback(Callback):
               ):
         "Write what was noted, before anything is changed"
         if self.pending is None: return
+        if not ready_to_write(self.learn): return
         if cut: self.pending |= moment_of(self.learn, self.run) | {'run': self.pending['run']}
         place, stage = self.pending['run'], getattr(self.learn, 'stage', None)
         state = training_state(self.learn, self.run.cbs, self.run) | self.pending

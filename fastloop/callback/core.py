@@ -340,7 +340,7 @@ def plot_phases(names: list,  # Names of events, in the order in which they came
                 ax: 'Axes | None' = None,  # A matplotlib axis; a new figure if there is none
                 ) -> 'Figure':  # The matplotlib figure
     "Draw phases as bars, one inside the other"
-    fig, ax = axes_for(ax, (8, 2.4))
+    fig, ax = axes_for(ax, (8, 3))
     starts, levels = {}, ('fit', 'epoch', 'train', 'batch', 'backward')
     for i, event in enumerate(names):
         kind, _, phase = event.partition('_')
@@ -352,7 +352,10 @@ def plot_phases(names: list,  # Names of events, in the order in which they came
                     color=f'C{phases.index(phase)}')
             ax.text((start+i)/2, level, phase, ha='center', va='center',
                     fontsize=8 if i-start > 2 else 6)
-    ax.set(xlabel='event number', yticks=[], xlim=(-.5, len(names)-.5))
+    ax.set(yticks=[], xlim=(-.5, len(names)-.5), xlabel='event number')
+    if len(names) <= 60:  # what can be read
+        ax.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+        ax.set_xlabel('')
     ax.invert_yaxis()
     return fig
 

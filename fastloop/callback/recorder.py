@@ -114,6 +114,8 @@ def _tell(metrics, event, *args):
 class Recorder(Callback):
     """Records the loss and the hyper-parameters of each batch and a row of numbers for each epoch
 
+    What a `Control` does on somebody's behalf is in `interventions`: what, after how many batches,
+    and the value.
     Source: the names are those of fastai v1's `Recorder`.
     """
     order, in_validate = -10, False  # before anybody scales the loss, and those who read the row

@@ -14,7 +14,7 @@ from typing import Any
 
 # %% ../../nbs/41_callback.save.ipynb #ebbc3552
 from .tracker import TrackerCallback
-from ..core import check_number, check_word, check_writable, safe_path
+from ..core import check_number, check_word, check_writable, is_quiet, safe_path
 from ..torch_core import Learns
 
 # %% ../../nbs/41_callback.save.ipynb #2f12feb9
@@ -131,6 +131,7 @@ class SaveModelCallback(TrackerCallback):
     def remove_file(self, name: str,  # Name of the file, without suffix
                     ):
         "Remove a file that `write_file` wrote"
+        if is_quiet(): return
         try: self.learn.model_file(name).unlink(missing_ok=True)
         except OSError as e: warnings.warn(f'{name} could not be removed: {e}', stacklevel=2)
 

@@ -106,7 +106,19 @@ class Resumable:
     bs: int
     _batches: Callable
 
+    share = None  # what this process takes of each pass, if several train together
+
     def __init__(self): self._place = _Place()
+
+    @property
+    def rows(self) -> int:  # `n`, unless several processes share the items
+        "How many items one pass gives."
+        return self.n if self.share is None else self.share.count(self.n)
+
+    def _order(self, epoch):
+        "The numbers of the items of a pass; `None` if they are all, as they lie"
+        order = epoch_order(self.n, self.seed, epoch) if self.shuffle else None
+        return order if self.share is None else self.share.of(order, self.n)
 
     @property
     def epoch(self) -> int:  # 0-based
@@ -189,9 +201,10 @@ class TensorLoader(Resumable):
         if not (self.shuffle or self.drop_last): return self
         other = copy(self)
         other._place, other.shuffle, other.drop_last = _Place(), False, False
+        other.share = None
         return other
 
-    def __len__(self): return self.n//self.bs if self.drop_last else -(-self.n//self.bs)
+    def __len__(self): return self.rows//self.bs if self.drop_last else -(-self.rows//self.bs)
 
     def __repr__(self): return f'TensorLoader({len(self)} batches of {self.bs}, {self.n} items)'
 
@@ -210,9 +223,9 @@ class TensorLoader(Resumable):
         return self._batches(self._place, ready)
 
     def _batches(self, place, ready=iter):
-        order = None
-        if self.shuffle: order = epoch_order(self.n, self.seed, place.epoch).to(self.device)
-        start, stop = place.position*self.bs, min(self.n, len(self)*self.bs)
+        order = self._order(place.epoch)
+        if order is not None: order = order.to(self.device)
+        start, stop = place.position*self.bs, min(self.rows, len(self)*self.bs)
         for batch in ready(_cut(self.tensors, order, self.bs, start, stop)):
             place.position += 1
             yield batch

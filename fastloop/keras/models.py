@@ -388,7 +388,7 @@ def fit_loaders(train: tuple,  # Inputs and targets, or a loader and `None`
     valid = None
     batch_size = check_batch_size(32 if batch_size is None else batch_size)
     if validation_data is None:
-        if split != 0: train, valid = split_data(*train, split)
+        if split != 0: train, valid = split_data(train[0], train[1], split)
     elif not isinstance(validation_data, (tuple, list)):
         if not is_loader(validation_data): raise TypeError(
             f'validation_data is a pair (x, y) or a loader, not a {type(validation_data).__name__}')
@@ -398,8 +398,8 @@ def fit_loaders(train: tuple,  # Inputs and targets, or a loader and `None`
     if valid is None and steps[1] is not None: raise ValueError(
         f'validation_steps={steps[1]!r} needs validation_data or validation_split')
     valid_dl = None if valid is None else make_loader(
-        *valid, valid_batch_size or batch_size, False, steps[1], 'validation_steps')
-    return make_loader(*train, batch_size, bool(shuffle), steps[0], 'steps_per_epoch',
+        valid[0], valid[1], valid_batch_size or batch_size, False, steps[1], 'validation_steps')
+    return make_loader(train[0], train[1], batch_size, bool(shuffle), steps[0], 'steps_per_epoch',
                        False), valid_dl
 
 def refuse_weights(**weights: object,  # What was given, by the name of the argument

@@ -33,7 +33,7 @@ from fastloop.core import (
     understands,
 )
 from ..data.bunch import DataBunch, leaves_last
-from ..data.load import Resumable, TensorLoader, epoch_order
+from ..data.load import Resumable, TensorLoader
 from ..glance import draw_images, short_name
 from ..torch_core import as_device, end_workers
 from fastloop.vision.image import (  # noqa: F401 (a user finds all names here too)
@@ -206,7 +206,7 @@ class _FileLoader(Resumable):
         if not (self.train or self.drop_last): return self
         return _FileLoader(self.dataset, self.bs, False, self.seed, num_workers=self.num_workers)
 
-    def __len__(self): return self.n//self.bs if self.drop_last else -(-self.n//self.bs)
+    def __len__(self): return self.rows//self.bs if self.drop_last else -(-self.rows//self.bs)
 
     def __repr__(self):
         return f'{len(self)} batches of {self.bs}, {self.n} files, {self.num_workers} workers'
@@ -215,8 +215,8 @@ class _FileLoader(Resumable):
 
     def _read(self, place):
         "The batches of bytes from `place` on; without workers where the reader is put aside"
-        order = epoch_order(self.n, self.seed, place.epoch) if self.shuffle else None
-        plan = _batches_left(self.n, self.bs, order, place.position, self.drop_last)
+        order = self._order(place.epoch)
+        plan = _batches_left(self.rows, self.bs, order, place.position, self.drop_last)
         pixels = self.dataset.pixels
         if self.reader is None: return (default_collate([pixels[i] for i in o]) for o in plan)
         self.plan[:] = plan
@@ -469,7 +469,8 @@ def _listed(items, path):
     one = isinstance(items, (bytes, bytearray)) or hasattr(items, 'read') or hasattr(
         items, 'getbands')
     if not one and getattr(items, 'dtype', None) in (np.uint8, torch.uint8):
-        one = items.ndim == 2 or items.ndim == 3 and bool({1, 3, 4} & {*items.shape[::2]})
+        shape = np.shape(items)
+        one = len(shape) == 2 or len(shape) == 3 and bool({1, 3, 4} & {*shape[::2]})
     return [items] if one else [_some_item(o, path) for o in items]
 
 # %% ../../nbs/62_vision.data.ipynb #d777a2ba
@@ -528,13 +529,14 @@ class ImageDataBunch(DataBunch):
 
     def open_image(
         self,
-        file: Any,  # an image file, its bytes, an open one, an image of PIL, or uint8 pixels
+        # an image file, its bytes, an open one, an image of PIL, or uint8 pixels
+        file: str | Path | Any,
     ) -> torch.Tensor:  # (channels, h, w)
         """What the model has to be given for a new picture.
 
         Raises: ValueError naming the file if it cannot be read.
         """
-        ds = self.train_ds
+        ds = self._pictures
         return ds.prepare(ds.pixels.read(_some_item(file, self.path))[None])[0]
 
     def read_item(
@@ -546,7 +548,7 @@ class ImageDataBunch(DataBunch):
         Raises: ValueError naming the file if it cannot be read, or for other numbers.
         """
         if not _read_already(x): return self.open_image(x)
-        _check_seen(x, self.train_ds.pixels.channels)
+        _check_seen(x, self._pictures.pixels.channels)
         return x
 
     def test_dl(
@@ -568,7 +570,7 @@ class ImageDataBunch(DataBunch):
         if len(seen) > 1: raise ValueError('items: some are files or pixels, and some are numbers '
                                            'as the model sees them: give one kind')
         if True in seen:
-            for o in listed: _check_seen(o, self.train_ds.pixels.channels)
+            for o in listed: _check_seen(o, self._pictures.pixels.channels)
             return super().test_dl(items, bs)
         bs = check_number('bs', bs or getattr(self.valid_dl or self.train_dl, 'bs', 64), 1,
                           whole=True)
@@ -660,7 +662,7 @@ class ImageDataBunch(DataBunch):
 
     @classmethod
     @understands()
-    @delegates(from_folder, but='train, valid, classes')
+    @delegates(from_folder, but=['train', 'valid', 'classes'])
     def from_lists(
         cls,
         path: str | Path,  # the folder that file names begin from
@@ -686,7 +688,7 @@ class ImageDataBunch(DataBunch):
 
     @classmethod
     @understands()
-    @delegates(from_folder, but='train, valid, classes')
+    @delegates(from_folder, but=['train', 'valid', 'classes'])
     def from_df(
         cls,
         path: str | Path,  # the folder that holds everything
@@ -710,7 +712,7 @@ class ImageDataBunch(DataBunch):
 
     @classmethod
     @understands()
-    @delegates(from_folder, but='train, valid, classes')
+    @delegates(from_folder, but=['train', 'valid', 'classes'])
     def from_csv(
         cls,
         path: str | Path,  # the folder that holds everything
@@ -737,7 +739,7 @@ class ImageDataBunch(DataBunch):
 
     @classmethod
     @understands()
-    @delegates(from_folder, but='train, valid, classes')
+    @delegates(from_folder, but=['train', 'valid', 'classes'])
     def from_name_func(
         cls,
         path: str | Path,  # the folder that file names begin from
@@ -757,7 +759,7 @@ class ImageDataBunch(DataBunch):
 
     @classmethod
     @understands()
-    @delegates(from_folder, but='train, valid, classes')
+    @delegates(from_folder, but=['train', 'valid', 'classes'])
     def from_name_re(
         cls,
         path: str | Path,  # the folder that file names begin from

@@ -1,0 +1,431 @@
+"""Several processes train one model: against a plain loop over the batches of all, and when things go wrong.
+
+Each group of cases is one start of two processes, which do one case after the other.
+"""
+from functools import partial
+from pathlib import Path
+
+import pytest
+import ranks
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
+
+from fastloop.callback.averages import EMACallback
+from fastloop.callback.core import (
+    Callback,
+    CancelBatchException,
+    CancelEpochException,
+    CancelFitException,
+    CancelStepException,
+    CancelTrainException,
+)
+from fastloop.callback.logger import CSVLogger
+from fastloop.callback.mixup import MixUpCallback
+from fastloop.callback.save import SaveModelCallback
+from fastloop.callback.terminate import TerminateOnNaNCallback
+from fastloop.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateauCallback
+from fastloop.callback.training import GradientAccumulation, GradientClipping
+from fastloop.data.bunch import DataBunch
+from fastloop.data.load import epoch_order
+from fastloop.learner import Learner
+from fastloop.metric_functions import r2_score, rmse
+from fastloop.metrics import EpochMetric, Metric, accuracy
+from fastloop.optimizer import SGD, AdamW
+from fastloop.train import fit_one_cycle
+
+assert fit_one_cycle  # the module hangs the verbs on the learner
+N, BS, VALID = 66, 8, 31
+
+
+# ---- what is trained ------------------------------------------------------------------------------
+def tensors(kind='classes', n=N, seed=1):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 6, generator=g)
+    if kind == 'classes': return x, torch.randint(3, (n,), generator=g)
+    if kind == 'ignored':
+        y = torch.randint(3, (n,), generator=g)
+        return x, y.where(torch.rand(n, generator=g) > .4, -100)
+    return x, x[:, :1].sin() + .1*torch.randn(n, 1, generator=g)
+
+
+def network(outputs=3, bn=False):
+    torch.manual_seed(2)
+    middle = [nn.BatchNorm1d(8)] if bn else []
+    return nn.Sequential(nn.Linear(6, 8), *middle, nn.Tanh(), nn.Linear(8, outputs))
+
+
+def make(kind='classes', loss=None, bn=False, loader='tensors', valid=VALID, **kwargs):
+    x, y = tensors(kind)
+    xv, yv = tensors(kind, valid, seed=3)
+    data = DataBunch.from_tensors(x, y, xv, yv, bs=BS, seed=5, device='cpu')
+    if loader != 'tensors':
+        sampler = WeightedRandomSampler(torch.ones(N), N) if loader == 'weighted' else None
+        train = DataLoader(TensorDataset(x, y), BS, shuffle=sampler is None, sampler=sampler)
+        data = DataBunch(train, DataLoader(TensorDataset(xv, yv), 2*BS), device='cpu')
+    numbers = kind == 'numbers'
+    loss = loss or (F.mse_loss if numbers else F.cross_entropy)
+    given = dict(opt_func=partial(SGD, momentum=.9), wd=0., metrics=[rmse] if numbers else [accuracy])
+    return Learner(data, network(1 if numbers else 3, bn), loss, **{**given, **kwargs})
+
+
+def whole(t): return t.full_tensor() if hasattr(t, 'full_tensor') else t
+
+
+def outcome(learn):
+    return dict(weights={k: whole(v) for k, v in learn.model.state_dict().items()},
+                rows=learn.recorder.values, losses=learn.recorder.raw_losses,
+                lrs=learn.recorder.lrs, n_iter=learn.run.n_iter)
+
+
+# ---- the plain loop over the batches of all -------------------------------------------------------
+def union_batches(epoch, count=2):
+    "The rows of each step of all processes together"
+    mine = N//count
+    order = epoch_order(N, 5, epoch)[:mine*count].reshape(mine, count)
+    return [o.flatten() for o in order.split(BS)]
+
+
+def plain(kind='classes', loss=None, epochs=2, lr=.1, bn=False, window=1, clip=None, opt=None):
+    "Weights, training losses of all batches, and the losses of validation"
+    x, y = tensors(kind)
+    xv, yv = tensors(kind, VALID, seed=3)
+    model = network(1 if kind == 'numbers' else 3, bn)
+    loss = loss or (F.mse_loss if kind == 'numbers' else F.cross_entropy)
+    opt = (opt or partial(torch.optim.SGD, momentum=.9))(model.parameters(), lr=lr)
+    losses, valid = [], []
+    for epoch in range(epochs):
+        model.train()
+        batches = union_batches(epoch)
+        for i in range(0, len(batches), window):
+            part = batches[i:i+window]
+            rows = torch.cat(part)
+            value = loss(model(x[rows]), y[rows])
+            value.backward()
+            losses.append(value.item())  # of the window; compared where that is one batch
+            if clip: nn.utils.clip_grad_norm_(model.parameters(), clip)
+            opt.step()
+            opt.zero_grad()
+        model.eval()
+        with torch.no_grad(): valid.append(loss(model(xv), yv).item())
+    return model, losses, valid
+
+
+weighted = partial(F.cross_entropy, weight=torch.tensor([1., 5., .2]))
+summed = nn.CrossEntropyLoss(reduction='sum')
+
+
+def trained(rank, how=None, fit='fit', lr=.1, epochs=2, cbs=None, **kwargs):
+    learn = make(**kwargs).to_distributed(timeout=15, **(how or {}))
+    getattr(learn, fit)(epochs, lr, cbs=[o() for o in cbs or ()])
+    return outcome(learn)
+
+
+adam = partial(torch.optim.AdamW, weight_decay=.01, eps=1e-3, betas=(.9, .99))
+AGREE = {  # what the processes do, and the plain loop that does the same
+    'sgd': (dict(), dict()),
+    'adamw': (dict(opt_func=AdamW, wd=.01, lr=.01), dict(opt=adam, lr=.01)),
+    'numbers': (dict(kind='numbers'), dict(kind='numbers')),
+    'weights of classes': (dict(loss=weighted), dict(loss=weighted)),
+    'ignored labels': (dict(kind='ignored'), dict(kind='ignored')),
+    'summed loss': (dict(loss=summed, lr=.005), dict(loss=summed, lr=.005)),
+    'sync_bn': (dict(bn=True, how=dict(sync_bn=True)), dict(bn=True)),
+    'accumulation': (dict(cbs=[partial(GradientAccumulation, n_batches=2)]), dict(window=2)),
+    'accumulation, ignored labels': (
+        dict(kind='ignored', cbs=[partial(GradientAccumulation, n_batches=2)]),
+        dict(kind='ignored', window=2)),
+    'clipping': (dict(cbs=[partial(GradientClipping, clip=.05)]), dict(clip=.05)),
+    'fsdp': (dict(how=dict(strategy='fsdp')), dict()),
+    'fsdp, clipping': (dict(how=dict(strategy='fsdp'), cbs=[partial(GradientClipping, clip=.05)]),
+                       dict(clip=.05)),
+    'fsdp, accumulation': (
+        dict(how=dict(strategy='fsdp'), cbs=[partial(GradientAccumulation, n_batches=2)]),
+        dict(window=2)),
+    'fsdp, adamw': (dict(how=dict(strategy='fsdp'), opt_func=AdamW, wd=.01, lr=.01),
+                    dict(opt=adam, lr=.01)),
+}
+AGREE['adamw'][0]['opt_func'] = AGREE['fsdp, adamw'][0]['opt_func'] = partial(AdamW, eps=1e-3, betas=(.9, .99))
+
+
+# ---- other things that have to agree --------------------------------------------------------------
+def other_loader(rank, loader):
+    learn = make(loader=loader)
+    learn.to_distributed(timeout=15)
+    seen = []
+
+    class Look(Callback):
+        def begin_batch(self): seen.append((self.run.epoch, self.run.in_train, self.run.xb.clone()))
+    learn.fit(2, .1, cbs=Look())
+    rows = {(e, t): torch.cat([x for a, b, x in seen if (a, b) == (e, t)])
+            for e in (0, 1) for t in (True, False)}
+    return dict(outcome(learn), batches=len(seen), train=[rows[0, True], rows[1, True]],
+                valid=rows[0, False])
+
+
+def callbacks(rank):
+    "Averages, one cycle, bfloat16, mixup: all processes end with the same numbers"
+    found = {}
+    for name, verb, cbs in [('ema', 'fit', [EMACallback(decay=.9)]),
+                            ('one cycle', 'fit_one_cycle', []),
+                            ('mixup', 'fit', [MixUpCallback()]),
+                            ('plateau', 'fit', [ReduceLROnPlateauCallback(patience=1)]),
+                            ('bf16', 'bf16', [])]:
+        learn = make().to_distributed(timeout=15)
+        if name == 'bf16': learn.to_bf16()
+        getattr(learn, 'fit' if name == 'bf16' else verb)(2, .1, cbs=cbs)
+        found[name] = outcome(learn)
+    return found
+
+
+def search(rank):
+    "The search for a rate agrees, and a fit after it is as one without it"
+    learn = make().to_distributed(timeout=15)
+    found = learn.lr_find(num_it=24, show_plot=False)
+    losses = learn.recorder.raw_losses
+    learn.fit(1, .1)
+    other = make().to_distributed(timeout=15)
+    other.fit(1, .1)
+    return list(found), losses, outcome(learn), outcome(other)
+
+
+class Furthest(Metric):
+    "The largest error: a metric of a user, whose sums nobody knows"
+    def __init__(self): super().__init__('furthest')
+    def _clear(self): self.top = torch.tensor(0.)
+    def _add(self, pred, targets, size):
+        self.top = torch.maximum(self.top, (pred-targets[0]).abs().max())
+    def _result(self): return self.top
+
+
+def measures():
+    return [rmse, r2_score, Furthest(), EpochMetric(lambda p, y: (p*y).std(), 'std')]
+
+
+def metrics(rank):
+    learn = make('numbers', metrics=measures()).to_distributed(timeout=15)
+    learn.fit(1, .1)
+    few = make('numbers', valid=1, metrics=measures()[:1]+measures()[2:3]).to_distributed(timeout=15)
+    few.fit(1, .1)
+    again = learn.validate()
+    return outcome(learn), again, outcome(few), few.validate()
+
+
+def freezing(rank):
+    "Layers are frozen and unfrozen between epochs, and a new parameter joins"
+    class Thaw(Callback):
+        def begin_epoch(self):
+            if self.run.epoch == 1: self.learn.unfreeze()
+    learn = make(splitter=lambda m: [m[0], m[2]]).to_distributed(timeout=15)
+    learn.freeze()
+    learn.fit(2, .1, cbs=Thaw())
+    names = list(learn.model.state_dict())
+    return dict(outcome(learn), names=names, text=str(learn.summary()))
+
+
+def files(rank):
+    "One process writes and prints"
+    learn = make(path=f'files{rank}').to_distributed(timeout=15)
+    learn.path = Path('files')
+    learn.fit(2, .1, cbs=[CSVLogger(), SaveModelCallback(),
+                          EarlyStoppingCallback(patience=1, min_delta=10.)])
+    found = outcome(learn)
+    saved = learn.save('by_hand')
+    learn.distributed.ranks.meet()
+    return found, sorted(str(o) for o in Path('files').rglob('*') if o.is_file()), saved.exists()
+
+
+def fsdp_files(rank):
+    "Weights of a model in pieces are whole in the file, and can be loaded again"
+    learn = make(path='pieces', opt_func=AdamW).to_distributed('fsdp', timeout=15)
+    learn.fit(1, .01)
+    before = outcome(learn)
+    learn.save('weights')
+    learn.distributed.ranks.meet()
+    learn.fit(1, .01)
+    learn.load('weights')
+    return before, outcome(learn)['weights'], learn.get_preds()[0].shape
+
+
+def same_as_alone(learn):
+    before = list(learn.cbs)
+    assert learn.to_distributed() is learn and learn.cbs == before
+    return learn
+
+
+# ---- breaking off ---------------------------------------------------------------------------------
+class Breaks(Callback):
+    "Breaks off a phase in one process, at one event of the fourth batch"
+    order = 30
+    def __init__(self, event, kind, rank, only=1):
+        super().__init__()
+        self.kind, self.active = kind, rank == only
+        setattr(self, event, self.strike)
+
+    def strike(self):
+        if self.active and self.run.n_iter >= 3:
+            self.active = False
+            raise self.kind
+
+
+EVENTS = ['begin_batch', 'after_pred', 'after_loss', 'begin_backward', 'after_backward', 'begin_step',
+          'after_step', 'after_batch', 'after_train', 'begin_validate', 'after_validate', 'begin_epoch',
+          'begin_train', 'after_epoch']
+KINDS = {'fit': CancelFitException, 'train': CancelTrainException, 'epoch': CancelEpochException,
+         'batch': CancelBatchException, 'step': CancelStepException}
+BREAKS = [(o, 'fit') for o in EVENTS] + [
+    ('after_loss', 'train'), ('after_batch', 'train'), ('after_batch', 'epoch'),
+    ('begin_validate', 'epoch'), ('after_pred', 'batch'), ('begin_backward', 'batch'),
+    ('begin_step', 'step'), ('after_backward', 'batch')]
+
+
+def breaking(rank, event, phase):
+    learn = make().to_distributed(timeout=15)
+    learn.fit(2, .1, cbs=Breaks(event, KINDS[phase], rank))
+    return outcome(learn)
+
+
+def nan(rank):
+    "One process alone has a loss that is no number"
+    class Spoil(Callback):
+        order = -20
+        def after_loss(self):
+            if rank and self.run.n_iter == 2 and self.run.in_train: self.run.loss = self.run.loss*torch.nan
+    learn = make().to_distributed(timeout=15)
+    learn.fit(2, .1, cbs=[Spoil(), TerminateOnNaNCallback()])
+    return outcome(learn)
+
+
+# ---- the two processes, once ----------------------------------------------------------------------
+CASES = [*((f'agree {k}', partial(trained, **v[0])) for k, v in AGREE.items()),
+         *((f'loader {o}', partial(other_loader, loader=o)) for o in ('tensors', 'torch', 'weighted')),
+         ('callbacks', callbacks), ('search', search), ('metrics', metrics), ('freezing', freezing),
+         ('files', files), ('fsdp files', fsdp_files),
+         *((f'break {e} {p}', partial(breaking, event=e, phase=p)) for e, p in BREAKS), ('nan', nan)]
+
+
+@pytest.fixture(scope='module')
+def server(): return ranks.server('test_distributed')
+
+
+@pytest.fixture(scope='module')
+def found(server, tmp_path_factory):
+    "What both processes answered to each case"
+    folder = tmp_path_factory.mktemp('ranks')
+    return ranks.run(server, str(folder), CASES)[0] | {'folder': folder}
+
+
+def answers(found, name):
+    "What process 0 and process 1 answered"
+    assert set(found.get(name, ())) == {0, 1}, f'{name}: no answer from both'
+    for rank in (0, 1):
+        answer = found[name][rank][0]
+        assert 'error' not in (answer if isinstance(answer, dict) else ()), answer['error']
+    return found[name][0][0], found[name][1][0]
+
+
+def close(a, b, eps=1e-5):
+    assert torch.allclose(torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64),
+                          rtol=eps, atol=eps, equal_nan=True), f'{a}\n{b}'
+
+
+@pytest.mark.parametrize('name', AGREE)
+def test_two_processes_are_one_loop_over_the_batches_of_both(found, name):
+    one, two = answers(found, f'agree {name}')
+    assert repr(one) == repr(two)
+    model, losses, valid = plain(**AGREE[name][1])
+    for k, v in model.state_dict().items():
+        if 'num_batches' not in k: close(one['weights'][k], v.tolist())
+    if AGREE[name][1].get('window', 1) == 1: close(one['losses'], losses)
+    if 'summed' not in name: close([row[1] for row in one['rows']], valid)
+
+
+@pytest.mark.parametrize('loader', ['tensors', 'torch', 'weighted'])
+def test_each_pass_is_dealt_and_each_row_is_validated_once(found, loader):
+    one, two = answers(found, f'loader {loader}')
+    assert one['batches'] == two['batches'] and one['weights'] == two['weights']
+    x, valid = tensors()[0].tolist(), tensors(n=VALID, seed=3)[0].double().tolist()
+    assert one['valid'] + two['valid'] == valid
+    for a, b in zip(one['train'], two['train']):
+        assert len(a) == len(b) == N//2
+        if loader != 'weighted': assert sorted(a+b) == sorted(torch.tensor(x).double().tolist())
+    assert one['train'][0] != one['train'][1]
+
+
+def test_averages_schedules_and_precision_agree(found):
+    one, two = answers(found, 'callbacks')
+    assert one == two
+    alone = make()
+    alone.fit_one_cycle(2, .1)
+    assert len(one['one cycle']['lrs']) == 10 and max(one['one cycle']['lrs']) > .09
+
+
+def test_the_search_agrees_and_leaves_no_trace(found):
+    one, two = answers(found, 'search')
+    assert one == two
+    assert len(one[1]) >= 6 and one[2] == one[3]
+
+
+def test_metrics_are_those_of_all_rows(found):
+    one, two = answers(found, 'metrics')
+    assert one == two
+    model = network(1)
+    model.load_state_dict({k: torch.tensor(v) for k, v in one[0]['weights'].items()})
+    xv, yv = tensors('numbers', VALID, seed=3)
+    with torch.no_grad(): pred = model(xv)
+    right = [F.mse_loss(pred, yv), rmse(pred, yv), r2_score(pred, yv), (pred-yv).abs().max(),
+             (pred*yv).std()]
+    close(one[0]['rows'][0][1:], [float(o) for o in right], 1e-6)
+    close(one[1], [float(o) for o in right], 1e-6)
+    close(one[2]['rows'][0][1:], one[3], 1e-6)
+    assert None not in one[2]['rows'][0]
+
+
+def test_frozen_layers_join_later(found):
+    one, two = answers(found, 'freezing')
+    assert one['weights'] == two['weights']
+    assert one['names'] == list(network().state_dict())
+    assert one['weights']['0.weight'] != network().state_dict()['0.weight'].double().tolist()
+
+
+def test_one_process_prints_and_writes(found):
+    one, two = answers(found, 'files')
+    assert one == two and one[0]['n_iter'] == 10
+    assert one[1] == ['files/history.csv', 'files/models/bestmodel.pth', 'files/models/by_hand.pth']
+    rows = (found['folder']/'files'/'history.csv').read_text().splitlines()
+    assert len(rows) == 3
+    printed = [found['files'][o][1] for o in (0, 1)]
+    assert 'valid_loss' in printed[0] and printed[1] == ''
+
+
+def test_weights_in_pieces_are_whole_in_a_file(found):
+    one, two = answers(found, 'fsdp files')
+    assert one == two and one[0]['weights'] == one[1] and one[2] == [VALID, 3]
+    state = torch.load(found['folder']/'pieces'/'models'/'weights.pth', weights_only=True)
+    assert {k: v.double().tolist() for k, v in state['model'].items()} == one[1]
+    alone = make(path=found['folder']/'pieces', opt_func=AdamW)
+    alone.load('weights')
+    assert {k: v.double().tolist() for k, v in alone.model.state_dict().items()} == one[1]
+
+
+@pytest.mark.parametrize('event, phase', BREAKS)
+def test_what_one_breaks_off_all_break_off(found, event, phase):
+    one, two = answers(found, f'break {event} {phase}')
+    assert one['weights'] == two['weights']
+    assert one['n_iter'] == two['n_iter'] and one['losses'] == two['losses']
+    steps = {'begin_batch': 3, 'after_pred': 3, 'after_loss': 3, 'begin_backward': 3,
+             'after_backward': 3, 'begin_step': 3, 'after_step': 4, 'after_batch': 3}
+    if phase == 'fit': assert one['n_iter'] == steps.get(event, 5)
+
+
+def test_a_loss_that_is_no_number_stops_all(found):
+    one, two = answers(found, 'nan')
+    assert one['weights'] == two['weights'] and one['n_iter'] == two['n_iter'] == 2
+
+
+def test_alone_nothing_changes():
+    learn = same_as_alone(make())
+    other = make()
+    for o in (learn, other): o.fit(1, .1)
+    assert outcome(learn)['losses'] == outcome(other)['losses']
+    with pytest.raises(ValueError, match='strategy'): learn.to_distributed('dpp')
