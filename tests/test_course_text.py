@@ -9,11 +9,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from house_rules import read_rooms, root  # noqa: E402
-from tools.rooms import rooms as site_rooms  # noqa: E402
 
 import fastloop.all as everything  # noqa: E402
 from fastloop.callback.core import event_names  # noqa: E402
 from fastloop.runner import Runner  # noqa: E402
+from tools.rooms import rooms as site_rooms  # noqa: E402
 
 rooms = {o.stem: o for o in read_rooms(root/'nbs')}
 course = [o for o in rooms.values() if 10 <= o.number < 50]
