@@ -6,6 +6,7 @@
 __all__ = ['DistributedCallback']
 
 # %% ../nbs/73_distributed.ipynb #fa5a7189
+import os
 from collections.abc import Callable
 from functools import partialmethod
 from math import inf
@@ -15,6 +16,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import TensorDataset
 
 # %% ../nbs/73_distributed.ipynb #a935961d
 from fastloop.callback.core import (
@@ -33,6 +35,7 @@ from .callback.tensorboard import TensorBoardCallback
 from .callback.terminate import TerminateOnNaNCallback
 from .callback.training import GradientAccumulation
 from .core import add_note, be_quiet, check_word
+from .data.load import TensorLoader
 from .mean_loss import LossRule
 from .ranks import Ranks, is_one_of_many
 from .shared_sums import needs_all, share_losses, share_mean, share_metrics
@@ -295,6 +298,22 @@ class Meetings:
         if not told and (self.watched[due] if inside else wide): self.meet(widths[phase])
 
 # %% ../nbs/73_distributed.ipynb #22e336c7
+def to_own_gpu(learn: object,  # A learner
+               ) -> torch.device:  # Where its model is now
+    "Of several GPUs in a machine, each process takes the one of its number there"
+    device = model_device(learn.model)
+    if device.type != 'cuda': return device
+    device = torch.device('cuda', int(os.environ.get('LOCAL_RANK', device.index or 0)))
+    torch.cuda.set_device(device)
+    learn.model.to(device)
+    if getattr(learn.data, 'device', None) is not None: learn.data.device = device
+    for dl in (learn.data.train_dl, getattr(learn.data, 'valid_dl', None)):
+        if not isinstance(dl, TensorLoader) or dl.device.type != 'cuda': continue
+        dl.tensors, dl.device = tuple(o.to(device) for o in dl.tensors), device
+        if type(dl) is TensorLoader: dl.dataset = TensorDataset(*dl.tensors)
+    return device
+
+# %% ../nbs/73_distributed.ipynb #4bd6be59
 def begin_together(learn: object,  # A learner
                    cb: Callback,  # The callback below
                    ):
@@ -319,6 +338,9 @@ def tell_failure(ranks: Ranks,  # The processes
     if first := ranks.said(): add_note(e, f'another process failed first: {first}')
     elif isinstance(e, RuntimeError) and ('gloo' in str(e) or 'NCCL' in str(e)): add_note(
         e, f'another process has ended, or did not answer within {ranks.timeout:g} seconds')
+    if 'finished reduction' in str(e): add_note(
+        e, 'a parameter took no part in the loss: freeze it, or to_distributed(…, '
+           'find_unused_parameters=True); what is frozen is looked at when an epoch begins')
     patience = min(5., ranks.timeout) if isinstance(e, Exception) else .2
     ranks.fail(failed, f'{type(e).__name__}: {e}'[:500], patience)
 
@@ -394,7 +416,7 @@ class DistributedCallback(Callback):
     def join(self):
         "Find the other processes; nothing happens if there are none"
         if self.ranks is not None or not is_one_of_many(): return
-        self.ranks = Ranks.join(model_device(self.learn.model), self.timeout)
+        self.ranks = Ranks.join(to_own_gpu(self.learn), self.timeout)
         begin_together(self.learn, self)
 
     def set_runner(self, run: object,  # The runner that will announce events
@@ -403,8 +425,7 @@ class DistributedCallback(Callback):
         super().set_runner(run)
         if run.learn is not None: self.join()
         if self.ranks is None or not self.ranks.rank: return
-        for cb in run.cbs:
-            if writes(cb): hush(cb)
+        for cb in filter(writes, run.cbs): hush(cb)
 
     def begin_fit(self):
         "Agree on the order of the rows, and let the loop call the model by way of torch"
@@ -539,8 +560,7 @@ class DistributedCallback(Callback):
         "The checkpoint that process 0 takes"
         path, state = files.newest() if not self.ranks.rank else (None, None)
         path = self.ranks.share(path)
-        if self.ranks.rank and path is not None: state = read_checkpoint(path)
-        return path, state
+        return path, read_checkpoint(path) if self.ranks.rank and path else state
 
     def taken_up(self, state: dict,  # A checkpoint
                  ):
