@@ -28,7 +28,6 @@ from fastloop.callback.core import (
     event_handlers,
     phases,
 )
-from .callback.checkpoint import CheckpointFolder
 from .callback.experiment import ExperimentCallback
 from .callback.logger import CSVLogger
 from .callback.lr_finder import LRFinder

@@ -153,8 +153,8 @@ def share_training(dl: Iterable | Any,  # A loader of any kind
         whole = copy(dl)
         _deal_sampler(dl, share, seed=0)
         dl.unshuffled = partial(in_order, whole)
-    if not count_batches(dl): raise ValueError(f'the training loader has too little for {ranks.count} '
-                                     'processes: each needs a batch at least')
+    if not count_batches(dl): raise ValueError(
+        f'the training loader has too little for {ranks.count} processes: each needs a batch')
     return dl
 
 # %% ../nbs/71_shares.ipynb #ecbe218d

@@ -628,7 +628,6 @@ def rooms_have_the_skeleton(rooms):
 # rooms whose exercises are still one text, with checks to be copied; the list only shrinks
 OLD_EXERCISES = {
     # Many processes
-    '70_ranks', '71_shares', '72_shared_sums', '73_distributed',
     # Toolbox
     '00_core', '01_torch_core', '02_fused', '03_bar', '04_fetch', '04_param_groups', '04_rows',
     '05_clean_up', '05_curves', '05_event_files', '05_state_files', '05_table', '06_first_batch',
