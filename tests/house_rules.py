@@ -637,10 +637,10 @@ OLD_EXERCISES = {
     # Callbacks
     '42_fit_settings',
     '43_callback.experiment', '43_callback.remote', '43_summaries', '44_callback.mlflow',
-    '44_callback.tensorboard', '44_callback.wandb', '46_callback.mixup',
-    '47_callback.precision', '47_loader_place', '48_callback.control', '48_callback.cutmix',
-    '48_callback.short', '48_callback.terminate', '48_program', '48_training_state',
-    '49_callback.averages', '49_callback.checkpoint', '49_callback.dashboard', '49_compiled',
+    '44_callback.tensorboard', '44_callback.wandb',
+    '47_loader_place', '48_callback.control', '48_callback.cutmix',
+    '48_callback.short', '48_program', '48_training_state',
+    '49_callback.checkpoint', '49_callback.dashboard', '49_compiled',
     '49_model_file',
     # Using it
     '50_train', '51_export', '58_data.archive',
