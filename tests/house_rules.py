@@ -636,7 +636,7 @@ OLD_EXERCISES = {
     '34_callback.playground', '35_callback.snapshot', '36_callback.lr_finder',
     # Callbacks
     '42_fit_settings',
-    '43_callback.experiment', '43_callback.remote', '43_summaries', '44_callback.mlflow',
+    '43_callback.experiment', '43_summaries', '44_callback.mlflow',
     '44_callback.tensorboard', '44_callback.wandb',
     '47_loader_place', '48_callback.control', '48_callback.cutmix',
     '48_callback.short', '48_program', '48_training_state',
