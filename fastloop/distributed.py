@@ -6,17 +6,21 @@
 __all__ = ['DistributedCallback']
 
 # %% ../nbs/73_distributed.ipynb #fa5a7189
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from functools import partialmethod
 from math import inf
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import TensorDataset
 
 # %% ../nbs/73_distributed.ipynb #a935961d
+from .callback.checkpoint import CheckpointFolder
 from fastloop.callback.core import (
     Callback,
     CancelFitException,
@@ -33,11 +37,14 @@ from .callback.tensorboard import TensorBoardCallback
 from .callback.terminate import TerminateOnNaNCallback
 from .callback.training import GradientAccumulation
 from .core import add_note, be_quiet, check_word
+from .data.load import TensorLoader
 from .mean_loss import LossRule
 from .ranks import Ranks, is_one_of_many
 from .shared_sums import needs_all, share_losses, share_mean, share_metrics
 from .shares import DealtBatches, agree_on_order, share_training, share_validation
 from fastloop.torch_core import (
+    Learns,
+    Run,
     batch_size,
     call_model,
     model_device,
@@ -56,7 +63,7 @@ class WholeCall(nn.Module):
         super().__init__()
         self.model, self.ask = model, ask
 
-    def forward(self, xb: object,  # Inputs of a batch
+    def forward(self, xb: Any,  # Inputs of a batch
                 ) -> object:  # What the model answers
         "Ask the model"
         return self.ask(self.model, xb)
@@ -103,10 +110,12 @@ class SharedBatchNorm(nn.BatchNorm1d):
              var: torch.Tensor,  # Unbiased, for each channel
              ):
         "Take a batch into the running statistics"
-        self.num_batches_tracked += 1
-        share = self.momentum if self.momentum is not None else 1/float(self.num_batches_tracked)
-        self.running_mean.lerp_(mean, share)
-        self.running_var.lerp_(var, share)
+        stats: Any = self  # its buffers are there
+        stats.num_batches_tracked += 1
+        seen = float(stats.num_batches_tracked)
+        share = self.momentum if self.momentum is not None else 1/seen
+        stats.running_mean.lerp_(mean, share)
+        stats.running_var.lerp_(var, share)
 
 def share_batch_norm(model: nn.Module,  # Any model
                      ) -> nn.Module:  # The same; another one if it is a batch norm on a GPU itself
@@ -120,7 +129,7 @@ def share_batch_norm(model: nn.Module,  # Any model
 # %% ../nbs/73_distributed.ipynb #b414f823
 def shard_model(model: nn.Module,  # On its device, the same in all processes
               options: dict,  # Keywords for `fully_shard`
-              ) -> nn.Module:  # The same model; each process holds a piece of each parameter
+              ) -> Any:  # The same model; each process holds a piece of each parameter
     "Shard a model, layer by layer"
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -135,7 +144,8 @@ def set_reshard(model: nn.Module,  # A model in pieces
                 on: bool,  # Whether layers go into pieces again when they have answered
                 ):
     "Keep a model whole to ask it, or take it into pieces again"
-    for o in model.modules():
+    layers: Any = model.modules()
+    for o in layers:
         if not hasattr(o, 'unshard'): continue
         o.set_reshard_after_forward(on, recurse=False)
         o.reshard() if on else o.unshard()
@@ -157,14 +167,14 @@ class ToldRule:
                  ):
         self.loss_func, self.summed, self.told = rule.loss_func, rule.summed, 0.
 
-    def weight(self, xb: object,  # Ignored
-               yb: object,  # Ignored
+    def weight(self, xb: Any,  # Ignored
+               yb: Any,  # Ignored
                ) -> float:  # The same in all processes
         "What the batch of a process counts on average"
         return self.told
 
 def counts_labels(rule: LossRule,  # Of the loss
-                  dl: object,  # The training loader
+                  dl: Iterable | Any,  # The training loader
                   ) -> bool:  # Whether batches of one size may count differently
     "Do weights of classes, or labels to be ignored, decide how much a batch counts?"
     if rule.says: return True
@@ -176,7 +186,7 @@ def counts_labels(rule: LossRule,  # Of the loss
 
 # %% ../nbs/73_distributed.ipynb #3b3dd270
 def counts_differ(rule: LossRule,  # Of the loss
-                  dl: object,  # The training loader
+                  dl: Iterable | Any,  # The training loader
                   ) -> bool:  # Whether each batch has to be weighed
     "May batches of two processes count differently?"
     return counts_labels(rule, dl) or isinstance(dl, DealtBatches)
@@ -199,13 +209,13 @@ def weigh_loss(cb: Callback,  # The callback below
 writers = CSVLogger, TensorBoardCallback, RemoteMonitor, ExperimentCallback
 _onlookers = 'DashboardCallback',  # of rooms that come later, or of others
 
-def writes(cb: object,  # A callback written for any library
+def writes(cb: Any,  # A callback written for any library
            ) -> bool:  # Whether only process 0 needs it
     "Does a callback do nothing but pass on what happens?"
     return (isinstance(cb, writers) or type(cb).__name__ in _onlookers
             or bool(getattr(type(cb), 'only_first_process', False)))
 
-def hush(cb: object,  # A callback
+def hush(cb: Any,  # A callback
          ):
     "Let a callback hear of nothing; it stays where it is"
     for event, handler in event_handlers(cb): vars(cb)[handler.__name__] = vars(cb)[event] = None
@@ -217,13 +227,13 @@ stages = (('after_step', 'after_batch', 'after_cancel_batch'),
 failed = 99  # what a process brings to the next meeting when it cannot go on
 widths = {phase: len(phases)-i for i, phase in enumerate(phases)}  # the widest is the largest
 
-def may_break_off(cb: object,  # A callback
+def may_break_off(cb: Any,  # A callback
                   ) -> bool:  # Whether it may do so in one process alone
     "May a callback break off something inside a pass?"
     home = type(cb).__module__.split('.')[0]
     return home != 'fastloop' or isinstance(cb, TerminateOnNaNCallback)
 
-def watched_stages(run: object,  # A runner
+def watched_stages(run: Run,  # A runner
                    ) -> list:  # A truth for each of `stages`
     "Between which meetings in a batch might somebody break off?"
     return [any(may_break_off(cb) for event in stage for cb, _ in run.handlers[event])
@@ -232,7 +242,7 @@ def watched_stages(run: object,  # A runner
 # %% ../nbs/73_distributed.ipynb #d1c0488a
 class Meetings:
     "When the processes of a fit meet, and what they break off together"
-    def __init__(self, ranks: object,  # The processes
+    def __init__(self, ranks: Ranks,  # The processes
                  ):
         self.ranks, self.inside, self.over, self.told = ranks, False, False, False
         self.closed = False  # whether the epoch is over
@@ -295,7 +305,23 @@ class Meetings:
         if not told and (self.watched[due] if inside else wide): self.meet(widths[phase])
 
 # %% ../nbs/73_distributed.ipynb #22e336c7
-def begin_together(learn: object,  # A learner
+def to_own_gpu(learn: Learns,  # A learner
+               ) -> torch.device:  # Where its model is now
+    "Of several GPUs in a machine, each process takes the one of its number there"
+    device = model_device(learn.model)
+    if device.type != 'cuda': return device
+    device = torch.device('cuda', int(os.environ.get('LOCAL_RANK', device.index or 0)))
+    torch.cuda.set_device(device)
+    learn.model.to(device)
+    if getattr(learn.data, 'device', None) is not None: learn.data.device = device
+    for dl in (learn.data.train_dl, getattr(learn.data, 'valid_dl', None)):
+        if not isinstance(dl, TensorLoader) or dl.device.type != 'cuda': continue
+        dl.tensors, dl.device = tuple(o.to(device) for o in dl.tensors), device
+        if type(dl) is TensorLoader: dl.dataset = TensorDataset(*dl.tensors)
+    return device
+
+# %% ../nbs/73_distributed.ipynb #4bd6be59
+def begin_together(learn: Learns,  # A learner
                    cb: Callback,  # The callback below
                    ):
     "Give all processes the same model, other random numbers, and one that speaks"
@@ -319,6 +345,9 @@ def tell_failure(ranks: Ranks,  # The processes
     if first := ranks.said(): add_note(e, f'another process failed first: {first}')
     elif isinstance(e, RuntimeError) and ('gloo' in str(e) or 'NCCL' in str(e)): add_note(
         e, f'another process has ended, or did not answer within {ranks.timeout:g} seconds')
+    if 'finished reduction' in str(e): add_note(
+        e, 'a parameter took no part in the loss: freeze it, or to_distributed(…, '
+           'find_unused_parameters=True); what is frozen is looked at when an epoch begins')
     patience = min(5., ranks.timeout) if isinstance(e, Exception) else .2
     ranks.fail(failed, f'{type(e).__name__}: {e}'[:500], patience)
 
@@ -349,10 +378,22 @@ def gather_losses(cb: Callback,  # The callback below
     for o in (*sizes[:-new], *weights): recorder.weights.add(o)
     cb.done += new
 
+# %% ../nbs/73_distributed.ipynb #44823e4d
+def check_steering(cbs: list,  # The callbacks of a run
+                   ):
+    """Refuse what changes a fit from outside, and would reach one process only
+
+    Raises: ValueError that names it.
+    """
+    found = [cb for cb in cbs if getattr(type(cb), 'steers', False)]
+    if found: raise ValueError(f'{found[0]!r} would steer one process and not the others: leave it '
+                               'out where several train together')
+
 def prepare(cb: Callback,  # The callback below
-            run: object,  # Its run, that is about to begin
+            run: Run,  # Its run, that is about to begin
             ):
     "Agree on the order of the rows, and see who takes part"
+    check_steering(run.cbs)
     data = cb.learn.data
     dl = share_training(data.train_dl, cb.ranks)
     if dl is not data.train_dl: data.train_dl = dl
@@ -370,7 +411,10 @@ class DistributedCallback(Callback):
     Source: PyTorch's `DistributedDataParallel` and `fully_shard`; all the arithmetic is theirs.
     """
     name, can_resume, ranks, net, meetings = 'distributed', True, None, None, None
-    plain = finder = gathering = rule = kept = trained = None
+    ranks: Any
+    plain: Any = None
+    rule: Any = None
+    finder = gathering = kept = trained = None
     uneven, sharing, gathered, done = False, False, True, 0  # done: losses that are those of all
     orders = {**dict.fromkeys(('begin_fit', 'begin_batch', 'after_train', 'after_fit',
                                'after_cancel_batch', 'after_cancel_step', 'after_cancel_backward',
@@ -380,11 +424,11 @@ class DistributedCallback(Callback):
               **dict.fromkeys(('after_loss', 'after_validate', 'after_epoch'), -11),
               'begin_validate': -18.5}
 
-    def __init__(self, learn: object = None,  # The learner
+    def __init__(self, learn: Learns | None = None,  # The learner
                  strategy: str = 'ddp',  # `ddp`: each process has the model; `fsdp`: a piece of it
                  sync_bn: bool = False,  # Let batch norm see the batches of all processes
                  timeout: float = 600.,  # Seconds to wait for another process at most
-                 **options: object,  # For torch's `DistributedDataParallel` or `fully_shard`
+                 **options: Any,  # For torch's `DistributedDataParallel` or `fully_shard`
                  ):
         super().__init__(learn)
         self.strategy = check_word('strategy', strategy, ('ddp', 'fsdp'))
@@ -394,24 +438,23 @@ class DistributedCallback(Callback):
     def join(self):
         "Find the other processes; nothing happens if there are none"
         if self.ranks is not None or not is_one_of_many(): return
-        self.ranks = Ranks.join(model_device(self.learn.model), self.timeout)
+        self.ranks = Ranks.join(to_own_gpu(self.learn), self.timeout)
         begin_together(self.learn, self)
 
-    def set_runner(self, run: object,  # The runner that will announce events
+    def set_runner(self, run: Run,  # The runner that will announce events
                    ):
         "Before the first event: join the others, and hush those who would write a second time"
         super().set_runner(run)
         if run.learn is not None: self.join()
         if self.ranks is None or not self.ranks.rank: return
-        for cb in run.cbs:
-            if writes(cb): hush(cb)
+        for cb in filter(writes, run.cbs): hush(cb)
 
     def begin_fit(self):
         "Agree on the order of the rows, and let the loop call the model by way of torch"
         run, self.net, self.sharing, self.done = self.run, None, False, 0
         self.gathered = True
         if self.ranks is None: return
-        if not self.ranks.open: raise RuntimeError('the processes have parted: start them again')
+        if not self.ranks.open: raise RuntimeError('the processes have parted: start again')
         self.meetings = Meetings(self.ranks)
         if not run.epochs: return
         self.sharing = True
@@ -419,7 +462,7 @@ class DistributedCallback(Callback):
         self.plain, run.ask = run.ask, self.ask
 
     def ask(self, model: nn.Module,  # Any model
-            xb: object,  # Inputs of a batch
+            xb: Any,  # Inputs of a batch
             ) -> object:  # What it answers
         "Ask the model; in training by way of torch, which averages the gradients later"
         mine = self.net is not None and self.run.in_train and model is self.learn.model
@@ -534,13 +577,12 @@ class DistributedCallback(Callback):
         grads = window.state_dict()['grads'] if window is not None and self.sharing else None
         return dict(random=mine, ranks=self.ranks.gather(mine), windows=self.ranks.gather(grads))
 
-    def newest(self, files: object,  # The folder of checkpoints
+    def newest(self, files: CheckpointFolder,  # The folder of checkpoints
                ) -> tuple:  # Path and state; twice `None` if there is none
         "The checkpoint that process 0 takes"
         path, state = files.newest() if not self.ranks.rank else (None, None)
         path = self.ranks.share(path)
-        if self.ranks.rank and path is not None: state = read_checkpoint(path)
-        return path, state
+        return path, read_checkpoint(path) if self.ranks.rank and path else state
 
     def taken_up(self, state: dict,  # A checkpoint
                  ):
@@ -551,11 +593,11 @@ class DistributedCallback(Callback):
             self.gathering.pending = windows[self.ranks.rank] or None
 
 # %% ../nbs/73_distributed.ipynb #30f1a9ff
-def join_processes(learn: object,  # The learner
+def join_processes(learn: Learns,  # The learner
                    strategy: str = 'ddp',  # Each process has the model; `fsdp`: a piece of it
                    sync_bn: bool = False,  # Let batch norm see the batches of all processes
                    timeout: float = 600.,  # Seconds to wait for another process at most
-                   **options: object,  # For torch's `DistributedDataParallel` or `fully_shard`
+                   **options: Any,  # For torch's `DistributedDataParallel` or `fully_shard`
                    ) -> object:  # The same learner
     """What `learn.to_distributed` does
 

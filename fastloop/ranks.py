@@ -10,6 +10,7 @@ import atexit
 import os
 import time
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -33,7 +34,7 @@ def _store():
 
 class Ranks:
     "The processes that train one model together, as one of them sees them"
-    def __init__(self, device: torch.device = None,  # Where the model is; the CPU by default
+    def __init__(self, device: torch.device | None = None,  # Where the model is; the CPU by default
                  timeout: float = 600.,  # Seconds to wait for the others at most
                  ):
         self.timeout = check_number('timeout', timeout, above=0)
@@ -41,11 +42,11 @@ class Ranks:
         on_gpu = device is not None and device.type == 'cuda'
         if self.made: dist.init_process_group('nccl' if on_gpu else 'gloo', timeout=limit)
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
-        self.group = dist.new_group(backend='gloo', timeout=limit)
+        self.group: Any = dist.new_group(backend='gloo', timeout=limit)
         self.open = True
 
     @classmethod
-    def join(cls, device: torch.device = None,  # Where the model is; the CPU by default
+    def join(cls, device: torch.device | None = None,  # Where the model is; the CPU by default
              timeout: float = 600.,  # Seconds to wait for the others at most
              ) -> 'Ranks':  # The same object for all learners of a process
         "Find the other processes, once"
@@ -68,15 +69,15 @@ class Ranks:
         if len(sums): dist.all_reduce(sums, group=self.group)
         return sums.tolist()
 
-    def gather(self, o: object,  # Anything that can be pickled
+    def gather(self, o: Any,  # Anything that can be pickled
                ) -> list:  # One for each process, in their order
         "Give something to all others, and get theirs"
         found = [None]*self.count
         dist.all_gather_object(found, o, group=self.group)
         return found
 
-    def share(self, o: object = None,  # Anything that can be pickled; that of process 0 counts
-              ) -> object:  # The same in each process
+    def share(self, o: Any = None,  # Anything that can be pickled; that of process 0 counts
+              ) -> Any:  # The same in each process
         "Give what process 0 has to all others"
         box = [o]
         dist.broadcast_object_list(box, src=0, group=self.group)

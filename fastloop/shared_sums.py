@@ -13,16 +13,17 @@ import torch
 # %% ../nbs/72_shared_sums.ipynb #82b97017
 from .mean_loss import CountedMean, WeightedMean
 from .metrics import AverageMetric, Metric
+from .ranks import Ranks
 
 # %% ../nbs/72_shared_sums.ipynb #7ae28934
 def share_mean(mean: WeightedMean | CountedMean,  # Of the rows of this process
-               ranks: object,  # Adds up numbers: its `total`
+               ranks: Ranks,  # Adds up numbers: its `total`
                ):
     "Let a mean be that of the rows of all processes"
     if isinstance(mean, CountedMean):
         right, of = ranks.total([float(mean.right.total()), float(mean.of.total())])
         mean.reset()
-        if of: mean.add(right, of, None)
+        if of: mean.add(right, of, ())
         return
     total, weight = mean.sums()
     total, weight = ranks.total([0. if total is None else float(total), float(weight)])
@@ -43,7 +44,7 @@ def needs_all(metric: Metric,  # A metric
 
 def share_metrics(metrics: list,  # Of this process
                   kept: list,  # Pairs of predictions and targets, of the batches of this process
-                  ranks: object,  # The processes: `total` and `gather`
+                  ranks: Ranks,  # The processes: `total` and `gather`
                   ):
     "Let metrics be those of the rows of all processes"
     everything = ranks.gather(kept) if any(map(needs_all, metrics)) else []
@@ -59,7 +60,7 @@ def share_metrics(metrics: list,  # Of this process
 def share_losses(losses: list,  # One for each batch of this process
                  weights: list,  # What each counts
                  summed: bool,  # Whether a loss is a sum already
-                 ranks: object,  # The processes
+                 ranks: Ranks,  # The processes
                  ) -> tuple:  # Losses and weights of the batches of all processes together
     "What one process would have written down, had it seen the batches of all"
     parts = [o if summed else o*w if w else 0. for o, w in zip(losses, weights)]

@@ -7,9 +7,11 @@ __all__ = []
 
 # %% ../nbs/71_shares.ipynb #2f59d725
 import hashlib
+from collections.abc import Iterable
 from copy import copy
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler
@@ -18,6 +20,7 @@ from torch.utils.data.distributed import DistributedSampler
 # %% ../nbs/71_shares.ipynb #40b1676a
 from .clean_up import InPlaceOf
 from .data.load import Resumable, in_order
+from .ranks import Ranks
 from .torch_core import count_batches, rng_state, set_rng_state, set_seed
 
 # %% ../nbs/71_shares.ipynb #ed816685
@@ -49,12 +52,13 @@ def _mixed(*numbers):
     digest = hashlib.blake2b(' '.join(map(str, numbers)).encode(), digest_size=4).digest()
     return int.from_bytes(digest, 'little')
 
-def drawn(sampler: object,  # Gives numbers of rows, or batches of them
+def drawn(sampler: Iterable | Any,  # Gives numbers of rows, or batches of them
           seed: int,  # Decides what is drawn
           ) -> list:  # All that one pass gives
     "What a sampler draws from a seed, without touching anybody's random numbers"
     before, other = rng_state(), copy(sampler)
-    for o in (other, getattr(other, 'sampler', None)):
+    parts: Any = (other, getattr(other, 'sampler', None))
+    for o in parts:
         if getattr(o, 'generator', None) is not None:
             o.generator = torch.Generator().manual_seed(seed)
     try:
@@ -64,11 +68,12 @@ def drawn(sampler: object,  # Gives numbers of rows, or batches of them
 
 class DealtSampler(Sampler):
     "What another sampler draws, dealt to several processes"
-    def __init__(self, sampler: object,  # Gives numbers of rows, or batches of them
+    def __init__(self, sampler: Iterable | Any,  # Gives numbers of rows, or batches of them
                  share: Share,  # What this process takes
                  seed: int = 0,  # Decides the order, with the number of the fit and of the epoch
                  ):
-        self.sampler, self.share, self.seed, self.fits, self.epoch = sampler, share, seed, 0, 0
+        self.sampler: Any = sampler
+        self.share, self.seed, self.fits, self.epoch = share, seed, 0, 0
 
     def set_epoch(self, epoch: int,  # From 0
                   ):
@@ -93,7 +98,7 @@ class DealtSampler(Sampler):
 # %% ../nbs/71_shares.ipynb #77708720
 class DealtBatches(InPlaceOf):
     "The batches of any loader, dealt to several processes"
-    def __init__(self, dl: object,  # A loader that gives the same batches in each process
+    def __init__(self, dl: Iterable | Any,  # A loader that gives the same batches in each process
                  share: Share,  # What this process takes
                  ):
         super().__init__(dl)
@@ -108,7 +113,7 @@ class DealtBatches(InPlaceOf):
         n, rest = divmod(len(self.dl), self.mine.total)
         return n + (not self.mine.even and self.mine.rank < rest)
 
-def is_taken_care_of(dl: object,  # A loader
+def is_taken_care_of(dl: Iterable | Any,  # A loader
                      ) -> bool:  # Whether it is dealt to several processes already
     "Does a loader give a share of each pass?"
     mine = isinstance(getattr(dl, 'sampler', None), (DealtSampler, DistributedSampler))
@@ -127,8 +132,8 @@ def _deal_sampler(dl, share, seed):
     else: parts['batch_sampler'] = DealtSampler(dl.batch_sampler, share, seed)
     parts['_iterator'] = None
 
-def share_training(dl: object,  # A loader of any kind
-                   ranks: object,  # Has `rank` and `count`
+def share_training(dl: Iterable | Any,  # A loader of any kind
+                   ranks: Ranks,  # Has `rank` and `count`
                    ) -> object:  # The loader, or another one where it cannot be changed
     """Let a loader give this process its share of each pass, the same number of batches for all
 
@@ -148,20 +153,20 @@ def share_training(dl: object,  # A loader of any kind
         whole = copy(dl)
         _deal_sampler(dl, share, seed=0)
         dl.unshuffled = partial(in_order, whole)
-    if not len(dl): raise ValueError(f'the training loader has too little for {ranks.count} '
-                                     'processes: each needs a batch at least')
+    if not count_batches(dl): raise ValueError(
+        f'the training loader has too little for {ranks.count} processes: each needs a batch')
     return dl
 
 # %% ../nbs/71_shares.ipynb #ecbe218d
-def share_validation(dl: object,  # A loader of any kind
-                     ranks: object,  # Has `rank` and `count`
+def share_validation(dl: Iterable | Any,  # A loader of any kind
+                     ranks: Ranks,  # Has `rank` and `count`
                      ) -> object:  # A loader that gives this process its share
     "A loader of some of the rows, so that all processes together have each row once"
     share = Share(ranks.rank, ranks.count, even=False)
     iterable = isinstance(dl, DataLoader) and isinstance(dl.dataset, IterableDataset)
     if is_taken_care_of(dl): return dl
     if isinstance(dl, Resumable):
-        other = copy(dl)
+        other: Any = copy(dl)
         other.share, other._place = share, copy(dl._place)
         other.drop_last = False
         return other
@@ -172,8 +177,8 @@ def share_validation(dl: object,  # A loader of any kind
     return other
 
 # %% ../nbs/71_shares.ipynb #49c1735c
-def agree_on_order(dl: object,  # A loader that gives a share
-                   ranks: object,  # The processes
+def agree_on_order(dl: Iterable | Any,  # A loader that gives a share
+                   ranks: Ranks,  # The processes
                    ):
     "Before a fit: all processes shuffle as process 0 does, each fit in another way"
     samplers = [getattr(dl, o, None) for o in ('sampler', 'batch_sampler')]

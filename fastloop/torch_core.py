@@ -470,12 +470,12 @@ def batch_device(learn: Trained,  # Has `model` and `data`
     return None if on_cpu else device
 
 # %% ../nbs/01_torch_core.ipynb #b5b7bfbd
-def whole_tensors(state: object,  # Tensors, and what holds them
-                  ) -> object:  # The same; tensors of which each process has a piece are whole
+def whole_tensors(state: Any,  # Tensors, and what holds them
+                  ) -> Any:  # The same; tensors of which each process has a piece are whole
     "Put tensors together that lie in pieces on several processes, which all have to ask"
     if isinstance(state, dict):
-        found = type(state)((k, whole_tensors(v)) for k, v in state.items())
-        if hasattr(state, '_metadata'): found._metadata = state._metadata
+        found: Any = type(state)((k, whole_tensors(v)) for k, v in state.items())
+        if hasattr(state, '_metadata'): found._metadata = vars(state)['_metadata']
         return found
     if type(state) in (list, tuple): return type(state)(map(whole_tensors, state))
     return state.full_tensor() if hasattr(state, 'full_tensor') else state

@@ -95,19 +95,19 @@ def _latest(cbs):
     return to_floats([getattr(o, 'latest', None) for o in getattr(recorder, 'metrics', ())])
 
 # %% ../nbs/48_training_state.ipynb #6f88fe52
-def team_of(learn: object,  # A learner
-            ) -> object | None:  # A callback; `None` if this process trains alone
+def team_of(learn: Trained,  # A learner
+            ) -> Any:  # A callback; `None` if this process trains alone
     "Who knows the other processes that train this model"
     cbs = *getattr(learn, 'cbs', ()), *getattr(getattr(learn, 'run', None), 'cbs', ())
     return next((cb for cb in cbs if hasattr(type(cb), 'all_random') and cb.ranks), None)
 
-def random_moment(learn: object,  # A learner
+def random_moment(learn: Trained,  # A learner
                   ) -> dict:  # Plain data
     "Where the random numbers are, of every process if there are several"
     team = team_of(learn)
     return dict(random=rng_state()) if team is None else team.all_random()
 
-def put_random(learn: object,  # A learner
+def put_random(learn: Trained,  # A learner
                state: dict,  # From `random_moment`
                ):
     "Put the random numbers back to where they were in this process"
@@ -180,7 +180,7 @@ def check_run_fits(state: dict,  # A checkpoint
 
 # %% ../nbs/48_training_state.ipynb #08be35ec
 def of_other_count(state: dict,  # A checkpoint
-                   learn: object,  # Has `data`
+                   learn: Learns,  # Has `data`
                    count: int,  # Processes that train now
                    ):
     "Let a checkpoint of another number of processes begin its epoch again"

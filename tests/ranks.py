@@ -1,4 +1,4 @@
-"""Processes that train one model, for the tests: started together, each does all the cases it is given.
+"""Processes that train one model, for the tests: started together, each does all its cases.
 
 They are forked from a server that has imported everything, so that a start costs little.
 """

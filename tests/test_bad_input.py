@@ -428,7 +428,7 @@ rows = [
         (GeneralScheduler, dict(), 'phases'),
         (GeneralScheduler, dict(phases=[3]), 'phases|3'),
         (ParamScheduler, dict(pname='lr', sched_funcs=.1), 'lr|0.1'),
-        (ParamScheduler, dict(pname='rate', sched_funcs=lambda p: p), "'rate'|lr"),
+        (ParamScheduler, dict(pname='rate', sched_funcs=abs), "'rate'|lr"),
         (TerminateOnNaNCallback, dict(n_batches=0), 'n_batches=0'),
         (LRFinder, dict(num_it=3), 'num_it=3'),
         (ShortEpoch, dict(pct=2), 'pct=2'),

@@ -400,7 +400,7 @@ def test_the_folder_cannot_be_made(tmp_path):
 def test_two_controls_are_one(tmp_path):
     one, two = quiet(), quiet(folder=tmp_path)
     learn = learner(one, two)
-    learn.fit(2, cbs=[At(3, one.rate, .5), At(3, two.rate, .5), At(5, touch, tmp_path/'stop')])
+    learn.fit(20, cbs=[At(3, one.rate, .5), At(3, two.rate, .5), At(5, touch, tmp_path/'stop')])
     assert learn.recorder.lrs[:5] == [.1]*3 + [.1*.25]*2
     assert [o[0] for o in learn.recorder.interventions][:3] == ['rate', 'rate', 'stop']
     assert one.interventions is two.interventions

@@ -1,4 +1,4 @@
-"""Several processes train one model: against a plain loop over the batches of all, and when things go wrong.
+"""Several processes train one model: against a plain loop over the batches of all.
 
 Each group of cases is one start of two processes, which do one case after the other.
 """
@@ -39,7 +39,7 @@ assert fit_one_cycle  # the module hangs the verbs on the learner
 N, BS, VALID = 66, 8, 31
 
 
-# ---- what is trained ------------------------------------------------------------------------------
+# ---- what is trained ----------------------------------------------------------------------------
 def tensors(kind='classes', n=N, seed=1):
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(n, 6, generator=g)
@@ -66,7 +66,8 @@ def make(kind='classes', loss=None, bn=False, loader='tensors', valid=VALID, **k
         data = DataBunch(train, DataLoader(TensorDataset(xv, yv), 2*BS), device='cpu')
     numbers = kind == 'numbers'
     loss = loss or (F.mse_loss if numbers else F.cross_entropy)
-    given = dict(opt_func=partial(SGD, momentum=.9), wd=0., metrics=[rmse] if numbers else [accuracy])
+    given = dict(opt_func=partial(SGD, momentum=.9), wd=0.,
+                 metrics=[rmse] if numbers else [accuracy])
     return Learner(data, network(1 if numbers else 3, bn), loss, **{**given, **kwargs})
 
 
@@ -79,7 +80,7 @@ def outcome(learn):
                 lrs=learn.recorder.lrs, n_iter=learn.run.n_iter)
 
 
-# ---- the plain loop over the batches of all -------------------------------------------------------
+# ---- the plain loop over the batches of all -----------------------------------------------------
 def union_batches(epoch, count=2):
     "The rows of each step of all processes together"
     mine = N//count
@@ -145,10 +146,11 @@ AGREE = {  # what the processes do, and the plain loop that does the same
     'fsdp, adamw': (dict(how=dict(strategy='fsdp'), opt_func=AdamW, wd=.01, lr=.01),
                     dict(opt=adam, lr=.01)),
 }
-AGREE['adamw'][0]['opt_func'] = AGREE['fsdp, adamw'][0]['opt_func'] = partial(AdamW, eps=1e-3, betas=(.9, .99))
+for name in ('adamw', 'fsdp, adamw'):
+    AGREE[name][0]['opt_func'] = partial(AdamW, eps=1e-3, betas=(.9, .99))
 
 
-# ---- other things that have to agree --------------------------------------------------------------
+# ---- other things that have to agree ------------------------------------------------------------
 def other_loader(rank, loader):
     learn = make(loader=loader)
     learn.to_distributed(timeout=15)
@@ -205,7 +207,8 @@ def measures():
 def metrics(rank):
     learn = make('numbers', metrics=measures()).to_distributed(timeout=15)
     learn.fit(1, .1)
-    few = make('numbers', valid=1, metrics=measures()[:1]+measures()[2:3]).to_distributed(timeout=15)
+    some = measures()[:1]+measures()[2:3]
+    few = make('numbers', valid=1, metrics=some).to_distributed(timeout=15)
     few.fit(1, .1)
     again = learn.validate()
     return outcome(learn), again, outcome(few), few.validate()
@@ -253,7 +256,7 @@ def same_as_alone(learn):
     return learn
 
 
-# ---- breaking off ---------------------------------------------------------------------------------
+# ---- breaking off -------------------------------------------------------------------------------
 class Breaks(Callback):
     "Breaks off a phase in one process, at one event of the fourth batch"
     order = 30
@@ -268,9 +271,9 @@ class Breaks(Callback):
             raise self.kind
 
 
-EVENTS = ['begin_batch', 'after_pred', 'after_loss', 'begin_backward', 'after_backward', 'begin_step',
-          'after_step', 'after_batch', 'after_train', 'begin_validate', 'after_validate', 'begin_epoch',
-          'begin_train', 'after_epoch']
+EVENTS = ['begin_batch', 'after_pred', 'after_loss', 'begin_backward', 'after_backward',
+          'begin_step', 'after_step', 'after_batch', 'after_train', 'begin_validate',
+          'after_validate', 'begin_epoch', 'begin_train', 'after_epoch']
 KINDS = {'fit': CancelFitException, 'train': CancelTrainException, 'epoch': CancelEpochException,
          'batch': CancelBatchException, 'step': CancelStepException}
 BREAKS = [(o, 'fit') for o in EVENTS] + [
@@ -290,18 +293,21 @@ def nan(rank):
     class Spoil(Callback):
         order = -20
         def after_loss(self):
-            if rank and self.run.n_iter == 2 and self.run.in_train: self.run.loss = self.run.loss*torch.nan
+            run = self.run
+            if rank and run.n_iter == 2 and run.in_train: run.loss = run.loss*torch.nan
     learn = make().to_distributed(timeout=15)
     learn.fit(2, .1, cbs=[Spoil(), TerminateOnNaNCallback()])
     return outcome(learn)
 
 
-# ---- the two processes, once ----------------------------------------------------------------------
+# ---- the two processes, once --------------------------------------------------------------------
 CASES = [*((f'agree {k}', partial(trained, **v[0])) for k, v in AGREE.items()),
-         *((f'loader {o}', partial(other_loader, loader=o)) for o in ('tensors', 'torch', 'weighted')),
+         *((f'loader {o}', partial(other_loader, loader=o))
+           for o in ('tensors', 'torch', 'weighted')),
          ('callbacks', callbacks), ('search', search), ('metrics', metrics), ('freezing', freezing),
          ('files', files), ('fsdp files', fsdp_files),
-         *((f'break {e} {p}', partial(breaking, event=e, phase=p)) for e, p in BREAKS), ('nan', nan)]
+         *((f'break {e} {p}', partial(breaking, event=e, phase=p)) for e, p in BREAKS),
+         ('nan', nan)]
 
 
 @pytest.fixture(scope='module')
@@ -325,8 +331,8 @@ def answers(found, name):
 
 
 def close(a, b, eps=1e-5):
-    assert torch.allclose(torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64),
-                          rtol=eps, atol=eps, equal_nan=True), f'{a}\n{b}'
+    x, y = (torch.tensor(o, dtype=torch.float64) for o in (a, b))
+    assert torch.allclose(x, y, rtol=eps, atol=eps, equal_nan=True), f'{a}\n{b}'
 
 
 @pytest.mark.parametrize('name', AGREE)

@@ -133,7 +133,7 @@ def test_nothing_is_loaded_from_elsewhere(site):
 def test_room_page_has_prose_code_and_entries(site):
     text = (site/'anneal.html').read_text(encoding='utf-8')
     for part in ('What hurts', 'class="cell-output', '<img src="data:image/png', 'id="reference"',
-                 '<td', 'Schedules · module'):
+                 '<td', 'Schedules · '):
         assert part in text
 
 
@@ -212,3 +212,83 @@ def test_links_to_names(written, shown):
 def test_headings_leave_anchors_to_exported_names():
     assert docs.free_anchors('## Runner', {'runner'}) == '## Runner {#about-runner}'
     assert docs.free_anchors('## The runner', {'runner'}) == '## The runner'
+
+
+pages = import_module('tools.docs_pages')
+
+
+def test_all_callbacks_are_on_one_page(site):
+    text = (site/'callbacks.html').read_text(encoding='utf-8')
+    found = {name for _, name, _ in pages.callbacks()}
+    assert {'EarlyStoppingCallback', 'TraceCallback', 'keras.callbacks.EarlyStopping'} <= found
+    for module, name, value in pages.callbacks():
+        anchor = docs.anchors(module)[value.__name__]
+        assert f'href="{docs.page_of(module)}#{anchor}"' in text, name
+    assert set(pages.examples) <= found
+
+
+@pytest.mark.parametrize('module, name', [o[:2] for o in pages.callbacks()])
+def test_the_example_of_a_callback_makes_one(module, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {**vars(import_module(module)), **vars(import_module('fastloop.all')),
+             'keras': import_module('fastloop.keras'),
+             'lr_scheduler': import_module('torch.optim.lr_scheduler')}
+    if pages.example(name).startswith('class '):
+        exec(pages.example(name), names)
+        return
+    learner, nn = names['Learner'], import_module('torch').nn
+    names['learn'] = learner(import_module('fastloop.examples').fashion(64)[0], nn.Linear(1, 1))
+    calls = [o for o in ast.walk(ast.parse(pages.example(name))) if isinstance(o, ast.Call)
+             and ast.unparse(o.func) == name]
+    try:
+        made = eval(ast.unparse(calls[0]), names)
+    except ImportError as e:  # an optional package
+        pytest.skip(str(e))
+    assert type(made).__name__ == name.rpartition('.')[2]
+
+
+def test_all_names_lead_to_their_entries(site):
+    text = (site/'reference.html').read_text(encoding='utf-8')
+    for room in [o for o in rooms.rooms() if o.module]:
+        for name in docs.exported(room.module):
+            assert f'href="{room.page}#{docs.anchors(room.module)[name]}"' in text, name
+
+
+def test_pages_that_no_notebook_holds(site):
+    assert 'training, µs a step' in (site/'performance.html').read_text(encoding='utf-8')
+    versions = (site/'versions.html').read_text(encoding='utf-8')
+    assert 'What has changed' in versions and docs.get_config().version in versions
+    missing = (site/'404.html').read_text(encoding='utf-8')
+    assert '<base href=' in missing and 'search box' in missing
+
+
+def test_each_page_says_where_its_notebook_is(site):
+    for room in rooms.rooms():
+        text = (site/room.page).read_text(encoding='utf-8')
+        assert f'<a download href="notebooks/{room.path.name}"' in text
+        assert (site/'notebooks'/room.path.name).read_bytes() == room.path.read_bytes()
+        for part in ('/blob/main/nbs/', '/edit/main/nbs/', 'colab.research.google.com/'):
+            assert re.search(rf'href="https://[^"]*{part}[^"]*{re.escape(room.path.name)}"', text)
+        assert 1 <= room.minutes and f'{room.minutes} minute' in text
+        assert 'aria-current="page"' in text
+
+
+def test_the_course_takes_an_afternoon_or_two():
+    times = {o.path.name: o.minutes for o in rooms.rooms()}
+    assert max(v for k, v in times.items() if k[0] in '1234') <= 30
+    assert 120 <= sum(v for k, v in times.items() if k[0] in '12') <= 300
+
+
+@pytest.mark.parametrize('code, found', [
+    ('import a', True), ('from a import b\nimport c', True), ('%time 3\nimport a', False),
+    ('import a\na.b', False), ('', False), ('this is no code', False)])
+def test_cells_that_only_import_are_known(code, found):
+    assert docs.only_imports(code) == found
+
+
+def test_a_page_begins_with_its_idea():
+    cell = docs.mk_cell
+    cells = [cell('text', 'markdown'), cell('import a'), cell('import b'), cell('a.b')]
+    folded = docs.fold_imports(cells)
+    assert [o.source for o in folded] == [
+        'text', '#| code-fold: true\n#| code-summary: "Imports"\nimport a\n\nimport b', 'a.b']

@@ -23,7 +23,8 @@ examples = {
     'ProgressCallback': "learn.fit(1, cbs=ProgressCallback(mode='plain'))",
     'ParamScheduler': "learn.fit(3, cbs=ParamScheduler('lr', sched_cos(1e-3, 1e-5)))",
     'OneCycleScheduler': 'learn.fit(3, cbs=OneCycleScheduler(lr_max=1e-2))',
-    'GeneralScheduler': 'learn.fit(3, cbs=GeneralScheduler(phases=[TrainingPhase(100)]))',
+    'GeneralScheduler': ('learn.fit(3, cbs=GeneralScheduler('
+                         "phases=[TrainingPhase(100).schedule_hp('lr', 1e-2)]))"),
     'TorchScheduler': ('learn.fit(3, cbs=TorchScheduler(make=partial('
                        'lr_scheduler.StepLR, step_size=1)))'),
     'LRFinder': 'learn.fit(2, cbs=LRFinder(num_it=50))',

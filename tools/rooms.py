@@ -46,10 +46,14 @@ def sources(nb, kind):
 
 
 def reading_time(nb):
-    "Minutes that a page takes: 180 words a minute, and 30 lines of code"
-    words = re.sub(r'```.*?```', '', '\n'.join(sources(nb, 'markdown')), flags=re.S).split()
+    """Minutes that a page takes: 180 words a minute, and 30 lines of code
+
+    Tables, imports and folded solutions are looked up, not read.
+    """
+    aside = re.compile(r'<details>.*?</details>|```.*?```|^\|.*?$', flags=re.M | re.S)
+    words = aside.sub('', '\n'.join(sources(nb, 'markdown'))).split()
     code = '\n'.join(sources(nb, 'code')).splitlines()
-    lines = [o for o in code if o.strip() and not o.startswith('#|')]
+    lines = [o for o in code if o.strip() and not o.startswith(('#|', 'import ', 'from '))]
     return max(1, round(len(words)/180 + len(lines)/30))
 
 

@@ -102,7 +102,7 @@ class Control(Callback):
         "Nothing is known of a fit"
         self.factor, self.stopping, self.paused, self.saving = 1., None, False, None
         self.undo: Any = None
-        self.due = 0.
+        self.due, self.cost = 0., 1.
 
     # ---- asking: from any thread -----------------------------------------------------------------
     def pause(self):
@@ -244,7 +244,9 @@ class Control(Callback):
         for what, text in take_files(Path(self.folder)):
             try: self.ask(what, check_factor(text) if what == 'rate' else None)
             except ValueError as e: self.say(f'{what}: {e}')
-        self.due = time.perf_counter() + 50*(time.perf_counter()-start)
+        now = time.perf_counter()
+        self.cost = min(self.cost, now-start)  # the least: something else may have come between
+        self.due = now + 50*self.cost
 
     def after_epoch(self):
         "The end, if this epoch was to be the last one"

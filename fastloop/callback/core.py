@@ -352,11 +352,9 @@ def plot_phases(names: list,  # Names of events, in the order in which they came
                     color=f'C{phases.index(phase)}')
             ax.text((start+i)/2, level, phase, ha='center', va='center',
                     fontsize=8 if i-start > 2 else 6)
-    ax.set(yticks=[], xlim=(-.5, len(names)-.5), xlabel='event number')
-    if len(names) <= 60:  # what can be read
-        ax.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-        ax.set_xlabel('')
-    ax.invert_yaxis()
+    named = names if len(names) <= 60 else []  # more cannot be read
+    ax.set_xticks(range(len(named)), named, rotation=90, fontsize=7)
+    ax.set(yticks=[], xlim=(-.5, len(names)-.5), ylim=ax.get_ylim()[::-1])
     return fig
 
 # %% ../../nbs/13_callback.core.ipynb #d48b46af

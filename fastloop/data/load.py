@@ -106,7 +106,7 @@ class Resumable:
     bs: int
     _batches: Callable
 
-    share = None  # what this process takes of each pass, if several train together
+    share: Any = None  # what this process takes of each pass, if several train together
 
     def __init__(self): self._place = _Place()
 
