@@ -636,12 +636,12 @@ OLD_EXERCISES = {
     '31_callback.schedule', '32_callback.phases', '33_callback.torch_scheduler',
     '34_callback.playground', '35_callback.snapshot', '36_callback.lr_finder',
     # Callbacks
-    '40_callback.tracker', '41_callback.save', '42_callback.logger', '42_fit_settings',
-    '43_callback.experiment', '43_callback.remote', '43_summaries', '44_callback.mlflow',
-    '44_callback.tensorboard', '44_callback.wandb', '45_callback.training', '46_callback.mixup',
-    '47_callback.precision', '47_loader_place', '48_callback.control', '48_callback.cutmix',
-    '48_callback.short', '48_callback.terminate', '48_program', '48_training_state',
-    '49_callback.averages', '49_callback.checkpoint', '49_callback.dashboard', '49_compiled',
+    '42_fit_settings',
+    '43_callback.experiment', '43_summaries', '44_callback.mlflow',
+    '44_callback.tensorboard', '44_callback.wandb',
+    '47_loader_place', '48_callback.control', '48_callback.cutmix',
+    '48_callback.short', '48_program', '48_training_state',
+    '49_callback.checkpoint', '49_callback.dashboard', '49_compiled',
     '49_model_file',
     # Using it
     '50_train', '51_export', '58_data.archive',
