@@ -25,12 +25,13 @@ __all__ = ['torch', 'nn', 'F', 'np', 'partial', 'Path', 'atomic_write', 'camel2s
            'SchedulePlayground', 'TorchScheduler', 'TrainingPhase', 'plot_sched', 'TensorBoardCallback',
            'ExperimentCallback', 'MLflowCallback', 'WandbCallback', 'EarlyStoppingCallback',
            'ReduceLROnPlateauCallback', 'SaveModelCallback', 'TerminateOnNaNCallback', 'TrackerCallback', 'BnFreeze',
-           'EMACallback', 'CheckpointCallback', 'Control', 'DashboardCallback', 'GradientAccumulation',
-           'GradientClipping', 'ShortEpoch', 'StopAfterNBatches', 'clip_grad', 'Predictor', 'export_learner',
-           'label_files', 'compile_learner', 'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find',
-           'mixup', 'to_bf16', 'to_fp16', 'to_fp32', 'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate',
-           'RandomShift', 'default_tfms', 'get_image_files', 'imagenet_stats', 'ResNet', 'resnet18', 'resnet34',
-           'resnet50', 'simple_cnn', 'ClassificationInterpretation', 'VisionLearner', 'cnn_learner', 'vision_learner']
+           'EMACallback', 'CheckpointCallback', 'DistributedCallback', 'Control', 'DashboardCallback',
+           'GradientAccumulation', 'GradientClipping', 'ShortEpoch', 'StopAfterNBatches', 'clip_grad', 'Predictor',
+           'export_learner', 'label_files', 'compile_learner', 'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr',
+           'lr_find', 'mixup', 'to_bf16', 'to_distributed', 'to_fp16', 'to_fp32', 'ImageDataBunch', 'RandomErase',
+           'RandomFlip', 'RandomRotate', 'RandomShift', 'default_tfms', 'get_image_files', 'imagenet_stats', 'ResNet',
+           'resnet18', 'resnet34', 'resnet50', 'simple_cnn', 'ClassificationInterpretation', 'VisionLearner',
+           'cnn_learner', 'vision_learner']
 
 # %% ../nbs/90_all.ipynb #26a8e1a0
 from functools import partial
@@ -182,6 +183,7 @@ from fastloop.callback.tracker import (
 )
 from .callback.training import BnFreeze, GradientAccumulation, GradientClipping
 from .compiled import compile_learner
+from .distributed import DistributedCallback
 from fastloop.train import (
     clip_grad,
     fine_tune,
@@ -191,6 +193,7 @@ from fastloop.train import (
     lr_find,
     mixup,
     to_bf16,
+    to_distributed,
     to_fp16,
     to_fp32,
 )
@@ -238,13 +241,13 @@ _all_ = [
     'MixUpCallback', 'MixUpLoss', 'MixedPrecision', 'GeneralScheduler', 'OneCycleScheduler',
     'ParamScheduler', 'SchedulePlayground', 'TorchScheduler', 'TrainingPhase', 'plot_sched',
     'TensorBoardCallback', 'ExperimentCallback', 'MLflowCallback', 'WandbCallback',
-    'EarlyStoppingCallback', 'ReduceLROnPlateauCallback',
-    'SaveModelCallback', 'TerminateOnNaNCallback', 'TrackerCallback', 'BnFreeze', 'EMACallback',
-    'CheckpointCallback', 'Control', 'DashboardCallback',
-    'GradientAccumulation', 'GradientClipping', 'ShortEpoch', 'StopAfterNBatches', 'clip_grad',
-    'Predictor', 'export_learner', 'label_files',
-    'compile_learner', 'fine_tune', 'fit_flat_cos', 'fit_one_cycle', 'fit_sgdr', 'lr_find', 'mixup',
-    'to_bf16', 'to_fp16', 'to_fp32', 'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate',
-    'RandomShift', 'default_tfms', 'get_image_files', 'imagenet_stats', 'ResNet', 'resnet18',
-    'resnet34', 'resnet50', 'simple_cnn', 'ClassificationInterpretation', 'VisionLearner',
-    'cnn_learner', 'vision_learner']
+    'EarlyStoppingCallback', 'ReduceLROnPlateauCallback', 'SaveModelCallback',
+    'TerminateOnNaNCallback', 'TrackerCallback', 'BnFreeze', 'EMACallback', 'CheckpointCallback',
+    'DistributedCallback', 'Control', 'DashboardCallback', 'GradientAccumulation',
+    'GradientClipping', 'ShortEpoch', 'StopAfterNBatches', 'clip_grad', 'Predictor',
+    'export_learner', 'label_files', 'compile_learner', 'fine_tune', 'fit_flat_cos',
+    'fit_one_cycle', 'fit_sgdr', 'lr_find', 'mixup', 'to_bf16', 'to_distributed', 'to_fp16',
+    'to_fp32', 'ImageDataBunch', 'RandomErase', 'RandomFlip', 'RandomRotate', 'RandomShift',
+    'default_tfms', 'get_image_files', 'imagenet_stats', 'ResNet', 'resnet18', 'resnet34',
+    'resnet50', 'simple_cnn', 'ClassificationInterpretation', 'VisionLearner', 'cnn_learner',
+    'vision_learner']

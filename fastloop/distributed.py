@@ -404,17 +404,16 @@ def prepare(cb: Callback,  # The callback below
     cb.uneven = bool(cb.ranks.meet(counts_differ(cb.rule, dl)))
 
 # %% ../nbs/73_distributed.ipynb #864bca15
+_unknown: Any = None  # until a fit begins
+
 class DistributedCallback(Callback):
     """Trains one model in several processes, each of which has a share of the rows
 
     Raises: ValueError if `strategy` is not known.
     Source: PyTorch's `DistributedDataParallel` and `fully_shard`; all the arithmetic is theirs.
     """
-    name, can_resume, ranks, net, meetings = 'distributed', True, None, None, None
-    ranks: Any
-    plain: Any = None
-    rule: Any = None
-    finder = gathering = kept = trained = None
+    name, can_resume, net, meetings, ranks = 'distributed', True, None, None, _unknown
+    plain = finder = gathering = rule = kept = trained = _unknown
     uneven, sharing, gathered, done = False, False, True, 0  # done: losses that are those of all
     orders = {**dict.fromkeys(('begin_fit', 'begin_batch', 'after_train', 'after_fit',
                                'after_cancel_batch', 'after_cancel_step', 'after_cancel_backward',
