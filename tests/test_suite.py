@@ -50,7 +50,7 @@ def test_the_two_commands_are_what_the_words_say():
     assert told('test-all') == ['.ci/run']
     script = (root/'.ci'/'run').read_text().splitlines()
     made = [o.split()[1] for o in script if o.startswith('make ')]
-    assert made == ['test-docs', 'test-peers', 'types', 'readme', 'test']  # pytest's summary is last
+    assert made == ['test-docs', 'test-peers', 'types', 'readme', 'test']  # pytest's comes last
     assert '''make test ARGS="-m ''"''' in '\n'.join(script)
     for name in ('README.md', 'CONTRIBUTING.md'):
         text = (root/name).read_text()
