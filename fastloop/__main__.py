@@ -168,7 +168,7 @@ def main(argv: list | None = None,  # Words of the command; those of the process
     args = parser.parse_args(argv)
     if args.command is None:
         parser.print_help(sys.stderr)
-        return 2
+        parser.exit(2)
     return {'demo': _demo, 'predict': _predict, 'watch': _watch}[args.command](args)
 
 # %% ../nbs/92_cli.ipynb #7575ba81

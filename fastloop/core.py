@@ -152,9 +152,13 @@ def _comments(func):
     "What the source says of each parameter of a function, beside it"
     found, code = {}, getattr(inspect.unwrap(func), '__code__', None)
     lines = linecache.getlines(code.co_filename)[code.co_firstlineno-1:] if code else []
+    above = None  # a comment that has a line of its own, before its parameter
     for line in lines:
         if line.lstrip().startswith(('"', ')', 'return ', '#|')): break
-        if (said := _one_parameter.match(line)) is not None: found.setdefault(said[1], said[2])
+        said, name = _one_parameter.match(line), re.match(r'\s*\*{0,2}(\w+)', line)
+        if said is not None: found.setdefault(said[1], said[2])
+        elif above and name: found.setdefault(name[1], above)
+        above = line.strip()[2:] if line.lstrip().startswith('# ') else None
     return found
 
 
@@ -175,7 +179,7 @@ def with_parameters(
     return '\n'.join([doc, '', 'Parameters', '----------', *text]) if text else doc
 
 # %% ../nbs/00_core.ipynb #cfdaf98b
-_Function = TypeVar('_Function', bound=Callable)
+_Function, _Class = TypeVar('_Function', bound=Callable), TypeVar('_Class', bound=type)
 
 
 def understands(
@@ -216,7 +220,7 @@ def _unexpected(func, word, ours=None, known=None):
 # %% ../nbs/00_core.ipynb #a5782758
 def understands_in(
     **words: dict,  # By method: another library's word for an argument, and ours
-) -> Callable[[type], type]:  # A decorator of a class
+) -> Callable[[_Class], _Class]:  # A decorator of a class
     "Let every public method of a class do what `understands` does."
     def decorate(cls):
         for name, func in list(vars(cls).items()):

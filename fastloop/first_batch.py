@@ -190,11 +190,13 @@ def what_misfits(e: BaseException,  # What a model raised
     x, p = first_tensor(xb), next(model.parameters(), None)
     text = f'the inputs are of {told_inputs(xb)}'
     frames = [o for o, _ in traceback.walk_tb(e.__traceback__)]
-    if type(e) not in (RuntimeError, TypeError, ValueError, IndexError) or not (
-            frames[-1].f_globals.get('__name__', '').startswith('torch.')): return add_note(e, text)
+    wrong = is_tensor(x) and x.is_floating_point() and p is not None and x.dtype != p.dtype
+    of_torch = frames[-1].f_globals.get('__name__', '').startswith('torch.')
+    usual = type(e) in (RuntimeError, TypeError, ValueError, IndexError)
+    if not usual or not (of_torch or wrong and 'dtype' in str(e)): return add_note(e, text)
     layer = [o.f_locals['self'] for o in frames if isinstance(o.f_locals.get('self'), nn.Module)]
     text = f'{layer[-1] if layer else model!r:.200} failed: {e}; {text}'
-    if is_tensor(x) and x.is_floating_point() and p is not None and x.dtype != p.dtype:
+    if wrong and is_tensor(x) and p is not None:
         text = (f'the inputs are {x.dtype} and the model is {p.dtype}: convert the data, '
                 f'x.to({p.dtype}), or the model, model.to({x.dtype}) ({e})')
     error = (TypeError if isinstance(e, TypeError) else ValueError)(f'model: {text}')

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 # %% ../nbs/70_ranks.ipynb #c7139e65
 from .core import be_quiet, check_number
@@ -32,6 +33,13 @@ def _store():
     "The table that all processes can read"
     return dist.distributed_c10d._get_default_store()
 
+def _meet_first(backend, limit):
+    "Make the group of all; what processes wrote before torchrun started them anew is not read"
+    store, rank, count = next(rendezvous('env://', timeout=limit))
+    attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
+    dist.init_process_group(backend, store=dist.PrefixStore(f'fastloop {attempt}', store),
+                            rank=rank, world_size=count, timeout=limit)
+
 class Ranks:
     "The processes that train one model together, as one of them sees them"
     def __init__(self, device: torch.device | None = None,  # Where the model is; the CPU by default
@@ -40,7 +48,7 @@ class Ranks:
         self.timeout = check_number('timeout', timeout, above=0)
         self.made, limit = not dist.is_initialized(), timedelta(seconds=timeout)
         on_gpu = device is not None and device.type == 'cuda'
-        if self.made: dist.init_process_group('nccl' if on_gpu else 'gloo', timeout=limit)
+        if self.made: _meet_first('nccl' if on_gpu else 'gloo', limit)
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
         self.group: Any = dist.new_group(backend='gloo', timeout=limit)
         self.open = True

@@ -36,7 +36,8 @@ def groups_of(
     Raises: TypeError if a group holds anything else.
     """
     groups = listify(splitter(model) if callable(splitter) else splitter) or [model]
-    for o in (o for group in groups for o in listify(group)):
+    for o in (o for group in groups for o in
+              ([group] if isinstance(group, torch.nn.Module) else listify(group))):
         if not isinstance(o, (torch.nn.Module, torch.Tensor)): raise TypeError(
             f'splitter={splitter!r}: a layer group is a module, or a list of modules or '
             f'parameters, and not {o!r}')

@@ -650,7 +650,7 @@ def test_a_logger_of_before_keeps_its_file(tmp_path):
 
 # ---- what the question mark shows ----------------------------------------------------------------
 shown = [(name, lambda o, name=name: getattr(o, name), said) for name, said in dict(
-    fit='epochs : int|Number of epochs, 0 or more|lr : object, default None|resume',
+    fit='epochs : int|Number of epochs, 0 or more|default None|slice|resume',
     fit_one_cycle='max_lr|Top rate|pct_start : float, default 0.3|reset_opt : bool, default False',
     fit_flat_cos='div_final|callbacks|resume', fit_sgdr='cycle_len', fine_tune='freeze_epochs|moms',
     lr_find='num_it : int, default 100|6 or more', validate='metrics', get_preds='with_loss',

@@ -155,8 +155,7 @@ def launch(tmp_path, name, **kwargs):
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path/name),
                                     answer=str(answer), **kwargs))
     command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2',
-               '--max-restarts=1', '--monitor-interval=0.2', f'--master-port={ranks.free_port()}',
-               str(script)]
+               '--max-restarts=1', '--monitor-interval=0.2', '--standalone', str(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240,
                           env={**os.environ, 'OMP_NUM_THREADS': '1'})
     return done, answer
