@@ -179,7 +179,8 @@ def with_parameters(
     return '\n'.join([doc, '', 'Parameters', '----------', *text]) if text else doc
 
 # %% ../nbs/00_core.ipynb #cfdaf98b
-_Function, _Class = TypeVar('_Function', bound=Callable), TypeVar('_Class', bound=type)
+_Function = TypeVar('_Function', bound=Callable)
+_Class = TypeVar('_Class', bound=type)
 
 
 def understands(
