@@ -2,6 +2,7 @@
 import copy
 import math
 import pickle
+import sys
 from functools import partial
 from types import SimpleNamespace
 
@@ -525,7 +526,8 @@ def test_torchmetrics_by_hand(tmp_path):
 
 
 def test_the_extra_is_named_where_torchmetrics_is_missing(monkeypatch):
-    monkeypatch.setitem(__import__('sys').modules, 'torchmetrics', None)
+    for name in ['torchmetrics', *(o for o in sys.modules if o.startswith('torchmetrics.'))]:
+        monkeypatch.setitem(sys.modules, name, None)  # some were imported by the tests before
     with pytest.raises(ImportError, match=r'torchmetrics: pip install "fastloop\[metrics\]"'):
         m.class_metrics(3)
 
