@@ -259,29 +259,29 @@ def compile_rows(args):
               f'{wall:.2f} × (of computing time: {cpu:.2f} ×)', '0.85 ×', wall <= 0.85)
 
 
-def checkpoint_rows(args):
-    "What a checkpoint after each epoch adds to the training"
-    n, epochs = (10_000, 2) if args.quick else (50_000, 8)
-    ours, theirs = 'fastloop_checkpoint', 'fastloop'
+def added_rows(what, ours, args, size, steps, unit, budget):
+    "What `ours` adds to the training that is measured everywhere; `steps` are those of an epoch"
+    (n, epochs), theirs = size, 'fastloop'
     found = measure([ours, theirs], args.rounds, n=n, epochs=epochs)
     wall, cpu = (ratio(found, ours, theirs, key) for key in ('wall', 'cpu'))
-    times = [per_step(found, o, epochs*1000) for o in (ours, theirs)]
-    yield row('training with a checkpoint each epoch, ms an epoch', 'the same training without',
-              f'{times[0]:.1f} / {times[1]:.1f} = {wall:.3f} × (of computing time: {cpu:.3f} ×)',
-              '1.02 ×', wall <= 1.02)
+    times = [per_step(found, o, epochs*steps) for o in (ours, theirs)]
+    yield row(*what, f'{times[0]:{unit}} / {times[1]:{unit}} = {wall:.3f} × (of computing time: '
+              f'{cpu:.3f} ×)', f'{budget} ×', wall <= budget)
+
+
+def checkpoint_rows(args):
+    "What a checkpoint after each epoch adds to the training"
+    what = 'training with a checkpoint each epoch, ms an epoch', 'the same training without'
+    size = (10_000, 2) if args.quick else (50_000, 8)
+    return added_rows(what, 'fastloop_checkpoint', args, size, 1000, '.1f', 1.02)
 
 
 def board_rows(args):
     "What the live board adds to the training with the bar"
-    n, epochs = (10_000, 8) if args.quick else (50_000, 16)
-    ours, theirs = 'fastloop_board', 'fastloop'
-    found = measure([ours, theirs], args.rounds, n=n, epochs=epochs)
-    wall, cpu = (ratio(found, ours, theirs, key) for key in ('wall', 'cpu'))
-    times = [per_step(found, o, epochs*-(-n//64)) for o in (ours, theirs)]
-    yield row('training with the live board, µs a step with its share of validation',
-              'the same training with the bar alone',
-              f'{times[0]:.0f} / {times[1]:.0f} = {wall:.3f} × (of computing time: {cpu:.3f} ×)',
-              '1.05 ×', wall <= 1.05)
+    what = ('training with the live board, µs a step with its share of validation',
+            'the same training with the bar alone')
+    size = (10_000, 8) if args.quick else (50_000, 16)
+    return added_rows(what, 'fastloop_board', args, size, -(-size[0]//64), '.0f', 1.05)
 
 
 PARTS = {'training': training_rows, 'loader': loader_rows, 'validation': validation_rows,
