@@ -278,7 +278,7 @@ def checkpoint_rows(args):
 
 def board_rows(args):
     "What the live board adds to the training with the bar"
-    what = ('training with the live board, µs a step with its share of validation',
+    what = ('training with the live board, µs a step',
             'the same training with the bar alone')
     size = (10_000, 8) if args.quick else (50_000, 16)
     return added_rows(what, 'fastloop_board', args, size, -(-size[0]//64), '.0f', 1.05)
