@@ -105,9 +105,8 @@ class BatchWeights:
 
     def count(self):
         "Count the labels that wait"
-        with torch.no_grad():
-            self.counts.append(count_batches_of_labels(self.waiting, *self.rules))
-        self.waiting = []
+        with torch.no_grad(): more = count_batches_of_labels(self.waiting, *self.rules)
+        self.counts, self.waiting = [*self.counts, more], []  # at once: no interrupt between them
 
     def known(self) -> list | torch.Tensor:  # Numbers, or a tensor if labels were counted
         "The weights of all batches"
@@ -178,9 +177,8 @@ class WeightedMean:
 
     def add_up(self):
         "Bring what was kept together, on its device."
-        self.total, self.before = self.sums()
-        self.values = []
-        self.weights.reset()
+        (total, weight), weights = self.sums(), BatchWeights()
+        self.total, self.before, self.values, self.weights = total, weight, [], weights
 
     def sums(self) -> tuple:  # None and 0 without any
         "Give the weighted sum of all values so far, and all weights together."

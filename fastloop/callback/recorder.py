@@ -9,6 +9,7 @@ __all__ = ['SmoothenValue', 'Recorder', 'find_recorder']
 import math
 import time
 from collections.abc import Callable, Iterable
+from copy import copy
 from itertools import takewhile
 from typing import Any
 
@@ -45,6 +46,14 @@ class SmoothenValue:
         return self.smooth
 
 # %% ../../nbs/21_callback.recorder.ipynb #599e77da
+def smooth_on(losses: list,  # Floats
+              smoothen: SmoothenValue,  # The average so far, which goes on
+              ) -> list:  # The average after each of them
+    "What is no finite number, as the loss of a batch that was skipped, does not enter the average"
+    if math.isfinite(sum(losses)): return list(map(smoothen.add_value, losses))
+    return [smoothen.add_value(o) if math.isfinite(o) else
+            o if smoothen.smooth is None else smoothen.smooth for o in losses]
+
 class LossHistory:
     "The losses of many batches, on their device until they are asked for"
     keep = 1024  # tensors kept before they are stacked into one
@@ -72,18 +81,13 @@ class LossHistory:
         coming = [*self.coming, Coming(torch.cat(self.chunks))] if self.chunks else self.coming
         here = list(takewhile(lambda o: wait or o.arrived(), coming))
         rest, new = coming[len(here):], [loss for o in here for loss in o.numbers()]
-        good = math.isfinite(sum(new))  # nothing is to be left out
-        more = list(map(self.smoothen.add_value if good else self.smoothed, new))
+        smoothen = copy(self.smoothen)
+        more = smooth_on(new, smoothen)
         self.chunks, self.coming = [], rest  # no calls from here on: no interrupt
+        self.smoothen = smoothen
         self.raw += new
         self.smooth += more
         return new
-
-    def smoothed(self, loss: float,  # The next loss
-                 ) -> float:  # The average so far
-        "What is no finite number, as the loss of a batch that was skipped, does not enter it"
-        if math.isfinite(loss): return self.smoothen.add_value(loss)
-        return loss if self.smoothen.smooth is None else self.smoothen.smooth
 
     def state_dict(self) -> dict:  # Lists of floats
         "Everything needed to go on elsewhere"
@@ -95,7 +99,7 @@ class LossHistory:
         "Go on from where `state` was taken"
         self.__init__(state['beta'])
         self.raw = list(state['raw'])
-        self.smooth = [self.smoothed(o) for o in self.raw]
+        self.smooth = smooth_on(self.raw, self.smoothen)
 
 # %% ../../nbs/21_callback.recorder.ipynb #d2868fe6
 _lists = ('lrs', 'moms', 'values', 'times', 'nb_batches', 'metrics_names', 'valid_row',
