@@ -233,6 +233,7 @@ def understands_in(
     return decorate
 
 
+
 # %% ../nbs/00_core.ipynb #273db66e
 @lru_cache(maxsize=256)  # asked whenever a callback is made
 def _keywords_of(cls):
@@ -326,6 +327,7 @@ def as_path(
     """
     if isinstance(value, (str, os.PathLike)): return Path(value)
     raise TypeError(f'{argument}={value!r} must be a path')
+
 
 
 # %% ../nbs/00_core.ipynb #22cf6762
@@ -527,6 +529,7 @@ def required_arguments(
     if isinstance(func, FunctionType) and not func.__dict__:  # a plain method: nothing to search
         code, given = func.__code__, func.__kwdefaults__ or {}
         last = code.co_argcount - len(func.__defaults__ or ())
+        if not code.co_kwonlyargcount: return list(code.co_varnames[1:last])
         named = code.co_varnames[code.co_argcount:code.co_argcount+code.co_kwonlyargcount]
         return [*code.co_varnames[1:last], *(o for o in named if o not in given)]
     try: parameters = inspect.signature(handler).parameters.values()
@@ -545,6 +548,20 @@ def without_traceback(
         bare.__dict__.update(vars(e))
     except Exception: bare = RuntimeError(repr(e))
     return bare
+
+# %% ../nbs/00_core.ipynb #d40cf906
+def default_of(
+    func: Callable,  # Anything that can be called
+    argument: str,  # Name of one of its arguments
+) -> Any:  # None if there is no such argument, or if it cannot be told
+    "The default of one argument."
+    if isinstance(func, FunctionType) and not func.__dict__:  # nothing to search
+        given, last = func.__defaults__ or (), func.__code__.co_argcount
+        names = func.__code__.co_varnames[last-len(given):last]
+        return {**dict(zip(names, given)), **(func.__kwdefaults__ or {})}.get(argument)
+    try: found = getattr(inspect.signature(func).parameters.get(argument), 'default', None)
+    except (TypeError, ValueError): return None
+    return None if found is inspect.Parameter.empty else found
 
 # %% ../nbs/00_core.ipynb #49fab5df
 def check_property(

@@ -146,6 +146,8 @@ def check_labels(loss_func: Any,  # A loss
     if pred.ndim != yb.ndim+1 or not yb.numel() or yb.dtype == torch.bool: return
     if pred.shape[0] != yb.shape[0]: return
     n = pred.shape[1]
+    low, high = torch.stack(yb.aminmax()).tolist()
+    if 0 <= low and high < n: return
     bad = yb[((yb < 0) | (yb >= n)) & (yb != label_to_ignore(loss_func))]
     if len(bad): raise ValueError(f'label {bad[0].item()} has no output: the model has {n} outputs,'
                                   f' for labels 0 to {n-1}')
@@ -254,11 +256,14 @@ def _misfit(loss_func, pred, targets):
             hint = f' (labels are whole numbers, not {labels.dtype}: write y.long())'
     return f'the output and the targets, of shapes {shapes}, do not fit {name}{hint}'
 
-def _watched_loss(loss_func, pred, targets, text):
-    "Call the loss, and see whether it stretches a column of outputs"
-    if not _is_column(pred, *targets): return loss_func(pred, *targets)
-    with StretchedTargets(pred, targets[0]) as watch: loss = loss_func(pred, *targets)
-    if watch.found: raise ValueError(f'{text}: they are stretched to {(watch.n, watch.n)}')
+def _watched_loss(loss_func, pred, targets):
+    "Call the loss, and see whether it stretches the outputs, or warns that it will"
+    if is_about_classes(loss_func): return loss_func(pred, *targets)  # it never does
+    with warnings.catch_warnings():
+        warnings.filterwarnings('error', 'Using a target size', UserWarning)
+        if not _is_column(pred, *targets): return loss_func(pred, *targets)
+        with StretchedTargets(pred, targets[0]) as watch: loss = loss_func(pred, *targets)
+    if watch.found: raise UserWarning(f'they are stretched to {(watch.n, watch.n)}')
     return loss
 
 # %% ../nbs/06_first_batch.ipynb #e23f6f9e
@@ -273,14 +278,10 @@ def first_loss(loss_func: Callable,  # Takes the prediction and the targets
     """
     if is_about_classes(loss_func): check_labels(loss_func, pred, yb)
     targets = tuple(yb) if takes_apart(loss_func, pred, yb) else (yb,)
-    text = _misfit(loss_func, pred, targets)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings('error', 'Using a target size', UserWarning)
-            return _watched_loss(loss_func, pred, targets, text)
-    except UserWarning as e: raise ValueError(f'{text}: {e}') from None
+    try: return _watched_loss(loss_func, pred, targets)
     except Exception as e:
-        if text in str(e): raise
+        text = _misfit(loss_func, pred, targets)
+        if isinstance(e, UserWarning): raise ValueError(f'{text}: {e}') from None
         check_labels(loss_func, pred, yb)  # does this explain it?
         if str(getattr(loss_func, '__module__', '')).startswith('torch'):
             raise ValueError(f'{text}: {e}') from e

@@ -7,13 +7,13 @@ __all__ = []
 
 # %% ../nbs/07_mean_loss.ipynb #bc5da0d9
 from collections.abc import Callable
-from inspect import signature
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .core import default_of
 from .torch_core import batch_size
 
 # %% ../nbs/07_mean_loss.ipynb #f072ff23
@@ -31,9 +31,7 @@ def loss_reduction(loss_func: Any,  # A loss
     if loss_func is None: return 'mean'
     inner, given = inner_loss(loss_func)
     word = given.get('reduction') or getattr(inner, 'reduction', None)
-    if word is None and not isinstance(inner, nn.Module):
-        try: word = getattr(signature(inner).parameters.get('reduction'), 'default', None)
-        except (TypeError, ValueError): pass
+    if word is None and not isinstance(inner, nn.Module): word = default_of(inner, 'reduction')
     return word if isinstance(word, str) else 'mean'
 
 def label_rules(loss_func: Any,  # A loss

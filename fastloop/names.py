@@ -10,7 +10,8 @@ import dis
 import inspect
 import os
 import re
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
+from functools import wraps
 from types import CodeType, FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -90,6 +91,20 @@ def code_paths(code: CodeType,  # What a function was compiled to
         if isinstance(o, CodeType):
             yield from code_paths(o, {k: v for k, v in held.items() if k in o.co_freevars})
 
+# %% ../nbs/07_names.ipynb #5e1ebc12
+def once_per_class(find: Callable,  # Called with a class, and with arguments that can be compared
+                   ) -> Callable:  # Gives the same answers
+    "Look at a class once, and again when it or one of its bases has grown"
+    answers = WeakKeyDictionary()
+
+    @wraps(find)
+    def asked(cls, *args):
+        key = args, tuple(map(len, map(vars, cls.__mro__)))
+        known = answers.get(cls)
+        if known is None or known[0] != key: known = answers[cls] = key, find(cls, *args)
+        return known[1]
+    return asked
+
 # %% ../nbs/07_names.ipynb #a0006d83
 def own_attributes(cls: type,  # A class
                    known: str = 'fastloop',  # Classes of this package are left out
@@ -98,23 +113,27 @@ def own_attributes(cls: type,  # A class
     theirs = [o for o in cls.__mro__ if o.__module__.partition('.')[0] not in (known, 'builtins')]
     return [o for kind in theirs for o in vars(kind).items()]
 
-_looked_at = WeakKeyDictionary()  # classes, with their sizes then and the names found
+@once_per_class
+def has_own_code(cls: type,  # A class
+                 ) -> bool:  # Whether anything in it is not of this package
+    "Has somebody else written a part of this class?"
+    return bool(own_attributes(cls))
+
+@once_per_class
+def _brought(cls, base, without):
+    "The names that the objects of a class have in common"
+    found = {k: v for kind in reversed(cls.__mro__) for k, v in vars(kind).items()}
+    return frozenset(k for k, v in found.items() if v is not None and v is not vars(base).get(k)
+                     and not isinstance(v, without))
 
 def brought_names(o: Any,  # Any object
               base: type = object,  # What this class has as well does not count
               without: type | tuple = (),  # Nor do attributes of this type
               ) -> Set:  # Names of attributes
     "What an object and its classes bring along; nothing is called to find out"
-    kinds = type(o).__mro__
-    sizes = tuple(map(len, map(vars, kinds)))  # a class that has grown is looked at again
-    known = _looked_at.get(type(o))
-    if known is None or known[0] != (sizes, base):
-        found = {k: v for kind in reversed(kinds) for k, v in vars(kind).items()}
-        known = _looked_at[type(o)] = (sizes, base), frozenset(
-            k for k, v in found.items() if v is not None and v is not vars(base).get(k)
-            and not isinstance(v, without))
-    return known[1] | getattr(o, '__dict__', {}).keys()
+    return _brought(type(o), base, without) | getattr(o, '__dict__', {}).keys()
 
+# %% ../nbs/07_names.ipynb #200c4fd3
 def own_functions(cls: type,  # A class
                   ) -> Iterator:  # Its functions, those of properties too
     "The functions that a class and its bases have in their own code"
@@ -122,14 +141,14 @@ def own_functions(cls: type,  # A class
         function = inspect.unwrap(getattr(o, 'fget', None) or getattr(o, '__func__', o))
         if isinstance(function, FunctionType) and function.__code__.co_argcount: yield function
 
-def names_read(o: Any,  # Any object
+def names_read(cls: type,  # A class
                ) -> set:  # Paths such as `('learn', 'dls')`
-    "What the methods of `o` read from it, without what it brings along itself"
-    found = [p for f in own_functions(type(o))
+    "What the methods of a class read from their object, without what it brings along itself"
+    found = [p for f in own_functions(cls)
              for p in code_paths(f.__code__, {f.__code__.co_varnames[0]: ()})]
     own = {path[0] for read, path in found if not read and len(path) == 1}
     return {path for read, path in found
-            if read and path[0] not in own and not hasattr(type(o), path[0])}
+            if read and path[0] not in own and not hasattr(cls, path[0])}
 
 # %% ../nbs/07_names.ipynb #44646a4b
 _secret = re.compile('key|token|secret|passw|credential|auth|header|cookie', re.I)
@@ -189,10 +208,11 @@ def whose_name(name: str,  # Name of an attribute that is not there
     if speaker == 'fastloop': return f"; {name!r} is {owner}'s name, ours is {ours!r}"
     return f"; {name!r} is {owner or 'fastloop'}'s name, {speaker}'s is {said!r}"
 
-def speaks_v2(o: Any,  # A callback whose handlers could be ours or fastai v2's
+@once_per_class
+def speaks_v2(cls: type,  # Of callbacks whose handlers could be ours or fastai v2's
               ) -> bool:  # Whether it reads a name that only fastai v2 has, and none of ours
-    "Does `o` use the words of fastai v2?"
-    if any(name.startswith('begin_') for name, _ in own_attributes(type(o))): return False
-    paths = {path[path[0] == 'learn':] for path in names_read(o)} - {()}
+    "Does a class use the words of fastai v2?"
+    if any(name.startswith('begin_') for name, _ in own_attributes(cls)): return False
+    paths = {path[path[0] == 'learn':] for path in names_read(cls)} - {()}
     if any(path[0] in ours_only or path[0] == 'run' and path[1:] for path in paths): return False
     return any(path[0] in other_names['fastai v2'] or path[:2] in _v2_paths for path in paths)

@@ -515,7 +515,7 @@ def view_wanted(cb: Any,  # A callback written for any library
     if is_loop or takes_learner or any(o in found for o in _view_events[-4:]): return 'miniai'
     marked = any(has_own(cb, o) for o in ('run_train', 'run_valid'))
     if marked or any(o.startswith('before_') for o in found): return 'fastai v2'
-    return 'fastai v2' if isinstance(cb, Callback) and found and speaks_v2(cb) else None
+    return 'fastai v2' if isinstance(cb, Callback) and found and speaks_v2(type(cb)) else None
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #2506ac09
 _named_cancels = {o.__name__: o for o in (*cancels.values(), CancelEpochException)}

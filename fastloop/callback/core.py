@@ -29,6 +29,7 @@ from fastloop.names import (
     brought_names,
     check_learner,
     foreign_names,
+    has_own_code,
     learner_state,
     near_event,
     run_state,
@@ -238,9 +239,8 @@ def event_handlers(cb: Any,  # A callback
     if isinstance(cb, Callback) and type(cb).__call__ is not Callback.__call__:
         return [(event, partial(cb, event)) for event in events]
     found, mine = [], brought_names(cb, Callback, _Spelling)
-    for name in event_names:
-        handler = getattr(cb, name) if name in mine else None
-        if not callable(handler): continue
+    for name in [o for o in event_names if o in mine and callable(getattr(cb, o))]:
+        handler = getattr(cb, name)
         if wants := required_arguments(handler):
             raise TypeError(f'{type(cb).__name__}.{name} wants arguments ({", ".join(wants)}), '
                             'but handlers take none: read self.xb, self.loss, self.learn …')
@@ -259,10 +259,11 @@ def is_native(cb: Any,  # Any object
     if not isinstance(cb, Callback): return False
     mine = brought_names(cb, Callback, _Spelling)
     if not mine.isdisjoint(_foreign_names): return False
+    if not has_own_code(type(cb)): return True  # a callback of this package
     wants = {o: required_arguments(getattr(cb, o)) for o in events if o in mine}
     if any(wants.values()):  # miniai's handlers take the learner, all of them
         return any(len(w) != 1 or o[:6] == 'begin_' or w[0] in run_state for o, w in wants.items())
-    return not speaks_v2(cb)
+    return not speaks_v2(type(cb))
 
 def adapter_of(cb: Any,  # A callback written for any library
                ) -> Any:  # The module that translates it; `None` if nothing has to be translated
