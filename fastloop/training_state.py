@@ -18,7 +18,7 @@ import torch
 from .bar import print_line
 from .callback.recorder import find_recorder
 from .loader_place import describe_loader, load_loader_state, loader_state, says_place
-from .metrics import to_floats
+from .mean_loss import to_floats
 from .names import settings_of
 from .state_files import read_state, write_state
 from fastloop.torch_core import (
@@ -145,40 +145,6 @@ def check_learner_fits(state: dict,  # A checkpoint
     if _kind(learn.opt) not in (None, state['opt_kind']): raise ValueError(
         f"the checkpoint is of the optimizer {state['opt_kind']}, this is {_kind(learn.opt)}")
 
-# %% ../nbs/48_training_state.ipynb #41e9fadd
-def _steered(states, cbs):
-    "Was the training steered by hand, and would nobody here go on with that?"
-    done = [o[0] for k in states.values() if k for o in dict(k).get('interventions', ())]
-    steered = 'rate' in done or 'stop' in done or 'stop_epoch' in done
-    return steered and not any(hasattr(type(cb), 'steers') for cb in cbs)
-
-def check_run_fits(state: dict,  # A checkpoint
-                   learn: Trained,  # Has `data`
-                   cbs: list,  # The callbacks of its run
-                   epochs: int,  # Epochs of this fit
-                   ):
-    """See whether a fit can go on from a checkpoint, before anything is changed
-
-    Raises: ValueError that says what is another one."""
-    for part, theirs in zip(('train_dl', 'valid_dl'), state['data']):
-        mine = describe_loader(getattr(learn.data, part, None))
-        if mine != theirs: raise ValueError(f'{part}: the checkpoint is of other data '
-                                            f'({_told_loader(theirs)}; here {_told_loader(mine)})')
-    there, here = state['callbacks'], shaping(cbs)
-    odd = [f'{k} is missing' for k in there if k not in here]
-    odd += [f'{k} is new' for k in here if k not in there]
-    if odd: raise ValueError(f'the checkpoint is of other callbacks: {", ".join(odd)}')
-    if _steered(there, cbs): raise ValueError(
-        'the checkpoint is of a fit that was steered by hand: give Control() or '
-        'DashboardCallback(), which go on with the rate that was set')
-    place = state['run']
-    if place['epoch'] + bool(place['iter']) > epochs: raise ValueError(
-        f"epochs={epochs}: the checkpoint is in epoch {place['epoch']+1}; epochs is the total")
-    planned = [k for k, cb in here.items() if hasattr(type(cb), 'scheduled')]
-    if epochs != place['epochs'] and planned: raise ValueError(
-        f"epochs={epochs}: the checkpoint is of {place['epochs']} epochs, for which {planned[0]} "
-        'made its plan')
-
 # %% ../nbs/48_training_state.ipynb #765ce6ec
 def _is_plain(o):
     "A number or a word, or a few of them"
@@ -209,6 +175,41 @@ def warn_of_changes(state: dict,  # A checkpoint
     if told: warnings.warn(
         f'this fit is asked for other numbers than the one that goes on: {", ".join(told)}; the '
         "optimizer keeps the checkpoint's, plans are those of this fit", stacklevel=5)
+
+# %% ../nbs/48_training_state.ipynb #85f73b8c
+def _steered(states, cbs):
+    "Was the training steered by hand, and would nobody here go on with that?"
+    done = [o[0] for k in states.values() if k for o in dict(k).get('interventions', ())]
+    steered = 'rate' in done or 'stop' in done or 'stop_epoch' in done
+    return steered and not any(hasattr(type(cb), 'steers') for cb in cbs)
+
+def check_run_fits(state: dict,  # A checkpoint
+                   learn: Trained,  # Has `data`
+                   cbs: list,  # The callbacks of its run
+                   epochs: int,  # Epochs of this fit
+                   ):
+    """See whether a fit can go on from a checkpoint, before anything is changed
+
+    Raises: ValueError that says what is another one; other numbers cost a warning."""
+    for part, theirs in zip(('train_dl', 'valid_dl'), state['data']):
+        mine = describe_loader(getattr(learn.data, part, None))
+        if mine != theirs: raise ValueError(f'{part}: the checkpoint is of other data '
+                                            f'({_told_loader(theirs)}; here {_told_loader(mine)})')
+    there, here = state['callbacks'], shaping(cbs)
+    odd = [f'{k} is missing' for k in there if k not in here]
+    odd += [f'{k} is new' for k in here if k not in there]
+    if odd: raise ValueError(f'the checkpoint is of other callbacks: {", ".join(odd)}')
+    if _steered(there, cbs): raise ValueError(
+        'the checkpoint is of a fit that was steered by hand: give Control() or '
+        'DashboardCallback(), which go on with the rate that was set')
+    place = state['run']
+    if place['epoch'] + bool(place['iter']) > epochs: raise ValueError(
+        f"epochs={epochs}: the checkpoint is in epoch {place['epoch']+1}; epochs is the total")
+    planned = [k for k, cb in here.items() if hasattr(type(cb), 'scheduled')]
+    if epochs != place['epochs'] and planned: raise ValueError(
+        f"epochs={epochs}: the checkpoint is of {place['epochs']} epochs, for which {planned[0]} "
+        'made its plan')
+    warn_of_changes(state, asked_of(learn, cbs))
 
 # %% ../nbs/48_training_state.ipynb #08be35ec
 def of_other_count(state: dict,  # A checkpoint
