@@ -11,7 +11,13 @@ import torch
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from fastloop.callback.averages import EMACallback
 from fastloop.callback.core import (
@@ -66,7 +72,11 @@ def make(kind='classes', loss=None, bn=False, loader='tensors', valid=VALID, dev
     data = DataBunch.from_tensors(x, y, xv, yv, bs=BS, seed=5, device=device)
     if loader != 'tensors':
         sampler = WeightedRandomSampler(torch.ones(N), N) if loader == 'weighted' else None
-        train = DataLoader(TensorDataset(x, y), BS, shuffle=sampler is None, sampler=sampler)
+        ds, random = TensorDataset(x, y), RandomSampler(x)
+        batches = BatchSampler(random, BS, False)
+        if loader == 'batches': train = DataLoader(ds, batch_sampler=batches)
+        elif loader == 'workers': train = DataLoader(ds, BS, shuffle=True, num_workers=1)
+        else: train = DataLoader(ds, BS, shuffle=sampler is None, sampler=sampler)
         data = DataBunch(train, DataLoader(TensorDataset(xv, yv), 2*BS), device='cpu')
     numbers = kind == 'numbers'
     loss = loss or (F.mse_loss if numbers else F.cross_entropy)
@@ -155,6 +165,10 @@ for name in ('adamw', 'fsdp, adamw'):
 
 
 # ---- other things that have to agree ------------------------------------------------------------
+LITTLE = [(o, n) for o in ('ddp', 'fsdp') for n in (1, 33)]
+LOADERS = 'tensors', 'torch', 'weighted', 'batches', 'workers'
+
+
 def other_loader(rank, loader):
     learn = make(loader=loader)
     learn.to_distributed(timeout=15)
@@ -253,6 +267,14 @@ def metrics(rank):
     return outcome(learn), again, outcome(few), few.validate()
 
 
+def little(rank, strategy, valid):
+    "One row to validate, or one batch more in one process; and training goes on"
+    learn = make(valid=valid).to_distributed(strategy, timeout=15)
+    learn.validate()
+    learn.fit(2, .1)
+    return outcome(learn), learn.validate()
+
+
 def freezing(rank):
     "Layers are frozen and unfrozen between epochs, and a new parameter joins"
     class Thaw(Callback):
@@ -342,10 +364,11 @@ def nan(rank):
 # ---- the two processes, once --------------------------------------------------------------------
 CASES = [*((f'agree {k}', partial(trained, **v[0])) for k, v in AGREE.items()),
          *((f'loader {o}', partial(other_loader, loader=o))
-           for o in ('tensors', 'torch', 'weighted')),
+           for o in LOADERS),
          ('callbacks', callbacks), ('search', search), ('metrics', metrics), ('freezing', freezing),
          *((f'window {o}', partial(windows, strategy=o)) for o in ('ddp', 'fsdp')),
          ('torchmetrics', torch_metrics),
+         *((f'little {o} {n}', partial(little, strategy=o, valid=n)) for o, n in LITTLE),
          ('files', files), ('fsdp files', fsdp_files),
          *((f'break {e} {p}', partial(breaking, event=e, phase=p)) for e, p in BREAKS),
          ('nan', nan)]
@@ -391,7 +414,7 @@ def test_two_processes_are_one_loop_over_the_batches_of_both(found, name):
     check_agrees(found, name)
 
 
-@pytest.mark.parametrize('loader', ['tensors', 'torch', 'weighted'])
+@pytest.mark.parametrize('loader', LOADERS)
 def test_each_pass_is_dealt_and_each_row_is_validated_once(found, loader):
     one, two = answers(found, f'loader {loader}')
     assert one['batches'] == two['batches'] and one['weights'] == two['weights']
@@ -460,6 +483,20 @@ def test_a_window_that_is_broken_off_is_of_all_processes(found, strategy):
             opt.zero_grad()
     for k, v in model.state_dict().items(): close(one[0]['weights'][k], v.tolist())
     if strategy == 'ddp': assert one[1] == 1 + 3  # once a window, and by hand where it broke off
+
+
+@pytest.mark.parametrize('strategy, valid', LITTLE)
+def test_little_to_validate(found, strategy, valid):
+    one, two = answers(found, f'little {strategy} {valid}')
+    assert one == two
+    model, (xv, yv) = network(), tensors(n=valid, seed=3)
+    model.load_state_dict({k: torch.tensor(v) for k, v in one[0]['weights'].items()})
+    with torch.no_grad(): pred = model(xv)
+    right = [float(F.cross_entropy(pred, yv)), float(accuracy(pred, yv))]
+    close(one[1], right)
+    close(one[0]['rows'][-1][1:], right)
+    expected, _, _ = plain()
+    for k, v in expected.state_dict().items(): close(one[0]['weights'][k], v.tolist())
 
 
 def test_frozen_layers_join_later(found):
