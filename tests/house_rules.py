@@ -629,9 +629,6 @@ def rooms_have_the_skeleton(rooms):
 OLD_EXERCISES = {
     # Many processes
     # Toolbox
-    '02_fused', '03_bar', '04_fetch', '04_param_groups', '04_rows',
-    '05_clean_up', '05_curves', '05_event_files', '05_state_files', '05_table', '06_first_batch',
-    '07_mean_loss', '07_names', '08_inputs',
     # Schedules
     # Callbacks
     '42_fit_settings',
