@@ -403,6 +403,24 @@ def prepare(cb: Callback,  # The callback below
     cb.rule = LossRule(cb.learn.loss_func)
     cb.uneven = bool(cb.ranks.meet(counts_differ(cb.rule, dl)))
 
+# %% ../nbs/73_distributed.ipynb #711e524a
+def share_window(cb: Callback,  # The callback below
+                 ):
+    "Average the gradients of a window that ends before its last batch"
+    window, net = cb.gathering, cb.net
+    if window is None or not window.samples or net is None or net.require_backward_grad_sync: return
+    for p in (o for o in net.parameters() if o.requires_grad):
+        if p.grad is None: p.grad = torch.zeros_like(p)
+        dist.all_reduce(p.grad)
+        p.grad /= cb.ranks.count
+
+def end_pass(cb: Callback,  # The callback below
+             ):
+    "Wait until all have done the same batches, and give them the same gradients and buffers"
+    cb.meetings.end_pass()
+    share_window(cb)
+    for o in cb.learn.model.buffers(): dist.broadcast(o, 0)
+
 # %% ../nbs/73_distributed.ipynb #864bca15
 _unknown: Any = None  # until a fit begins
 
@@ -508,9 +526,7 @@ class DistributedCallback(Callback):
 
     def after_train(self):
         "All have done the same batches; their buffers are those of process 0"
-        if not self.sharing: return
-        self.meetings.end_pass()
-        for o in self.learn.model.buffers(): dist.broadcast(o, 0)
+        if self.sharing: end_pass(self)
 
     # ---- measuring -------------------------------------------------------------------------------
     def begin_validate(self):
