@@ -49,6 +49,11 @@ def rate_at(make, opt, steps):
 
 # %% 3: `    replay.go_to(steps)` → `    replay.step()`
 
+# %% 4: a smaller step
+def on_plateau(patience):
+    return TorchScheduler(make=partial(lr_scheduler.ReduceLROnPlateau, factor=.5,
+                                       patience=patience), monitor='train_loss')
+
 # %% 4: the validation loss
 def on_plateau(patience):
     return TorchScheduler(make=partial(lr_scheduler.ReduceLROnPlateau, patience=patience),
