@@ -71,10 +71,10 @@ from fastloop.torch_core import (
 from fastloop.trained import (
     callbacks_of,
     check_learning,
-    listed_metrics,
     check_settings,
     follow_model,
     groups_of,
+    listed_metrics,
     make_opt,
     only_fit,
     read_groups,

@@ -59,10 +59,11 @@ def network(outputs=3, bn=False):
     return nn.Sequential(nn.Linear(6, 8), *middle, nn.Tanh(), nn.Linear(8, outputs))
 
 
-def make(kind='classes', loss=None, bn=False, loader='tensors', valid=VALID, **kwargs):
+def make(kind='classes', loss=None, bn=False, loader='tensors', valid=VALID, device='cpu',
+         **kwargs):
     x, y = tensors(kind)
     xv, yv = tensors(kind, valid, seed=3)
-    data = DataBunch.from_tensors(x, y, xv, yv, bs=BS, seed=5, device='cpu')
+    data = DataBunch.from_tensors(x, y, xv, yv, bs=BS, seed=5, device=device)
     if loader != 'tensors':
         sampler = WeightedRandomSampler(torch.ones(N), N) if loader == 'weighted' else None
         train = DataLoader(TensorDataset(x, y), BS, shuffle=sampler is None, sampler=sampler)
@@ -375,15 +376,19 @@ def close(a, b, eps=1e-5):
     assert torch.allclose(x, y, rtol=eps, atol=eps, equal_nan=True), f'{a}\n{b}'
 
 
-@pytest.mark.parametrize('name', AGREE)
-def test_two_processes_are_one_loop_over_the_batches_of_both(found, name):
+def check_agrees(found, name, eps=1e-5):
     one, two = answers(found, f'agree {name}')
     assert repr(one) == repr(two)
     model, losses, valid = plain(**AGREE[name][1])
     for k, v in model.state_dict().items():
-        if 'num_batches' not in k: close(one['weights'][k], v.tolist())
-    if AGREE[name][1].get('window', 1) == 1: close(one['losses'], losses)
-    if 'summed' not in name: close([row[1] for row in one['rows']], valid)
+        if 'num_batches' not in k: close(one['weights'][k], v.tolist(), eps)
+    if AGREE[name][1].get('window', 1) == 1: close(one['losses'], losses, eps)
+    if 'summed' not in name: close([row[1] for row in one['rows']], valid, eps)
+
+
+@pytest.mark.parametrize('name', AGREE)
+def test_two_processes_are_one_loop_over_the_batches_of_both(found, name):
+    check_agrees(found, name)
 
 
 @pytest.mark.parametrize('loader', ['tensors', 'torch', 'weighted'])
