@@ -471,14 +471,16 @@ def batch_device(learn: Trained,  # Has `model` and `data`
 
 # %% ../nbs/01_torch_core.ipynb #b5b7bfbd
 def whole_tensors(state: Any,  # Tensors, and what holds them
-                  ) -> Any:  # The same; tensors of which each process has a piece are whole
+                  ) -> Any:  # The same; in process 0, tensors that lay in pieces are whole, on the CPU
     "Put tensors together that lie in pieces on several processes, which all have to ask"
     if isinstance(state, dict):
         found: Any = type(state)((k, whole_tensors(v)) for k, v in state.items())
         if hasattr(state, '_metadata'): found._metadata = vars(state)['_metadata']
         return found
     if type(state) in (list, tuple): return type(state)(map(whole_tensors, state))
-    return state.full_tensor() if hasattr(state, 'full_tensor') else state
+    if not hasattr(state, 'full_tensor'): return state
+    whole = state.full_tensor()  # one at a time: all of them may be more than a GPU can hold
+    return state if torch.distributed.get_rank() else whole.cpu()
 
 def laid_out_like(state: dict,  # Whole tensors by name
                   likes: dict,  # Tensors by name, of which some may be in pieces
