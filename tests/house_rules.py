@@ -645,13 +645,6 @@ OLD_EXERCISES = {
     '49_model_file',
     # Using it
     '50_train', '51_export', '58_data.archive',
-    # Many processes
-    '70_ranks', '71_shares', '72_shared_sums', '73_distributed',
-    # Other libraries
-    '81_adapters.fastai1_metrics', '81_adapters.fastai1_names',
-    '82_adapters.keras_model', '82_adapters.metrics',
-    '85_keras.backend',
-    '85_keras.layers', '85_keras.optimizers', '86_keras.models', '87_keras',
 }
 
 
