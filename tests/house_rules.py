@@ -640,16 +640,6 @@ OLD_EXERCISES = {
     '49_model_file',
     # Using it
     '50_train', '51_export', '58_data.archive',
-    # Images
-    '60_vision.image', '61_data.external', '61_vision.transform', '62_vision.data',
-    '63_vision.models', '64_vision.learner', '65_vision.walkthrough', '66_examples',
-    # Many processes
-    '70_ranks', '71_shares', '72_shared_sums', '73_distributed',
-    # Other libraries
-    '80_adapters.fastai1', '81_adapters.fastai1_metrics', '81_adapters.fastai1_names',
-    '81_adapters.fastai2', '82_adapters.course', '82_adapters.keras_model', '82_adapters.metrics',
-    '82_adapters.miniai', '83_adapters.keras', '84_keras.callbacks', '85_keras.backend',
-    '85_keras.layers', '85_keras.optimizers', '86_keras.models', '87_keras',
 }
 
 
