@@ -641,10 +641,10 @@ OLD_EXERCISES = {
     '44_callback.tensorboard', '44_callback.wandb',
     '47_loader_place', '48_callback.control', '48_callback.cutmix',
     '48_callback.short', '48_program', '48_training_state',
-    '49_callback.checkpoint', '49_callback.dashboard', '49_compiled',
+    '49_callback.dashboard', '49_compiled',
     '49_model_file',
     # Using it
-    '50_train', '51_export', '58_data.archive',
+    '51_export', '58_data.archive',
     # Images
     '60_vision.image', '61_data.external', '61_vision.transform', '62_vision.data',
     '63_vision.models', '64_vision.learner', '65_vision.walkthrough', '66_examples',
