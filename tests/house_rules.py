@@ -644,7 +644,7 @@ OLD_EXERCISES = {
     '49_callback.dashboard', '49_compiled',
     '49_model_file',
     # Using it
-    '51_export', '58_data.archive',
+    '58_data.archive',
     # Images
     '60_vision.image', '61_data.external', '61_vision.transform', '62_vision.data',
     '63_vision.models', '64_vision.learner', '65_vision.walkthrough', '66_examples',
