@@ -641,7 +641,7 @@ OLD_EXERCISES = {
     '44_callback.tensorboard', '44_callback.wandb',
     '47_loader_place', '48_callback.control', '48_callback.cutmix',
     '48_callback.short', '48_program', '48_training_state',
-    '49_callback.dashboard', '49_compiled',
+    '49_callback.dashboard',
     '49_model_file',
     # Using it
     '58_data.archive',
