@@ -639,8 +639,8 @@ OLD_EXERCISES = {
     '42_fit_settings',
     '43_callback.experiment', '43_summaries', '44_callback.mlflow',
     '44_callback.tensorboard', '44_callback.wandb',
-    '47_loader_place', '48_callback.control', '48_callback.cutmix',
-    '48_callback.short', '48_program', '48_training_state',
+    '47_loader_place',
+    '48_program', '48_training_state',
     '49_callback.dashboard',
     '49_model_file',
     # Using it
