@@ -636,12 +636,10 @@ OLD_EXERCISES = {
     '31_callback.schedule', '32_callback.phases', '33_callback.torch_scheduler',
     '34_callback.playground', '35_callback.snapshot', '36_callback.lr_finder',
     # Callbacks
-    '42_fit_settings',
-    '43_callback.experiment', '43_summaries', '44_callback.mlflow',
-    '44_callback.tensorboard', '44_callback.wandb',
+    '44_callback.mlflow',
+    '44_callback.wandb',
     '47_loader_place',
     '48_program', '48_training_state',
-    '49_callback.dashboard',
     '49_model_file',
     # Using it
     '58_data.archive',
