@@ -636,13 +636,7 @@ OLD_EXERCISES = {
     '31_callback.schedule', '32_callback.phases', '33_callback.torch_scheduler',
     '34_callback.playground', '35_callback.snapshot', '36_callback.lr_finder',
     # Callbacks
-    '44_callback.mlflow',
-    '44_callback.wandb',
-    '47_loader_place',
-    '48_program', '48_training_state',
-    '49_model_file',
     # Using it
-    '58_data.archive',
     # Images
     '60_vision.image', '61_data.external', '61_vision.transform', '62_vision.data',
     '63_vision.models', '64_vision.learner', '65_vision.walkthrough', '66_examples',
