@@ -37,7 +37,8 @@ def put_back(undos: list,  # Functions without arguments; each is taken off when
         if undos and not once_more: del undos[0]
         try: put_back(undos, once_more)
         except BaseException as later:
-            if later is not e: add_note(e, f'then the clean-up failed: {later!r}')
+            notes = f'then the clean-up failed: {later!r}', *getattr(later, '__notes__', ())
+            for note in notes if later is not e else (): add_note(e, note)
         raise
 
 # %% ../nbs/05_clean_up.ipynb #7c198bba

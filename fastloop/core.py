@@ -411,8 +411,6 @@ class _Watched(io.FileIO):
 
 _full = errno.ENOSPC, errno.EDQUOT  # no room left, or none for this user
 
-_full = errno.ENOSPC, errno.EDQUOT  # no room left, or none for this user
-
 
 def _what_happened(e, file, outer, path):
     "The interrupt or the error of the disk that became `e`; a full disk is called a full disk"

@@ -51,6 +51,7 @@ from fastloop.torch_core import (
     rng_state,
     set_seed,
     to_detach,
+    to_device,
 )
 from .training_state import read_checkpoint
 
@@ -149,6 +150,15 @@ def set_reshard(model: nn.Module,  # A model in pieces
         if not hasattr(o, 'unshard'): continue
         o.set_reshard_after_forward(on, recurse=False)
         o.reshard() if on else o.unshard()
+
+def end_asking(cb: Callback,  # The callback below
+               rows: int,  # That this process has validated
+               ):
+    "Take a model into pieces again; torch counts on each process having asked it at least once"
+    model, batch = cb.learn.model, None if rows else next(iter(cb.whole), None)
+    if batch is not None:
+        with torch.no_grad(): call_model(model, to_device(batch[0], model_device(model)))
+    set_reshard(model, on=True)
 
 # %% ../nbs/73_distributed.ipynb #3dad861c
 class ShownLoss(torch.autograd.Function):
@@ -403,6 +413,24 @@ def prepare(cb: Callback,  # The callback below
     cb.rule = LossRule(cb.learn.loss_func)
     cb.uneven = bool(cb.ranks.meet(counts_differ(cb.rule, dl)))
 
+# %% ../nbs/73_distributed.ipynb #711e524a
+def share_window(cb: Callback,  # The callback below
+                 ):
+    "Average the gradients of a window that ends before its last batch"
+    window, net = cb.gathering, cb.net
+    if window is None or not window.samples or net is None or net.require_backward_grad_sync: return
+    for p in (o for o in net.parameters() if o.requires_grad):
+        if p.grad is None: p.grad = torch.zeros_like(p)
+        dist.all_reduce(p.grad)
+        p.grad /= cb.ranks.count
+
+def end_pass(cb: Callback,  # The callback below
+             ):
+    "Wait until all have done the same batches, and give them the same gradients and buffers"
+    cb.meetings.end_pass()
+    share_window(cb)
+    for o in cb.learn.model.buffers(): dist.broadcast(o, 0)
+
 # %% ../nbs/73_distributed.ipynb #864bca15
 _unknown: Any = None  # until a fit begins
 
@@ -413,7 +441,7 @@ class DistributedCallback(Callback):
     Source: PyTorch's `DistributedDataParallel` and `fully_shard`; all the arithmetic is theirs.
     """
     name, can_resume, net, meetings, ranks = 'distributed', True, None, None, _unknown
-    plain = finder = gathering = rule = kept = trained = _unknown
+    plain = finder = gathering = rule = kept = trained = whole = _unknown
     uneven, sharing, gathered, done = False, False, True, 0  # done: losses that are those of all
     orders = {**dict.fromkeys(('begin_fit', 'begin_batch', 'after_train', 'after_fit',
                                'after_cancel_batch', 'after_cancel_step', 'after_cancel_backward',
@@ -508,24 +536,23 @@ class DistributedCallback(Callback):
 
     def after_train(self):
         "All have done the same batches; their buffers are those of process 0"
-        if not self.sharing: return
-        self.meetings.end_pass()
-        for o in self.learn.model.buffers(): dist.broadcast(o, 0)
+        if self.sharing: end_pass(self)
 
     # ---- measuring -------------------------------------------------------------------------------
     def begin_validate(self):
         "Take a share of the rows, where somebody measures"
         if self.ranks is None or (recorder := find_recorder(self.run)) is None: return
-        self.run.dl, self.sharing = share_validation(self.run.dl, self.ranks), True
+        self.whole, self.sharing = self.run.dl, True
+        self.run.dl = share_validation(self.whole, self.ranks)
         self.kept = [] if any(map(needs_all, recorder.metrics)) else None
         if self.strategy == 'fsdp': set_reshard(self.learn.model, on=False)
 
     def after_validate(self):
         "Loss and metrics are those of all rows"
         if not self.sharing: return
-        if self.strategy == 'fsdp': set_reshard(self.learn.model, on=True)
-        self.meetings.meet(known=('validate',))
         recorder, kept, self.kept = find_recorder(self.run), self.kept, None
+        if self.strategy == 'fsdp': end_asking(self, recorder.valid.rows)
+        self.meetings.meet(known=('validate',))
         share_mean(recorder.valid.mean, self.ranks)
         share_metrics(recorder.metrics, kept or [], self.ranks)
 

@@ -34,7 +34,7 @@ class EventFiles:
     "The event file of the epochs, in a folder, and that of the batches, in `batches` inside it"
     def __init__(self, folder: Path,  # Made when the files are opened, if it is not there
                  ):
-        self.folder, self.writers, self.paths = Path(folder), {}, set()
+        self.folder, self.writers, self.paths, self.made = Path(folder), {}, set(), []
         self.is_open = self.broken = False
 
     def open(self, purge: tuple = (None, None),  # Epoch and batch from which earlier files are void
@@ -52,6 +52,7 @@ class EventFiles:
         self.is_open = True
 
     def _open(self, folder, step):
+        self.made += [o for o in (folder, *folder.parents) if not o.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         new_second(folder)
         before = set(folder.glob('events.*'))
@@ -82,10 +83,15 @@ class EventFiles:
         finally:
             for writer in writers.values(): writer.close()
 
-    def end(self):
+    def end(self, keep: bool = True,  # Otherwise nothing is left, nor folders made for the files
+            ):
         "Close the files; those of a broken disk cannot be closed well, which costs a warning"
         try: self.close()
         except OSError as e: warnings.warn(f'TensorBoardCallback lost events: {e}', stacklevel=2)
+        if keep: return
+        for path in self.paths: path.unlink(missing_ok=True)
+        for folder in sorted(self.made, reverse=True):
+            if folder.is_dir() and not any(folder.iterdir()): folder.rmdir()
 
 # %% ../nbs/05_event_files.ipynb #e9a36eb9
 def read_scalars(log_dir: str | Path,  # Folder with event files

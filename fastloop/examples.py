@@ -97,7 +97,7 @@ def checking():
     try:
         yield
         print('Right.')
-    except AssertionError as error: print(f'Not yet: {error or "an assert does not hold."}')
+    except AssertionError as error: print(f'Not yet: {str(error) or "an assert does not hold."}')
     except Exception as error:
         mine = [o for o in walk_tb(error.__traceback__) if o[0].f_globals['__name__'] == '__main__']
         frame, line = mine[-1]

@@ -270,6 +270,11 @@ def is_file(x: object,  # An item
     return isinstance(x, (str, Path, bytes, bytearray)) or hasattr(x, 'read') or \
         hasattr(x, 'getbands')
 
+def is_bytes(x: object,  # An item
+             ) -> bool:  # Whether its numbers are those of pixels
+    "Are these numbers from 0 to 255, as a picture on the disk has them?"
+    return str(getattr(x, 'dtype', '')).endswith('uint8')
+
 def read_item(items: dict | None,  # How files become inputs, from the settings
               x: Any,  # A path, bytes, an open file, an image of PIL
               ) -> torch.Tensor:  # What the model sees
@@ -357,7 +362,8 @@ class Predictor:
 
         Raises: TypeError or ValueError that says what is wanted.
         """
-        if is_file(x): x = read_item(self.settings['items'], x)
+        if is_file(x) or self.settings['items'] and is_bytes(x):
+            x = read_item(self.settings['items'], x)
         return inputs_of(self.inputs, x, True)
 
     def answers(self, preds: Any,  # What the model answered to a batch

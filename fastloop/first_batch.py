@@ -146,7 +146,7 @@ def check_labels(loss_func: Any,  # A loss
     if pred.ndim != yb.ndim+1 or not yb.numel() or yb.dtype == torch.bool: return
     if pred.shape[0] != yb.shape[0]: return
     n = pred.shape[1]
-    low, high = torch.stack(yb.aminmax()).tolist()
+    low, high = map(int, yb.aminmax())
     if 0 <= low and high < n: return
     bad = yb[((yb < 0) | (yb >= n)) & (yb != label_to_ignore(loss_func))]
     if len(bad): raise ValueError(f'label {bad[0].item()} has no output: the model has {n} outputs,'

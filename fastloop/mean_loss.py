@@ -64,6 +64,8 @@ def count_batches_of_labels(batches: list,  # Tensors of labels
     flat = torch.cat([o if o.ndim == 1 else o.flatten() for o in batches])
     count = labels_count(flat, weight, ignored)
     if len(set(sizes)) == 1: return count.reshape(len(sizes), -1).sum(1)
+    if not count.is_floating_point() and min(sizes):  # whole numbers: exact in any order
+        return count.cumsum(0)[torch.tensor(sizes).cumsum(0)-1].diff(prepend=count.new_zeros(1))
     return torch.stack([o.sum() for o in count.split(sizes)])
 
 # %% ../nbs/07_mean_loss.ipynb #213a36f6
@@ -126,7 +128,7 @@ class BatchWeights:
         found = self.known()
         return found if isinstance(found, list) else found.tolist()
 
-# %% ../nbs/07_mean_loss.ipynb #f8545c45
+# %% ../nbs/07_mean_loss.ipynb #e055ae5e
 def stack_numbers(values: list,  # Numbers, and tensors of one number
                   ) -> torch.Tensor:  # In double precision where there is one
     "Numbers as one tensor, on the device of those that are tensors"
@@ -137,6 +139,14 @@ def stack_numbers(values: list,  # Numbers, and tensors of one number
     return torch.stack([o.reshape(()) if isinstance(o, torch.Tensor)
                         else torch.tensor(o, dtype=dtype, device=device) for o in values]).to(dtype)
 
+def to_floats(values: list,  # Numbers, tensors without dimensions, and `None`
+              ) -> list:  # Floats, and `None` where it was
+    "Many numbers as floats; the device is waited for once"
+    known = [o for o in values if o is not None]
+    floats = iter(stack_numbers(known).tolist() if known else [])
+    return [None if o is None else next(floats) for o in values]
+
+# %% ../nbs/07_mean_loss.ipynb #f8545c45
 class WeightedMean:
     "A weighted mean of many numbers that stay on their device until it is asked for."
     keep = 1024  # values kept before they are added up

@@ -18,7 +18,7 @@ import torch
 
 from .core import camel2snake, listify
 from .first_batch import label_to_ignore, takes_apart
-from .mean_loss import CountedMean, WeightedMean, label_rules, stack_numbers
+from .mean_loss import CountedMean, WeightedMean, label_rules
 from .torch_core import batch_size, to_detach
 
 # %% ../nbs/15_metrics.ipynb #5298e999
@@ -87,13 +87,6 @@ def is_ignoring(counts, ignored):
     "`counts` for a loss that ignores this label, unless it has been told another one"
     told = ignored is None or 'ignore_index' in getattr(counts, 'keywords', ())
     return counts if told else partial(counts, ignore_index=ignored)
-
-# %% ../nbs/15_metrics.ipynb #3aca1411
-def to_floats(values):
-    "Numbers and tensors without dimensions as floats; the device is waited for once"
-    known = [o for o in values if o is not None]
-    floats = iter(stack_numbers(known).tolist() if known else [])
-    return [None if o is None else next(floats) for o in values]
 
 # %% ../nbs/15_metrics.ipynb #185c38e8
 class Metric:
@@ -356,6 +349,18 @@ def as_metric(
                         'an object with reset, update and compute')
     over_epoch = hasattr(getattr(metric, 'func', None), 'epoch_metric')  # a partial of such a one
     return EpochMetric(metric) if over_epoch else AverageMetric(metric)
+
+# %% ../nbs/15_metrics.ipynb #ac373e54
+def as_metrics(
+    metrics: Any,  # a metric of any library, several of them, or a collection (a `ModuleDict`)
+) -> list:  # of `Metric`
+    "All metrics; those of a collection are called as in it."
+    found = []
+    for o in [metrics] if isinstance(metrics, torch.nn.ModuleDict) else listify(metrics):
+        for name, metric in o.items() if isinstance(o, torch.nn.ModuleDict) else [(None, o)]:
+            found.append(as_metric(metric))
+            if name is not None: found[-1].name = camel2snake(name)
+    return found
 
 # %% ../nbs/15_metrics.ipynb #42f87a98
 def better_direction(

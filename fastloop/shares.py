@@ -126,9 +126,10 @@ def _deal_sampler(dl, share, seed):
     "Let a `DataLoader` draw a share, in place"
     parts = vars(dl)
     if dl.batch_sampler is None: parts['sampler'] = DealtSampler(dl.sampler, share, seed)
-    elif type(dl.batch_sampler) is BatchSampler:
-        parts['sampler'] = DealtSampler(dl.sampler, share, seed)
-        parts['batch_sampler'] = BatchSampler(parts['sampler'], dl.batch_size, dl.drop_last)
+    elif type(dl.batch_sampler) is BatchSampler:  # the loader's own, or one that it was given
+        whole = dl.batch_sampler
+        parts['sampler'] = DealtSampler(whole.sampler, share, seed)
+        parts['batch_sampler'] = BatchSampler(parts['sampler'], whole.batch_size, whole.drop_last)
     else: parts['batch_sampler'] = DealtSampler(dl.batch_sampler, share, seed)
     parts['_iterator'] = None
 

@@ -51,10 +51,10 @@ def weight_image(weight: torch.Tensor,  # A parameter
     if not weight.is_floating_point() or not weight.isfinite().any(): return None
     if weight.ndim == 3: weight = weight[:, :, None]  # a convolution over time
     if weight.ndim == 4:
-        kernels = _to_unit(weight[:most, :3 if weight.shape[1] == 3 else most])
-        if kernels.shape[1] == 3: return tile_images(kernels, 8)
-        columns = kernels.shape[1] if kernels.shape[1] > 1 else 8
-        return tile_images(kernels.flatten(0, 1)[:, None], columns)
+        filters = _to_unit(weight[:most, :3 if weight.shape[1] == 3 else most])
+        if filters.shape[1] == 3: return tile_images(filters, 8)
+        columns = filters.shape[1] if filters.shape[1] > 1 else 8
+        return tile_images(filters.flatten(0, 1)[:, None], columns)
     if weight.ndim not in (1, 2): return None
     weight = weight[None] if weight.ndim == 1 else weight
     if weight.shape[0] > weight.shape[1]: weight = weight.T

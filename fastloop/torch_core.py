@@ -362,7 +362,7 @@ def trainable_params(
 
 # %% ../nbs/01_torch_core.ipynb #9ff576c5
 class ParameterModule(nn.Module):
-    "A parameter that belongs to no layer, dressed as one."
+    "A parameter that belongs to no layer, wrapped into one."
     def __init__(self,
         p: nn.Parameter,  # The parameter, kept as `val`
     ):

@@ -20,7 +20,7 @@ from .bar import print_line
 from .callback.core import Callback, is_native
 from .core import listify, nearest_name, required_arguments
 from .first_batch import check_loss
-from .metrics import as_metric
+from .metrics import as_metrics
 from .optimizer import OptimWrapper, as_wrapper
 from .runner import Runner
 from .torch_core import Learns, Loaders
@@ -102,6 +102,12 @@ def check_step(opt: torch.optim.Optimizer,  # Of torch, or a wrapper
         'with a step of its own')
 
 # %% ../nbs/27_trained.ipynb #22808c8e
+def listed_metrics(metrics: Any,  # One, or several
+                   ) -> list:  # As they are
+    "Metrics as a list; a collection, as torchmetrics has, is one"
+    return [metrics] if isinstance(metrics, torch.nn.ModuleDict) else listify(metrics)
+
+# %% ../nbs/27_trained.ipynb #e4add107
 def check_data(data: Loaders,  # What to train on
                ):
     """Refuse what has no loaders
@@ -135,9 +141,9 @@ def check_learning(data: Any,  # What to train on
     check_loss(loss_func)
     if not (isinstance(runner, type) and issubclass(runner, Runner)):
         raise TypeError(f'runner is a subclass of Runner, not {runner!r}')
-    for o in listify(metrics):
+    for o in listed_metrics(metrics):
         if is_native(o): raise TypeError(f'metrics: {o!r} is a callback: give it as cbs')
-        as_metric(o)
+    as_metrics(metrics)
 
 # %% ../nbs/27_trained.ipynb #ba41a82b
 def callbacks_of(argument: str,  # What the caller calls the functions
@@ -153,6 +159,7 @@ def callbacks_of(argument: str,  # What the caller calls the functions
         if hint or not callable(o):
             raise TypeError(f'{argument}: {o!r} is no function that makes a callback{hint}')
     return [o(*args) for o in listify(makers)]
+
 
 
 # %% ../nbs/27_trained.ipynb #5d061910

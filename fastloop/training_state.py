@@ -18,7 +18,8 @@ import torch
 from .bar import print_line
 from .callback.recorder import find_recorder
 from .loader_place import describe_loader, load_loader_state, loader_state, says_place
-from .metrics import to_floats
+from .mean_loss import to_floats
+from .names import settings_of
 from .state_files import read_state, write_state
 from fastloop.torch_core import (
     Learns,
@@ -144,7 +145,38 @@ def check_learner_fits(state: dict,  # A checkpoint
     if _kind(learn.opt) not in (None, state['opt_kind']): raise ValueError(
         f"the checkpoint is of the optimizer {state['opt_kind']}, this is {_kind(learn.opt)}")
 
-# %% ../nbs/48_training_state.ipynb #41e9fadd
+# %% ../nbs/48_training_state.ipynb #765ce6ec
+def _is_plain(o):
+    "A number or a word, or a few of them"
+    return all(map(_is_plain, o)) if isinstance(o, (tuple, list)) else isinstance(
+        o, (bool, int, float, str))
+
+def asked_of(learn: Trained,  # Has `opt`
+             cbs: list,  # The callbacks of its run
+             ) -> dict:  # Names and values
+    "What a fit was asked for, as far as it is numbers and words: rates, and settings of callbacks"
+    groups = getattr(getattr(learn.opt, 'opt', learn.opt), 'param_groups', [])
+    found = {k: [float(o[k]) for o in groups] for k in ('lr', 'weight_decay')
+             if groups and all(k in o for o in groups)}
+    for name, cb in shaping(cbs).items():
+        mine = settings_of(cb, (bool, int, float, str, tuple, list))
+        found |= {f'{name}.{k}': v for k, v in mine.items() if _is_plain(v)}
+    return found
+
+def _few(values): return values[0] if isinstance(values, list) and len(set(values)) == 1 else values
+
+def warn_of_changes(state: dict,  # A checkpoint
+                    asked: dict,  # From `asked_of`: what this fit is asked for
+                    ):
+    "Say which numbers are others than those of the fit that goes on"
+    before = state.get('asked') or {}
+    told = [f'{k}={_few(asked[k])!r:.60} (the checkpoint: {_few(v)!r:.60})'
+            for k, v in before.items() if k in asked and asked[k] != v]
+    if told: warnings.warn(
+        f'this fit is asked for other numbers than the one that goes on: {", ".join(told)}; the '
+        "optimizer keeps the checkpoint's, plans are those of this fit", stacklevel=5)
+
+# %% ../nbs/48_training_state.ipynb #85f73b8c
 def _steered(states, cbs):
     "Was the training steered by hand, and would nobody here go on with that?"
     done = [o[0] for k in states.values() if k for o in dict(k).get('interventions', ())]
@@ -158,7 +190,7 @@ def check_run_fits(state: dict,  # A checkpoint
                    ):
     """See whether a fit can go on from a checkpoint, before anything is changed
 
-    Raises: ValueError that says what is another one."""
+    Raises: ValueError that says what is another one; other numbers cost a warning."""
     for part, theirs in zip(('train_dl', 'valid_dl'), state['data']):
         mine = describe_loader(getattr(learn.data, part, None))
         if mine != theirs: raise ValueError(f'{part}: the checkpoint is of other data '
@@ -177,6 +209,7 @@ def check_run_fits(state: dict,  # A checkpoint
     if epochs != place['epochs'] and planned: raise ValueError(
         f"epochs={epochs}: the checkpoint is of {place['epochs']} epochs, for which {planned[0]} "
         'made its plan')
+    warn_of_changes(state, asked_of(learn, cbs))
 
 # %% ../nbs/48_training_state.ipynb #08be35ec
 def of_other_count(state: dict,  # A checkpoint

@@ -629,12 +629,7 @@ def rooms_have_the_skeleton(rooms):
 OLD_EXERCISES = {
     # Many processes
     # Toolbox
-    '00_core', '01_torch_core', '02_fused', '03_bar', '04_fetch', '04_param_groups', '04_rows',
-    '05_clean_up', '05_curves', '05_event_files', '05_state_files', '05_table', '06_first_batch',
-    '07_mean_loss', '07_names', '08_inputs',
     # Schedules
-    '31_callback.schedule', '32_callback.phases', '33_callback.torch_scheduler',
-    '34_callback.playground', '35_callback.snapshot', '36_callback.lr_finder',
     # Callbacks
     # Using it
     # Images

@@ -9,6 +9,7 @@ import importlib
 import pkgutil
 import random
 import sys
+import warnings
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -166,7 +167,7 @@ def make(seed, path, data=tensor_data, opt_func=sgd, cbs=(), every=1, **kwargs):
 def fit(learn, verb='fit', *args, **kwargs):
     if verb == 'fit_sgdr': args = (2, 1)
     elif verb == 'fine_tune': args = (2,)
-    else: args = (EPOCHS,)
+    else: args = (EPOCHS, *args)
     getattr(learn, verb)(*args, **kwargs)
     return learn
 
@@ -424,6 +425,25 @@ def test_with_everything(feature, unbroken, tmp_path):
 @pytest.mark.parametrize('feature', features)
 def test_with_everything_killed_everywhere(feature, unbroken, tmp_path):
     kill_with(feature, unbroken, tmp_path, (2, 5, 7, 8, 10, 12, 13, 16))
+
+
+@pytest.mark.parametrize('verb, feature, lr, told', [
+    ('fit', 'best', .1, []), ('fit', 'best', .01, ['lr=0.01 (the checkpoint: 0.1)']),
+    ('fit_one_cycle', 'best', .01, ['OneCycleScheduler.lr_max=0.01 (the checkpoint: 0.1)']),
+    ('fit', 'patient', .1, ['EarlyStoppingCallback.patience=9 (the checkpoint: 1)'])])
+@pytest.mark.parametrize('same', [True, False])
+def test_other_numbers_are_told(verb, feature, lr, told, same, tmp_path):
+    patient = [[partial(EarlyStoppingCallback, monitor='accuracy', patience=n)] for n in (1, 9)]
+    before, now = patient if feature == 'patient' else [features[feature]]*2
+    learn = make(0, tmp_path, cbs=before)
+    with killed(): fit(learn, verb, cbs=Kill('after_step', 5))
+    if not same or feature == 'patient': learn = make(1, tmp_path, cbs=now)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        fit(learn, verb, lr, resume=True)
+    said = [str(o.message) for o in caught if 'asked for other numbers' in str(o.message)]
+    assert len(said) == bool(told) and all(o in said[0] for o in told)
+    if verb == 'fit': assert learn.recorder.lrs[0] == learn.recorder.lrs[-1] == .1
 
 
 verbs = ['fit_one_cycle', 'fit_flat_cos', 'fit_sgdr', 'fine_tune']

@@ -20,6 +20,13 @@ from fastloop.train import lr_find  # noqa: F401  its room hangs the verbs on th
 ERRORS = {'e': ZeroDivisionError, 'k': KeyboardInterrupt}
 
 
+def test_all_failures_but_the_first_are_notes_of_it():
+    def fails(n): raise OSError(n)
+    with pytest.raises(OSError) as e: put_back([lambda n=n: fails(n) for n in range(4)])
+    assert e.value.args == (0,)
+    assert e.value.__notes__ == [f'then the clean-up failed: OSError({n})' for n in (1, 2, 3)]
+
+
 @given(st.lists(st.sampled_from(['', 'e', 'k', 'kk', 'ke', 'ek']), max_size=6))
 def test_every_function_gets_its_turn(plans):
     "`k` is interrupted the first time and done the second, `e` fails, `kk` is interrupted twice"

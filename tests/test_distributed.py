@@ -9,8 +9,15 @@ import pytest
 import ranks
 import torch
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from fastloop.callback.averages import EMACallback
 from fastloop.callback.core import (
@@ -24,13 +31,15 @@ from fastloop.callback.core import (
 from fastloop.callback.logger import CSVLogger
 from fastloop.callback.mixup import MixUpCallback
 from fastloop.callback.save import SaveModelCallback
+from fastloop.callback.tensorboard import TensorBoardCallback
 from fastloop.callback.terminate import TerminateOnNaNCallback
 from fastloop.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateauCallback
 from fastloop.callback.training import GradientAccumulation, GradientClipping
 from fastloop.data.bunch import DataBunch
 from fastloop.data.load import epoch_order
+from fastloop.event_files import read_scalars
 from fastloop.learner import Learner
-from fastloop.metric_functions import r2_score, rmse
+from fastloop.metric_functions import class_metrics, r2_score, rmse
 from fastloop.metrics import EpochMetric, Metric, accuracy
 from fastloop.optimizer import SGD, AdamW
 from fastloop.train import fit_one_cycle
@@ -56,13 +65,18 @@ def network(outputs=3, bn=False):
     return nn.Sequential(nn.Linear(6, 8), *middle, nn.Tanh(), nn.Linear(8, outputs))
 
 
-def make(kind='classes', loss=None, bn=False, loader='tensors', valid=VALID, **kwargs):
+def make(kind='classes', loss=None, bn=False, loader='tensors', valid=VALID, device='cpu',
+         **kwargs):
     x, y = tensors(kind)
     xv, yv = tensors(kind, valid, seed=3)
-    data = DataBunch.from_tensors(x, y, xv, yv, bs=BS, seed=5, device='cpu')
+    data = DataBunch.from_tensors(x, y, xv, yv, bs=BS, seed=5, device=device)
     if loader != 'tensors':
         sampler = WeightedRandomSampler(torch.ones(N), N) if loader == 'weighted' else None
-        train = DataLoader(TensorDataset(x, y), BS, shuffle=sampler is None, sampler=sampler)
+        ds, random = TensorDataset(x, y), RandomSampler(x)
+        batches = BatchSampler(random, BS, False)
+        if loader == 'batches': train = DataLoader(ds, batch_sampler=batches)
+        elif loader == 'workers': train = DataLoader(ds, BS, shuffle=True, num_workers=1)
+        else: train = DataLoader(ds, BS, shuffle=sampler is None, sampler=sampler)
         data = DataBunch(train, DataLoader(TensorDataset(xv, yv), 2*BS), device='cpu')
     numbers = kind == 'numbers'
     loss = loss or (F.mse_loss if numbers else F.cross_entropy)
@@ -151,6 +165,10 @@ for name in ('adamw', 'fsdp, adamw'):
 
 
 # ---- other things that have to agree ------------------------------------------------------------
+LITTLE = [(o, n) for o in ('ddp', 'fsdp') for n in (1, 33)]
+LOADERS = 'tensors', 'torch', 'weighted', 'batches', 'workers'
+
+
 def other_loader(rank, loader):
     learn = make(loader=loader)
     learn.to_distributed(timeout=15)
@@ -180,6 +198,34 @@ def callbacks(rank):
     return found
 
 
+class StopsInWindow(Callback):
+    "Breaks off the first pass behind its third batch, inside a window of two"
+    order = 50
+    def after_batch(self):
+        if self.run.in_train and (self.run.epoch, self.run.iter) == (0, 2):
+            raise CancelTrainException
+
+
+def windows(rank, strategy):
+    "A window that is broken off; and how often gradients were sent"
+    sent = []
+
+    class Counts(Callback):
+        def begin_batch(self):
+            net = self.learn.distributed.net
+            if not self.run.in_train or net is None or hasattr(net, 'counted'): return
+            net.counted = True
+            net.register_comm_hook(None, self.count)
+
+        @staticmethod
+        def count(state, bucket):
+            sent.append(1)
+            return allreduce_hook(None, bucket)
+    learn = make().to_distributed(strategy, timeout=15)
+    learn.fit(2, .1, cbs=[GradientAccumulation(n_batches=2), StopsInWindow(), Counts()])
+    return outcome(learn), len(sent)
+
+
 def search(rank):
     "The search for a rate agrees, and a fit after it is as one without it"
     learn = make().to_distributed(timeout=15)
@@ -200,6 +246,13 @@ class Furthest(Metric):
     def _result(self): return self.top
 
 
+def torch_metrics(rank):
+    "Objects of torchmetrics, which need all rows"
+    learn = make(metrics=[accuracy, *class_metrics(3)]).to_distributed(timeout=15)
+    learn.fit(1, .1)
+    return outcome(learn), learn.validate()
+
+
 def measures():
     return [rmse, r2_score, Furthest(), EpochMetric(lambda p, y: (p*y).std(), 'std')]
 
@@ -212,6 +265,14 @@ def metrics(rank):
     few.fit(1, .1)
     again = learn.validate()
     return outcome(learn), again, outcome(few), few.validate()
+
+
+def little(rank, strategy, valid):
+    "One row to validate, or one batch more in one process; and training goes on"
+    learn = make(valid=valid).to_distributed(strategy, timeout=15)
+    learn.validate()
+    learn.fit(2, .1)
+    return outcome(learn), learn.validate()
 
 
 def freezing(rank):
@@ -230,7 +291,7 @@ def files(rank):
     "One process writes and prints"
     learn = make(path=f'files{rank}').to_distributed(timeout=15)
     learn.path = Path('files')
-    learn.fit(2, .1, cbs=[CSVLogger(), SaveModelCallback(),
+    learn.fit(2, .1, cbs=[CSVLogger(), SaveModelCallback(), TensorBoardCallback(),
                           EarlyStoppingCallback(patience=1, min_delta=10.)])
     found = outcome(learn)
     saved = learn.save('by_hand')
@@ -303,8 +364,11 @@ def nan(rank):
 # ---- the two processes, once --------------------------------------------------------------------
 CASES = [*((f'agree {k}', partial(trained, **v[0])) for k, v in AGREE.items()),
          *((f'loader {o}', partial(other_loader, loader=o))
-           for o in ('tensors', 'torch', 'weighted')),
+           for o in LOADERS),
          ('callbacks', callbacks), ('search', search), ('metrics', metrics), ('freezing', freezing),
+         *((f'window {o}', partial(windows, strategy=o)) for o in ('ddp', 'fsdp')),
+         ('torchmetrics', torch_metrics),
+         *((f'little {o} {n}', partial(little, strategy=o, valid=n)) for o, n in LITTLE),
          ('files', files), ('fsdp files', fsdp_files),
          *((f'break {e} {p}', partial(breaking, event=e, phase=p)) for e, p in BREAKS),
          ('nan', nan)]
@@ -335,18 +399,22 @@ def close(a, b, eps=1e-5):
     assert torch.allclose(x, y, rtol=eps, atol=eps, equal_nan=True), f'{a}\n{b}'
 
 
-@pytest.mark.parametrize('name', AGREE)
-def test_two_processes_are_one_loop_over_the_batches_of_both(found, name):
+def check_agrees(found, name, eps=1e-5):
     one, two = answers(found, f'agree {name}')
     assert repr(one) == repr(two)
     model, losses, valid = plain(**AGREE[name][1])
     for k, v in model.state_dict().items():
-        if 'num_batches' not in k: close(one['weights'][k], v.tolist())
-    if AGREE[name][1].get('window', 1) == 1: close(one['losses'], losses)
-    if 'summed' not in name: close([row[1] for row in one['rows']], valid)
+        if 'num_batches' not in k: close(one['weights'][k], v.tolist(), eps)
+    if AGREE[name][1].get('window', 1) == 1: close(one['losses'], losses, eps)
+    if 'summed' not in name: close([row[1] for row in one['rows']], valid, eps)
 
 
-@pytest.mark.parametrize('loader', ['tensors', 'torch', 'weighted'])
+@pytest.mark.parametrize('name', AGREE)
+def test_two_processes_are_one_loop_over_the_batches_of_both(found, name):
+    check_agrees(found, name)
+
+
+@pytest.mark.parametrize('loader', LOADERS)
 def test_each_pass_is_dealt_and_each_row_is_validated_once(found, loader):
     one, two = answers(found, f'loader {loader}')
     assert one['batches'] == two['batches'] and one['weights'] == two['weights']
@@ -387,6 +455,50 @@ def test_metrics_are_those_of_all_rows(found):
     assert None not in one[2]['rows'][0]
 
 
+def test_metrics_of_torchmetrics(found):
+    torchmetrics = pytest.importorskip('torchmetrics')
+    one, two = answers(found, 'torchmetrics')
+    assert one == two
+    model, (xv, yv) = network(), tensors(n=VALID, seed=3)
+    model.load_state_dict({k: torch.tensor(v) for k, v in one[0]['weights'].items()})
+    with torch.no_grad(): pred = model(xv).softmax(1)
+    kinds = [getattr(torchmetrics.classification, f'Multiclass{o}')(num_classes=3)
+             for o in ('F1Score', 'Precision', 'Recall', 'AUROC')]
+    close(one[1][2:], [float(o(pred, yv)) for o in kinds])
+    close(one[0]['rows'][0][3:], one[1][2:])
+
+
+@pytest.mark.parametrize('strategy', ['ddp', 'fsdp'])
+def test_a_window_that_is_broken_off_is_of_all_processes(found, strategy):
+    one, two = answers(found, f'window {strategy}')
+    assert one == two
+    (x, y), model = tensors(), network()
+    opt = torch.optim.SGD(model.parameters(), lr=.1, momentum=.9)
+    for epoch in range(2):
+        batches = union_batches(epoch)[:3 if epoch == 0 else None]
+        for i in range(0, len(batches), 2):
+            rows = torch.cat(batches[i:i+2])
+            F.cross_entropy(model(x[rows]), y[rows]).backward()
+            opt.step()
+            opt.zero_grad()
+    for k, v in model.state_dict().items(): close(one[0]['weights'][k], v.tolist())
+    if strategy == 'ddp': assert one[1] == 1 + 3  # once a window, and by hand where it broke off
+
+
+@pytest.mark.parametrize('strategy, valid', LITTLE)
+def test_little_to_validate(found, strategy, valid):
+    one, two = answers(found, f'little {strategy} {valid}')
+    assert one == two
+    model, (xv, yv) = network(), tensors(n=valid, seed=3)
+    model.load_state_dict({k: torch.tensor(v) for k, v in one[0]['weights'].items()})
+    with torch.no_grad(): pred = model(xv)
+    right = [float(F.cross_entropy(pred, yv)), float(accuracy(pred, yv))]
+    close(one[1], right)
+    close(one[0]['rows'][-1][1:], right)
+    expected, _, _ = plain()
+    for k, v in expected.state_dict().items(): close(one[0]['weights'][k], v.tolist())
+
+
 def test_frozen_layers_join_later(found):
     one, two = answers(found, 'freezing')
     assert one['weights'] == two['weights']
@@ -397,7 +509,12 @@ def test_frozen_layers_join_later(found):
 def test_one_process_prints_and_writes(found):
     one, two = answers(found, 'files')
     assert one == two and one[0]['n_iter'] == 10
-    assert one[1] == ['files/history.csv', 'files/models/bestmodel.pth', 'files/models/by_hand.pth']
+    boards = [o for o in one[1] if 'tfevents' in o]
+    assert [o for o in one[1] if o not in boards] == [
+        'files/history.csv', 'files/models/bestmodel.pth', 'files/models/by_hand.pth']
+    assert len(boards) == 2  # epochs and batches, of one process
+    curves = read_scalars(found['folder']/'files'/'logs')
+    assert curves['valid_loss'][1] == pytest.approx([row[1] for row in one[0]['rows']])
     rows = (found['folder']/'files'/'history.csv').read_text().splitlines()
     assert len(rows) == 3
     printed = [found['files'][o][1] for o in (0, 1)]

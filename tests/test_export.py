@@ -286,6 +286,11 @@ def test_pictures_in_all_forms(pictures):
         for item in (file, str(file), file.read_bytes(), opened, Image.open(file),
                      learn.data.open_image(file), learn.data.open_image(file).numpy()):
             assert close(predictor.predict(item), want)
+    pixels = np.array(Image.open(file))
+    for item in (pixels, torch.from_numpy(pixels)):  # bytes, which must be scaled as a file's are
+        assert close(predictor.predict(item), want) and close(learn.predict(item), want)
+    small = np.array(Image.open(file).resize((9, 12)))  # these could be taken for numbers
+    assert close(predictor.predict(small), learn.predict(small))
     wide = Image.open(file).resize((300, 200))  # another size, another mode
     for item in (wide, wide.convert('L'), wide.convert('RGBA')):
         assert close(predictor.predict(item), learn.predict(item))

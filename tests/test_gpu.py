@@ -1,11 +1,12 @@
 """What only a CUDA GPU can show: `make test-gpu`.
 
 Nothing in a step waits for the GPU, batches come from the host beside its work, training in 16
-bits, going on exactly where a fit was broken off, one process of NCCL. What can be told without a
-GPU is in test_waits.py and test_fetch.py.
+bits, going on exactly where a fit was broken off, one process of NCCL, and two where there are two
+GPUs. What can be told without a GPU is in test_waits.py and test_fetch.py.
 """
 import contextlib
 import importlib.util
+from functools import partial
 
 import pytest
 import torch
@@ -311,6 +312,18 @@ def test_a_model_of_one_nccl_process_trains_as_without(gpu, tmp_path):
                 found.append([v.detach().cpu() for v in learn.model.state_dict().values()])
         for a, b in zip(*found, strict=True): torch.testing.assert_close(a, b)
     finally: dist.destroy_process_group()
+
+
+# ---- two processes of NCCL, a GPU each -----------------------------------------------------------
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason='needs two CUDA GPUs')
+def test_two_gpus_are_one_loop_over_the_batches_of_both(tmp_path):
+    import ranks
+    import test_distributed as both
+    names = 'sgd', 'adamw', 'sync_bn', 'accumulation', 'clipping', 'fsdp', 'fsdp, clipping'
+    cases = [(f'agree {o}', partial(both.trained, device='cuda', **both.AGREE[o][0]))
+             for o in names]
+    found, _ = ranks.run(ranks.server('test_distributed'), str(tmp_path), cases)
+    for name in names: both.check_agrees(found, name, 1e-4)
 
 
 @pytest.mark.skipif(not hasattr(Learner, 'compile'), reason='there is no compiling yet')

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fastloop import metric_functions as m
-from fastloop.callback.stats import AvgStats
+from fastloop.callback.stats import AvgStats, AvgStatsCallback
 from fastloop.data.bunch import DataBunch
 from fastloop.learner import Learner
 from fastloop.metric_functions import mae, mse, r2_score, rmse, top_k_accuracy
@@ -523,6 +523,27 @@ def test_torchmetrics_by_hand(tmp_path):
     by_hand = [sum(o)/3 for o in zip(*rows)]
     assert learn.recorder.values[-1][3:] == pytest.approx(by_hand, abs=1e-5)
     assert learn.validate()[2:] == pytest.approx(by_hand, abs=1e-5)
+
+
+@pytest.mark.parametrize('alone', [True, False])
+def test_a_collection_of_torchmetrics(alone, tmp_path):
+    "Its members are columns, and give what the collection gives when it is asked by itself"
+    torchmetrics = pytest.importorskip('torchmetrics')
+    of = torchmetrics.classification
+    torch.manual_seed(0)
+    x, y = torch.randn(70, 4), torch.randint(0, 3, (70,))
+    asked = torchmetrics.MetricCollection(
+        [of.MulticlassF1Score(3), of.MulticlassRecall(3), of.MulticlassAUROC(3)], prefix='val_')
+    data = DataBunch.from_tensors(x, y, x, y, bs=16, device='cpu')
+    learn = Learner(data, torch.nn.Linear(4, 3), metrics=asked if alone else [accuracy, asked],
+                    cbs=AvgStatsCallback(asked), silent=True, path=tmp_path)
+    learn.fit(2, .1)
+    names = [f'val_multiclass_{o}' for o in ('f1_score', 'recall', 'auroc')]
+    assert learn.recorder.names[2:] == [*([] if alone else ['accuracy']), *names]
+    want = [float(o) for o in asked.clone()(*learn.get_preds()).values()]
+    assert learn.recorder.values[-1][-3:] == pytest.approx(want, abs=1e-6)
+    assert learn.validate()[-3:] == pytest.approx(want, abs=1e-6)
+    assert learn.avg_stats.valid_stats.avg_stats[-3:] == pytest.approx(want, abs=1e-6)
 
 
 def test_the_extra_is_named_where_torchmetrics_is_missing(monkeypatch):

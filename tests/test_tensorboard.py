@@ -819,11 +819,11 @@ def test_what_was_written_by_the_end_of_an_epoch_survives_a_kill(tmp_path):
 def test_a_board_that_is_attached_while_a_fit_runs(tmp_path):
     class Attach(Callback):
         def after_train(self):
-            if self.run.epoch == 0: self.learn.add_cb(board)
+            if self.run.epoch == 0: self.learn.add_cbs(board)
     learn, board = make(tmp_path), TensorBoardCallback(histogram_freq=1, write_grads=True)
     for _ in range(2):
         learn.fit(3, .1, cbs=Attach())
-        learn.remove_cb(board)
+        learn.remove_cbs(board)
     found = read_scalars(tmp_path/'logs')
     assert writer_threads() == [] and found['batch/loss'][0][-1] > 10
 
@@ -851,3 +851,25 @@ def test_two_boards_in_two_folders(tmp_path):
     learn.fit(1, .1, cbs=[TensorBoardCallback(log_dir=tmp_path/o, **EVERYTHING) for o in 'ab'])
     a, b = (read_scalars(tmp_path/o) for o in 'ab')
     assert a == b and isinstance(learn.recorder, Recorder)
+
+
+class Late(Callback):
+    "Fails in the first batch, or later"
+    def __init__(self, n): self.n = n
+
+    def after_pred(self):
+        if self.run.n_iter == self.n: raise KeyError('late')
+
+
+@pytest.mark.parametrize('before', [False, True])
+@pytest.mark.parametrize('failing', ['loss', 'callback', 'later'])
+def test_a_fit_without_a_batch_leaves_no_files(failing, before, tmp_path):
+    learn = make(tmp_path)
+    if before: learn.fit(1, .1, cbs=TensorBoardCallback())
+    there = sorted(tmp_path.rglob('*'))
+    if failing == 'loss': learn.loss_func = nn.L1Loss()
+    cbs = [TensorBoardCallback(**EVERYTHING), *([] if failing == 'loss' else [
+        Late(0 if failing == 'callback' else 1)])]
+    with pytest.raises((ValueError, KeyError)): learn.fit(1, .1, cbs=cbs)
+    if failing == 'later': assert len(sorted(tmp_path.rglob('events.*'))) == 2 + 2*before
+    else: assert sorted(tmp_path.rglob('*')) == there

@@ -14,9 +14,9 @@ from typing import Any
 from .keras_model import HookList, LearnerView, Logs, overrides
 from ..callback.core import handlers_of
 from ..callback.recorder import find_recorder
-from ..core import distinct, listify
+from ..core import distinct
 from ..mean_loss import MeanLoss
-from ..metrics import as_metric
+from ..metrics import as_metrics
 from ..torch_core import Run, batch_size, count_batches
 
 # %% ../../nbs/83_adapters.keras.ipynb #3fdba794
@@ -30,7 +30,7 @@ class LogsOfRun:
         "Find out what is measured"
         recorder = find_recorder(self.run)
         asked = getattr(self.run.learn, 'metrics', ()) if recorder is None else recorder.metrics
-        self.metrics = [as_metric(o).fresh() for o in listify(asked)]
+        self.metrics = [o.fresh() for o in as_metrics(asked)]
         self.mean, self.recorded = MeanLoss(), recorder is not None
         self.names = distinct([o.name for o in self.metrics])
 

@@ -24,6 +24,7 @@ from ..loader_place import ResumedPass, load_loader_state, loader_state, says_pl
 from ..state_files import StateWriter, keep_newest, next_file, numbered_files
 from ..torch_core import Learns, Run
 from fastloop.training_state import (
+    asked_of,
     check_learner_fits,
     check_run_fits,
     counters,
@@ -178,6 +179,7 @@ class CheckpointCallback(Callback):
         for event in ('after_batch', 'begin_batch'): vars(self).pop(event, None)
         if not run.epochs: return
         self.active, self.files = True, CheckpointFolder(self.where, self.keep)
+        self.asked = dict(asked=asked_of(run.learn, run.cbs))
         if self.every != 'epoch': self.after_batch, self.begin_batch = self.tick, self.write
         resume = getattr(run.learn, 'resume', False) if self.resume is None else self.resume
         try:
@@ -272,7 +274,7 @@ class CheckpointCallback(Callback):
         if not ready_to_write(self.learn): return
         if cut: self.pending |= moment_of(self.learn, self.run) | {'run': self.pending['run']}
         place, stage = self.pending['run'], getattr(self.learn, 'stage', None)
-        state = training_state(self.learn, self.run.cbs, self.run) | self.pending
+        state = training_state(self.learn, self.run.cbs, self.run) | self.pending | self.asked
         state |= dict(start=self.start if place['iter'] else None, cut=cut, stage=stage)
         words = f"epoch{place['epoch']}-batch{place['iter']}"
         try: self.files.write(state, words, wait=self.every != 'epoch' or place['iter'] > 0)

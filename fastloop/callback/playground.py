@@ -109,19 +109,24 @@ def _digits(value):
     "How many digits a number is shown with: three, or as many as it has"
     return max(3, len(repr(float(value)).split('e')[0].replace('.', '').strip('0')))
 
+def _log_slider(value, low, high, text, step=.05, **kwargs):
+    "A slider for powers of ten; its steps are counted from `value`, so that it can stand there"
+    power = math.log10(value)
+    down, up = (max(1, math.ceil(o/step)) for o in (power-low, high-power))
+    ends = dict(min=power-down*step, max=power+up*step, step=step)
+    return _widgets().FloatLogSlider(value, readout_format=f'.{_digits(value)}', description=text,
+                                     **ends, **kwargs)
+
 def _controls(lr_max):
     "A slider for each number, and a list of shapes"
     w = _widgets()
     wide = dict(style={'description_width': '12em'}, layout=w.Layout(width='32em'))
-    log, straight = partial(w.FloatLogSlider, step=.05, **wide), partial(
-        w.FloatSlider, min=0, max=1, step=.01, **wide)
-    power = math.log10(lr_max)
+    straight = partial(w.FloatSlider, min=0, max=1, step=.01, **wide)
     return dict(
-        lr_max=log(lr_max, min=min(-7, math.floor(power)), max=max(2, math.ceil(power)),
-                   readout_format=f'.{_digits(lr_max)}', description='highest rate'),
+        lr_max=_log_slider(lr_max, -7, 2, 'highest rate', **wide),
         pct_start=straight(.3, description='share going up'),
-        div_factor=log(25., min=0, max=5, readout_format='.3', description='first divisor'),
-        final_div=log(25e4, min=0, max=9, readout_format='.3', description='last divisor'),
+        div_factor=_log_slider(25., 0, 5, 'first divisor', **wide),
+        final_div=_log_slider(25e4, 0, 9, 'last divisor', **wide),
         high=straight(.95, description='momentum outside'),
         low=straight(.85, description='momentum inside'),
         anneal=w.Dropdown(options=list(shapes), description='shape', **wide))

@@ -19,8 +19,8 @@ import torch
 # %% ../../nbs/21_callback.recorder.ipynb #e2a63ad1
 from .core import Callback
 from ..core import Axes, Figure, distinct, format_time, listify
-from ..mean_loss import BatchWeights, LossRule, MeanLoss, mean_of
-from ..metrics import as_metric, tell_ignored, to_floats
+from ..mean_loss import BatchWeights, LossRule, MeanLoss, mean_of, to_floats
+from ..metrics import as_metrics, tell_ignored
 from ..optimizer import rate_reader
 from ..plots import draw_losses, draw_metrics, draw_rates, draw_search, hand_out
 from ..table import EpochTable, current_cell, show_table, to_frame
@@ -108,7 +108,7 @@ _lists = ('lrs', 'moms', 'values', 'times', 'nb_batches', 'metrics_names', 'vali
 def _measured(learn, asked):
     "The metrics asked for, or else those of the learner; they know which label is ignored"
     asked = getattr(learn, 'metrics', None) if asked is None else asked
-    return tell_ignored([as_metric(o) for o in listify(asked)], learn.loss_func)
+    return tell_ignored(as_metrics(asked), learn.loss_func)
 
 def _tell(metrics, event, *args):
     "Let those metrics that want to know hear of an event"

@@ -11,9 +11,8 @@ from typing import Any
 
 from ..bar import print_line
 from .core import Callback
-from ..core import listify
-from ..mean_loss import MeanLoss
-from ..metrics import as_metric, tell_ignored, to_floats
+from ..mean_loss import MeanLoss, to_floats
+from ..metrics import as_metrics, tell_ignored
 
 # %% ../../nbs/16_callback.stats.ipynb #ff1fde10
 class AvgStats:
@@ -30,7 +29,7 @@ class AvgStats:
         Raises: TypeError if one of the metrics is nothing that measures
         Source: the fast.ai course, part 2 (2019), lesson 9
         """
-        self.metrics = [as_metric(o).fresh() for o in listify(metrics)]
+        self.metrics = [o.fresh() for o in as_metrics(metrics)]
         self.in_train, self.loss = in_train, MeanLoss()
 
     def reset(self):

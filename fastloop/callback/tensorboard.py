@@ -302,7 +302,7 @@ class TensorBoardCallback(Callback):
         try: self.save()
         finally:
             self.numbers, files, self.files = BatchNumbers(), self.files, None
-            if files is not None: files.end()
+            if files is not None: files.end(self.run.n_iter > 0 or not self.run.exception)
 
     def state_dict(self) -> dict:  # Plain numbers
         "What is needed to go on; everything known is on the disk afterwards"

@@ -16,7 +16,7 @@ import torch
 from .core import Callback, CancelFitException
 from .tracker import say_line
 from ..core import check_number
-from ..metrics import to_floats
+from ..mean_loss import to_floats
 from ..torch_core import Learns
 
 # %% ../../nbs/48_callback.terminate.ipynb #15c12a5a

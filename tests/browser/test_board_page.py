@@ -57,7 +57,10 @@ except RuntimeError as e: print(e)'''
 INTERRUPT = '''learn = learner()
 try: learn.fit(40, cbs=DashboardCallback())
 except KeyboardInterrupt: print('interrupted')'''
+PLAY = '''from fastloop.all import *
+SchedulePlayground(epochs=3, iters=50, lr_max=.0037)'''
 notebooks = {
+    'play': [PLAY],
     'steer': [PREPARE, FIT, REPORT], 'two': [PREPARE, TWO, "report(one, 'report one')",
                                              "report(two)"],
     'error': [PREPARE, ERROR, 'report(learn)'], 'interrupt': [PREPARE, INTERRUPT, 'report(learn)']}
@@ -281,3 +284,23 @@ def test_ended_otherwise(page, lab, name, end):
     assert f'ended by {end}' in left_picture(page).inner_text()
     assert page.locator('.widget-button').count() == 0
     assert ours(found) == [] and not found['running']
+
+
+def test_the_playground_moves(page, lab):
+    "The numbers it was given, whole labels; a slider that is moved changes call and picture"
+    found = Notebook(page, lab, 'play')
+    found.until(lambda: page.locator('.widget-html-content').count() > 0)
+    assert found.text() == 'learn.fit_one_cycle(3, max_lr=0.0037)'
+    sliders = page.locator('.widget-slider')
+    assert sliders.first.locator('.widget-readout').inner_text() == '0.0037'
+    cut = page.eval_on_selector_all('.widget-label', """found => found.filter(
+        o => o.scrollWidth > o.clientWidth).map(o => o.textContent)""")
+    assert cut == []
+    source = "document.querySelector('img.widget-image, .widget-image img').src"
+    before = page.evaluate(source)
+    sliders.nth(1).locator('.noUi-handle').focus()
+    for _ in range(10): page.keyboard.press('ArrowRight')
+    found.until(lambda: found.text() == 'learn.fit_one_cycle(3, max_lr=0.0037, pct_start=0.4)')
+    found.until(lambda: page.evaluate(source) != before)
+    pixels = found.shoot(page.locator('.widget-image').first, 'playground')
+    assert count_color(pixels, BLUE) > 200 and count_color(pixels, ORANGE) > 200
