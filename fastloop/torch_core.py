@@ -471,7 +471,7 @@ def batch_device(learn: Trained,  # Has `model` and `data`
 
 # %% ../nbs/01_torch_core.ipynb #b5b7bfbd
 def whole_tensors(state: Any,  # Tensors, and what holds them
-                  ) -> Any:  # The same; in process 0, tensors that lay in pieces are whole, on the CPU
+                  ) -> Any:  # The same; in process 0, what lay in pieces is whole, on the CPU
     "Put tensors together that lie in pieces on several processes, which all have to ask"
     if isinstance(state, dict):
         found: Any = type(state)((k, whole_tensors(v)) for k, v in state.items())

@@ -625,24 +625,6 @@ def rooms_have_the_skeleton(rooms):
             else: at = min(found)
 
 
-# rooms whose exercises are still one text, with checks to be copied; the list only shrinks
-OLD_EXERCISES = {
-    # Many processes
-    # Toolbox
-    # Schedules
-    # Callbacks
-    '42_fit_settings',
-    '43_callback.experiment', '43_summaries', '44_callback.mlflow',
-    '44_callback.tensorboard', '44_callback.wandb',
-    '47_loader_place', '48_callback.control', '48_callback.cutmix',
-    '48_callback.short', '48_program', '48_training_state',
-    '49_callback.checkpoint', '49_callback.dashboard', '49_compiled',
-    '49_model_file',
-    # Using it
-    '50_train', '51_export', '58_data.archive',
-}
-
-
 @dataclass
 class Exercise:
     """One exercise of a room: four cells, `None` for what is missing
@@ -705,25 +687,11 @@ def read_exercises(room):
     return found
 
 
-def old_exercises(room):
-    "What is wrong with exercises that are one text: each has code that asserts, or `Check:`"
-    text = '\n'.join(f'```python\n{o.source}\n```' if o.is_code else o.source for o in room.cells)
-    found = re.search(r'^## Exercises\s*$(.*?)(?=^## |\Z)', text, flags=re.M | re.S)
-    if not found: return
-    fences = re.findall(r'^\s*```.*?\n(.*?)^\s*```', found[1], flags=re.M | re.S)
-    asserted = sum(bool(re.search(r'\bassert\b|\btest_\w+\(|\braises\(', o)) for o in fences)
-    said = len(re.findall(r'\bChecks?:\s+`[^`]', found[1]))
-    if asserted + said < 3: yield f'{room.name}: {asserted + said} exercises with a check'
-
-
 @rule
 def exercises_can_be_checked(rooms):
     "3 to 5 exercises, each with a stub, a check that says what is wrong, and a folded solution"
     for room in filter(has_skeleton, rooms):
         found = read_exercises(room)
-        if not found and room.stem in OLD_EXERCISES:
-            yield from old_exercises(room)
-            continue
         if not 3 <= len(found) <= 5: yield f'{room.name}: {len(found)} exercises'
         for i, o in enumerate(found, 1):
             if o.number != i: yield f'{o.task.where}: {o} stands in place {i}'

@@ -484,6 +484,8 @@ def as_input_nest(x: Any,  # One input, or a list, a tuple or a dictionary of se
     Raises: TypeError if one of them holds no numbers.
     """
     if isinstance(x, Mapping): return {k: as_inputs(v, f'{name}[{k!r}]') for k, v in x.items()}
+    rows = isinstance(x, (list, tuple)) and all(isinstance(o, (list, tuple)) for o in x)
+    if rows and len(x): return as_inputs(x, name)  # one input, written as rows of numbers
     if isinstance(x, (list, tuple)): return tuple(as_inputs(o, name) for o in x)
     return as_inputs(x, name)
 

@@ -314,6 +314,7 @@ class MiniaiCalls:
         "A phase ends; its `after_` is left out if it was broken off"
         level = _passes.get(phase, phase)
         self.close(_levels.index(level)+1)
+        if level not in self.open: self.open.append(level)  # broken off before this one heard of it
         failed = level == 'fit' and self.run.exception is not None
         try:
             if self.cancelled != level and not failed:

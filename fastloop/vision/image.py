@@ -128,8 +128,9 @@ def read_size(
 
     Raises: ValueError naming the file if it cannot be read.
     """
+    from PIL import Image
     with _opened(file) as image:
-        lies = image.getexif().get(_orientation, 1) in _lying
+        lies = Image.Image.getexif(image).get(_orientation, 1) in _lying  # not PNG's, which decodes
         return image.size if lies else image.size[::-1]
 
 # %% ../../nbs/60_vision.image.ipynb #e0pict02
