@@ -104,6 +104,10 @@ def _is_ours(frame):
     "Is this the call of a `FlatModel`, in which the model begins?"
     return frame.filename == _here and frame.name == 'forward'
 
+def _words(frame):
+    "File, line and, if it can be read, source"
+    return f'{frame.filename}, line {frame.lineno}' + (f': {frame.line}' if frame.line else '')
+
 def model_line(e: BaseException,  # Raised while a model was followed or called
                ) -> str:  # File, line and source; empty if the exception does not know
     "The line of a model in which something went wrong"
@@ -112,7 +116,7 @@ def model_line(e: BaseException,  # Raised while a model was followed or called
     inside = frames[at[-1]+1:] if at else []
     own = [o for o in inside if not o.filename.startswith(_torch) and o.name != 'call_model']
     found = own or [o for o in inside if f'{_torch}/nn/' in o.filename]
-    return f'{found[-1].filename}, line {found[-1].lineno}: {found[-1].line}' if found else ''
+    return _words(found[-1]) if found else ''
 
 def why_not(e: BaseException,  # What `torch.export` raised
             ) -> str:  # A reason
@@ -138,7 +142,7 @@ def fixing_line(flat: nn.Module,  # A `FlatModel`
         at = max((i for i, o in enumerate(frames) if _is_ours(o)), default=len(frames))
         own = [o for o in frames[at+1:] if not o.filename.startswith(_torch)
                and o.name != 'call_model']
-        lines.extend(f'{o.filename}, line {o.lineno}: {o.line}' for o in own[-1:])
+        lines.extend(map(_words, own[-1:]))
         return before(*args, **kwargs)
     kind._set_replacement = noted
     try: torch.export.export(flat, tensors, dynamic_shapes=(sizes,), strict=False)

@@ -981,6 +981,51 @@ def mini_announcer(base=object, cancel=None, at=None):
         'heard': [], 'done': False})()
 
 
+def miniai_loop(cbs, n=2):
+    "The calls that miniai makes in an epoch of `n` batches: `before`, the work, `after`, `cleanup`"
+    class Quit(Exception): pass
+
+    def call(event):
+        for cb in sorted(cbs, key=lambda o: getattr(o, 'order', 0)):
+            if hasattr(cb, event):
+                try: getattr(cb, event)(None)
+                except Exception as e: raise Quit(type(e).__name__) from None
+
+    def within(level, work):
+        try:
+            call(f'before_{level}')
+            work()
+            call(f'after_{level}')
+        except Quit as e:
+            if str(e) != f'Cancel{level.title()}Exception': raise
+        finally: call(f'cleanup_{level}')
+    batches = lambda: [within('batch', lambda: None) for _ in range(n)]  # noqa: E731
+    within('fit', lambda: within('epoch', batches))
+
+
+@pytest.mark.parametrize('heard', [
+    ('before_batch', 'after_batch', 'cleanup_batch'), ('cleanup_batch',),
+    ('before_epoch', 'cleanup_epoch', 'cleanup_batch'), ('before_fit', 'cleanup_fit')])
+@pytest.mark.parametrize('at', ['batch', 'epoch', 'fit'])
+@pytest.mark.parametrize('first', [True, False])
+def test_clean_up_comes_whoever_breaks_off(heard, at, first, make):
+    "Of miniai's callbacks one breaks off what begins; the other hears what miniai's loop tells it"
+    def both():
+        log, error = [], type(f'Cancel{at.title()}Exception', (Exception,), {})
+
+        def stop(self, learn): raise error
+        names = {o: lambda self, learn, o=o: log.append(o) for o in heard}
+        return log, [type('Stops', (), {f'before_{at}': stop, 'order': 0 if first else 2})(),
+                     type('Listens', (), {**names, 'order': 1})()]
+    expected, cbs = both()
+    miniai_loop(cbs)
+    log, cbs = both()
+    x = torch.zeros(4, 1)
+    learn = make(data=DataBunch([(x, x)]*2, None), cbs=cbs)
+    learn.fit(1)
+    assert log == expected
+
+
 def test_the_order_of_miniais_events(make):
     cb = mini_announcer()
     make(make_data(n=8)).fit(1, cbs=[cb])

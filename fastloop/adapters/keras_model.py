@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -484,8 +485,8 @@ def as_input_nest(x: Any,  # One input, or a list, a tuple or a dictionary of se
     Raises: TypeError if one of them holds no numbers.
     """
     if isinstance(x, Mapping): return {k: as_inputs(v, f'{name}[{k!r}]') for k, v in x.items()}
-    rows = isinstance(x, (list, tuple)) and all(isinstance(o, (list, tuple)) for o in x)
-    if rows and len(x): return as_inputs(x, name)  # one input, written as rows of numbers
+    if isinstance(x, (list, tuple)) and x and isinstance(x[0], (list, tuple)) and all(
+            isinstance(o, Real) for o in x[0]): return as_inputs(x, name)  # rows of one input
     if isinstance(x, (list, tuple)): return tuple(as_inputs(o, name) for o in x)
     return as_inputs(x, name)
 

@@ -321,10 +321,11 @@ class MiniaiCalls:
                 return self.call(f'after_{level}', cancels[f'begin_{phase}'])
         finally: self.close(_levels.index(level))
 
-    def close(self, depth: int,  # How many phases stay open
+    def close(self, depth: int,  # From which level on phases are closed: 0 for `fit`
               ):
         "Clean up inner phases that were left without notice"
-        while len(self.open) > depth: self.call(f'cleanup_{self.open.pop()}')
+        while self.open and _levels.index(self.open[-1]) >= depth:
+            self.call(f'cleanup_{self.open.pop()}')
 
 # %% ../../nbs/82_adapters.miniai.ipynb #65ce7bf2
 library = 'miniai'
