@@ -3,8 +3,9 @@ import os
 from pathlib import Path
 
 GIGABYTES = 1.5  # what one process needs at most, with what its tests start
-# their tests share something dear: one site, one run of the demo, one wheel
-TOGETHER = ('test_docs.py', 'test_demo.py', 'test_packaging.py')
+# each of their tests takes long and shares nothing; those of other modules share what they import,
+# one site, one run of the demo, two processes that have been started
+APART = ('test_notebooks.py', 'test_exercises.py')
 
 
 def free_gigabytes(meminfo='/proc/meminfo'):
@@ -25,6 +26,6 @@ def how_many(cores, gigabytes):
 
 
 def unit(nodeid):
-    "What a process gets at a time: a test, or all tests of a module that shares something dear"
+    "What a process gets at a time: all tests of a module, or a single test"
     module = nodeid.partition('::')[0]
-    return module if module.endswith(TOGETHER) else nodeid
+    return nodeid if module.endswith(APART) else module

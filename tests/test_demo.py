@@ -17,6 +17,8 @@ from fastloop.__main__ import main
 from fastloop.demo import compare_seeds, demo, demo_data, demo_model, known_classes
 from fastloop.vision.learner import cnn_learner
 
+rare = pytest.mark.rare  # run by `make test-all` alone
+
 PICTURES = ['confusion', 'losses', 'lr_find', 'mistakes', 'predictions', 'schedule']
 
 
@@ -55,6 +57,7 @@ def test_three_seeds_reach_what_is_promised(tmp_path, capsys):
                                      f'{max(found)-min(found):.3f}')
 
 
+@rare
 def test_what_is_printed_is_what_the_network_says(again):
     learn, text = again.learn, again.text
     rate = float(re.search(r'learning rate (\S+), found by a search', text)[1])
@@ -78,6 +81,7 @@ def test_what_is_printed_is_what_the_network_says(again):
                                   & (preds.argmax(1) == number[said])).sum())
 
 
+@rare
 def test_files(piped, again):
     assert piped.files == sorted([*(f'{o}.png' for o in PICTURES), 'history.csv', 'weights.pth'])
     for o in piped.pictures.values(): assert o.startswith(b'\x89PNG')
@@ -97,6 +101,7 @@ def test_files(piped, again):
     assert weights.keys() == piped.weights.keys()
 
 
+@rare
 @pytest.mark.rare
 def test_a_silent_demo_says_nothing_and_does_the_same(again, tmp_path, capsys):
     learn = demo(1, tmp_path, silent=True)

@@ -14,6 +14,8 @@ from types import FunctionType
 import pytest
 from filelock import FileLock
 
+rare = pytest.mark.rare  # run by `make test-all` alone
+
 root = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(root))
 docs = import_module('tools.docs')
@@ -74,6 +76,7 @@ def test_the_reference_lists_the_methods_of_a_class():
     assert {'DataBunch.create', 'DataBunch.from_tensors', 'DataBunch.one_batch'} <= set(data)
 
 
+@rare
 @pytest.mark.parametrize('room', [o for o in rooms.rooms() if o.module], ids=lambda o: o.module)
 def test_every_exported_name_links_to_its_source(site, room):
     page = Recorder((site/room.page).read_text(encoding='utf-8'))
@@ -97,6 +100,7 @@ def offered_by(cls):
             yield name
 
 
+@rare
 @pytest.mark.parametrize('room', [o for o in rooms.rooms() if o.module], ids=lambda o: o.module)
 def test_a_class_lists_all_it_offers(site, room):
     page = Recorder((site/room.page).read_text(encoding='utf-8'))
@@ -110,6 +114,7 @@ def test_a_class_lists_all_it_offers(site, room):
         assert [o for o in offered_by(cls) if o.lower() not in shown] == [], name
 
 
+@rare
 def test_what_is_hung_on_a_class_stands_there(site):
     page = Recorder((site/'learner.html').read_text(encoding='utf-8'))
     line = public_definitions('fastloop.train')[1]['fit_one_cycle']
@@ -122,6 +127,7 @@ def test_what_is_hung_on_a_class_stands_there(site):
     assert 'recorder.plot' in Recorder((site/'callback.recorder.html').read_text()).links
 
 
+@rare
 def test_nothing_is_loaded_from_elsewhere(site):
     for html in site.rglob('*.html'):
         loads = Recorder(html.read_text(encoding='utf-8')).loads
@@ -130,6 +136,7 @@ def test_nothing_is_loaded_from_elsewhere(site):
         assert '@import' not in css.read_text(encoding='utf-8')
 
 
+@rare
 def test_room_page_has_prose_code_and_entries(site):
     text = (site/'anneal.html').read_text(encoding='utf-8')
     for part in ('What hurts', 'class="cell-output', 'src="data:image/png', 'id="reference"',
@@ -217,6 +224,7 @@ def test_headings_leave_anchors_to_exported_names():
 pages = import_module('tools.docs_pages')
 
 
+@rare
 def test_all_callbacks_are_on_one_page(site):
     text = (site/'callbacks.html').read_text(encoding='utf-8')
     found = {name for _, name, _ in pages.callbacks()}
@@ -247,6 +255,7 @@ def test_the_example_of_a_callback_makes_one(module, name, tmp_path, monkeypatch
     assert type(made).__name__ == name.rpartition('.')[2]
 
 
+@rare
 def test_all_names_lead_to_their_entries(site):
     text = (site/'reference.html').read_text(encoding='utf-8')
     for room in [o for o in rooms.rooms() if o.module]:
@@ -254,6 +263,7 @@ def test_all_names_lead_to_their_entries(site):
             assert f'href="{room.page}#{docs.anchors(room.module)[name]}"' in text, name
 
 
+@rare
 def test_pages_that_no_notebook_holds(site):
     assert 'training, µs a step' in (site/'performance.html').read_text(encoding='utf-8')
     versions = (site/'versions.html').read_text(encoding='utf-8')
@@ -262,6 +272,7 @@ def test_pages_that_no_notebook_holds(site):
     assert '<base href=' in missing and 'search box' in missing
 
 
+@rare
 def test_each_page_says_where_its_notebook_is(site):
     for room in rooms.rooms():
         text = (site/room.page).read_text(encoding='utf-8')

@@ -20,6 +20,7 @@ rooms = [o.stem for o in read_rooms(root/'nbs') if has_skeleton(o)]
 def is_refused(said): return said.startswith('Not yet: ') and len(said.split()) > 4
 
 
+@pytest.mark.rare  # run by `make test-all` alone, or for one room: -m '' -k ROOM
 @pytest.mark.parametrize('name', rooms)
 def test_exercises(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -27,7 +27,7 @@ def test_free_memory(tmp_path):
 def test_what_is_shared_stays_in_one_process():
     one, other = 'tests/test_docs.py::test_a[x::y]', 'tests/test_docs.py::test_b'
     assert unit(one) == unit(other) == 'tests/test_docs.py'
-    one, other = 'tests/test_core.py::test_a[1]', 'tests/test_core.py::test_a[2]'
+    one, other = 'tests/test_notebooks.py::test_a[1]', 'tests/test_notebooks.py::test_a[2]'
     assert (unit(one), unit(other)) == (one, other)
 
 

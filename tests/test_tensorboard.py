@@ -117,8 +117,18 @@ def close(pairs, steps, values):
     np.testing.assert_allclose([o[1] for o in pairs], values, rtol=1e-6)
 
 
+others = set()  # threads that were there before a test
+
+
+@pytest.fixture(autouse=True)
+def know_others():
+    others.clear()
+    others.update(threading.enumerate())
+
+
 def writer_threads():
-    return [o for o in threading.enumerate() if 'AsyncWriter' in type(o).__name__]
+    return [o for o in threading.enumerate()
+            if 'AsyncWriter' in type(o).__name__ and o not in others]
 
 
 # ---- curves --------------------------------------------------------------------------------------
