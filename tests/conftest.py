@@ -8,7 +8,7 @@ import pytest
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # as make does: other sums round otherwise
 sys.path.insert(0, str(Path(__file__).parent))
-from processes import cores, free_gigabytes, how_many, unit  # noqa: E402
+from processes import LONG, cores, free_gigabytes, how_many, unit  # noqa: E402
 
 if importlib.util.find_spec('hypothesis'):  # the environment of the peers has none
     from hypothesis import HealthCheck, settings
@@ -35,3 +35,8 @@ def pytest_xdist_make_scheduler(config, log):
     class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid): return unit(nodeid)
     return Together(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    "Tests that take long come first, so that no process is left alone with one of them"
+    items.sort(key=lambda o: not any(part in o.nodeid for part in LONG))

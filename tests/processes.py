@@ -29,3 +29,7 @@ def unit(nodeid):
     "What a process gets at a time: all tests of a module, or a single test"
     module = nodeid.partition('::')[0]
     return nodeid if module.endswith(APART) else module
+
+
+# these take ten seconds and more: they come first
+LONG = 'test_runs[9', 'test_runs[65_', 'test_runs[02_', 'test_runs[51_', 'test_runs[7'

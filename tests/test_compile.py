@@ -114,6 +114,7 @@ losses = {'function': lambda: F.cross_entropy, 'module': nn.CrossEntropyLoss,
           'weights': lambda: nn.CrossEntropyLoss(torch.tensor([1., 2., 3.]))}
 
 
+@pytest.mark.rare  # run by `make test-all` alone
 @pytest.mark.parametrize('name', losses)
 def test_every_kind_of_loss_gives_the_same_numbers(name):
     plain, (learn, graphs) = make(losses[name]()), compiled(losses[name]())
@@ -140,6 +141,7 @@ callbacks = {'one cycle': lambda: OneCycleScheduler(lr_max=.1),
                                  GradientClipping(clip=.1)]}
 
 
+@pytest.mark.rare  # run by `make test-all` alone
 @pytest.mark.parametrize('name', callbacks)
 def test_callbacks_do_and_see_what_they_always_do_and_see(name, tmp_path):
     found = []

@@ -44,7 +44,7 @@ def again(piped):
     return SimpleNamespace(learn=learn, text=printed.getvalue())
 
 
-@pytest.mark.rare
+@rare
 def test_three_seeds_reach_what_is_promised(tmp_path, capsys):
     "A mean accuracy of 0.88, with rates that were found by a search"
     found = compare_seeds([1, 2, 3], out=tmp_path)
@@ -102,7 +102,6 @@ def test_files(piped, again):
 
 
 @rare
-@pytest.mark.rare
 def test_a_silent_demo_says_nothing_and_does_the_same(again, tmp_path, capsys):
     learn = demo(1, tmp_path, silent=True)
     assert capsys.readouterr().out == ''
@@ -130,6 +129,7 @@ def test_wrong_words_are_refused_at_once(words, capsys):
     assert e.value.code == 2 and 'usage: fastloop' in capsys.readouterr().err
 
 
+@rare
 def test_the_command_into_a_pipe(piped):
     lines = piped.text.splitlines()
     assert lines[0].endswith('5,000 images to train with, 1,000 to validate, 10 classes')
@@ -142,7 +142,7 @@ def test_the_command_into_a_pipe(piped):
     assert not any(c in piped.text + piped.errors for c in '\r\x1b\x08')
 
 
-@pytest.mark.rare
+@rare
 def test_a_demo_that_was_interrupted_goes_on(piped, tmp_path):
     env = {**os.environ, 'OMP_NUM_THREADS': str(torch.get_num_threads())}
     command = [sys.executable, '-m', 'fastloop', 'demo', '--epochs', '1', '--out', tmp_path]

@@ -640,6 +640,7 @@ def test_sample_archive(tool):
         (0, 0, 0, '', '', 0o644)}
 
 
+@pytest.mark.rare  # run by `make test-all` alone
 def test_sample_is_what_the_script_makes(tool):
     if not tool.debian.is_dir(): pytest.skip('Debian package dataset-fashion-mnist not installed')
     new, old = tool.build(tool.debian), tool.target.read_bytes()

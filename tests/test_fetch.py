@@ -148,6 +148,7 @@ def test_the_same_batches_and_the_same_random_numbers(data, how):
     if data in LEFT or how in UNLIKELY: assert whole_batches(dl := make()) is dl
 
 
+@pytest.mark.rare  # run by `make test-all` alone
 @pytest.mark.parametrize('data', ['two', 'nested', 'own'])
 @pytest.mark.parametrize('how', [dict(num_workers=2), dict(num_workers=1, persistent_workers=True),
                                  dict(num_workers=1, multiprocessing_context='fork'),

@@ -95,6 +95,7 @@ def test_the_runner_reports_failures(source, error, runner, tmp_path):
     assert error in result['error']
 
 
+@pytest.mark.rare  # run by `make test-all` alone
 def test_the_runner_ends_what_hangs(runner, tmp_path):
     nb = write(tmp_path/'slow.ipynb', 'import time\ntime.sleep(60)')
     result = runner(nb, timeout=3).result()

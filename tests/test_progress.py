@@ -551,6 +551,7 @@ def kernel():
     made.stop()
 
 
+@pytest.mark.rare  # run by `make test-all` alone
 def test_a_notebook_in_a_browser(kernel):
     outputs, messages = kernel.run(
         "check(fit(Slow, learn=learner(20, 10), metrics=[accuracy, evil]))", answers=True)
@@ -664,6 +665,7 @@ open(sys.argv[1], 'w').write('done')
 """
 
 
+@pytest.mark.rare  # run by `make test-all` alone
 @pytest.mark.skipif(os.name != 'posix', reason='pipes of POSIX')
 def test_a_pipe_that_is_closed(tmp_path):
     p = subprocess.Popen([sys.executable, '-c', PIPED, str(tmp_path/'a')], stdin=subprocess.PIPE,
