@@ -120,7 +120,7 @@ def _log_slider(value, low, high, text, step=.05, **kwargs):
 def _controls(lr_max):
     "A slider for each number, and a list of shapes"
     w = _widgets()
-    wide = dict(style={'description_width': '12em'}, layout=w.Layout(width='32em'))
+    wide: Any = dict(style={'description_width': '12em'}, layout=w.Layout(width='32em'))
     straight = partial(w.FloatSlider, min=0, max=1, step=.01, **wide)
     return dict(
         lr_max=_log_slider(lr_max, -7, 2, 'highest rate', **wide),
