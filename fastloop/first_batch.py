@@ -289,6 +289,17 @@ def first_loss(loss_func: Callable,  # Takes the prediction and the targets
         raise
 
 # %% ../nbs/06_first_batch.ipynb #112b939d
+def about_label(e: BaseException,  # What has ended a batch that was not the first
+                run: Any,  # Has `learn`, `pred` and `yb`
+                ) -> BaseException:  # A `ValueError`, or `e`
+    "Name the label of a later batch that has no output"
+    if not isinstance(e, IndexError) or not is_about_classes(run.learn.loss_func): return e
+    try: check_labels(run.learn.loss_func, run.pred, run.yb)
+    except ValueError as told:
+        told.__cause__ = e
+        return told
+    return e
+
 def as_written():
     "Inside a `with` block nothing runs compiled, where torch can be told so"
     stance = getattr(torch.compiler, 'set_stance', None)
@@ -336,8 +347,9 @@ class FirstBatch:
     def explain(self, e: BaseException,  # What has ended a batch
                 run: Any,  # Has `learn` and `xb`
                 ) -> BaseException:  # What to raise
-        "The error for a first batch that the model cannot take; any other error as it is"
-        if not self.undos or not in_model(e): return e
+        "The error for a first batch that the model cannot take, or for a label that has no output"
+        if not self.undos: return about_label(e, run)
+        if not in_model(e): return e
         self.failed, error = True, what_misfits(e, run.learn.model, run.xb)
         return error
 

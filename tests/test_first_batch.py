@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from fastloop.callback.core import Callback
 from fastloop.data.bunch import DataBunch
 from fastloop.first_batch import takes_apart
 from fastloop.learner import Learner
@@ -84,6 +85,23 @@ def test_a_label_to_ignore_trains(loss_func):
 def test_a_label_without_an_output_is_named(loss_func):
     with pytest.raises(ValueError, match='label 255 has no output'):
         fit([(x, y)], nn.Linear(4, 3), loss_func)
+
+
+def test_a_label_of_a_later_batch_is_named():
+    "What has been trained before stays; an IndexError of another kind stays what it is"
+    model = nn.Linear(4, 3)
+    before = model.weight.detach().clone()
+    good = x, torch.zeros(len(x), dtype=torch.long)
+    bad = x, torch.full((len(x),), 7)
+    with pytest.raises(ValueError, match='label 7 has no output: the model has 3') as e:
+        fit([good, good, bad], model, F.cross_entropy)
+    assert isinstance(e.value.__cause__, IndexError) and not torch.equal(before, model.weight)
+
+    class Fails(Callback):
+        def after_loss(self):
+            if self.run.n_iter == 1: raise IndexError('mine')
+    learn = Learner(DataBunch([good, good], None), nn.Linear(4, 3), F.cross_entropy, cbs=Fails())
+    with pytest.raises(IndexError, match='mine'): learn.fit(1)
 
 
 @pytest.mark.parametrize('loss_func', [
