@@ -602,6 +602,9 @@ SKELETON = ['What we will be able to write', 'The naive version', 'What hurts',
 def has_skeleton(room): return room.stem not in ALONE and room.number < 90
 
 
+def has_exercises(room): return any(o == 'Exercises' for o, _ in room.headings)
+
+
 @rule
 def rooms_begin_with_a_promise(rooms):
     "The first cell holds `# title` and `> one-line promise` and nothing else"
@@ -690,7 +693,7 @@ def read_exercises(room):
 @rule
 def exercises_can_be_checked(rooms):
     "3 to 5 exercises, each with a stub, a check that says what is wrong, and a folded solution"
-    for room in filter(has_skeleton, rooms):
+    for room in filter(has_exercises, rooms):
         found = read_exercises(room)
         if not 3 <= len(found) <= 5: yield f'{room.name}: {len(found)} exercises'
         for i, o in enumerate(found, 1):

@@ -12,9 +12,9 @@ from exercises import (  # noqa: E402
     read_room,
     wrong_answers,
 )
-from house_rules import has_skeleton, read_exercises, read_rooms, root  # noqa: E402
+from house_rules import has_exercises, read_exercises, read_rooms, root  # noqa: E402
 
-rooms = [o.stem for o in read_rooms(root/'nbs') if has_skeleton(o)]
+rooms = [o.stem for o in read_rooms(root/'nbs') if has_exercises(o)]
 
 
 def is_refused(said): return said.startswith('Not yet: ') and len(said.split()) > 4

@@ -234,7 +234,8 @@ BAD = {
             [*exercises(1, 2), *exercise(3, stub=exercise(3)[2], check=exercise(3)[1])],
             [*exercises(1, 2), *exercise(3, check=code('assert halve(2) == 1', NOT_YET))],
             [*exercises(1, 2), *exercise(3, check=code('with checking(): pass', SHOWN))],
-            [*exercises(1, 2), *exercise(3), code('x = 3')])],
+            [*exercises(1, 2), *exercise(3), code('x = 3')])]
+        + [{'91_demo.ipynb': [text('# Demo\n\n> A promise.'), *exercises(1, 2)]}],
     'exports_are_shown_and_checked': [
         {'00_core.ipynb': room(code(DOUBLE), code(USE))},
         {'00_core.ipynb': room(code(DOUBLE), code('double(1)', SHOWN))},
