@@ -126,7 +126,9 @@ def tensor_data(seed, path):
 def loader_data(seed, path, workers=0, generator=False):
     x, y, xv, yv = tensors()
     g = torch.Generator().manual_seed(seed) if generator else None
-    train = DataLoader(Noisy(x, y, seed), BS, shuffle=True, num_workers=workers, generator=g)
+    # a worker that was forked ends by itself when its parent has been killed
+    how = dict(num_workers=workers, multiprocessing_context='fork') if workers else {}
+    train = DataLoader(Noisy(x, y, seed), BS, shuffle=True, generator=g, **how)
     return DataBunch(train, DataLoader(TensorDataset(xv, yv), 6), device='cpu', path=path)
 
 
