@@ -6,7 +6,7 @@
 # %% 1: `f'largest/{name}'` → `f'largest/{type(model).__name__}'`
 
 # %% 2: no lines between them
-def kernel_at(image, out, inp, size):
+def filter_at(image, out, inp, size):
     top, left = out*size, inp*size
     return image[0, top:top+size, left:left+size]
 
