@@ -121,11 +121,12 @@ class Notebook:
         self.begin_session()
         page.goto(f'{self.address}lab/tree/{name}.ipynb?reset')
         self.wait_for('idle')
-        for _ in range(6):  # the command is lost where the page is not ready yet
+        first = page.locator('.jp-CodeCell').first.locator('.jp-InputPrompt')
+        for _ in range(6):  # where the page is not ready yet, the command or its first cell is lost
             self.menu('Run', 'runmenu:run-all')
-            prompt = page.locator('.jp-InputPrompt', has_text=re.compile(r'\[(\*|\d+)\]'))
-            try: return prompt.first.wait_for(timeout=10_000, state='attached')
-            except Exception: pass
+            prompt = first.filter(has_text=re.compile(r'\[(\*|\d+)\]'))
+            try: return prompt.wait_for(timeout=10_000, state='attached')
+            except Exception: self.wait_for('idle')
         raise AssertionError('nothing runs')
 
     def begin_session(self):
