@@ -11,7 +11,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager
 from functools import partial
 from numbers import Integral
 from typing import Any
@@ -300,11 +300,13 @@ def about_label(e: BaseException,  # What has ended a batch that was not the fir
         return told
     return e
 
+@contextmanager
 def as_written():
     "Inside a `with` block nothing runs compiled, where torch can be told so"
     stance = getattr(torch.compiler, 'set_stance', None)
-    unused = stance is None or 'torch._dynamo' not in sys.modules
-    return nullcontext() if unused else stance('force_eager')
+    if stance is None or 'torch._dynamo' not in sys.modules: yield
+    else:
+        with stance('force_eager'): yield
 
 def _write_buffers(buffers):
     "Give each buffer its old value"

@@ -144,7 +144,8 @@ class FusedStep:
 
     def _plan(self, seen, params, grads):
         "List the runs of groups that share a call, and the state of their parameters in columns"
-        groups, state, self.runs = self.opt.param_groups, self.opt.state, None
+        groups, state = self.opt.param_groups, self.opt.state
+        self.seen = self.runs = None  # an interrupt leaves no plan, and the next step makes one
         kept, runs, begin = [], [], 0
         if all(map(_kernel_may, groups)) and _kernel_fits(params, grads):
             counts = [sum(p.grad is not None for p in group['params']) for group in groups]
@@ -159,8 +160,8 @@ class FusedStep:
                     kept += [(state[p], o, state[p][o]) for p in mine for o in names]
             self.runs = runs if fits else None
             self.strides = list(map(_stride, params+grads))
-        self.seen, self.params, self.kept = seen, params, kept
-        self.states = list(state.values())
+        self.params, self.kept, self.states = params, kept, list(state.values())
+        self.seen = seen
 
 # %% ../nbs/02_fused.ipynb #1cb55b6c
 _torchs_backward, _engine, _ones = torch.Tensor.backward, Variable._execution_engine, {}
