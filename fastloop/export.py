@@ -288,6 +288,13 @@ def read_item(items: dict | None,  # How files become inputs, from the settings
     module, name = readers[items['kind']]
     return getattr(import_module(module), name)(x, items)
 
+# %% ../nbs/51_export.ipynb #b778cc31
+def pictures_in(pixels: Any,  # An array or tensor of bytes
+                ) -> list:  # Such arrays, one for each picture
+    "One picture as a list, or several"
+    one = import_module('fastloop.vision.image').is_one_picture(pixels)
+    return [pixels] if one else list(pixels)
+
 def files_in(folder: str | Path,  # A folder, or a file
              ) -> list:  # Paths
     """The pictures in a folder and its folders, or the one file
@@ -356,14 +363,18 @@ class Predictor:
         with torch.inference_mode(): found = self.program(*[t.to(self.device) for t in tensors])
         return to_detach(rebuild(self.settings['outputs'], iter(found)))
 
+    def takes_pixels(self, x: Any,  # An item, or several
+                     ) -> bool:  # `False` if the model was trained on numbers, or `x` are some
+        "Are these pixels that have to become what the model sees?"
+        return bool(self.settings['items']) and is_bytes(x)
+
     def prepare(self, x: Any,  # One item: numbers like those in training, or a file
                 ) -> list:  # Inputs of a batch of one
         """Turn an item into what the program takes
 
         Raises: TypeError or ValueError that says what is wanted.
         """
-        if is_file(x) or self.settings['items'] and is_bytes(x):
-            x = read_item(self.settings['items'], x)
+        if is_file(x) or self.takes_pixels(x): x = read_item(self.settings['items'], x)
         return inputs_of(self.inputs, x, True)
 
     def answers(self, preds: Any,  # What the model answered to a batch
@@ -386,6 +397,7 @@ class Predictor:
                 ) -> Iterator:  # Pairs: tensors, and targets or `None`
         "Turn items into batches"
         if isinstance(items, (str, Path)): items = files_in(items)
+        elif self.takes_pixels(items): items = pictures_in(items)
         mine = 'list' in self.inputs and len(items) == len(self.inputs['list'])
         if isinstance(items, list) and not mine:
             for i in range(0, len(items), bs):

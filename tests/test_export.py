@@ -291,6 +291,9 @@ def test_pictures_in_all_forms(pictures):
         assert close(predictor.predict(item), want) and close(learn.predict(item), want)
     small = np.array(Image.open(file).resize((9, 12)))  # these could be taken for numbers
     assert close(predictor.predict(small), learn.predict(small))
+    stack = np.stack([small, small[:, ::-1]])
+    for items in (stack, torch.from_numpy(stack), [*stack], small):
+        assert close(predictor.get_preds(items)[0], learn.get_preds(items)[0])
     wide = Image.open(file).resize((300, 200))  # another size, another mode
     for item in (wide, wide.convert('L'), wide.convert('RGBA')):
         assert close(predictor.predict(item), learn.predict(item))

@@ -43,6 +43,7 @@ from fastloop.vision.image import (  # noqa: F401 (a user finds all names here t
     get_image_files,
     image_suffixes,
     in_threads,
+    is_one_picture,
     name_some,
     read_label,
     read_pixels,
@@ -469,8 +470,7 @@ def _listed(items, path):
     one = isinstance(items, (bytes, bytearray)) or hasattr(items, 'read') or hasattr(
         items, 'getbands')
     if not one and getattr(items, 'dtype', None) in (np.uint8, torch.uint8):
-        shape = np.shape(items)
-        one = len(shape) == 2 or len(shape) == 3 and bool({1, 3, 4} & {*shape[::2]})
+        one = is_one_picture(items)
     return [items] if one else [_some_item(o, path) for o in items]
 
 # %% ../../nbs/62_vision.data.ipynb #d777a2ba

@@ -149,6 +149,14 @@ def picture_input(
     mean, std = [torch.tensor(settings[o]).reshape(-1, 1, 1) for o in ('mean', 'std')]
     return (x-mean).div_(std)
 
+# %% ../../nbs/60_vision.image.ipynb #6979a5e4
+def is_one_picture(
+    pixels: Any,  # an array or tensor of bytes
+) -> bool:  # `False` if they are several in a stack
+    "Do these pixels have rows and columns, and channels at most?"
+    shape = np.shape(pixels)
+    return len(shape) == 2 or len(shape) == 3 and bool({1, 3, 4} & {*shape[::2]})
+
 # %% ../../nbs/60_vision.image.ipynb #fc081446
 image_suffixes = ('.png', '.jpg', '.jpeg', '.jfif', '.bmp', '.gif', '.webp', '.tif', '.tiff',
                   '.pgm', '.ppm')
