@@ -64,6 +64,7 @@ from fastloop.torch_core import (
     laid_out_like,
     load_tensors,
     model_device,
+    one_or_many,
     own_names,
     to_device,
     whole_tensors,
@@ -74,7 +75,6 @@ from fastloop.trained import (
     check_settings,
     follow_model,
     groups_of,
-    listed_metrics,
     make_opt,
     only_fit,
     read_groups,
@@ -209,7 +209,7 @@ class Learner(SeesRun):
         self.data, self.opt_func, self.lr, self.opt, self.runner = data, opt_func, lr, None, runner
         self.model = model if getattr(data, 'device', None) is None else model.to(data.device)
         self.loss_func = default_loss(data) if loss_func is None else loss_func
-        self.metrics, self.silent = listed_metrics(metrics), bool(silent)
+        self.metrics, self.silent = one_or_many(metrics), bool(silent)
         self.path = as_path('path', getattr(data, 'path', '.') if path is None else path)
         self.model_dir, _ = model_dir, as_path('model_dir', model_dir)
         self.wd, self.true_wd, self.bn_wd, self.train_bn = wd, true_wd, bn_wd, train_bn

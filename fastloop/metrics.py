@@ -19,7 +19,7 @@ import torch
 from .core import camel2snake, listify
 from .first_batch import label_to_ignore, takes_apart
 from .mean_loss import CountedMean, WeightedMean, label_rules
-from .torch_core import batch_size, to_detach
+from .torch_core import batch_size, one_or_many, to_detach
 
 # %% ../nbs/15_metrics.ipynb #5298e999
 def check_both(metric, pred, yb):
@@ -356,7 +356,7 @@ def as_metrics(
 ) -> list:  # of `Metric`
     "All metrics; those of a collection are called as in it."
     found = []
-    for o in [metrics] if isinstance(metrics, torch.nn.ModuleDict) else listify(metrics):
+    for o in one_or_many(metrics):
         for name, metric in o.items() if isinstance(o, torch.nn.ModuleDict) else [(None, o)]:
             found.append(as_metric(metric))
             if name is not None: found[-1].name = camel2snake(name)

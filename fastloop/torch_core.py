@@ -29,6 +29,8 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader
 
+from .core import listify
+
 # %% ../nbs/01_torch_core.ipynb #599b1fa0
 def default_device() -> torch.device:  # With its number, as tensors report it
     "The best device here: the current CUDA GPU, else Apple's, else the processor."
@@ -53,6 +55,7 @@ def as_device(
     missing = found.type == 'mps' and not torch.backends.mps.is_available()
     if (found.index or 0) < count and not missing: return found
     raise ValueError(f'device={device!r} is not there: this machine has {default_device()}')
+
 
 
 # %% ../nbs/01_torch_core.ipynb #a1c0de03
@@ -193,6 +196,12 @@ def find_bs(
     if t is None: raise ValueError(f'b={b!r} holds no tensor, so it has no batch size')
     if t.ndim == 0: raise ValueError(f'b begins with a single number, {t}: it has no batch size')
     return t.shape[0]
+
+# %% ../nbs/01_torch_core.ipynb #210e4b50
+def one_or_many(o: Any,  # Nothing, one thing or many
+                ) -> list:  # As `listify` makes it
+    "A list of things; a `ModuleDict`, as a collection of torchmetrics is, is one of them"
+    return [o] if isinstance(o, nn.ModuleDict) else listify(o)
 
 # %% ../nbs/01_torch_core.ipynb #be5f128b
 def _lengths(b):

@@ -23,7 +23,7 @@ from .first_batch import check_loss
 from .metrics import as_metrics
 from .optimizer import OptimWrapper, as_wrapper
 from .runner import Runner
-from .torch_core import Learns, Loaders
+from .torch_core import Learns, Loaders, one_or_many
 
 # %% ../nbs/27_trained.ipynb #8aa2b3ef
 def groups_of(
@@ -101,12 +101,6 @@ def check_step(opt: torch.optim.Optimizer,  # Of torch, or a wrapper
         'step, and the loop computes it once a batch; take another optimizer, or write a Runner '
         'with a step of its own')
 
-# %% ../nbs/27_trained.ipynb #22808c8e
-def listed_metrics(metrics: Any,  # One, or several
-                   ) -> list:  # As they are
-    "Metrics as a list; a collection, as torchmetrics has, is one"
-    return [metrics] if isinstance(metrics, torch.nn.ModuleDict) else listify(metrics)
-
 # %% ../nbs/27_trained.ipynb #e4add107
 def check_data(data: Loaders,  # What to train on
                ):
@@ -141,7 +135,7 @@ def check_learning(data: Any,  # What to train on
     check_loss(loss_func)
     if not (isinstance(runner, type) and issubclass(runner, Runner)):
         raise TypeError(f'runner is a subclass of Runner, not {runner!r}')
-    for o in listed_metrics(metrics):
+    for o in one_or_many(metrics):
         if is_native(o): raise TypeError(f'metrics: {o!r} is a callback: give it as cbs')
     as_metrics(metrics)
 
