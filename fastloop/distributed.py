@@ -37,6 +37,7 @@ from .callback.tensorboard import TensorBoardCallback
 from .callback.terminate import TerminateOnNaNCallback
 from .callback.training import GradientAccumulation
 from .core import add_note, be_quiet, check_word
+from .data.bunch import look_into
 from .data.load import TensorLoader
 from .mean_loss import LossRule
 from .ranks import Ranks, is_one_of_many
@@ -47,6 +48,7 @@ from fastloop.torch_core import (
     Run,
     batch_size,
     call_model,
+    count_batches,
     model_device,
     rng_state,
     set_seed,
@@ -155,9 +157,10 @@ def end_asking(cb: Callback,  # The callback below
                rows: int,  # That this process has validated
                ):
     "Take a model into pieces again; torch counts on each process having asked it at least once"
-    model, batch = cb.learn.model, None if rows else next(iter(cb.whole), None)
-    if batch is not None:
-        with torch.no_grad(): call_model(model, to_device(batch[0], model_device(model)))
+    model = cb.learn.model
+    if not rows and count_batches(cb.whole) != 0:
+        xb = to_device(look_into(cb.whole)[0], model_device(model))
+        with torch.no_grad(): call_model(model, xb)
     set_reshard(model, on=True)
 
 # %% ../nbs/73_distributed.ipynb #3dad861c

@@ -90,7 +90,9 @@ def _generators(dl):
     return [g for g in found if isinstance(g, torch.Generator)]
 
 # %% ../../nbs/12_data.bunch.ipynb #b6890ee5
-def _look(dl):
+def look_into(
+    dl: Any,  # a loader
+) -> tuple:  # a batch
     "The first batch of `dl`, with everything that the look moved put back"
     place = dl.state_dict() if hasattr(dl, 'load_state_dict') and not hasattr(dl, 'peek') else None
     numbers_stood = rng_state()
@@ -314,13 +316,13 @@ class DataBunch:
         """
         dl = self.train_dl if train else self.valid_dl
         if dl is None: raise ValueError('valid_dl is None: there is no validation batch')
-        return to_device(_look(dl), self.device)
+        return to_device(look_into(dl), self.device)
 
     @property
     def example(self) -> Any:  # tensors, in the structure that the model takes
         "The inputs of one training item, as a batch; looked at once."
         if self._seen is None or self._seen[0] is not self.train_dl:
-            first = map_tensors(_look(self.train_dl)[0], lambda t: t[:1].clone())
+            first = map_tensors(look_into(self.train_dl)[0], lambda t: t[:1].clone())
             self._seen = self.train_dl, first
         return self._seen[1]
 
