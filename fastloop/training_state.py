@@ -187,6 +187,7 @@ def check_run_fits(state: dict,  # A checkpoint
                    learn: Trained,  # Has `data`
                    cbs: list,  # The callbacks of its run
                    epochs: int,  # Epochs of this fit
+                   asked: dict,  # From `asked_of`: what this fit is asked for
                    ):
     """See whether a fit can go on from a checkpoint, before anything is changed
 
@@ -209,7 +210,7 @@ def check_run_fits(state: dict,  # A checkpoint
     if epochs != place['epochs'] and planned: raise ValueError(
         f"epochs={epochs}: the checkpoint is of {place['epochs']} epochs, for which {planned[0]} "
         'made its plan')
-    warn_of_changes(state, asked_of(learn, cbs))
+    warn_of_changes(state, asked)
 
 # %% ../nbs/48_training_state.ipynb #08be35ec
 def of_other_count(state: dict,  # A checkpoint

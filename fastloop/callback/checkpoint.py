@@ -197,7 +197,7 @@ class CheckpointCallback(Callback):
             self.skip = state['stage'] > stage  # this fit is over, or is still to begin
             return
         check_learner_fits(state, self.learn)
-        check_run_fits(state, self.learn, self.run.cbs, self.run.epochs)
+        check_run_fits(state, self.learn, self.run.cbs, self.run.epochs, **self.asked)
         self.state = state
         self.tell(path, state['run'])
 
