@@ -3,6 +3,7 @@
 `check_faults(make, cb)` fits once for each event, each exception and each side of the callback
 under test: somebody before it in the order raises, or somebody after it.
 """
+import sys
 import threading
 
 import torch
@@ -10,6 +11,34 @@ import torch
 from fastloop.callback.core import Callback, events, order_of
 
 exceptions = (RuntimeError, KeyboardInterrupt)
+
+
+class Interrupt:
+    """Raises `KeyboardInterrupt` at the `k`-th moment, counted from 1, of the work it is `during`
+
+    Moments are lines, calls and returns of anything that runs. With `package` they are the calls
+    and returns of its functions and of what these call: but for the beginnings of loops, the places
+    where Python itself lets Ctrl-C come.
+    """
+    def __init__(self, k, package=None):
+        self.k, self.package, self.n, self.hit = k, package, 0, False
+
+    def __call__(self, frame, event, arg):
+        inside = not self.package or self.package in frame.f_code.co_filename
+        if not inside or event == 'c_exception': return self
+        self.n += 1
+        if self.n == self.k:
+            self.hit = not frame.f_code.co_flags & 0x20  # a generator that ends swallows it
+            raise KeyboardInterrupt
+        return self
+
+    def during(self, work):
+        get, put = ((sys.getprofile, sys.setprofile) if self.package else
+                    (sys.gettrace, sys.settrace))
+        before = get()
+        put(self)
+        try: work()
+        finally: put(before)
 
 
 class Breaks(Callback):

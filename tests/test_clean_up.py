@@ -1,11 +1,11 @@
 "What is put back whatever gets in the way: a list of functions, a run that is interrupted, workers"
 import multiprocessing
 import random
-import sys
 import warnings
 
 import pytest
 import torch
+from faults import Interrupt
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -107,25 +107,6 @@ def test_a_loader_of_another_length_is_named_once_and_the_share_stays_within_one
 
 
 # ---- interrupts ----------------------------------------------------------------------------------
-class Interrupt:
-    "Raises `KeyboardInterrupt` at the `k`-th line, call or return of anything that runs"
-    def __init__(self, k): self.k, self.n, self.hit = k, 0, False
-
-    def __call__(self, frame, event, arg):
-        self.n += 1
-        if self.n == self.k:
-            sys.settrace(None)
-            self.hit = not frame.f_code.co_flags & 0x20  # a generator that ends swallows it
-            raise KeyboardInterrupt
-        return self
-
-    def during(self, work):
-        before = sys.gettrace()
-        sys.settrace(self)
-        try: work()
-        finally: sys.settrace(before)
-
-
 def learner():
     g = torch.Generator().manual_seed(0)
     x, y = torch.randn(24, 4, generator=g), torch.randint(3, (24,), generator=g)

@@ -102,8 +102,9 @@ def union_batches(epoch, count=2):
     return [o.flatten() for o in order.split(BS)]
 
 
-def plain(kind='classes', loss=None, epochs=2, lr=.1, bn=False, window=1, clip=None, opt=None):
-    "Weights, training losses of all batches, and the losses of validation"
+def plain(kind='classes', loss=None, epochs=2, lr=.1, bn=False, window=1, clip=None, opt=None,
+          first=None):
+    "Weights, training losses of all batches, of the `first` of epoch 0; the losses of validation"
     x, y = tensors(kind)
     xv, yv = tensors(kind, VALID, seed=3)
     model = network(1 if kind == 'numbers' else 3, bn)
@@ -112,7 +113,7 @@ def plain(kind='classes', loss=None, epochs=2, lr=.1, bn=False, window=1, clip=N
     losses, valid = [], []
     for epoch in range(epochs):
         model.train()
-        batches = union_batches(epoch)
+        batches = union_batches(epoch)[:None if epoch else first]
         for i in range(0, len(batches), window):
             part = batches[i:i+window]
             rows = torch.cat(part)
@@ -369,8 +370,7 @@ def nan(rank):
 
 # ---- the two processes, once --------------------------------------------------------------------
 CASES = [*((f'agree {k}', partial(trained, **v[0])) for k, v in AGREE.items()),
-         *((f'loader {o}', partial(other_loader, loader=o))
-           for o in LOADERS),
+         *((f'loader {o}', partial(other_loader, loader=o)) for o in LOADERS),
          ('callbacks', callbacks), ('search', search), ('metrics', metrics), ('freezing', freezing),
          *((f'window {o}', partial(windows, strategy=o)) for o in ('ddp', 'fsdp')),
          ('torchmetrics', torch_metrics),
@@ -403,6 +403,13 @@ def answers(found, name):
 def close(a, b, eps=1e-5):
     x, y = (torch.tensor(o, dtype=torch.float64) for o in (a, b))
     assert torch.allclose(x, y, rtol=eps, atol=eps, equal_nan=True), f'{a}\n{b}'
+
+
+def answered(weights, x, outputs=3):
+    "What a network with these weights answers in one process"
+    model = network(outputs)
+    model.load_state_dict({k: torch.tensor(v) for k, v in weights.items()})
+    with torch.no_grad(): return model(x)
 
 
 def check_agrees(found, name, eps=1e-5):
@@ -462,10 +469,8 @@ def test_the_search_agrees_and_leaves_no_trace(found):
 def test_metrics_are_those_of_all_rows(found):
     one, two = answers(found, 'metrics')
     assert one == two
-    model = network(1)
-    model.load_state_dict({k: torch.tensor(v) for k, v in one[0]['weights'].items()})
     xv, yv = tensors('numbers', VALID, seed=3)
-    with torch.no_grad(): pred = model(xv)
+    pred = answered(one[0]['weights'], xv, outputs=1)
     right = [F.mse_loss(pred, yv), rmse(pred, yv), r2_score(pred, yv), (pred-yv).abs().max(),
              (pred*yv).std()]
     close(one[0]['rows'][0][1:], [float(o) for o in right], 1e-6)
@@ -478,9 +483,8 @@ def test_metrics_of_torchmetrics(found):
     torchmetrics = pytest.importorskip('torchmetrics')
     one, two = answers(found, 'torchmetrics')
     assert one == two
-    model, (xv, yv) = network(), tensors(n=VALID, seed=3)
-    model.load_state_dict({k: torch.tensor(v) for k, v in one[0]['weights'].items()})
-    with torch.no_grad(): pred = model(xv).softmax(1)
+    xv, yv = tensors(n=VALID, seed=3)
+    pred = answered(one[0]['weights'], xv).softmax(1)
     kinds = [getattr(torchmetrics.classification, f'Multiclass{o}')(num_classes=3)
              for o in ('F1Score', 'Precision', 'Recall', 'AUROC')]
     close(one[1][2:], [float(o(pred, yv)) for o in kinds])
@@ -491,16 +495,8 @@ def test_metrics_of_torchmetrics(found):
 def test_a_window_that_is_broken_off_is_of_all_processes(found, strategy):
     one, two = answers(found, f'window {strategy}')
     assert one == two
-    (x, y), model = tensors(), network()
-    opt = torch.optim.SGD(model.parameters(), lr=.1, momentum=.9)
-    for epoch in range(2):
-        batches = union_batches(epoch)[:3 if epoch == 0 else None]
-        for i in range(0, len(batches), 2):
-            rows = torch.cat(batches[i:i+2])
-            F.cross_entropy(model(x[rows]), y[rows]).backward()
-            opt.step()
-            opt.zero_grad()
-    for k, v in model.state_dict().items(): close(one[0]['weights'][k], v.tolist())
+    expected, _, _ = plain(window=2, first=3)
+    for k, v in expected.state_dict().items(): close(one[0]['weights'][k], v.tolist())
     if strategy == 'ddp': assert one[1] == 1 + 3  # once a window, and by hand where it broke off
 
 
@@ -508,9 +504,8 @@ def test_a_window_that_is_broken_off_is_of_all_processes(found, strategy):
 def test_little_to_validate(found, strategy, valid):
     one, two = answers(found, f'little {strategy} {valid}')
     assert one == two
-    model, (xv, yv) = network(), tensors(n=valid, seed=3)
-    model.load_state_dict({k: torch.tensor(v) for k, v in one[0]['weights'].items()})
-    with torch.no_grad(): pred = model(xv)
+    xv, yv = tensors(n=valid, seed=3)
+    pred = answered(one[0]['weights'], xv)
     right = [float(F.cross_entropy(pred, yv)), float(accuracy(pred, yv))]
     close(one[1], right)
     close(one[0]['rows'][-1][1:], right)

@@ -4,10 +4,11 @@ Ctrl-C can come between any two lines. A checkpoint that it has stopped is writt
 fit ends, so reading a state may bring things together, but not half of them.
 """
 import copy
-import sys
+from itertools import count
 
 import pytest
 import torch
+from faults import Interrupt
 from test_checkpoint import check_same, contents, features, fit, make
 
 from fastloop.all import Callback
@@ -16,36 +17,15 @@ from fastloop.callback.snapshot import same_state
 from fastloop.mean_loss import BatchWeights, WeightedMean
 
 
-class Interrupt:
-    """Inside a `with` block, Ctrl-C comes at the `nth` call of the package, or the end of one
-
-    Those, and the beginnings of loops, are the places where Python itself lets it come.
-    """
-    def __init__(self, nth): self.left, self.came = nth, False
-
-    def __enter__(self): sys.setprofile(self.look)
-
-    def __exit__(self, kind, *_):
-        sys.setprofile(None)
-        self.came = kind is KeyboardInterrupt
-        return self.came
-
-    def look(self, frame, event, arg):
-        if 'fastloop' in frame.f_code.co_filename and event != 'c_exception': self.left -= 1
-        if self.left == 0:
-            self.left = -1
-            raise KeyboardInterrupt
-
-
 def interrupted_everywhere(made, read, copied=copy.deepcopy):
     "How many interrupts `read` has outlived, each time with the same answer"
-    expected, n = read(copied(made)), 0
-    while True:
-        one, stop = copied(made), Interrupt(n+1)
-        with stop: read(one)
-        if not stop.came: return n
-        n += 1
-        assert same_state(read(one), expected), f'interrupted at call {n}'
+    expected = read(copied(made))
+    for k in count(1):
+        one, interrupt = copied(made), Interrupt(k, 'fastloop')
+        try: interrupt.during(lambda one=one: read(one))
+        except KeyboardInterrupt: pass
+        if interrupt.n < k: return k-1  # it did not come: there are no more places
+        assert same_state(read(one), expected), f'interrupted at call {k}'
 
 
 def labels(n=3): return [torch.randint(0, 3, (size,)) for size in [4]*n + [2]]
