@@ -72,6 +72,7 @@ from fastloop.torch_core import (
 from fastloop.trained import (
     callbacks_of,
     check_learning,
+    check_resume,
     check_settings,
     follow_model,
     groups_of,
@@ -235,17 +236,17 @@ class Learner(SeesRun):
         """
         check_fit(epochs, self, needs_opt=False)
         reset_opt, resume = check_flag('reset_opt', reset_opt), check_flag('resume', resume)
-        with only_fit(self):
+        def train():
             read_groups(self)
-            lr, wd = self.lr_range(self.lr if lr is None else lr), self.wd if wd is None else wd
-            check_settings(self.opt_func, wd)
-            cbs = [*self.cbs, *(as_callback(cb) for cb in [*listify(cbs), *listify(callbacks)])]
-            if resume and not any(getattr(cb, 'can_resume', False) for cb in cbs):
-                raise ValueError('resume=True: add a CheckpointCallback, which keeps checkpoints')
+            lrs, decay = self.lr_range(self.lr if lr is None else lr), self.wd if wd is None else wd
+            check_settings(self.opt_func, decay)
+            mine = [*self.cbs, *(as_callback(cb) for cb in [*listify(cbs), *listify(callbacks)])]
+            check_resume(resume, mine)
             self.resume = resume
-            with unless_refused(self, cbs):
-                ready_opt(self, lr, wd, reset_opt)
-                self.runner(cbs).fit(epochs, self)
+            with unless_refused(self, mine):
+                ready_opt(self, lrs, decay, reset_opt)
+                self.runner(mine).fit(epochs, self)
+        only_fit(self, train)
         return find_recorder(self.run)
 
     # ---- optimizer and layer groups --------------------------------------------------------------

@@ -214,10 +214,10 @@ def ready_opt(learn: Learns,  # A learner
     if learn.made[2] is not None: learn.opt.mom = learn.made[2]
 
 # %% ../nbs/27_trained.ipynb #3fb65a14
-@contextmanager
 def only_fit(learn: Any,  # A learner
+             work: Callable,  # Called without arguments
              ):
-    """Inside a `with` block nobody else fits `learn`
+    """Do `work` while nobody else fits `learn`
 
     Raises: RuntimeError if somebody does; it says how to copy the learner.
     """
@@ -227,10 +227,21 @@ def only_fit(learn: Any,  # A learner
             where = '' if other == token else ' in another thread'
             raise RuntimeError(f'a fit of this learner is running{where}: fit a copy of it, '
                                'copy.deepcopy(learn)')
-        yield
+        work()
     finally:  # without a call, so that no interrupt can come between
         if 'running' in mine and mine['running'] is token: del mine['running']
 
+def check_resume(resume: bool,  # Whether the fit shall go on from a checkpoint
+                 cbs: list,  # The callbacks of the fit
+                 ):
+    """Refuse to go on where nobody keeps checkpoints
+
+    Raises: ValueError that names the callback which does.
+    """
+    if resume and not any(getattr(cb, 'can_resume', False) for cb in cbs):
+        raise ValueError('resume=True: add a CheckpointCallback, which keeps checkpoints')
+
+# %% ../nbs/27_trained.ipynb #5ef57e47
 @contextmanager
 def unless_refused(learn: Learns,  # A learner
                    cbs: list,  # The callbacks of the fit

@@ -5,20 +5,23 @@ under test: somebody before it in the order raises, or somebody after it.
 """
 import sys
 import threading
+from pathlib import Path
 
 import torch
 
+import fastloop
 from fastloop.callback.core import Callback, events, order_of
 
 exceptions = (RuntimeError, KeyboardInterrupt)
+PACKAGE = str(Path(fastloop.__file__).parent)
 
 
 class Interrupt:
     """Raises `KeyboardInterrupt` at the `k`-th moment, counted from 1, of the work it is `during`
 
-    Moments are lines, calls and returns of anything that runs. With `package` they are the calls
-    and returns of its functions and of what these call: but for the beginnings of loops, the places
-    where Python itself lets Ctrl-C come.
+    Moments are lines, calls and returns of anything that runs. With `package`, a folder, they are
+    the calls and returns of its functions and of what these call: but for the beginnings of loops,
+    the places where Python itself lets Ctrl-C come.
     """
     def __init__(self, k, package=None):
         self.k, self.package, self.n, self.hit = k, package, 0, False
@@ -32,13 +35,19 @@ class Interrupt:
             raise KeyboardInterrupt
         return self
 
+    def swallowed(self, unraisable):
+        "Python drops what is raised while an object is thrown away"
+        self.hit = False
+
     def during(self, work):
         get, put = ((sys.getprofile, sys.setprofile) if self.package else
                     (sys.gettrace, sys.settrace))
-        before = get()
+        before, sys.unraisablehook, told = get(), self.swallowed, sys.unraisablehook
         put(self)
         try: work()
-        finally: put(before)
+        finally:
+            put(before)
+            sys.unraisablehook = told
 
 
 class Breaks(Callback):

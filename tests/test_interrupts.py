@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 import torch
-from faults import Interrupt
+from faults import PACKAGE, Interrupt
 from test_checkpoint import check_same, contents, features, fit, make
 
 from fastloop.all import Callback
@@ -21,7 +21,7 @@ def interrupted_everywhere(made, read, copied=copy.deepcopy):
     "How many interrupts `read` has outlived, each time with the same answer"
     expected = read(copied(made))
     for k in count(1):
-        one, interrupt = copied(made), Interrupt(k, 'fastloop')
+        one, interrupt = copied(made), Interrupt(k, PACKAGE)
         try: interrupt.during(lambda one=one: read(one))
         except KeyboardInterrupt: pass
         if interrupt.n < k: return k-1  # it did not come: there are no more places

@@ -155,6 +155,7 @@ class TrainingSnapshot:
             if hasattr(cb, '__dict__'): self._inside(cb)
         if hasattr(learn, '__dict__'): self._inside(learn, skip=('run',))
         self.undos.append(partial(set_rng_state, random_numbers))
+        self.undos.append(partial(torch.set_grad_enabled, torch.is_grad_enabled()))
 
     def restore(self):
         "Put everything back, whatever gets in the way"

@@ -574,13 +574,15 @@ class Model(ModelView):
         if steps_per_epoch and any(getattr(type(o), 'can_resume', False) for o in cbs):
             raise ValueError(f'steps_per_epoch={steps_per_epoch}: such epochs begin in the middle '
                              'of the data, and a checkpoint does not know where: leave it out')
-        with only_fit(self):
+
+        def train():
             learn = self._learner(*loaders)
             self.params, self.first_epoch, self.history = dict(verbose=verbose), first, history
             try: (run := Runner(cbs)).fit(epochs, learn)
             finally:
                 if run.refused: set_rng_state(chance)
                 put_back([o.close for o in loaders if isinstance(o, Batches)])
+        only_fit(self, train)
         return history
 
     @understands()
