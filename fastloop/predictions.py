@@ -96,10 +96,11 @@ def gives_batches(o: Any,  # A loader, or items
 def as_pair(batch: Any,  # Inputs and targets, or inputs alone
             ) -> tuple:  # Inputs, and targets or `None`
     "A batch of inputs alone becomes a pair without targets"
+    if isinstance(batch, (tuple, list)):
+        return (batch[0], None) if len(batch) == 1 else tuple(batch)
     if isinstance(batch, (str, bytes, PathLike)): raise TypeError(
         f'a loader gives batches, and here comes {batch!r:.60}: give names of files as a list')
-    if not isinstance(batch, (tuple, list)): return batch, None
-    return (batch[0], None) if len(batch) == 1 else tuple(batch)
+    return batch, None
 
 class Asked(InPlaceOf):
     "A loader that gives pairs, whether or not `dl` gives targets"
