@@ -76,7 +76,7 @@ def may_wait(labels: torch.Tensor,  # Labels of a batch
 
 class BatchWeights:
     "What batches weigh in a mean: numbers, or labels to be counted, many batches at a time"
-    most = 64  # batches of labels that wait
+    most = 32  # batches of labels that wait; more of them scatter the memory
 
     def __init__(self): self.reset()
 

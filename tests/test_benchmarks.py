@@ -1,5 +1,6 @@
 "The contenders of the benchmark do the same work, and what it measures ends up in its table."
 import importlib
+import subprocess
 import sys
 from pathlib import Path
 
@@ -124,3 +125,17 @@ def test_the_pictures_of_the_benchmark_are_read_by_fastloop(tmp_path):
     for kind, count in (('small', 6), ('large', 3)):
         dl = images.by_fastloop(tmp_path/kind, images.SIZES[kind], 4, 0)
         assert sum(len(xb) for xb, _ in dl) == count
+
+
+@pytest.mark.rare
+def test_all_parts_run(tmp_path):
+    "`--quick` measures all that the table holds, and writes nothing"
+    before = (root/'benchmarks'/'README.md').read_bytes()
+    command = [sys.executable, '-m', 'benchmarks', '--quick', '--rounds', '1']
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr
+    found = done.stdout
+    for words in ('training, µs', '`get_preds`', '`Linear(1, 1)`', 'one more callback', 'fastai v1',
+                  'calls a step', '`import fastloop.all`', 'peak memory', 'live board'):
+        assert words in found, words
+    assert (root/'benchmarks'/'README.md').read_bytes() == before
