@@ -72,6 +72,13 @@ class At(Callback):
 def quiet(**kwargs): return Control(verbose=False, **kwargs)
 
 
+class Looks(Control):
+    "Looks for files between all batches, also where a look takes as long as many of them"
+    def look(self):
+        self.due = 0.
+        return super().look()
+
+
 # ---- the rate ------------------------------------------------------------------------------------
 def torch_cb(make, **kwargs): return lambda: TorchScheduler(make=make, **kwargs)
 
@@ -348,7 +355,7 @@ def touch(path, text=''): path.write_text(text)
                                                      [('pause', None), ('go_on', None)])])
 def test_files(tmp_path, files, done):
     folder = tmp_path/'run'
-    learn = learner(Control(folder=folder), path=tmp_path)
+    learn = learner(Looks(folder=folder), path=tmp_path)
 
     def write():
         for i, (name, text) in enumerate(files.items()):
@@ -398,7 +405,7 @@ def test_the_folder_cannot_be_made(tmp_path):
 
 # ---- several controls, other runs ----------------------------------------------------------------
 def test_two_controls_are_one(tmp_path):
-    one, two = quiet(), quiet(folder=tmp_path)
+    one, two = quiet(), Looks(folder=tmp_path, verbose=False)
     learn = learner(one, two)
     learn.fit(20, cbs=[At(3, one.rate, .5), At(3, two.rate, .5), At(5, touch, tmp_path/'stop')])
     assert learn.recorder.lrs[:5] == [.1]*3 + [.1*.25]*2
