@@ -21,8 +21,11 @@ def cores():
 
 
 def how_many(cores, gigabytes):
-    "One process for each core, fewer where memory is short, at most 4 where nobody knows"
-    return max(1, min(cores, 4 if gigabytes is None else int(gigabytes/GIGABYTES)))
+    """One process more than there are cores, since there is always one that waits for something
+
+    Fewer where memory is short, at most 4 where nobody knows.
+    """
+    return max(1, min(cores + (cores > 1), 4 if gigabytes is None else int(gigabytes/GIGABYTES)))
 
 
 def unit(nodeid):

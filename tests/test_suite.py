@@ -11,9 +11,9 @@ root = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize('of, gigabytes, expected', [
-    (2, 24., 2), (16, 64., 16), (64, 24., 16), (8, 3.1, 2), (2, .3, 1), (1, 100., 1),
-    (2, None, 2), (64, None, 4)])
-def test_a_process_for_each_core_as_far_as_memory_goes(of, gigabytes, expected):
+    (2, 24., 3), (16, 64., 17), (64, 24., 16), (8, 3.1, 2), (2, .3, 1), (1, 100., 1),
+    (2, None, 3), (64, None, 4)])
+def test_a_process_more_than_cores_as_far_as_memory_goes(of, gigabytes, expected):
     assert how_many(of, gigabytes) == expected
 
 
