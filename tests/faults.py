@@ -3,6 +3,7 @@
 `check_faults(make, cb)` fits once for each event, each exception and each side of the callback
 under test: somebody before it in the order raises, or somebody after it.
 """
+import contextlib
 import sys
 import threading
 from pathlib import Path
@@ -13,21 +14,21 @@ import fastloop
 from fastloop.callback.core import Callback, events, order_of
 
 exceptions = (RuntimeError, KeyboardInterrupt)
-PACKAGE = str(Path(fastloop.__file__).parent)
+PACKAGE = str(Path(fastloop.__file__).parent), contextlib.__file__  # and its `with` blocks
 
 
 class Interrupt:
     """Raises `KeyboardInterrupt` at the `k`-th moment, counted from 1, of the work it is `during`
 
-    Moments are lines, calls and returns of anything that runs. With `package`, a folder, they are
-    the calls and returns of its functions and of what these call: but for the beginnings of loops,
-    the places where Python itself lets Ctrl-C come.
+    Moments are lines, calls and returns of anything that runs. With `package`, folders and files,
+    they are the calls and returns of its functions and of what these call: but for the beginnings
+    of loops, the places where Python itself lets Ctrl-C come.
     """
     def __init__(self, k, package=None):
         self.k, self.package, self.n, self.hit = k, package, 0, False
 
     def __call__(self, frame, event, arg):
-        inside = not self.package or self.package in frame.f_code.co_filename
+        inside = not self.package or frame.f_code.co_filename.startswith(self.package)
         if not inside or event == 'c_exception': return self
         self.n += 1
         if self.n == self.k:
