@@ -7,7 +7,8 @@ __all__ = []
 
 # %% ../nbs/05_clean_up.ipynb #c446674d
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import active_children
 from typing import Any
@@ -40,6 +41,21 @@ def put_back(undos: list,  # Functions without arguments; each is taken off when
             notes = f'then the clean-up failed: {later!r}', *getattr(later, '__notes__', ())
             for note in notes if later is not e else (): add_note(e, note)
         raise
+
+# %% ../nbs/05_clean_up.ipynb #e9d7fac7
+@contextmanager
+def for_now(value: Any,  # What `as` gives
+            do: Callable,  # Changes something
+            undo: Callable,  # Changes it back; may be called when nothing or half of it was changed
+            ):
+    "A change that holds inside a `with` block"
+    undos = [undo]
+    try:
+        do()
+        yield value
+    finally:
+        try: put_back(undos)
+        finally: put_back(undos)
 
 # %% ../nbs/05_clean_up.ipynb #7c198bba
 def begin_batches(dl: Iterable,  # A loader

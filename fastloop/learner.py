@@ -8,7 +8,8 @@ __all__ = ['SeesRun', 'BasicLearner', 'Learner']
 # %% ../nbs/29_learner.ipynb #5e70912a
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from fastloop.callback.core import (
 from .callback.explain import explain_handlers
 from .callback.progress import ProgressCallback
 from .callback.recorder import Recorder, find_recorder
+from .clean_up import for_now
 from fastloop.core import (
     as_path,
     atomic_write,
@@ -331,25 +333,19 @@ class Learner(SeesRun):
         if self.running: self.run.remove_cbs(gone)
         return self
 
-    @contextmanager
     def added_cbs(self,
                   # A callback, a class of callbacks, or several
                   cbs: Callback | Iterable | Any,
-                  ):
+                  ) -> AbstractContextManager:  # It gives the learner
         "Attach callbacks inside a `with` block"
         new = not_yet([as_callback(cb) for cb in listify(cbs)], self.cbs)
-        self.add_cbs(new)
-        try: yield self
-        finally: self.remove_cbs(new)
+        return for_now(self, partial(self.add_cbs, new), partial(self.remove_cbs, new))
 
-    @contextmanager
     def removed_cbs(self, cbs: Callback | Iterable | Any,  # A callback or several
-                    ):
+                    ) -> AbstractContextManager:  # It gives the learner
         "Do without callbacks inside a `with` block"
         gone = listify(cbs)
-        self.remove_cbs(gone)
-        try: yield self
-        finally: self.add_cbs(gone)
+        return for_now(self, partial(self.remove_cbs, gone), partial(self.add_cbs, gone))
 
     def no_bar(self):
         "Print no bar and no table inside a `with` block"

@@ -25,6 +25,7 @@ from .callback.progress import ProgressCallback
 from .callback.recorder import Recorder
 from .callback.schedule import OneCycleScheduler, ParamScheduler
 from .callback.training import GradientClipping
+from .clean_up import put_back
 from .compiled import compile_learner
 from .core import Axes, Figure, listify, understands
 from .first_batch import check_epochs, check_fit
@@ -136,11 +137,14 @@ def fine_tune(learn: Learner,  # The learner; its model has two layer groups or 
     for name, o in (('base_lr', base_lr), ('lr_mult', lr_mult)): check_positive(name, o)
     OneCycleScheduler(lr_max=base_lr, pct_start=pct_start, div_factor=div_factor)
     with unless_refused(learn, learn.cbs):
-        learn.freeze()
+        undos = [learn.unfreeze]
         try:
+            learn.freeze()
             with in_stage(learn, 0):
                 fit_one_cycle(learn, freeze_epochs, slice(base_lr), pct_start=0.99, **kwargs)
-        finally: learn.unfreeze()
+        finally:
+            try: put_back(undos)
+            finally: put_back(undos)  # nothing is left, unless an interrupt came at once
     top = base_lr/2
     with in_stage(learn, 1):
         return fit_one_cycle(learn, epochs, slice(top/lr_mult, top), pct_start=pct_start,

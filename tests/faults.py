@@ -21,15 +21,17 @@ class Interrupt:
     """Raises `KeyboardInterrupt` at the `k`-th moment, counted from 1, of the work it is `during`
 
     Moments are lines, calls and returns of anything that runs. With `package`, folders and files,
-    they are the calls and returns of its functions and of what these call: but for the beginnings
-    of loops, the places where Python itself lets Ctrl-C come.
+    they are the calls and returns of its functions and of what these call, but not where a
+    generator gives something: the places where Python lets Ctrl-C come, but for the beginnings of
+    loops.
     """
     def __init__(self, k, package=None):
         self.k, self.package, self.n, self.hit = k, package, 0, False
 
     def __call__(self, frame, event, arg):
         inside = not self.package or frame.f_code.co_filename.startswith(self.package)
-        if not inside or event == 'c_exception': return self
+        yields = self.package and event == 'return' and frame.f_code.co_flags & 0x20
+        if not inside or yields or event == 'c_exception': return self
         self.n += 1
         if self.n == self.k:
             self.hit = not frame.f_code.co_flags & 0x20  # a generator that ends swallows it

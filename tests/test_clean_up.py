@@ -1,4 +1,5 @@
 "What is put back whatever gets in the way: a list of functions, a run that is interrupted, workers"
+import contextlib
 import multiprocessing
 import random
 import warnings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
+from fastloop.callback.core import Callback
 from fastloop.clean_up import begin_batches, put_back
 from fastloop.data.bunch import DataBunch
 from fastloop.learner import Learner
@@ -114,25 +116,27 @@ def learner():
     model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(.1), nn.Linear(8, 3))
     model[2].eval()
     return Learner(DataBunch.from_tensors(x, y, x[:8], y[:8], bs=8, seed=1), model, lr=.1,
-                   metrics=accuracy, silent=True)
+                   metrics=accuracy, silent=True, splitter=lambda model: [model[:2], model[2:]])
 
 
 verbs = pytest.mark.parametrize('verb', [
     lambda learn: learn.fit(1), lambda learn: learn.validate(),
     lambda learn: learn.predict(torch.ones(4)), lambda learn: learn.summary(),
-    lambda learn: learn.lr_find(num_it=6, show_plot=False)],
-    ids=['fit', 'validate', 'predict', 'summary', 'lr_find'])
+    lambda learn: learn.lr_find(num_it=6, show_plot=False), lambda learn: learn.fine_tune(1)],
+    ids=['fit', 'validate', 'predict', 'summary', 'lr_find', 'fine_tune'])
 
 
 def outlives(verb, interrupt):
     "Has the interrupt come, and left a learner that works?"
     learn, k, last = learner(), interrupt.k, None
     modes = [m.training for m in learn.model.modules()]
+    assert all(p.requires_grad for p in learn.model.parameters())
     try: interrupt.during(lambda: verb(learn))
     except KeyboardInterrupt as e: last = e  # a notebook keeps it, and with it what its frames hold
     else: assert not interrupt.hit, k
     assert torch.is_grad_enabled() and not torch.is_autocast_enabled('cpu'), k
     assert [m.training for m in learn.model.modules()] == modes, k
+    assert all(p.requires_grad for p in learn.model.parameters()), k
     learn.fit(1)
     assert learn.n_iter == 3, k
     return interrupt.n >= k > 0 or last is not None
@@ -148,6 +152,18 @@ def test_an_interrupt_anywhere_leaves_a_learner_that_works(verb):
 @pytest.mark.rare
 @verbs
 def test_an_interrupt_at_any_call_leaves_a_learner_that_works(verb):
-    for k in count(1, 3):  # each third of thousands
+    for k in count(1, 5):  # each fifth of thousands
         if not outlives(verb, Interrupt(k, PACKAGE)): break
+    assert k > 100
+
+
+def test_callbacks_that_go_for_a_while_come_back_whenever_ctrl_c_comes():
+    for k in count(1):
+        interrupt, learn = Interrupt(k, PACKAGE[:1]), learner()
+        def quietly(learn=learn):
+            with learn.removed_cbs(learn.cbs[1:]): pass
+            with learn.added_cbs(Callback()): pass
+        with contextlib.suppress(KeyboardInterrupt): interrupt.during(quietly)
+        assert [type(o).__name__ for o in learn.cbs] == ['TrainEvalCallback', 'Recorder'], k
+        if interrupt.n < k: break
     assert k > 100
