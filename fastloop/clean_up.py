@@ -57,6 +57,20 @@ def for_now(value: Any,  # What `as` gives
         try: put_back(undos)
         finally: put_back(undos)
 
+# %% ../nbs/05_clean_up.ipynb #8f22effb
+class KeptLoss:
+    "The loss that a learner has when a run begins"
+    def __init__(self, learn: Any,  # A learner
+                 ): self.learn, self.first, self.last = learn, learn.loss_func, None
+
+    def look(self):
+        "The run is over, and the callbacks have not heard of it yet"
+        self.last = self.learn.loss_func
+
+    def put_back(self):
+        "The callbacks have heard of it"
+        if self.learn.loss_func is self.last is not self.first: self.learn.loss_func = self.first
+
 # %% ../nbs/05_clean_up.ipynb #7c198bba
 def begin_batches(dl: Iterable,  # A loader
                   ) -> Any:  # Its iterator

@@ -93,6 +93,7 @@ class Metric:
     "A number measured over many batches, which prints and compares as its latest value."
     name, latest, count = 'metric', None, 0
     func = apart = ignored = None  # what is called, how, and the label to leave out
+    __name__ = property(lambda self: self.name)  # as a function has it
     if TYPE_CHECKING: _clear = _add = _result = getattr(partial, '')  # a subclass has them
 
     def __init__(
@@ -113,8 +114,7 @@ class Metric:
         yb: torch.Tensor,  # the targets; a tuple or list of several is spread
     ):
         "Take one more batch; no device is waited for."
-        size = batch_size(pred, yb)
-        if not size: return
+        if not (size := batch_size(pred, yb)): return
         if torch.is_grad_enabled():  # not in a validation
             with torch.no_grad(): self._add(pred, self._targets(pred, yb), size)
         else: self._add(pred, self._targets(pred, yb), size)

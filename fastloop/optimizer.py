@@ -8,7 +8,6 @@ __all__ = ['OptimWrapper', 'SGD', 'RMSprop', 'Adam', 'AdamW']
 # %% ../nbs/20_optimizer.ipynb #1434f7bf
 import inspect
 from collections.abc import Callable, Iterable
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -316,21 +315,14 @@ def as_wrapper(opt: torch.optim.Optimizer,  # A torch optimizer, or a wrapper
     "An optimizer under one set of names"
     return opt if isinstance(opt, OptimWrapper) else OptimWrapper(opt)
 
-def _read_group(opt, i=-1):
-    "Learning rate and momentum of a parameter group of a torch optimizer"
-    group = opt.param_groups[i]
+def rate_and_mom(opt: Any,  # An optimizer, or what has its names
+                 ) -> tuple:  # Those of the last layer group; `None` for what it does not have
+    "Learning rate and momentum, by the shortest way"
+    if type(opt) is OptimWrapper: group = opt.opt.param_groups[-opt.groups_per_layer]
+    elif hasattr(opt, 'lr') and hasattr(opt, 'mom'): return opt.lr, opt.mom
+    else: group = opt.param_groups[-1]
     mom = group['momentum'] if 'momentum' in group else group.get('betas', (None,))[0]
     return group.get('lr'), mom
-
-def _read_wrapped(opt):
-    "The same of a wrapper; by name, so that a recorder can be pickled"
-    return _read_group(opt.opt, -opt.groups_per_layer)
-
-def rate_reader(opt: Any,  # An optimizer, or what has its names
-                ) -> Callable:  # Takes `opt`, gives the rate and the momentum of its last group
-    "The shortest way to learning rate and momentum"
-    if type(opt) is OptimWrapper: return _read_wrapped
-    return attrgetter('lr', 'mom') if hasattr(opt, 'lr') and hasattr(opt, 'mom') else _read_group
 
 # %% ../nbs/20_optimizer.ipynb #54f665a5
 def SGD(params: Iterable,  # Parameters or parameter groups

@@ -37,7 +37,7 @@ from fastloop.callback.core import (
     phases,
     running_phases,
 )
-from .clean_up import Passes, put_back
+from .clean_up import KeptLoss, Passes, put_back
 from .core import add_note, check_property, listify, not_yet, without_traceback
 from .first_batch import FirstBatch, check_fit, takes_apart
 from .fused import backward
@@ -199,7 +199,7 @@ class Runner(Callbacks):
     Source: the fast.ai course, lesson 9 (2019); the phases are fastai v2's.
     """
     epochs, epoch, n_epochs, first_epoch, pct_train = 0, 0, 0., 0, 0.
-    iters, iter, n_iter, first_iter, refused = None, 0, 0, 0, False
+    iters, iter, n_iter, first_iter, refused, _stepped = None, 0, 0, 0, False, False
     dl = xb = yb = pred = loss = device = _apart = None
     (model, opt, loss_func, data), ask = map(_of_learner, learner_state), staticmethod(call_model)
 
@@ -323,17 +323,17 @@ class Runner(Callbacks):
         "Forget the run before, take up the learner, and bind the callbacks"
         self.epochs, self.learn, self.device = epochs, learn, batch_device(learn)
         self.epoch = self.n_iter = self.iter = self.first_epoch = self.first_iter = 0
-        self.n_epochs, self.pct_train, self.in_train = 0., 0., False
+        self.n_epochs, self.pct_train, self.in_train, self.refused = 0., 0., False, False
         self.pred = self.loss = self.exception = self._left = self._late = None
-        self._passes, self._stepped, self.refused = Passes(), False, False
         for cb in self.cbs: check_hiding(cb, self, learn)
         self._bind(self.cbs)
-        self._first = FirstBatch(learn)
+        self._passes, self._first = Passes(), FirstBatch(learn)
 
     def _run(self, epochs, learn, work, *args):
         "Do `work` between `begin_fit` and `after_fit`, which comes whatever happens"
         self._start(epochs, learn)
-        undos = [partial(torch.set_grad_enabled, torch.is_grad_enabled()), self._goodbye,
+        loss, grad = KeptLoss(learn), partial(torch.set_grad_enabled, torch.is_grad_enabled())
+        undos = [grad, loss.look, self._goodbye, loss.put_back,
                  partial(self._first.refuse, self), self._passes.close, self._let_go]
         try:
             try:

@@ -45,6 +45,7 @@ from fastloop.adapters.fastai1 import (
     partial,
 )
 from fastloop.callback.core import Callback
+from fastloop.callback.logger import CSVLogger, History, read_table
 from fastloop.data.bunch import DataBunch
 from fastloop.learner import Learner
 from fastloop.metrics import accuracy
@@ -1337,3 +1338,28 @@ def test_what_a_comparison_gives_is_an_answer(as_answer):
     rows, learn = rows_by_hand(2), make(callback_fns=GoodEnough)
     learn.fit(5)
     assert len(learn.recorder.values) == 2
+
+
+# ---- names, columns and rates that people rely on ------------------------------------------------
+@pytest.mark.parametrize('order', [-20, 0, 9, 10, 11, 50, 71, 99, 1000])
+def test_a_column_reaches_table_and_files_at_every_order(order, tmp_path):
+    class Extra(LearnerCallback):
+        _order = order
+        def on_train_begin(self, **kwargs): self.learn.recorder.add_metric_names(['extra'])
+        def on_epoch_end(self, epoch, last_metrics, **kwargs):
+            return {'last_metrics': [*last_metrics, 7. + epoch]}
+    learn, history = make(tmp_path, silent=False), History()
+    best = SaveModelCallback(monitor='extra', mode='max', verbose=False)
+    learn.fit(2, cbs=[CSVLogger(), history, best], callbacks=[Extra(learn)])
+    assert [row[-1] for row in learn.recorder.values] == [7., 8.]
+    assert read_table(tmp_path/'history.csv')['extra'] == history.history['extra'] == [7., 8.]
+    rows = [o.split() for o in learn.progress.text.splitlines()]
+    assert rows[0][-2] == 'extra' and [row[-2] for row in rows[1:]] == ['7.000000', '8.000000']
+    assert best.best == 8.
+
+
+def test_the_snippets_of_the_documents_find_their_names():
+    namespace = {}
+    exec('from fastloop.adapters.fastai1 import *', namespace)
+    assert {'simple_cnn', 'Stepper', 'do_annealing_poly', 'resnet34', 'ImageDataBunch',
+            'GeneralScheduler', 'AverageMetric', 'CallbackHandler'} <= namespace.keys()

@@ -868,3 +868,22 @@ def test_an_error_at_the_end_of_one_does_not_keep_the_others_from_tidying_up(tmp
     with pytest.raises(ValueError, match='broken'):
         make(cbs=[Fails(), board := kc.TensorBoard(tmp_path)]).fit(1)
     assert board.files is None
+
+
+def test_a_loop_by_hand_finds_what_callbacks_add_to_its_logs():
+    class Adds(kc.Callback):
+        def on_epoch_end(self, epoch, logs=None): logs['mine'], logs['loss'] = 7., -1.
+    cbs, logs = kc.CallbackList([kc.BaseLogger(), Adds()]), {'seen': torch.tensor(1.)}
+    cbs.set_params({'epochs': 1, 'metrics': ['loss']})
+    cbs.on_train_begin()
+    cbs.on_epoch_begin(0)
+    for size, loss in ((3, 2.), (1, 6.)):
+        cbs.on_batch_begin(0, {'size': size})
+        cbs.on_batch_end(0, {'size': size, 'loss': loss})
+    cbs.on_epoch_end(0, logs)
+    assert logs['mine'] == 7. and logs['loss'] == -1. and torch.is_tensor(logs['seen'])
+    only = kc.CallbackList([kc.BaseLogger()])
+    only.on_epoch_begin(0)
+    for size, loss in ((3, 2.), (1, 6.)): only.on_batch_end(0, {'size': size, 'loss': loss})
+    only.on_epoch_end(0, means := {})
+    assert means == {'loss': 3.}  # (3*2 + 1*6)/4

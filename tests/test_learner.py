@@ -8,6 +8,7 @@ from contextlib import redirect_stdout
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ from fastloop.data.bunch import DataBunch
 from fastloop.learner import BasicLearner, Learner
 from fastloop.metric_functions import error_rate
 from fastloop.metrics import accuracy
-from fastloop.optimizer import SGD, AdamW
+from fastloop.optimizer import SGD, AdamW, OptimWrapper
 from fastloop.predictions import unreduced
 from fastloop.runner import Runner, TrainEvalCallback
 from fastloop.torch_core import evaluating
@@ -618,3 +619,36 @@ def test_a_save_that_is_stopped_says_by_what(tmp_path, monkeypatch, error, words
     learn.model.add_module('big', nn.Linear(500, 500))
     with pytest.raises(type(error), match=words): learn.save('one')
     assert (tmp_path/'models'/'one.pth').read_bytes() == old
+
+
+# ---- an optimizer that a callback puts in place, and rates in arrays -----------------------------
+@pytest.mark.parametrize('event', ['begin_fit', 'begin_epoch', 'begin_batch', 'after_epoch'])
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_a_callback_may_change_the_optimizer_of_a_running_fit(event, wrapped):
+    class Changes(Callback):
+        done = False
+        def change(self):
+            if self.done or self.n_iter < 3*(event == 'begin_batch') or not self.in_train and \
+                    event == 'begin_batch': return
+            opt = torch.optim.SGD(self.model.parameters(), lr=.25, momentum=.5)
+            self.done, self.learn.opt = True, OptimWrapper(opt) if wrapped else opt
+    setattr(Changes, event, Changes.change)
+    learn, cb = make(), Changes()
+    learn.fit(2, .1, cbs=cb)
+    assert cb.done and len(learn.recorder.lrs) == learn.n_iter
+    if event != 'after_epoch': assert (learn.recorder.lrs[-1], learn.recorder.moms[-1]) == (.25, .5)
+    learn.fit(1)
+
+
+@pytest.mark.parametrize('make_rates', [np.array, torch.tensor, tuple, list])
+def test_rates_of_layer_groups_may_come_in_an_array(make_rates):
+    rates = make_rates([.25, .5])
+    learn = make(splitter=lambda model: [model[:-1], model[-1:]])
+    learn.fit(1, rates)
+    assert learn.opt.read_val('lr') == [.25, .5]
+    learn.fit_one_cycle(1, rates, div=2.)
+    assert learn.recorder.lrs[0] == .25
+    found = learn.lr_find(make_rates([1e-4, 1e-3]), 1., num_it=6, show_plot=False)
+    assert found._fields
+    with pytest.raises(ValueError, match='has 3 rates for 2 layer groups'):
+        learn.fit(1, make_rates([.1, .2, .3]))

@@ -565,3 +565,9 @@ def test_torchmetrics_for_yes_or_no(tmp_path):
     said = learn.get_preds()[0] > 0
     hits = int((said & (y > 0)).sum())
     assert learn.validate()[1] == pytest.approx(2*hits/(int(said.sum()) + int(y.sum())), abs=1e-6)
+
+
+def test_a_metric_object_has_a_name_as_a_function_has():
+    found = [o.__name__ for o in AvgStats([accuracy, as_metric(rmse)], True).metrics]
+    assert found == ['accuracy', 'rmse']
+    assert type(as_metric(accuracy)).__name__ == 'AverageMetric'

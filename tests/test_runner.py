@@ -275,11 +275,32 @@ def test_state_is_writable_and_the_learner_too():
     bias, before = learn.model.bias.item(), learn.model.weight.detach().clone()
     class Look(Callback):
         order = 9
-        def begin_backward(self): raise_if = self.pred.flatten()[0].item(); seen.append(raise_if)  # noqa: E702
-    seen = []
+        def begin_backward(self):
+            seen.append(self.pred.flatten()[0].item())
+            assert learn.loss_func(torch.ones(2), torch.zeros(2)) == 2
+    seen, loss_func = [], learn.loss_func
     Runner([Change(), Look()]).fit(1, learn)
     assert seen[0] == pytest.approx(2*bias) and torch.equal(learn.model.weight, before)
-    assert learn.loss_func(torch.ones(2), torch.zeros(2)) == 2
+    assert learn.loss_func is loss_func
+
+
+@pytest.mark.parametrize('error', [None, ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize('places, stays', [
+    (['begin_fit'], False), (['begin_batch'], False), (['after_fit'], True),
+    (['begin_fit', 'after_fit'], True)])
+def test_a_loss_that_a_callback_sets_is_for_this_run_unless_set_at_its_end(places, stays, error):
+    class Sets(Callback):
+        order = -1
+    for o in places:
+        setattr(Sets, o, lambda self: setattr(self.learn, 'loss_func', nn.L1Loss()))
+    class Fails(Callback):
+        def after_batch(self):
+            if error: raise error
+    learn = toy(n=2)
+    before = learn.loss_func
+    try: Runner([Sets(), Fails()]).fit(1, learn)
+    except (ValueError, KeyboardInterrupt): assert error
+    assert (learn.loss_func is not before) == stays
 
 
 class Several(nn.Module):

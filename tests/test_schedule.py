@@ -399,6 +399,7 @@ def test_a_misplaced_argument_is_named():
     with pytest.raises(TypeError, match=r'TorchScheduler\(make='): TorchScheduler(makers['step'])
     with pytest.raises(TypeError, match=r'OneCycleScheduler\(lr_max=0.1'): OneCycleScheduler(.1)
     with pytest.raises(TypeError, match=r'GeneralScheduler\(phases='): GeneralScheduler([1])
+    with pytest.raises(TypeError, match='phases: 3 is no TrainingPhase'): GeneralScheduler(phases=3)
 
 
 def test_torch_values_need_an_optimizer():

@@ -651,6 +651,15 @@ class LearnerCallback(Callback):
         if not name.startswith('__') and hasattr(learn, name): return getattr(learn, name)
         return super().__getattr__(name)
 
+# %% ../../nbs/80_adapters.fastai1.ipynb #c5471890
+def before_table(cb: Any,  # A callback of fastai v1
+                 event: str,  # Name of an event
+                 ) -> float:  # Lower runs earlier
+    "The order of a handler, low enough for the table to show what it adds"
+    place = place_of(cb, event)
+    adds = event in ('begin_fit', 'after_epoch') and not isinstance(cb, TrackerCallback)
+    return 10-1/(1+place) if adds and place > 9 else place
+
 # %% ../../nbs/80_adapters.fastai1.ipynb #bbd853bc
 def is_replaced(cb: Any,  # A callback of fastai v1 that extends one of our own
                 event: str,  # Name of an event that it answers
@@ -707,7 +716,7 @@ def adapt(cb: Any,  # A callback of fastai v1, or a handler
     if isinstance(cb, TrackerCallback) and is_replaced(cb, 'after_epoch'): cb.needs_value = False
     native = handlers_of(cb, run) if isinstance(cb, Callback) else ()
     return [*(o for o in native if not is_replaced(cb, o[0])),
-            *((event_of[o], place_of(cb, event_of[o]), partial(shared.answer, o, cb))
+            *((event_of[o], before_table(cb, event_of[o]), partial(shared.answer, o, cb))
               for o in moments if has_own(cb, f'on_{o}')),
             *([('begin_fit', order, partial(make_ready, cb))]
               if isinstance(cb, TrackerCallback) else ()),
@@ -737,7 +746,8 @@ _brought = {  # where, and what; without a place it is a module
         'OneCycleScheduler LRFinder MixUpCallback MixUpLoss MixedPrecision BnFreeze '
         'GradientClipping StopAfterNBatches LabelSmoothingCrossEntropy fit_one_cycle lr_find '
         'mixup to_fp16 to_fp32 URLs untar_data ImageDataBunch imagenet_stats cnn_learner '
-        'ClassificationInterpretation'
+        'ClassificationInterpretation simple_cnn resnet18 resnet34 resnet50 Stepper '
+        'do_annealing_poly AvgStatsCallback'
     ),
 }
 

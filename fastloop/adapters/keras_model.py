@@ -161,8 +161,12 @@ class HookList:
 
 def _forward(hook):
     "A method that passes a hook on, with logs made of what it is given"
-    def alone(self, logs=None): self.ask(hook, as_logs(logs))
-    def numbered(self, number, logs=None): self.ask(hook, number, as_logs(logs))
+    def pass_on(self, args, logs):
+        self.ask(hook, *args, told := as_logs(logs))
+        if type(logs) is dict: logs.update((k, o) for k, o in told.items() if k not in logs)
+
+    def alone(self, logs=None): pass_on(self, (), logs)
+    def numbered(self, number, logs=None): pass_on(self, (number,), logs)
     return alone if re.fullmatch('on_(train|test|predict)_(begin|end)', hook) else numbered
 
 for _hook in keras_hooks: setattr(HookList, _hook, _forward(_hook))

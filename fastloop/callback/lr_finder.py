@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 # %% ../../nbs/36_callback.lr_finder.ipynb #44b48eae
-from ..anneal import annealing_exp, check_positive
+from ..anneal import annealing_exp, check_positive, plain_numbers
 from .core import Callback, CancelFitException, CancelValidateException
 from .progress import ProgressCallback
 from .recorder import Recorder, SmoothenValue, find_recorder
@@ -174,6 +174,7 @@ class LRFinder(Callback):
                  stop_div: bool = True,  # Stop when the loss explodes
                  ):
         super().__init__(learn)
+        start_lr, end_lr = plain_numbers(start_lr), plain_numbers(end_lr)
         _check_rates(start_lr, end_lr, num_it)
         self.start_lr, self.end_lr, self.num_it, self.stop_div = start_lr, end_lr, num_it, stop_div
         self._forget()
@@ -305,7 +306,7 @@ def find_lr(learn: Learns,  # A learner
     """
     finder = LRFinder(None, start_lr, end_lr, num_it, stop_div)
     groups = len(listify(getattr(learn, 'layer_groups', None)) or [None])
-    _check_groups(groups, start_lr=start_lr, end_lr=end_lr)
+    _check_groups(groups, start_lr=finder.start_lr, end_lr=finder.end_lr)
     inside = bool(getattr(learn, 'running', False))  # a run goes on, and its recorder is at work
     _search(learn, finder, inside)
     if not inside and (recorder := find_recorder(learn)) is not None:

@@ -21,7 +21,7 @@ from fastloop.callback.schedule import (
     our_names,
     shape_named,
 )
-from ..core import check_number
+from ..core import check_number, listify
 from ..torch_core import Learns, Run, count_batches
 
 # %% ../../nbs/32_callback.phases.ipynb #5ef3d9ff
@@ -81,7 +81,7 @@ class GeneralScheduler(Scheduler):
         Raises: ValueError or TypeError if there is nothing to do.
         """
         super().__init__(learn)
-        self.phases = [phases] if isinstance(phases, TrainingPhase) else list(phases or [])
+        self.phases = list(listify(phases))
         for o in self.phases:
             if not isinstance(o, TrainingPhase):
                 raise TypeError(f'phases: {o!r} is no TrainingPhase')

@@ -21,7 +21,7 @@ from .core import Callback
 from ..core import Axes, Figure, distinct, format_time, listify
 from ..mean_loss import BatchWeights, LossRule, MeanLoss, mean_of, to_floats
 from ..metrics import as_metrics, tell_ignored
-from ..optimizer import rate_reader
+from ..optimizer import rate_and_mom
 from ..plots import draw_losses, draw_metrics, draw_rates, draw_search, hand_out
 from ..table import EpochTable, current_cell, show_table, to_frame
 from ..torch_core import Coming, Learns
@@ -146,7 +146,7 @@ class Recorder(Callback):
         self.clear()
         self.metrics = _measured(self.learn, self.asked)
         self.add_metric_names([o.name for o in self.metrics])
-        self._hypers, self.begun = rate_reader(self.learn.opt), False
+        self.begun = False
         _tell(self.metrics, 'begin_fit', self.run)
 
     def after_fit(self):
@@ -167,7 +167,7 @@ class Recorder(Callback):
             self.history.add(run.loss)
             if loss_func is not self.rule.loss_func: self.rule = LossRule(loss_func)
             self.rule.weigh(self.weights, run.xb, run.yb)
-            lr, mom = self._hypers(self.learn.opt)
+            lr, mom = rate_and_mom(self.learn.opt)
             self.lrs.append(lr)
             self.moms.append(mom)
         else:
