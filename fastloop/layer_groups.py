@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -59,7 +60,7 @@ def spread_rates(
     Raises: ValueError if a rate is not positive, or a list has the wrong length.
     Source: fastai v1, `Learner.lr_range`.
     """
-    if getattr(lr, 'ndim', 0): lr = lr.tolist()  # an array or a tensor of several
+    if isinstance(lr, (np.ndarray, torch.Tensor)) and lr.ndim: lr = lr.tolist()
     if isinstance(lr, slice):
         lo, hi = lr.start, lr.stop
         for o in (lo, hi):

@@ -8,6 +8,7 @@ __all__ = ['suggest_steep', 'suggest_minimum', 'suggest_valley', 'suggest_slide'
 # %% ../../nbs/36_callback.lr_finder.ipynb #f48524ef
 import math
 import sys
+from collections.abc import Iterable
 from copy import copy
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -168,8 +169,8 @@ class LRFinder(Callback):
     snapshot, others, outside = None, None, False  # outside: somebody else took a snapshot
 
     def __init__(self, learn: Learns | None = None,  # The learner
-                 start_lr: float = 1e-7,  # Rate of the first batch; or a list, one for each group
-                 end_lr: float = 10,  # Rate that would come after the last; or a list
+                 start_lr: float | Iterable = 1e-7,  # Rate of the first batch; or one for each group
+                 end_lr: float | Iterable = 10,  # Rate that would come after the last; or several
                  num_it: int = 100,  # Number of steps, 6 or more; usually one for each batch
                  stop_div: bool = True,  # Stop when the loss explodes
                  ):
@@ -294,8 +295,8 @@ class LRFinder(Callback):
 
 # %% ../../nbs/36_callback.lr_finder.ipynb #cef2a28e
 def find_lr(learn: Learns,  # A learner
-            start_lr: float = 1e-7,  # Rate of the first batch; or a list, one for each group
-            end_lr: float = 10,  # Rate that would come after the last; or a list
+            start_lr: float | Iterable = 1e-7,  # Rate of the first batch; or one for each group
+            end_lr: float | Iterable = 10,  # Rate that would come after the last; or several
             num_it: int = 100,  # Number of batches, 6 or more
             stop_div: bool = True,  # Stop when the loss explodes
             show_plot: bool = True,  # Show the curve, in a notebook
