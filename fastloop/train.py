@@ -153,7 +153,7 @@ def fine_tune(learn: Learner,  # The learner; its model has two layer groups or 
 # %% ../nbs/50_train.ipynb #ab3cc959
 @understands()
 def lr_find(learn: Learner,  # The learner
-            start_lr: float | Iterable = 1e-7,  # Rate of the first batch; or one for each group
+            start_lr: float | Iterable = 1e-7,  # Rate of the first batch; or several
             end_lr: float | Iterable = 10,  # Rate that would come after the last; or several
             num_it: int = 100,  # Number of batches, 6 or more
             stop_div: bool = True,  # Stop when the loss explodes

@@ -169,7 +169,7 @@ class LRFinder(Callback):
     snapshot, others, outside = None, None, False  # outside: somebody else took a snapshot
 
     def __init__(self, learn: Learns | None = None,  # The learner
-                 start_lr: float | Iterable = 1e-7,  # Rate of the first batch; or one for each group
+                 start_lr: float | Iterable = 1e-7,  # Rate of the first batch; or several
                  end_lr: float | Iterable = 10,  # Rate that would come after the last; or several
                  num_it: int = 100,  # Number of steps, 6 or more; usually one for each batch
                  stop_div: bool = True,  # Stop when the loss explodes
@@ -295,7 +295,7 @@ class LRFinder(Callback):
 
 # %% ../../nbs/36_callback.lr_finder.ipynb #cef2a28e
 def find_lr(learn: Learns,  # A learner
-            start_lr: float | Iterable = 1e-7,  # Rate of the first batch; or one for each group
+            start_lr: float | Iterable = 1e-7,  # Rate of the first batch; or several
             end_lr: float | Iterable = 10,  # Rate that would come after the last; or several
             num_it: int = 100,  # Number of batches, 6 or more
             stop_div: bool = True,  # Stop when the loss explodes
