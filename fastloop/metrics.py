@@ -280,9 +280,9 @@ class AverageMetric(Metric):
 # %% ../nbs/15_metrics.ipynb #113c6ff8
 def is_of_samples(batch):
     "Does a list hold an entry for each sample, and not one for each of several targets?"
-    if any(not isinstance(o, (torch.Tensor, tuple, list)) for o in batch): return True
-    tensors = [o for o in batch if isinstance(o, torch.Tensor)]
-    return len({o.shape[:1] for o in tensors}) > 1 or any(not o.ndim for o in tensors)
+    rows = [o for o in batch if isinstance(o, torch.Tensor) and o.ndim]
+    others = len(rows) + sum(isinstance(o, (tuple, list)) for o in batch) < len(batch)
+    return len({o.shape[:1] for o in rows}) > 1 or others and not (rows and type(batch) is not list)
 
 
 def joined(batches):

@@ -222,7 +222,7 @@ def as_answer(pred: Any,  # What the model answered to a batch of one
     "Say what an answer means; where there are no classes, the output three times"
     probs = probabilities(pred, loss_func)
     of_samples = isinstance(pred, (list, tuple)) and is_of_samples(pred)  # an entry for each item
-    pred = pred[0] if of_samples else map_tensors(pred, lambda o: o[0])
+    pred = pred[0] if of_samples else map_tensors(pred, lambda o: o[0] if o.ndim else o)
     if probs is None: return pred, pred, pred
     probs = probs[0] if probs.ndim > 1 else probs
     several = meaning_of(loss_func) in ('sigmoid', 'clone')

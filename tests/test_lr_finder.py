@@ -1211,3 +1211,24 @@ def test_opt_wrapper_given_by_hand():
     state, step = deepcopy(opt.state_dict()), opt.step
     no_trace(learn, search_by_verb)
     assert opt.step == step and same(state, opt.state_dict())
+
+
+@pytest.mark.parametrize('event', ['begin_epoch', 'after_epoch', 'begin_batch', 'after_step'])
+@pytest.mark.parametrize('num_it', [6, 40])
+def test_callbacks_of_a_learner_may_search_in_the_middle_of_a_fit(event, num_it):
+    "Two of them: a search is longer than an epoch, and each would begin one in that of the other"
+    class Searches(Callback):
+        found = None
+        def search(this):  # not called self
+            if this.found is None:
+                this.found = find_lr(this.learn, num_it=num_it, show_plot=False)
+    setattr(Searches, event, Searches.search)
+    one, two, ended = Searches(), Searches(), []
+    for cbs in ([one, two], []):
+        learn = make()
+        learn.add_cbs(cbs)
+        torch.manual_seed(1)
+        learn.fit(2)
+        ended.append(list(learn.model.parameters()))
+    assert one.found is not None and two.found is not None
+    for a, b in zip(*ended): assert torch.equal(a, b)

@@ -213,3 +213,35 @@ def test_workers_of_a_loader_end_with_the_answers():
     loader = DataLoader(TensorDataset(x), 7, num_workers=2)
     assert len(classifier().get_preds(loader)[0]) == 40
     assert set(active_children()) <= before
+
+
+@pytest.mark.parametrize('bs', [8, 40])
+def test_parts_of_an_answer_that_are_no_rows_keep_their_places(bs):
+    "A tuple beside whose tensors stand `None`, a number, or one number for a batch"
+    class Parts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+        def forward(self, x):
+            out = self.layer(x)
+            return out, None, (out.mean(), 7)
+    torch.manual_seed(0)
+    data = DataBunch.from_tensors(x, y, x, y, bs=8, valid_bs=bs, device='cpu')
+    learn = Learner(data, Parts(), lambda pred, y: F.cross_entropy(pred[0], y), silent=True)
+    rows, nothing, (means, sevens) = learn.get_preds()[0]
+    want = learn.model.layer(x)
+    torch.testing.assert_close(rows, want)
+    torch.testing.assert_close(means, torch.stack([o.mean() for o in want.split(bs)]))
+    assert nothing is None and sevens == [7]*(40//bs)
+    one = learn.predict(x[3])[0]
+    torch.testing.assert_close(one[0], want[3])
+    assert one[1] is None and one[2][1] == 7
+
+
+def test_lists_with_an_entry_for_each_item_stay_lists_of_items():
+    from fastloop.metrics import joined
+    boxes = [torch.zeros(2, 4), torch.zeros(1, 4)]
+    assert len(joined([boxes, boxes[:1]])) == 3
+    assert joined([['a', 'b'], ['c']]) == ['a', 'b', 'c']
+    assert joined([({'k': 1}, {'k': 2}), ({'k': 3},)]) == [{'k': 1}, {'k': 2}, {'k': 3}]
+    assert joined([[torch.ones(2), None], [None]])[1:] == [None, None]

@@ -293,7 +293,39 @@ class LRFinder(Callback):
         if marks: ax.legend()
         return fig
 
+# %% ../../nbs/36_callback.lr_finder.ipynb #0e7a41c8
+def _is_at_work(cb):
+    "Is a method of `cb` running?"
+    frame = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        first = code.co_varnames[0] if code.co_argcount else ''  # usually `self`
+        if frame.f_locals.get(first) is cb: return True
+        frame = frame.f_back
+    return False
+
 # %% ../../nbs/36_callback.lr_finder.ipynb #cef2a28e
+def _search(learn, finder, inside):
+    "Fit with a finder, inside a snapshot of everything"
+    idle = (ProgressCallback, Recorder) if inside else ProgressCallback
+    taking = [cb for cb in learn.cbs if _takes_part(cb) and not isinstance(cb, idle)
+              and not (inside and _is_at_work(cb))]
+    spare = find_recorder(learn), *(cb for cb in learn.cbs if not any(cb is o for o in taking))
+    if inside: taking = [copy(cb) for cb in taking]  # the originals are at work
+    gathers, run = any(hasattr(cb, 'n_acc') for cb in taking), getattr(learn, 'run', None)
+    batches = 1 if gathers else count_batches(learn.data.train_dl) or 1  # in a step; in an epoch
+    snapshot, finder.outside = TrainingSnapshot(learn, taking, list(spare)), True
+    try:
+        vars(learn).update(cbs=taking, silent=True, running=False)
+        if inside: vars(learn).update(cbs=[*taking, Recorder()])
+        vars(learn).pop('running')
+        learn.fit(math.ceil(finder.num_it/batches), cbs=finder)
+    finally:
+        finder.outside = False
+        snapshot.restore()
+        if inside: learn.run = run
+
+# %% ../../nbs/36_callback.lr_finder.ipynb #8df54806
 def find_lr(learn: Learns,  # A learner
             start_lr: float | Iterable = 1e-7,  # Rate of the first batch; or several
             end_lr: float | Iterable = 10,  # Rate that would come after the last; or several
@@ -314,22 +346,3 @@ def find_lr(learn: Learns,  # A learner
         recorder.min_grad_lr = finder.min_grad_lr
     if show_plot and finder.lrs and 'IPython' in sys.modules: show_figure(finder.plot())
     return finder.suggestions
-
-def _search(learn, finder, inside):
-    "Fit with a finder, inside a snapshot of everything"
-    idle = (ProgressCallback, Recorder) if inside else ProgressCallback
-    taking = [cb for cb in learn.cbs if _takes_part(cb) and not isinstance(cb, idle)]
-    spare = find_recorder(learn), *(cb for cb in learn.cbs if not any(cb is o for o in taking))
-    if inside: taking = [copy(cb) for cb in taking]  # the originals are at work
-    gathers, run = any(hasattr(cb, 'n_acc') for cb in taking), getattr(learn, 'run', None)
-    batches = 1 if gathers else count_batches(learn.data.train_dl) or 1  # in a step; in an epoch
-    snapshot, finder.outside = TrainingSnapshot(learn, taking, list(spare)), True
-    try:
-        vars(learn).update(cbs=taking, silent=True, running=False)
-        if inside: vars(learn).update(cbs=[*taking, Recorder()])
-        vars(learn).pop('running')
-        learn.fit(math.ceil(finder.num_it/batches), cbs=finder)
-    finally:
-        finder.outside = False
-        snapshot.restore()
-        if inside: learn.run = run
