@@ -224,18 +224,19 @@ def test_parts_of_an_answer_that_are_no_rows_keep_their_places(bs):
             self.layer = nn.Linear(4, 3)
         def forward(self, x):
             out = self.layer(x)
-            return out, None, (out.mean(), 7)
+            return out, None, out.mean(), 7, (out*2, None)
     torch.manual_seed(0)
     data = DataBunch.from_tensors(x, y, x, y, bs=8, valid_bs=bs, device='cpu')
     learn = Learner(data, Parts(), lambda pred, y: F.cross_entropy(pred[0], y), silent=True)
-    rows, nothing, (means, sevens) = learn.get_preds()[0]
+    rows, nothing, means, sevens, (twice, none) = learn.get_preds()[0]
     want = learn.model.layer(x)
     torch.testing.assert_close(rows, want)
     torch.testing.assert_close(means, torch.stack([o.mean() for o in want.split(bs)]))
-    assert nothing is None and sevens == [7]*(40//bs)
+    torch.testing.assert_close(twice, 2*want)
+    assert nothing is none is None and sevens == [7]*(40//bs)
     one = learn.predict(x[3])[0]
     torch.testing.assert_close(one[0], want[3])
-    assert one[1] is None and one[2][1] == 7
+    assert one[1] is None and one[3] == 7 and one[4][1] is None
 
 
 def test_lists_with_an_entry_for_each_item_stay_lists_of_items():
