@@ -45,6 +45,7 @@ from .shared_sums import needs_all, share_losses, share_mean, share_metrics
 from .shares import DealtBatches, agree_on_order, share_training, share_validation
 from fastloop.torch_core import (
     Learns,
+    Loaders,
     Run,
     batch_size,
     call_model,
@@ -402,12 +403,25 @@ def check_steering(cbs: list,  # The callbacks of a run
     if found: raise ValueError(f'{found[0]!r} would steer one process and not the others: leave it '
                                'out where several train together')
 
+def check_same_data(data: Loaders,  # What this process was given
+                    ranks: Ranks,  # The processes
+                    ):
+    """Refuse to deal rows that not all processes have
+
+    Raises: ValueError, in each of them, that says how much each has.
+    """
+    sets = [getattr(o, 'dataset', o) for o in (data.train_dl, getattr(data, 'valid_dl', None))]
+    found = ranks.gather([len(o) if hasattr(o, '__len__') else None for o in sets])
+    if any(o != found[0] for o in found): raise ValueError(
+        'the processes have different data, of these lengths for training and validation: '
+        f'{found}; give all of it to each, and each takes its share')
+
 def prepare(cb: Callback,  # The callback below
             run: Run,  # Its run, that is about to begin
             ):
     "Agree on the order of the rows, and see who takes part"
     check_steering(run.cbs)
-    data = cb.learn.data
+    check_same_data(data := cb.learn.data, cb.ranks)
     dl = share_training(data.train_dl, cb.ranks)
     if dl is not data.train_dl: data.train_dl = dl
     agree_on_order(dl, cb.ranks)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import ranks
-from test_distributed import make, outcome
+from test_distributed import VALID, N, make, outcome
 from torch import nn
 
 from fastloop.callback.averages import EMACallback
@@ -65,6 +65,21 @@ def test_an_exception_in_one_ends_the_other_with_its_words(server, tmp_path, eve
     found, _ = one(server, tmp_path, partial(struck, what=fail, event=event))
     assert found[1]['kind'] == 'ValueError' and 'no such picture' in found[1]['words']
     assert found[0]['kind'] == 'RuntimeError' and 'no such picture' in found[0]['words']
+
+
+def different_data(rank):
+    "Fit with fewer rows in process 1; what came of it"
+    learn = make().to_distributed(timeout=30.)
+    if rank: learn.data = make(valid=4).data
+    try: learn.fit(1, .1)
+    except BaseException as e: return dict(kind=type(e).__name__, words=str(e))
+    return outcome(learn)
+
+
+def test_different_data_are_refused_at_once_in_each_process(server, tmp_path):
+    found, _ = one(server, tmp_path, different_data)
+    assert found[0] == found[1] and found[0]['kind'] == 'ValueError'
+    assert f'[[{N}, {VALID}], [{N}, 4]]' in found[0]['words']
 
 
 @rare
