@@ -7,7 +7,7 @@ __all__ = ['DistributedCallback']
 
 # %% ../nbs/73_distributed.ipynb #fa5a7189
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from functools import partialmethod
 from math import inf
 from typing import Any
@@ -411,7 +411,7 @@ def check_same_data(data: Loaders,  # What this process was given
     Raises: ValueError, in each of them, that says how much each has.
     """
     sets = [getattr(o, 'dataset', o) for o in (data.train_dl, getattr(data, 'valid_dl', None))]
-    found = ranks.gather([len(o) if hasattr(o, '__len__') else None for o in sets])
+    found = ranks.gather([len(o) if isinstance(o, Sized) else None for o in sets])
     if any(o != found[0] for o in found): raise ValueError(
         'the processes have different data, of these lengths for training and validation: '
         f'{found}; give all of it to each, and each takes its share')
