@@ -298,3 +298,86 @@ def test_every_name_of_every_star_is_there():
         module = import_module(f'fastloop.adapters.{name}')
         assert all(getattr(module, o) is not None for o in module.__all__)
         with pytest.raises(AttributeError, match='nothing_like_it'): module.nothing_like_it()
+
+
+# ---- subclasses of the learners ------------------------------------------------------------------
+class MomentumLearner(miniai.TrainLearner):
+    "As miniai's notebook on accelerated descent has it, but for the base class"
+    def __init__(self, model, dls, loss_func, lr=None, cbs=None, opt_func=torch.optim.SGD, mom=.85):
+        self.mom = mom
+        super().__init__(model, dls, loss_func, lr, cbs, opt_func)
+    def zero_grad(self):
+        with torch.no_grad():
+            for p in self.model.parameters(): p.grad *= self.mom
+
+
+class OwnParts(miniai.Learner):
+    "Overrides all parts, some by way of those of the base class"
+    def predict(self):
+        self.batch = self.batch[0]+.5, self.batch[1]
+        self.preds = self.model(self.batch[0])*2
+    def get_loss(self):
+        super().get_loss()
+        self.loss = self.loss + self.preds.abs().mean()
+    def backward(self): (self.loss*3).backward()
+    def step(self):
+        for p in self.model.parameters(): p.grad /= 2
+        super().step()
+    def zero_grad(self): super().zero_grad()
+
+
+class Asked(miniai.Learner):
+    "Looks, and leaves everything to the base class"
+    def predict(self):
+        self.seen = [*getattr(self, 'seen', []), (self.training, self.iter, len(self.batch))]
+        super().predict()
+
+
+def by_hand(learn, model, train, lr, epochs=2):
+    "What the learner is to do, written out"
+    opt = torch.optim.SGD(model.parameters(), lr)
+    own = isinstance(learn, OwnParts)
+    for x, y in train*epochs:
+        pred = model(x+.5)*2 if own else model(x)
+        loss = F.mse_loss(pred, y)
+        ((loss+pred.abs().mean())*3 if own else loss).backward()
+        for p in model.parameters(): p.grad /= 2 if own else 1
+        opt.step()
+        for p in model.parameters(): p.grad *= .85 if isinstance(learn, MomentumLearner) else 0
+
+
+@pytest.mark.parametrize('kind', [MomentumLearner, OwnParts, Asked])
+@pytest.mark.parametrize('cbs', [(), [ours['Momentum'](), miniai.TrainCB()]])
+def test_what_a_subclass_of_miniais_learner_overrides_is_done(kind, cbs):
+    (model, train, valid), (other, _, _) = problem(), problem()
+    learn = kind(model, miniai.data_loaders(train, valid), F.mse_loss, cbs=cbs[kind is Asked:])
+    learn.fit(2, lr=.05)
+    by_hand(learn, other, train, .05)
+    for a, b in zip(model.parameters(), other.parameters()): same(a, b)
+    assert learn.batch[0].shape == (8, 2) and learn.preds.shape == (8, 1)
+    rows = [(True, i, 2) for i in range(5)] + [(False, i, 2) for i in range(2)]
+    assert getattr(learn, 'seen', rows*2) == rows*2
+    assert not {'ask', 'compute_loss', 'backward_and_step', 'one_batch'} & vars(learn.run).keys()
+
+
+def test_a_part_of_the_learner_may_break_off_a_pass_and_needs_a_rate():
+    class Two(miniai.Learner):
+        def predict(self):
+            if self.iter == 2: raise CancelEpochException
+            super().predict()
+    model, train, valid = problem()
+    learn = Two(model, miniai.data_loaders(train, valid), lr=None)
+    with pytest.raises(ValueError, match='learning rate'): learn.fit(1)
+    learn.fit(2, lr=.1)
+    assert learn.run.n_iter == 4 and len(learn.recorder.values) == 2
+
+
+def test_a_miniai_learner_without_overrides_uses_the_loop_as_it_is():
+    model, train, valid = problem()
+    learn = miniai.Learner(model, miniai.data_loaders(train, valid))
+    own = []
+
+    class Look(miniai.Callback):
+        def begin_batch(self): own.append(vars(self.run).keys() & {'ask', 'one_batch', '_parts'})
+    learn.fit(1, cbs=[Look()])
+    assert own == [set()]*7 and len(learn.predict(torch.zeros(2))) == 3

@@ -45,7 +45,7 @@ from fastloop.callback.core import (
 from ..core import listify, required_arguments
 from ..data.bunch import DataBunch
 from ..learner import Learner as LoopLearner
-from ..torch_core import Learns, Run, takes_one, to_detach
+from ..torch_core import Learns, Run, call_model, takes_one, to_detach
 
 # %% ../../nbs/82_adapters.miniai.ipynb #de38773a
 def grouped(batch: Any,  # What a loader gave
@@ -231,17 +231,18 @@ def _one_batch(run, n_inp, batch):
 _exchanged = ('ask', 'compute_loss', 'backward_and_step', 'one_batch')
 
 def exchange(run: Run,  # A runner whose fit begins
-             calls: 'MiniaiCalls',  # The `MiniaiCalls` of a callback
+             changed: dict,  # Functions without arguments by part of the loop
+             n_inp: Any = None,  # How many parts of a batch are inputs, if that is known
+             alone: bool = False,  # Whether what others have put there is left out
              ):
-    "Let a run do what a callback replaces"
+    "Let a run do what a callback or the learner replaces"
     own = vars(run)
     parts = own.setdefault('_parts', {})
-    for name in calls.parts: parts.setdefault(name, []).append(partial(calls.call, name))
+    for name, do in changed.items(): parts[name] = [*([] if alone else parts.get(name, [])), do]
     if 'predict' in parts: own['ask'] = partial(_ask_model, run, parts)
     if 'get_loss' in parts: own['compute_loss'] = partial(_compute_loss, run, parts)
     if parts.keys() & set(_defaults):
         own['backward_and_step'] = partial(_backward_and_step, run, parts)
-    n_inp = getattr(type(calls.cb), 'n_inp', vars(calls.cb).get('n_inp'))
     if isinstance(n_inp, int): own['one_batch'] = partial(_one_batch, run, n_inp)
 
 def put_parts_back(run: Run,  # A runner whose fit is over
@@ -253,6 +254,17 @@ def put_parts_back(run: Run,  # A runner whose fit is over
     for name in (*_exchanged, '_parts', '_parted'): vars(run).pop(name, None)
 
 # %% ../../nbs/82_adapters.miniai.ipynb #853ef26c
+def in_our_words(run: Run,  # The runner
+                 do: Callable,  # A function without arguments, written for miniai
+                 caught: type | None = None,  # The exception that has no effect any more
+                 ) -> Any:  # What it answered
+    "Call a function, and translate the cancel exception that it raises"
+    try: return do()
+    except Exception as e:
+        if (ours := translated(e, run.in_train, True)) is None: raise
+        if caught is None or not isinstance(ours, caught): raise ours from None
+    return None
+
 _levels = ('fit', 'epoch', 'batch')
 _passes = {'train': 'epoch', 'validate': 'epoch'}  # our phase, miniai's name of it
 
@@ -283,11 +295,7 @@ class MiniaiCalls:
              ):
         "Call a handler with the view, if there is one, and translate what it raises"
         if (handler := self.found.get(name, self.parts.get(name))) is None: return None
-        try: return handler()
-        except Exception as e:
-            if (ours := translated(e, self.run.in_train, True)) is None: raise
-            if caught is None or not isinstance(ours, caught): raise ours from None
-        return None
+        return in_our_words(self.run, handler, caught)
 
     def answer(self, name: str,  # Name of a handler
                ) -> Any:  # What it answered, if it extends our `Callback`
@@ -344,6 +352,8 @@ def adapt(cb: Any,  # A callback of miniai
     """
     if isinstance(cb, Callback): cb.set_runner(run)
     calls, order = MiniaiCalls(cb, run), order_of(cb)
+    changed = {name: partial(calls.call, name) for name in calls.parts}
+    n_inp = getattr(type(cb), 'n_inp', vars(cb).get('n_inp'))
     around = [f'{o}_{level}' for o in ('before', 'after', 'cleanup') for level in _levels]
     found = [({'after_predict': 'after_pred', **event_names}[o], partial(calls.answer, o))
              for o in calls.found if o not in around]
@@ -355,7 +365,7 @@ def adapt(cb: Any,  # A callback of miniai
                       (f'after_cancel_{phase}', partial(calls.cancel, phase)),
                       (f'after_{phase}', partial(calls.leave, phase))]
     return [*((event, order, handler) for event, handler in found),
-            ('begin_fit', float('-inf'), partial(exchange, run, calls)),
+            ('begin_fit', float('-inf'), partial(exchange, run, changed, n_inp)),
             ('after_fit', float('inf'), partial(put_parts_back, run)), *shared_handlers(cb, run)]
 
 # %% ../../nbs/82_adapters.miniai.ipynb #3a190e92
@@ -377,21 +387,56 @@ def data_loaders(*dls: Iterable,  # The training loader, then the validation loa
     "Two loaders, as miniai's `DataLoaders` holds them"
     return LoadersView(DataBunch(*cast(Any, dls)))
 
-class MiniaiLearner(LoopLearner):
-    """A learner with miniai's arguments
+# %% ../../nbs/82_adapters.miniai.ipynb #06dc3df3
+class LearnerParts(Callback):
+    "Lets a run do the parts of a batch that its learner overrides"
+    order = float('inf')  # after the callbacks that replace parts
 
-    Source: miniai, `Learner`.
+    def __init__(self, parts: dict,  # Bound methods by part of the loop
+                 ):
+        super().__init__()
+        self.parts = parts
+
+    def begin_fit(self):
+        "Put the learner's parts into the run"
+        own = {name: partial(in_our_words, self.run, do) for name, do in self.parts.items()}
+        exchange(self.run, own, None if 'one_batch' in vars(self.run) else 1, alone=True)
+
+    def after_fit(self):
+        "Let the run be its own again"
+        put_parts_back(self.run)
+
+def _of_run(name, ours, meaning):
+    "A property of the learner that is the run's field `ours`; once it is over, what was kept of it"
+    def read(self):
+        if not self.running and name in vars(self): return vars(self)[name]
+        return as_batch(self.run) if ours is None else getattr(self.run, ours)
+    def write(self, value):
+        if ours is None: take_batch(self.run, value)
+        else: setattr(self.run, ours, value)
+    return property(read, write, doc=meaning)
+
+# %% ../../nbs/82_adapters.miniai.ipynb #5c6b5017
+class MiniaiLearner(LoopLearner):
+    """A learner with miniai's arguments; a subclass may override `predict`, `get_loss` and so on
+
+    Source: miniai, `Learner` and `TrainLearner`.
     """
     def __init__(self, model: torch.nn.Module,  # What is trained
                  dls: LoadersView,  # Has `train` and `valid`
                  loss_func: Callable = F.mse_loss,  # Of predictions and targets
-                 lr: float = 0.1,  # Learning rate
+                 lr: float | None = 0.1,  # Learning rate; if `None`, each `fit` has to give one
                  cbs: Callback | Iterable | Any = None,  # Callbacks that take part in every fit
                  opt_func: Callable = torch.optim.SGD,  # Makes an optimizer
                  ):
-        super().__init__(as_data(dls), model, loss_func, opt_func, lr, wd=0., cbs=cbs, silent=True)
+        super().__init__(as_data(dls), model, loss_func, opt_func, 0.1 if lr is None else lr,
+                         wd=0., cbs=cbs, silent=True)
+        if lr is None: self.lr = None
 
     dls = property(lambda self: LoadersView(self.data), doc='the loaders: `train` and `valid`')
+    batch = _of_run('batch', None, 'what the loader gave: inputs, then targets')
+    preds = _of_run('preds', 'pred', 'what the model answered')
+    training = _of_run('training', 'in_train', 'whether this is training')
 
     def fit(self, n_epochs: int = 1,  # Number of epochs
             train: bool = True,  # Whether to train
@@ -399,8 +444,47 @@ class MiniaiLearner(LoopLearner):
             cbs: Callback | Iterable | Any = None,  # Callbacks for this fit only
             lr: float | None = None,  # Learning rate; the learner's by default
             ):
-        "Train the model"
-        super().fit(n_epochs, lr, cbs=[*listify(cbs), *leaving_out(train, valid)])
+        """Train the model
+
+        Raises: ValueError if neither the learner nor `lr` tells the learning rate.
+        """
+        if lr is None and self.lr is None:
+            raise ValueError('lr=None: give a learning rate to the learner or to fit')
+        own = own_parts(self)
+        mine = [LearnerParts(own)] if own else []
+        super().fit(n_epochs, lr, cbs=[*listify(cbs), *leaving_out(train, valid), *mine])
+
+    def predict(self, x: Any = None,  # One item to ask about; without it, this is a part of a batch
+                ) -> Any:  # What the model says of `x`; nothing about a batch
+        "Ask the model, about the batch that is under way or about one item"
+        if x is not None: return super().predict(x)
+        self.preds = call_model(self.model, self.run.xb)
+
+    def get_loss(self):
+        "Compute the loss of the batch"
+        self.run.loss = type(self.run).compute_loss(self.run)
+
+    def backward(self):
+        "Compute gradients"
+        self.run.loss.backward()
+
+    def step(self):
+        "Use gradients"
+        self.opt.step()
+
+    def zero_grad(self):
+        "Clear gradients"
+        self.opt.zero_grad()
+
+# %% ../../nbs/82_adapters.miniai.ipynb #8c9c6713
+_learner_parts = {name: vars(MiniaiLearner)[name] for name in loop_parts}
+
+def own_parts(learn: MiniaiLearner,  # A learner with parts
+              ) -> dict:  # Bound methods by part of the loop
+    "The parts of a batch that a learner overrides"
+    found = {name: getattr(learn, name) for name in loop_parts}
+    return {name: o for name, o in found.items() if not required_arguments(o)
+            and getattr(o, '__func__', None) is not _learner_parts[name]}
 
 # %% ../../nbs/82_adapters.miniai.ipynb #ffa91d2c
 _places = places_of({
