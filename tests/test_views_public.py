@@ -381,3 +381,71 @@ def test_a_miniai_learner_without_overrides_uses_the_loop_as_it_is():
         def begin_batch(self): own.append(vars(self.run).keys() & {'ask', 'one_batch', '_parts'})
     learn.fit(1, cbs=[Look()])
     assert own == [set()]*7 and len(learn.predict(torch.zeros(2))) == 3
+
+
+# ---- what the stars bring along ------------------------------------------------------------------
+def test_a_device_is_a_word_and_batches_come_to_the_cpu():
+    assert miniai.def_device in ('cpu', 'cuda', 'mps')
+    names = {}
+    exec('''
+from fastloop.adapters.miniai import *
+class DeviceCB(Callback):
+    def __init__(self, device=def_device): fc.store_attr()
+    def before_fit(self, learn):
+        if hasattr(learn.model, 'to'): learn.model.to(self.device)
+    def before_batch(self, learn): learn.batch = to_device(learn.batch, device=self.device)
+''', names)
+    for kind in (names['DeviceCB'], miniai.DeviceCB):
+        model, train, valid = problem()
+        cb = kind()
+        miniai.Learner(model, miniai.data_loaders(train, valid), cbs=cb).fit(1)
+        assert cb.device == miniai.def_device
+        assert {o.device.type for o in model.parameters()} == {cb.device}
+    half = torch.ones(2, requires_grad=True).half()
+    a, (b, c) = miniai.to_cpu([half, (half.float(), {'x': half})])
+    assert a.dtype == c['x'].dtype == torch.float32 and not b.requires_grad
+
+
+def test_the_callbacks_that_files_of_miniai_begin_with(capsys):
+    class Off(list):
+        "A metric object: the mean distance"
+        def reset(self): self.clear()
+        def update(self, pred, y): self.append(((pred-y).abs().sum().item(), len(y)))
+        def compute(self): return sum(a for a, _ in self)/sum(n for _, n in self)
+
+    model, train, valid = problem()
+    other, _, _ = problem()
+    rows, both = [], miniai.MetricsCB(Off(), mae=Off())
+    both._log = rows.append
+    sched = partial(torch.optim.lr_scheduler.ExponentialLR, gamma=.5)
+    rec = miniai.RecorderCB(lr=lambda cb: cb.pg['lr'])
+    cbs = [both, rec, miniai.BatchSchedCB(sched),
+           miniai.BatchTransformCB(lambda b: (b[0]+1, b[1]), on_val=False)]
+    learn = miniai.MomentumLearner(model, miniai.data_loaders(train, valid), F.mse_loss, cbs=cbs)
+    learn.fit(1, lr=.1)
+    opt, found = torch.optim.SGD(other.parameters(), .1), []
+    for i, (x, y) in enumerate(train):
+        opt.param_groups[0]['lr'] = .1*.5**i
+        pred = other(x+1)
+        loss = F.mse_loss(pred, y)
+        loss.backward()
+        opt.step()
+        for p in other.parameters(): p.grad *= .85
+        found.append((loss.item(), (pred-y).abs().mean().item()))
+    for a, b in zip(model.parameters(), other.parameters()): same(a, b)
+    loss, mae = (f'{sum(o)/5:.3f}' for o in zip(*found))
+    assert rows[0] == dict(mae=mae, Off=mae, loss=loss, epoch=0, train='train')
+    assert rows[1]['train'] == 'eval'
+    assert rec.recs['lr'] == pytest.approx([.1*.5**i for i in range(5)])
+
+
+def test_one_batch_and_the_rates_of_the_finder():
+    model, train, valid = problem()
+    learn = miniai.Learner(model, miniai.data_loaders(train, valid), cbs=miniai.SingleBatchCB())
+    learn.fit(3)
+    assert learn.run.n_iter == 1
+    mine, yours = miniai.LRFinderCB(2., 3), theirs['FindRate'](2., 3.)
+    (model, _, _), (other, _, _) = problem(), problem()
+    miniai.Learner(model, miniai.data_loaders(train, valid), lr=.05, cbs=mine).fit(9)
+    Mini(other, train, valid, F.mse_loss, .05, [MiniTrainCB(), yours]).fit(9)
+    assert [round(o, 5) for o in mine.lrs] == [o[0] for o in yours.left[:-1]]

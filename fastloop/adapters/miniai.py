@@ -6,6 +6,7 @@
 __all__ = ['MiniaiView', 'TrainCB', 'data_loaders', 'MiniaiLearner']
 
 # %% ../../nbs/82_adapters.miniai.ipynb #8e197ffa
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, cast
@@ -32,9 +33,12 @@ from fastloop.adapters.fastai2 import (
     translated,
     view_wanted,
 )
+
+# %% ../../nbs/82_adapters.miniai.ipynb #48925ecd
 from fastloop.callback.core import (
     Callback,
     CancelBackwardException,
+    CancelFitException,
     CancelStepException,
     CancelTrainException,
     CancelValidateException,
@@ -45,7 +49,16 @@ from fastloop.callback.core import (
 from ..core import listify, required_arguments
 from ..data.bunch import DataBunch
 from ..learner import Learner as LoopLearner
-from ..torch_core import Learns, Run, call_model, takes_one, to_detach
+from fastloop.torch_core import (
+    Learns,
+    Run,
+    call_model,
+    default_device,
+    map_tensors,
+    takes_one,
+    to_detach,
+    to_device,
+)
 
 # %% ../../nbs/82_adapters.miniai.ipynb #de38773a
 def grouped(batch: Any,  # What a loader gave
@@ -487,20 +500,207 @@ def own_parts(learn: MiniaiLearner,  # A learner with parts
             and getattr(o, '__func__', None) is not _learner_parts[name]}
 
 # %% ../../nbs/82_adapters.miniai.ipynb #ffa91d2c
+def to_cpu(x: Any,  # A batch: a tensor, or a nest of them
+           ) -> Any:  # The same structure
+    "Tensors without their graph, on the CPU; half precision becomes single"
+    half = torch.float16
+    return map_tensors(to_detach(x), lambda o: o.float() if o.dtype == half else o)
+
+class DeviceCB(Callback):
+    """Brings the model and every batch to a device
+
+    Source: miniai, `DeviceCB`.
+    """
+    def __init__(self, device: Any = None,  # By default the best that is there
+                 ):
+        super().__init__()
+        self.device = default_device().type if device is None else device
+
+    def before_fit(self, learn): learn.model.to(self.device)
+    def before_batch(self, learn): learn.batch = to_device(learn.batch, self.device)
+
+class SingleBatchCB(Callback):
+    """Ends the fit after its first batch
+
+    Source: miniai, `SingleBatchCB`.
+    """
+    order = 1
+    def before_fit(self, learn): "Says that the handlers take the learner"
+    def after_batch(self, learn): raise CancelFitException
+
+# %% ../../nbs/82_adapters.miniai.ipynb #644a7e8d
+class Mean:
+    "A mean with weights, with the methods of metric objects"
+    def __init__(self): self.reset()
+
+    def reset(self):
+        "Start anew"
+        self.total, self.weights = 0., 0
+
+    def update(self, value: Any,  # A number
+               weight: float = 1,  # How much it counts
+               ):
+        "Take in a number"
+        self.total, self.weights = self.total + value*weight, self.weights + weight
+
+    def compute(self) -> Any:  # The mean, `nan` if there was nothing
+        "The mean of what came"
+        return self.total/self.weights if self.weights else math.nan
+
+# %% ../../nbs/82_adapters.miniai.ipynb #a4c9d8a3
+class MetricsCB(Callback):
+    """Prints the mean loss and metrics of each pass; metrics have `reset`, `update` and `compute`
+
+    Source: miniai, `MetricsCB`.
+    """
+    def __init__(self, *ms: Any,  # Metric objects, called by the names of their classes
+                 **metrics: Any,  # Metric objects by name
+                 ):
+        super().__init__()
+        self.metrics = {**metrics, **{type(o).__name__: o for o in ms}}
+        self.loss = Mean()
+        self.all_metrics = {**self.metrics, 'loss': self.loss}
+
+    def _log(self, d):
+        "Print a row; other callbacks may put something else here"
+        print(d)
+
+    def before_fit(self, learn): learn.metrics = self
+
+    def before_epoch(self, learn):
+        for o in self.all_metrics.values(): o.reset()
+
+    def after_batch(self, learn):
+        x, y, *_ = to_cpu(learn.batch)
+        for o in self.metrics.values(): o.update(to_cpu(learn.preds), y)
+        self.loss.update(to_cpu(learn.loss), weight=len(x))
+
+    def after_epoch(self, learn):
+        row = {name: f'{o.compute():.3f}' for name, o in self.all_metrics.items()}
+        self._log({**row, 'epoch': learn.epoch, 'train': 'train' if learn.training else 'eval'})
+
+# %% ../../nbs/82_adapters.miniai.ipynb #19d5cd06
+class BaseSchedCB(Callback):
+    """Makes a scheduler of torch when a fit begins
+
+    Source: miniai, `BaseSchedCB`.
+    """
+    def __init__(self, sched: Callable,  # Takes an optimizer, makes a scheduler
+                 ):
+        super().__init__()
+        self.sched = sched
+
+    def before_fit(self, learn): self.schedo = self.sched(learn.opt)
+
+    def _step(self, learn):
+        if learn.training: self.schedo.step()
+
+class BatchSchedCB(BaseSchedCB):
+    "Lets the scheduler take its step after each training batch"
+    def after_batch(self, learn): self._step(learn)
+
+class EpochSchedCB(BaseSchedCB):
+    "Lets the scheduler take its step after each training pass"
+    def after_epoch(self, learn): self._step(learn)
+
+class RecorderCB(Callback):
+    """Keeps numbers of every training batch in `recs`, such as `lr=lambda cb: cb.pg['lr']`
+
+    Source: miniai, `RecorderCB`.
+    """
+    def __init__(self, **d: Callable,  # Functions of this callback, by name
+                 ):
+        super().__init__()
+        self.d = d
+
+    def before_fit(self, learn):
+        self.recs, self.pg = {o: [] for o in self.d}, learn.opt.param_groups[0]
+
+    def after_batch(self, learn):
+        if not learn.training: return
+        for name, number in self.d.items(): self.recs[name].append(number(self))
+
+# %% ../../nbs/82_adapters.miniai.ipynb #f4ab665b
+class LRFinderCB(Callback):
+    """Multiplies the rate by `gamma` after each batch, until the loss is `max_mult` times its least
+
+    Source: miniai, `LRFinderCB`.
+    """
+    def __init__(self, gamma: float = 1.3,  # Factor of the rate
+                 max_mult: float = 3,  # How many times its least value the loss may reach
+                 ):
+        super().__init__()
+        self.gamma, self.max_mult = gamma, max_mult
+
+    def before_fit(self, learn):
+        self.sched = torch.optim.lr_scheduler.ExponentialLR(learn.opt, self.gamma)
+        self.lrs, self.losses, self.min = [], [], math.inf
+
+    def after_batch(self, learn):
+        if not learn.training: raise CancelValidateException
+        self.lrs.append(learn.opt.param_groups[0]['lr'])
+        self.losses.append(loss := to_cpu(learn.loss).item())
+        self.min = min(self.min, loss)
+        if math.isnan(loss) or loss > self.min*self.max_mult: raise CancelFitException
+        self.sched.step()
+
+class BatchTransformCB(Callback):
+    """Changes each batch by a function of it
+
+    Source: miniai, `BatchTransformCB`.
+    """
+    def __init__(self, tfm: Callable,  # Takes a batch, gives another
+                 on_train: bool = True,  # In training
+                 on_val: bool = True,  # In validation
+                 ):
+        super().__init__()
+        self.tfm, self.on_train, self.on_val = tfm, on_train, on_val
+
+    def before_batch(self, learn):
+        if self.on_train if learn.training else self.on_val: learn.batch = self.tfm(learn.batch)
+
+# %% ../../nbs/82_adapters.miniai.ipynb #df0551fa
+class MomentumLearner(MiniaiLearner):
+    """Keeps a share of the gradients from batch to batch
+
+    Source: miniai, `MomentumLearner`.
+    """
+    def __init__(self, model: torch.nn.Module,  # What is trained
+                 dls: LoadersView,  # Has `train` and `valid`
+                 loss_func: Callable,  # Of predictions and targets
+                 lr: float | None = None,  # Learning rate; if `None`, each `fit` has to give one
+                 cbs: Callback | Iterable | Any = None,  # Callbacks that take part in every fit
+                 opt_func: Callable = torch.optim.SGD,  # Makes an optimizer
+                 mom: float = 0.85,  # The share
+                 ):
+        super().__init__(model, dls, loss_func, lr, cbs, opt_func)
+        self.mom = mom
+
+    def zero_grad(self):
+        "Make the gradients smaller, in place of clearing them"
+        with torch.no_grad():
+            for p in self.model.parameters():
+                if p.grad is not None: p.grad *= self.mom
+
+# %% ../../nbs/82_adapters.miniai.ipynb #b5985f3e
 _places = places_of({
     'fastloop.adapters.miniai': 'Learner=MiniaiLearner TrainLearner=MiniaiLearner '
-                                'DataLoaders=data_loaders',
+                                'DataLoaders=data_loaders def_device to_cpu DeviceCB MetricsCB '
+                                'SingleBatchCB BaseSchedCB BatchSchedCB EpochSchedCB RecorderCB '
+                                'LRFinderCB BatchTransformCB MomentumLearner',
     'fastloop.all': 'Callback CancelFitException CancelBatchException CancelEpochException',
     'torch': 'tensor Tensor nn optim', 'torch.optim': 'lr_scheduler',
     'torch.utils.data': 'DataLoader default_collate', 'functools': 'partial',
     'fastcore.basics': 'store_attr patch', 'fastcore.foundation': 'L',
     'pathlib': 'Path', 'copy': 'copy', 'collections.abc': 'Mapping', 'operator': 'attrgetter',
-    'fastloop.torch_core': 'set_seed to_device def_device=default_device',
+    'fastloop.torch_core': 'set_seed to_device',
     'contextlib': 'contextmanager',
-    '': 'torch math random time np=numpy plt=matplotlib.pyplot F=torch.nn.functional'})
+    '': ('torch math random time np=numpy fc=fastcore.all plt=matplotlib.pyplot '
+         'F=torch.nn.functional')})
 __all__ = [*globals().get('__all__', ()), *_places]
 
 def __getattr__(name: str,  # One of the names that the star brings
                 ) -> Any:  # What it stands for
     "Find a name that files of miniai live on"
+    if name == 'def_device': return default_device().type  # a word, as miniai has it
     return bring(_places, name, __name__)
