@@ -449,3 +449,50 @@ def test_one_batch_and_the_rates_of_the_finder():
     miniai.Learner(model, miniai.data_loaders(train, valid), lr=.05, cbs=mine).fit(9)
     Mini(other, train, valid, F.mse_loss, .05, [MiniTrainCB(), yours]).fit(9)
     assert [round(o, 5) for o in mine.lrs] == [o[0] for o in yours.left[:-1]]
+
+
+@pytest.mark.parametrize('star', ['fastai2', 'miniai', 'course'])
+@pytest.mark.parametrize('name', ['_do_one_batch', '_step', '_backward', 'one_batch', '_split'])
+def test_a_learner_that_overrides_a_part_that_is_not_there_is_refused(star, name):
+    from importlib import import_module
+    base = import_module(f'fastloop.adapters.{star}').Learner
+    own = type('Own', (base,), {name: lambda self, *args: None})
+    model, train, valid = problem()
+    data = DataBunch(train, valid)
+    args = (data, model) if star == 'fastai2' else (model, data)
+    with pytest.raises(TypeError, match=f'Own.{name} would never be called.*Runner'):
+        own(*args, F.mse_loss)
+    base(*args, F.mse_loss)
+
+
+fetching = '''
+class Fetch(Callback):
+    "Keeps what the model says of a loader after each validation"
+    remove_on_fetch = True
+    def __init__(self, ds_idx=1, reorder=True): self.ds_idx, self.reorder = ds_idx, reorder
+    def after_validate(self):
+        others = [cb for cb in self.learn.cbs if getattr(cb, 'remove_on_fetch', False)]
+        with self.learn.removed_cbs(others):
+            self.preds = self.learn.get_preds(ds_idx=self.ds_idx, inner=True, reorder=self.reorder)
+'''
+
+
+@pytest.mark.parametrize('without', ['remove_on_fetch = True', ', inner=True, reorder=self.reorder',
+                                     'nothing'])
+def test_a_callback_that_fetches_predictions_in_the_words_of_v2(without):
+    space = {'__name__': 'published'}
+    exec('from fastloop.adapters.fastai2 import *' + fetching.replace(without, ''), space)
+    cb = space['Fetch'](ds_idx=0)
+    assert written_for(cb) == 'fastai v2'
+    model, train, valid = problem()
+    Learner(DataBunch(train, valid), model, F.mse_loss, silent=True).fit(2, cbs=cb)
+    with torch.no_grad(): same(cb.preds[0], torch.cat([model(x) for x, _ in train]))
+
+
+def test_a_callback_that_asks_in_our_words_stays_ours():
+    class Ask(miniai.Callback):
+        def after_validate(self): self.preds = self.learn.get_preds(dl=self.data.train_dl)
+
+    class Sort(miniai.Callback):
+        def after_validate(self): self.found = dict(inner=1, reorder=2)
+    assert [written_for(o) for o in (Ask(), Sort())] == ['fastloop']*2
