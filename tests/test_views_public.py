@@ -496,3 +496,70 @@ def test_a_callback_that_asks_in_our_words_stays_ours():
     class Sort(miniai.Callback):
         def after_validate(self): self.found = dict(inner=1, reorder=2)
     assert [written_for(o) for o in (Ask(), Sort())] == ['fastloop']*2
+
+
+mixing = '''
+from torch.distributions.beta import Beta
+
+class Mix(Callback):
+    "Mixes each batch with itself in another order, and the losses likewise"
+    run_valid = False
+    def __init__(self, alpha=.4):
+        self.distrib, self.weights = Beta(tensor(alpha), tensor(alpha)), []
+    def before_train(self): self.old, self.learn.loss_func = self.learn.loss_func, self.loss_of
+    def after_train(self): self.learn.loss_func = self.old
+    def after_cancel_train(self): self.after_train()
+    def before_batch(self):
+        self.lam = self.distrib.sample((self.y.size(0),))
+        self.weights.append(to_np(self.lam))
+        mixed = L(self.xb).map(lambda x: torch.lerp(x.flip(0), x, unsqueeze(self.lam, n=1)))
+        self.learn.xb, self.other = tuple(mixed), tuple(y.flip(0) for y in self.yb)
+    def loss_of(self, pred, *yb):
+        if not self.training: return self.old(pred, *yb)
+        with NoneReduce(self.old) as lf:
+            loss = torch.lerp(lf(pred, *self.other), lf(pred, *yb), self.lam)
+        return reduce_loss(loss, getattr(self.old, 'reduction', 'mean'))
+'''
+
+
+@pytest.mark.parametrize('loss_func', [F.cross_entropy, nn.CrossEntropyLoss(reduction='sum')])
+def test_a_mixing_callback_of_v2_finds_its_helpers(loss_func):
+    space = {'__name__': 'published'}
+    exec('from fastloop.adapters.fastai2 import *' + mixing, space)
+    torch.manual_seed(0)
+    train = [(torch.randn(8, 4), torch.arange(8) % 3) for _ in range(3)]
+    model, other = nn.Linear(4, 3), nn.Linear(4, 3)
+    other.load_state_dict(model.state_dict())
+    cb = space['Mix']()
+    learn = Learner(DataBunch(train, train[:2]), model, loss_func, opt_func=torch.optim.SGD,
+                    lr=.05, wd=0., silent=True)
+    learn.fit(2, cbs=cb)
+    opt, total = torch.optim.SGD(other.parameters(), .05), torch.mean
+    if loss_func is not F.cross_entropy: total = torch.sum
+    for w, (x, y) in zip(map(torch.tensor, cb.weights), train*2, strict=True):
+        pred = other(w[:, None]*x + (1-w[:, None])*x.flip(0))
+        each = [F.cross_entropy(pred, o, reduction='none') for o in (y, y.flip(0))]
+        total(w*each[0] + (1-w)*each[1]).backward()
+        opt.step()
+        opt.zero_grad()
+    same(model.weight, other.weight)
+    assert learn.loss_func is loss_func and space['pd'].DataFrame({'a': [1]}).shape == (1, 1)
+    with space['hook_output'](other) as hook: other(x)
+    same(hook.stored, other(x).detach())
+
+
+def test_two_callbacks_of_the_course_and_hooks_of_miniai():
+    (model, train, valid), (other, _, _) = problem(), problem()
+    cbs = [course['CudaCallback'](torch.device('cpu')),
+           course['BatchTransformXCallback'](lambda x: x*2)]
+    course['Learner'](model, DataBunch(train, valid), F.mse_loss, lr=.05, cbs=cbs).fit(1)
+    opt = torch.optim.SGD(other.parameters(), .05)
+    for x, y in train:
+        F.mse_loss(other(x*2), y).backward()
+        opt.step()
+        opt.zero_grad()
+    same(model[0].weight, other[0].weight)
+    def keep(hook, layer, inp, out): hook.kept = out.detach()
+    with miniai.Hooks(model, keep) as hooks: out = model(train[0][0])
+    assert len(hooks) == 3 and torch.equal(hooks[2].kept, out.detach())
+    assert not any(layer._forward_hooks for layer in model)

@@ -620,6 +620,21 @@ class RecorderCB(Callback):
         if not learn.training: return
         for name, number in self.d.items(): self.recs[name].append(number(self))
 
+# %% ../../nbs/82_adapters.miniai.ipynb #3ee2b788
+class ProgressCB(Callback):
+    """Takes what miniai's takes, and draws nothing: `MetricsCB` prints the rows
+
+    Source: miniai, `ProgressCB`.
+    """
+    order = MetricsCB.order + 1
+
+    def __init__(self, plot: bool = False,  # Ignored
+                 ):
+        super().__init__()
+        self.plot = plot
+
+    def before_fit(self, learn): "Says that the handlers take the learner"
+
 # %% ../../nbs/82_adapters.miniai.ipynb #f4ab665b
 class LRFinderCB(Callback):
     """Multiplies the rate by `gamma` after each batch, until the loss is `max_mult` times its least
@@ -659,6 +674,38 @@ class BatchTransformCB(Callback):
     def before_batch(self, learn):
         if self.on_train if learn.training else self.on_val: learn.batch = self.tfm(learn.batch)
 
+# %% ../../nbs/82_adapters.miniai.ipynb #a8a6dd85
+class LayerHook:
+    "Calls a function with itself, layer, input and output, whenever the layer is called"
+    def __init__(self, m: torch.nn.Module,  # The layer
+                 f: Callable,  # The function; it may keep what it finds in the hook
+                 ):
+        self.hook = m.register_forward_hook(partial(f, self))
+
+    def remove(self):
+        "Take the hook away"
+        self.hook.remove()
+
+class LayerHooks(list):
+    "A hook for each of several layers"
+    def __init__(self, ms: Iterable,  # The layers
+                 f: Callable,  # As for one hook
+                 ):
+        super().__init__([LayerHook(m, f) for m in ms])
+
+    def remove(self):
+        "Take all hooks away"
+        for hook in self: hook.remove()
+
+    def __delitem__(self, i):
+        hooks = self[i] if isinstance(i, slice) else [self[i]]
+        for hook in hooks: hook.remove()
+        super().__delitem__(i)
+
+    def __enter__(self): return self
+
+    def __exit__(self, *args): self.remove()
+
 # %% ../../nbs/82_adapters.miniai.ipynb #df0551fa
 class MomentumLearner(MiniaiLearner):
     """Keeps a share of the gradients from batch to batch
@@ -687,7 +734,8 @@ _places = places_of({
     'fastloop.adapters.miniai': 'Learner=MiniaiLearner TrainLearner=MiniaiLearner '
                                 'DataLoaders=data_loaders def_device to_cpu DeviceCB MetricsCB '
                                 'SingleBatchCB BaseSchedCB BatchSchedCB EpochSchedCB RecorderCB '
-                                'LRFinderCB BatchTransformCB MomentumLearner',
+                                'LRFinderCB BatchTransformCB MomentumLearner '
+                                'Hook=LayerHook Hooks=LayerHooks ProgressCB',
     'fastloop.all': 'Callback CancelFitException CancelBatchException CancelEpochException',
     'torch': 'tensor Tensor nn optim', 'torch.optim': 'lr_scheduler',
     'torch.utils.data': 'DataLoader default_collate', 'functools': 'partial',
