@@ -42,10 +42,10 @@ from fastloop.core import (
     safe_path,
     understands_in,
 )
+from .data.bunch import DataBunch
 from .first_batch import check_fit
 
-# %% ../nbs/29_learner.ipynb #11990597
-from .data.bunch import DataBunch
+# %% ../nbs/29_learner.ipynb #7242b28f
 from .layer_groups import freeze_before, spread_rates
 from .optimizer import AdamW
 from fastloop.predictions import (
@@ -74,6 +74,7 @@ from fastloop.torch_core import (
 from fastloop.trained import (
     callbacks_of,
     check_learning,
+    check_overrides,
     check_resume,
     check_settings,
     follow_model,
@@ -208,6 +209,7 @@ class Learner(SeesRun):
                  cb_funcs: Callable | Iterable | None = None,
                  ):
         check_learning(data, model, loss_func, runner, metrics)
+        check_overrides(type(self), runner)
         check_settings(opt_func, wd)
         self.data, self.opt_func, self.lr, self.opt, self.runner = data, opt_func, lr, None, runner
         self.model = model if getattr(data, 'device', None) is None else model.to(data.device)

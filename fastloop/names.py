@@ -141,6 +141,12 @@ def own_functions(cls: type,  # A class
         function = inspect.unwrap(getattr(o, 'fget', None) or getattr(o, '__func__', o))
         if isinstance(function, FunctionType) and function.__code__.co_argcount: yield function
 
+def keywords_used(cls: type,  # A class
+                  ) -> set:  # Names, and other texts that stand together in its code
+    "The keywords that the methods of a class give to what they call"
+    constants = [o for f in own_functions(cls) for o in f.__code__.co_consts]
+    return {name for o in constants if isinstance(o, tuple) for name in o if isinstance(name, str)}
+
 def names_read(cls: type,  # A class
                ) -> set:  # Paths such as `('learn', 'dls')`
     "What the methods of a class read from their object, without what it brings along itself"
@@ -195,6 +201,8 @@ ours_only = {'in_train': 'training', 'iters': 'n_iter', 'epochs': 'n_epoch', 'n_
              'data': 'dls'}  # with fastai v2's word for it
 _v2_paths = {('opt', 'hypers'), ('opt', 'set_hyper'), ('opt', 'set_hypers'),
              ('recorder', 'metric_names'), ('progress', 'mbar')}
+_v2_fields = {'remove_on_fetch', 'run_valid', 'run_train', '_only_train_loop'}
+_v2_keywords = {'ds_idx', 'inner', 'reorder', 'with_input', 'with_decoded'}  # of questions
 
 def whose_name(name: str,  # Name of an attribute that is not there
                speaker: str = 'fastloop',  # The library whose words are understood
@@ -215,4 +223,7 @@ def speaks_v2(cls: type,  # Of callbacks whose handlers could be ours or fastai 
     if any(name.startswith('begin_') for name, _ in own_attributes(cls)): return False
     paths = {path[path[0] == 'learn':] for path in names_read(cls)} - {()}
     if any(path[0] in ours_only or path[0] == 'run' and path[1:] for path in paths): return False
-    return any(path[0] in other_names['fastai v2'] or path[:2] in _v2_paths for path in paths)
+    if any(name in _v2_fields for name, _ in own_attributes(cls)): return True
+    asks = not {path[0] for path in paths}.isdisjoint(('get_preds', 'validate'))
+    return asks and not _v2_keywords.isdisjoint(keywords_used(cls)) or any(
+        path[0] in other_names['fastai v2'] or path[:2] in _v2_paths for path in paths)

@@ -21,6 +21,7 @@ from .callback.core import Callback, is_native
 from .core import listify, nearest_name, required_arguments
 from .first_batch import check_loss
 from .metrics import as_metrics
+from .names import own_attributes
 from .optimizer import OptimWrapper, as_wrapper
 from .runner import Runner
 from .torch_core import Learns, Loaders, one_or_many
@@ -138,6 +139,28 @@ def check_learning(data: Any,  # What to train on
     for o in one_or_many(metrics):
         if is_native(o): raise TypeError(f'metrics: {o!r} is a callback: give it as cbs')
     as_metrics(metrics)
+
+# %% ../nbs/27_trained.ipynb #dd5062d6
+parts_of_learners = dict(  # of fastai v2 and of miniai, with the method of our runner
+    _do_one_batch='one_batch', _one_batch='one_batch', one_batch='one_batch', _split='one_batch',
+    _backward='backward_and_step', _step='backward_and_step', _do_grad_opt='backward_and_step',
+    _do_loss='compute_loss', all_batches='all_batches', _do_epoch='one_epoch',
+    one_epoch='one_epoch', _one_epoch='one_epoch', _do_epoch_train='one_epoch',
+    _do_epoch_validate='validate', _do_fit='all_epochs', _fit='all_epochs')
+
+def check_overrides(cls: type,  # The class of a learner
+                runner: type,  # The class of its loop
+                ):
+    """Refuse a learner that overrides a part of a loop which is not in the learner
+
+    Raises: TypeError that names the method, and what to write instead.
+    """
+    if runner is not Runner: return
+    for name, o in own_attributes(cls):
+        if name in parts_of_learners and callable(o): raise TypeError(
+            f'{cls.__name__}.{name} would never be called: here the loop is in the Runner. Write a '
+            f'callback, or a subclass of Runner with its own {parts_of_learners[name]} and give it '
+            'as runner')
 
 # %% ../nbs/27_trained.ipynb #ba41a82b
 def callbacks_of(argument: str,  # What the caller calls the functions

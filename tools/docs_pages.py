@@ -49,6 +49,14 @@ examples = {
     'CheckpointCallback': "learn.fit(3, cbs=CheckpointCallback(every='epoch'))",
     'CallbackHandler': 'learn.fit(1, cbs=CallbackHandler([LearnerCallback(learn)]))',
     'LearnerCallback': 'class Hello(LearnerCallback): ...',
+    'BaseSchedCB': ('learn.fit(3, cbs=BaseSchedCB('
+                    'partial(lr_scheduler.StepLR, step_size=1)))'),
+    'BatchSchedCB': ('learn.fit(3, cbs=BatchSchedCB('
+                     'partial(lr_scheduler.StepLR, step_size=1)))'),
+    'EpochSchedCB': ('learn.fit(3, cbs=EpochSchedCB('
+                     'partial(lr_scheduler.StepLR, step_size=1)))'),
+    'BatchTransformCB': 'learn.fit(3, cbs=BatchTransformCB(lambda batch: batch))',
+    'BatchTransformXCallback': 'learn.fit(3, cbs=BatchTransformXCallback(lambda xb: xb*2))',
     'keras.callbacks.Callback': 'class Hello(keras.callbacks.Callback): ...',
     'keras.callbacks.EarlyStopping': 'EarlyStopping(patience=3, restore_best_weights=True)',
     'keras.callbacks.ReduceLROnPlateau': 'ReduceLROnPlateau(factor=0.2, patience=2)',

@@ -17,6 +17,7 @@ from ..core import listify
 from ..data.bunch import DataBunch
 from ..learner import Learner as LoopLearner
 from ..optimizer import SGD
+from ..torch_core import default_device, to_device
 
 # %% ../../nbs/82_adapters.course.ipynb #ca9adc13
 class CourseLearner(LoopLearner):
@@ -38,8 +39,36 @@ class CourseLearner(LoopLearner):
                          cbs=listify(cbs) + [make() for make in listify(cb_funcs)])
 
 # %% ../../nbs/82_adapters.course.ipynb #8f4b1331
+class CudaCallback(Callback):
+    """Brings the model and every batch to a device
+
+    Source: the fastai course, lesson 10 (2019).
+    """
+    def __init__(self, device: Any = None,  # By default the best that is there
+                 ):
+        super().__init__()
+        self.device = default_device() if device is None else device
+
+    def begin_fit(self): self.learn.model.to(self.device)
+    def begin_batch(self): self.run.xb, self.run.yb = to_device((self.xb, self.yb), self.device)
+
+class BatchTransformXCallback(Callback):
+    """Changes the inputs of each batch by a function of them
+
+    Source: the fastai course, lesson 10 (2019).
+    """
+    _order = 2
+
+    def __init__(self, tfm: Callable,  # Takes inputs, gives others
+                 ):
+        super().__init__()
+        self.tfm = tfm
+
+    def begin_batch(self): self.run.xb = self.tfm(self.xb)
+
+# %% ../../nbs/82_adapters.course.ipynb #4a14c6f9
 _places = places_of({
-    'fastloop.adapters.course': 'Learner=CourseLearner',
+    'fastloop.adapters.course': 'Learner=CourseLearner CudaCallback BatchTransformXCallback',
     'fastloop.all': (
         'Callback Runner BasicLearner TrainEvalCallback AvgStats AvgStatsCallback Recorder '
         'ParamScheduler ProgressCallback DataBunch LabelSmoothingCrossEntropy MixUp=MixUpCallback '

@@ -690,7 +690,38 @@ def bring(places: dict,  # What `places_of` gave
     return import_module(place) if name is None else getattr(import_module(place), name)
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #9e331abb
+def unsqueeze(x: torch.Tensor,  # A tensor
+              dim: int = -1,  # Where
+              n: int = 1,  # How many
+              ) -> torch.Tensor:  # The same numbers
+    "Add dimensions of size 1"
+    for _ in range(n): x = x.unsqueeze(dim)
+    return x
+
+@contextmanager
+def NoneReduce(loss_func: Callable,  # A loss with a `reduction`, as attribute or as argument
+               ) -> Any:  # The loss to call inside
+    "A loss that gives a number for each item inside a `with` block"
+    if not hasattr(loss_func, 'reduction'): yield partial(loss_func, reduction='none')
+    else:
+        with replaced(loss_func, 'reduction', 'none'): yield loss_func
+
+def reduce_loss(loss: torch.Tensor,  # A number for each item
+                reduction: str = 'mean',  # `mean`, `sum`, or any other word to leave it
+                ) -> torch.Tensor:  # The loss of the batch
+    "Make one number of the losses of a batch"
+    return getattr(loss, reduction)() if reduction in ('mean', 'sum') else loss
+
+def params(m: torch.nn.Module,  # A model
+           ) -> list:  # Its parameters
+    "All parameters of a model"
+    return list(m.parameters())
+
+# %% ../../nbs/81_adapters.fastai2.ipynb #26715ebd
 _brought = {
+    'fastloop.adapters.fastai2': 'unsqueeze NoneReduce reduce_loss params',
+    'fastloop.torch_core': 'to_np',
+    'fastloop.adapters.fastai1_names': 'pd even_mults Hook Hooks hook_output hook_outputs',
     'fastloop.all': (
         'Callback Learner Recorder TrainEvalCallback ProgressCallback CSVLogger TrackerCallback '
         'EarlyStoppingCallback SaveModelCallback TerminateOnNaNCallback GradientAccumulation '

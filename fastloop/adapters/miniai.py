@@ -6,6 +6,7 @@
 __all__ = ['MiniaiView', 'TrainCB', 'data_loaders', 'MiniaiLearner']
 
 # %% ../../nbs/82_adapters.miniai.ipynb #8e197ffa
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, cast
@@ -32,9 +33,12 @@ from fastloop.adapters.fastai2 import (
     translated,
     view_wanted,
 )
+
+# %% ../../nbs/82_adapters.miniai.ipynb #48925ecd
 from fastloop.callback.core import (
     Callback,
     CancelBackwardException,
+    CancelFitException,
     CancelStepException,
     CancelTrainException,
     CancelValidateException,
@@ -45,7 +49,16 @@ from fastloop.callback.core import (
 from ..core import listify, required_arguments
 from ..data.bunch import DataBunch
 from ..learner import Learner as LoopLearner
-from ..torch_core import Learns, Run, takes_one, to_detach
+from fastloop.torch_core import (
+    Learns,
+    Run,
+    call_model,
+    default_device,
+    map_tensors,
+    takes_one,
+    to_detach,
+    to_device,
+)
 
 # %% ../../nbs/82_adapters.miniai.ipynb #de38773a
 def grouped(batch: Any,  # What a loader gave
@@ -231,17 +244,18 @@ def _one_batch(run, n_inp, batch):
 _exchanged = ('ask', 'compute_loss', 'backward_and_step', 'one_batch')
 
 def exchange(run: Run,  # A runner whose fit begins
-             calls: 'MiniaiCalls',  # The `MiniaiCalls` of a callback
+             changed: dict,  # Functions without arguments by part of the loop
+             n_inp: Any = None,  # How many parts of a batch are inputs, if that is known
+             alone: bool = False,  # Whether what others have put there is left out
              ):
-    "Let a run do what a callback replaces"
+    "Let a run do what a callback or the learner replaces"
     own = vars(run)
     parts = own.setdefault('_parts', {})
-    for name in calls.parts: parts.setdefault(name, []).append(partial(calls.call, name))
+    for name, do in changed.items(): parts[name] = [*([] if alone else parts.get(name, [])), do]
     if 'predict' in parts: own['ask'] = partial(_ask_model, run, parts)
     if 'get_loss' in parts: own['compute_loss'] = partial(_compute_loss, run, parts)
     if parts.keys() & set(_defaults):
         own['backward_and_step'] = partial(_backward_and_step, run, parts)
-    n_inp = getattr(type(calls.cb), 'n_inp', vars(calls.cb).get('n_inp'))
     if isinstance(n_inp, int): own['one_batch'] = partial(_one_batch, run, n_inp)
 
 def put_parts_back(run: Run,  # A runner whose fit is over
@@ -253,6 +267,17 @@ def put_parts_back(run: Run,  # A runner whose fit is over
     for name in (*_exchanged, '_parts', '_parted'): vars(run).pop(name, None)
 
 # %% ../../nbs/82_adapters.miniai.ipynb #853ef26c
+def in_our_words(run: Run,  # The runner
+                 do: Callable,  # A function without arguments, written for miniai
+                 caught: type | None = None,  # The exception that has no effect any more
+                 ) -> Any:  # What it answered
+    "Call a function, and translate the cancel exception that it raises"
+    try: return do()
+    except Exception as e:
+        if (ours := translated(e, run.in_train, True)) is None: raise
+        if caught is None or not isinstance(ours, caught): raise ours from None
+    return None
+
 _levels = ('fit', 'epoch', 'batch')
 _passes = {'train': 'epoch', 'validate': 'epoch'}  # our phase, miniai's name of it
 
@@ -283,11 +308,7 @@ class MiniaiCalls:
              ):
         "Call a handler with the view, if there is one, and translate what it raises"
         if (handler := self.found.get(name, self.parts.get(name))) is None: return None
-        try: return handler()
-        except Exception as e:
-            if (ours := translated(e, self.run.in_train, True)) is None: raise
-            if caught is None or not isinstance(ours, caught): raise ours from None
-        return None
+        return in_our_words(self.run, handler, caught)
 
     def answer(self, name: str,  # Name of a handler
                ) -> Any:  # What it answered, if it extends our `Callback`
@@ -344,6 +365,8 @@ def adapt(cb: Any,  # A callback of miniai
     """
     if isinstance(cb, Callback): cb.set_runner(run)
     calls, order = MiniaiCalls(cb, run), order_of(cb)
+    changed = {name: partial(calls.call, name) for name in calls.parts}
+    n_inp = getattr(type(cb), 'n_inp', vars(cb).get('n_inp'))
     around = [f'{o}_{level}' for o in ('before', 'after', 'cleanup') for level in _levels]
     found = [({'after_predict': 'after_pred', **event_names}[o], partial(calls.answer, o))
              for o in calls.found if o not in around]
@@ -355,7 +378,7 @@ def adapt(cb: Any,  # A callback of miniai
                       (f'after_cancel_{phase}', partial(calls.cancel, phase)),
                       (f'after_{phase}', partial(calls.leave, phase))]
     return [*((event, order, handler) for event, handler in found),
-            ('begin_fit', float('-inf'), partial(exchange, run, calls)),
+            ('begin_fit', float('-inf'), partial(exchange, run, changed, n_inp)),
             ('after_fit', float('inf'), partial(put_parts_back, run)), *shared_handlers(cb, run)]
 
 # %% ../../nbs/82_adapters.miniai.ipynb #3a190e92
@@ -377,21 +400,56 @@ def data_loaders(*dls: Iterable,  # The training loader, then the validation loa
     "Two loaders, as miniai's `DataLoaders` holds them"
     return LoadersView(DataBunch(*cast(Any, dls)))
 
-class MiniaiLearner(LoopLearner):
-    """A learner with miniai's arguments
+# %% ../../nbs/82_adapters.miniai.ipynb #06dc3df3
+class LearnerParts(Callback):
+    "Lets a run do the parts of a batch that its learner overrides"
+    order = float('inf')  # after the callbacks that replace parts
 
-    Source: miniai, `Learner`.
+    def __init__(self, parts: dict,  # Bound methods by part of the loop
+                 ):
+        super().__init__()
+        self.parts = parts
+
+    def begin_fit(self):
+        "Put the learner's parts into the run"
+        own = {name: partial(in_our_words, self.run, do) for name, do in self.parts.items()}
+        exchange(self.run, own, None if 'one_batch' in vars(self.run) else 1, alone=True)
+
+    def after_fit(self):
+        "Let the run be its own again"
+        put_parts_back(self.run)
+
+def _of_run(name, ours, meaning):
+    "A property of the learner that is the run's field `ours`; once it is over, what was kept of it"
+    def read(self):
+        if not self.running and name in vars(self): return vars(self)[name]
+        return as_batch(self.run) if ours is None else getattr(self.run, ours)
+    def write(self, value):
+        if ours is None: take_batch(self.run, value)
+        else: setattr(self.run, ours, value)
+    return property(read, write, doc=meaning)
+
+# %% ../../nbs/82_adapters.miniai.ipynb #5c6b5017
+class MiniaiLearner(LoopLearner):
+    """A learner with miniai's arguments; a subclass may override `predict`, `get_loss` and so on
+
+    Source: miniai, `Learner` and `TrainLearner`.
     """
     def __init__(self, model: torch.nn.Module,  # What is trained
                  dls: LoadersView,  # Has `train` and `valid`
                  loss_func: Callable = F.mse_loss,  # Of predictions and targets
-                 lr: float = 0.1,  # Learning rate
+                 lr: float | None = 0.1,  # Learning rate; if `None`, each `fit` has to give one
                  cbs: Callback | Iterable | Any = None,  # Callbacks that take part in every fit
                  opt_func: Callable = torch.optim.SGD,  # Makes an optimizer
                  ):
-        super().__init__(as_data(dls), model, loss_func, opt_func, lr, wd=0., cbs=cbs, silent=True)
+        super().__init__(as_data(dls), model, loss_func, opt_func, 0.1 if lr is None else lr,
+                         wd=0., cbs=cbs, silent=True)
+        if lr is None: self.lr = None
 
     dls = property(lambda self: LoadersView(self.data), doc='the loaders: `train` and `valid`')
+    batch = _of_run('batch', None, 'what the loader gave: inputs, then targets')
+    preds = _of_run('preds', 'pred', 'what the model answered')
+    training = _of_run('training', 'in_train', 'whether this is training')
 
     def fit(self, n_epochs: int = 1,  # Number of epochs
             train: bool = True,  # Whether to train
@@ -399,24 +457,298 @@ class MiniaiLearner(LoopLearner):
             cbs: Callback | Iterable | Any = None,  # Callbacks for this fit only
             lr: float | None = None,  # Learning rate; the learner's by default
             ):
-        "Train the model"
-        super().fit(n_epochs, lr, cbs=[*listify(cbs), *leaving_out(train, valid)])
+        """Train the model
+
+        Raises: ValueError if neither the learner nor `lr` tells the learning rate.
+        """
+        if lr is None and self.lr is None:
+            raise ValueError('lr=None: give a learning rate to the learner or to fit')
+        own = own_parts(self)
+        mine = [LearnerParts(own)] if own else []
+        super().fit(n_epochs, lr, cbs=[*listify(cbs), *leaving_out(train, valid), *mine])
+
+    def predict(self, x: Any = None,  # One item to ask about; without it, this is a part of a batch
+                ) -> Any:  # What the model says of `x`; nothing about a batch
+        "Ask the model, about the batch that is under way or about one item"
+        if x is not None: return super().predict(x)
+        self.preds = call_model(self.model, self.run.xb)
+
+    def get_loss(self):
+        "Compute the loss of the batch"
+        self.run.loss = type(self.run).compute_loss(self.run)
+
+    def backward(self):
+        "Compute gradients"
+        self.run.loss.backward()
+
+    def step(self):
+        "Use gradients"
+        self.opt.step()
+
+    def zero_grad(self):
+        "Clear gradients"
+        self.opt.zero_grad()
+
+# %% ../../nbs/82_adapters.miniai.ipynb #8c9c6713
+_learner_parts = {name: vars(MiniaiLearner)[name] for name in loop_parts}
+
+def own_parts(learn: MiniaiLearner,  # A learner with parts
+              ) -> dict:  # Bound methods by part of the loop
+    "The parts of a batch that a learner overrides"
+    found = {name: getattr(learn, name) for name in loop_parts}
+    return {name: o for name, o in found.items() if not required_arguments(o)
+            and getattr(o, '__func__', None) is not _learner_parts[name]}
 
 # %% ../../nbs/82_adapters.miniai.ipynb #ffa91d2c
+def to_cpu(x: Any,  # A batch: a tensor, or a nest of them
+           ) -> Any:  # The same structure
+    "Tensors without their graph, on the CPU; half precision becomes single"
+    half = torch.float16
+    return map_tensors(to_detach(x), lambda o: o.float() if o.dtype == half else o)
+
+class DeviceCB(Callback):
+    """Brings the model and every batch to a device
+
+    Source: miniai, `DeviceCB`.
+    """
+    def __init__(self, device: Any = None,  # By default the best that is there
+                 ):
+        super().__init__()
+        self.device = default_device().type if device is None else device
+
+    def before_fit(self, learn): learn.model.to(self.device)
+    def before_batch(self, learn): learn.batch = to_device(learn.batch, self.device)
+
+class SingleBatchCB(Callback):
+    """Ends the fit after its first batch
+
+    Source: miniai, `SingleBatchCB`.
+    """
+    order = 1
+    def before_fit(self, learn): "Says that the handlers take the learner"
+    def after_batch(self, learn): raise CancelFitException
+
+# %% ../../nbs/82_adapters.miniai.ipynb #644a7e8d
+class Mean:
+    "A mean with weights, with the methods of metric objects"
+    def __init__(self): self.reset()
+
+    def reset(self):
+        "Start anew"
+        self.total, self.weights = 0., 0
+
+    def update(self, value: Any,  # A number
+               weight: float = 1,  # How much it counts
+               ):
+        "Take in a number"
+        self.total, self.weights = self.total + value*weight, self.weights + weight
+
+    def compute(self) -> Any:  # The mean, `nan` if there was nothing
+        "The mean of what came"
+        return self.total/self.weights if self.weights else math.nan
+
+# %% ../../nbs/82_adapters.miniai.ipynb #a4c9d8a3
+class MetricsCB(Callback):
+    """Prints the mean loss and metrics of each pass; metrics have `reset`, `update` and `compute`
+
+    Source: miniai, `MetricsCB`.
+    """
+    def __init__(self, *ms: Any,  # Metric objects, called by the names of their classes
+                 **metrics: Any,  # Metric objects by name
+                 ):
+        super().__init__()
+        self.metrics = {**metrics, **{type(o).__name__: o for o in ms}}
+        self.loss = Mean()
+        self.all_metrics = {**self.metrics, 'loss': self.loss}
+
+    def _log(self, d):
+        "Print a row; other callbacks may put something else here"
+        print(d)
+
+    def before_fit(self, learn): learn.metrics = self
+
+    def before_epoch(self, learn):
+        for o in self.all_metrics.values(): o.reset()
+
+    def after_batch(self, learn):
+        x, y, *_ = to_cpu(learn.batch)
+        for o in self.metrics.values(): o.update(to_cpu(learn.preds), y)
+        self.loss.update(to_cpu(learn.loss), weight=len(x))
+
+    def after_epoch(self, learn):
+        row = {name: f'{o.compute():.3f}' for name, o in self.all_metrics.items()}
+        self._log({**row, 'epoch': learn.epoch, 'train': 'train' if learn.training else 'eval'})
+
+# %% ../../nbs/82_adapters.miniai.ipynb #19d5cd06
+class BaseSchedCB(Callback):
+    """Makes a scheduler of torch when a fit begins
+
+    Source: miniai, `BaseSchedCB`.
+    """
+    def __init__(self, sched: Callable,  # Takes an optimizer, makes a scheduler
+                 ):
+        super().__init__()
+        self.sched = sched
+
+    def before_fit(self, learn): self.schedo = self.sched(learn.opt)
+
+    def _step(self, learn):
+        if learn.training: self.schedo.step()
+
+class BatchSchedCB(BaseSchedCB):
+    "Lets the scheduler take its step after each training batch"
+    def after_batch(self, learn): self._step(learn)
+
+class EpochSchedCB(BaseSchedCB):
+    "Lets the scheduler take its step after each training pass"
+    def after_epoch(self, learn): self._step(learn)
+
+class RecorderCB(Callback):
+    """Keeps numbers of every training batch in `recs`, such as `lr=lambda cb: cb.pg['lr']`
+
+    Source: miniai, `RecorderCB`.
+    """
+    def __init__(self, **d: Callable,  # Functions of this callback, by name
+                 ):
+        super().__init__()
+        self.d = d
+
+    def before_fit(self, learn):
+        self.recs, self.pg = {o: [] for o in self.d}, learn.opt.param_groups[0]
+
+    def after_batch(self, learn):
+        if not learn.training: return
+        for name, number in self.d.items(): self.recs[name].append(number(self))
+
+# %% ../../nbs/82_adapters.miniai.ipynb #3ee2b788
+class ProgressCB(Callback):
+    """Takes what miniai's takes, and draws nothing: `MetricsCB` prints the rows
+
+    Source: miniai, `ProgressCB`.
+    """
+    order = MetricsCB.order + 1
+
+    def __init__(self, plot: bool = False,  # Ignored
+                 ):
+        super().__init__()
+        self.plot = plot
+
+    def before_fit(self, learn): "Says that the handlers take the learner"
+
+# %% ../../nbs/82_adapters.miniai.ipynb #f4ab665b
+class LRFinderCB(Callback):
+    """Multiplies the rate by `gamma` after each batch, until the loss is `max_mult` times its least
+
+    Source: miniai, `LRFinderCB`.
+    """
+    def __init__(self, gamma: float = 1.3,  # Factor of the rate
+                 max_mult: float = 3,  # How many times its least value the loss may reach
+                 ):
+        super().__init__()
+        self.gamma, self.max_mult = gamma, max_mult
+
+    def before_fit(self, learn):
+        self.sched = torch.optim.lr_scheduler.ExponentialLR(learn.opt, self.gamma)
+        self.lrs, self.losses, self.min = [], [], math.inf
+
+    def after_batch(self, learn):
+        if not learn.training: raise CancelValidateException
+        self.lrs.append(learn.opt.param_groups[0]['lr'])
+        self.losses.append(loss := to_cpu(learn.loss).item())
+        self.min = min(self.min, loss)
+        if math.isnan(loss) or loss > self.min*self.max_mult: raise CancelFitException
+        self.sched.step()
+
+class BatchTransformCB(Callback):
+    """Changes each batch by a function of it
+
+    Source: miniai, `BatchTransformCB`.
+    """
+    def __init__(self, tfm: Callable,  # Takes a batch, gives another
+                 on_train: bool = True,  # In training
+                 on_val: bool = True,  # In validation
+                 ):
+        super().__init__()
+        self.tfm, self.on_train, self.on_val = tfm, on_train, on_val
+
+    def before_batch(self, learn):
+        if self.on_train if learn.training else self.on_val: learn.batch = self.tfm(learn.batch)
+
+# %% ../../nbs/82_adapters.miniai.ipynb #a8a6dd85
+class LayerHook:
+    "Calls a function with itself, layer, input and output, whenever the layer is called"
+    def __init__(self, m: torch.nn.Module,  # The layer
+                 f: Callable,  # The function; it may keep what it finds in the hook
+                 ):
+        self.hook = m.register_forward_hook(partial(f, self))
+
+    def remove(self):
+        "Take the hook away"
+        self.hook.remove()
+
+class LayerHooks(list):
+    "A hook for each of several layers"
+    def __init__(self, ms: Iterable,  # The layers
+                 f: Callable,  # As for one hook
+                 ):
+        super().__init__([LayerHook(m, f) for m in ms])
+
+    def remove(self):
+        "Take all hooks away"
+        for hook in self: hook.remove()
+
+    def __delitem__(self, i):
+        hooks = self[i] if isinstance(i, slice) else [self[i]]
+        for hook in hooks: hook.remove()
+        super().__delitem__(i)
+
+    def __enter__(self): return self
+
+    def __exit__(self, *args): self.remove()
+
+# %% ../../nbs/82_adapters.miniai.ipynb #df0551fa
+class MomentumLearner(MiniaiLearner):
+    """Keeps a share of the gradients from batch to batch
+
+    Source: miniai, `MomentumLearner`.
+    """
+    def __init__(self, model: torch.nn.Module,  # What is trained
+                 dls: LoadersView,  # Has `train` and `valid`
+                 loss_func: Callable,  # Of predictions and targets
+                 lr: float | None = None,  # Learning rate; if `None`, each `fit` has to give one
+                 cbs: Callback | Iterable | Any = None,  # Callbacks that take part in every fit
+                 opt_func: Callable = torch.optim.SGD,  # Makes an optimizer
+                 mom: float = 0.85,  # The share
+                 ):
+        super().__init__(model, dls, loss_func, lr, cbs, opt_func)
+        self.mom = mom
+
+    def zero_grad(self):
+        "Make the gradients smaller, in place of clearing them"
+        with torch.no_grad():
+            for p in self.model.parameters():
+                if p.grad is not None: p.grad *= self.mom
+
+# %% ../../nbs/82_adapters.miniai.ipynb #b5985f3e
 _places = places_of({
     'fastloop.adapters.miniai': 'Learner=MiniaiLearner TrainLearner=MiniaiLearner '
-                                'DataLoaders=data_loaders',
+                                'DataLoaders=data_loaders def_device to_cpu DeviceCB MetricsCB '
+                                'SingleBatchCB BaseSchedCB BatchSchedCB EpochSchedCB RecorderCB '
+                                'LRFinderCB BatchTransformCB MomentumLearner '
+                                'Hook=LayerHook Hooks=LayerHooks ProgressCB',
     'fastloop.all': 'Callback CancelFitException CancelBatchException CancelEpochException',
     'torch': 'tensor Tensor nn optim', 'torch.optim': 'lr_scheduler',
     'torch.utils.data': 'DataLoader default_collate', 'functools': 'partial',
     'fastcore.basics': 'store_attr patch', 'fastcore.foundation': 'L',
     'pathlib': 'Path', 'copy': 'copy', 'collections.abc': 'Mapping', 'operator': 'attrgetter',
-    'fastloop.torch_core': 'set_seed to_device def_device=default_device',
+    'fastloop.torch_core': 'set_seed to_device',
     'contextlib': 'contextmanager',
-    '': 'torch math random time np=numpy plt=matplotlib.pyplot F=torch.nn.functional'})
+    '': ('torch math random time np=numpy fc=fastcore.all plt=matplotlib.pyplot '
+         'F=torch.nn.functional')})
 __all__ = [*globals().get('__all__', ()), *_places]
 
 def __getattr__(name: str,  # One of the names that the star brings
                 ) -> Any:  # What it stands for
     "Find a name that files of miniai live on"
+    if name == 'def_device': return default_device().type  # a word, as miniai has it
     return bring(_places, name, __name__)
