@@ -21,7 +21,7 @@ from .callback.core import Callback, is_native
 from .core import listify, nearest_name, required_arguments
 from .first_batch import check_loss
 from .metrics import as_metrics
-from .names import own_attributes
+from .names import own_attributes, own_functions
 from .optimizer import OptimWrapper, as_wrapper
 from .runner import Runner
 from .torch_core import Learns, Loaders, one_or_many
@@ -156,8 +156,10 @@ def check_overrides(cls: type,  # The class of a learner
     Raises: TypeError that names the method, and what to write instead.
     """
     if runner is not Runner: return
+    called = {name for f in own_functions(cls) for name in f.__code__.co_names}
     for name, o in own_attributes(cls):
-        if name in parts_of_learners and callable(o): raise TypeError(
+        mine = name in called and not name.startswith('_do_')
+        if name in parts_of_learners and not mine and callable(o): raise TypeError(
             f'{cls.__name__}.{name} would never be called: here the loop is in the Runner. Write a '
             f'callback, or a subclass of Runner with its own {parts_of_learners[name]} and give it '
             'as runner')
