@@ -572,19 +572,34 @@ def own_names(weights: dict,  # Tensors by name, perhaps of a compiled or a para
 
 _wrappers = re.compile(r'(^|\.)(?:(?:_orig_mod|module)\.)+')
 
+def _other_kind(name, value, mine):
+    "What makes it impossible to copy a tensor of a file into that of a model; else nothing"
+    if value.is_meta and not mine.is_meta: return (
+        f'the file holds {name} as a meta tensor, which has a shape and no numbers')
+    if value.layout != mine.layout: return (
+        f'the file holds {name} as a tensor of layout {str(value.layout)[6:]}, the model has '
+        f'{str(mine.layout)[6:]}')
+    if value.is_complex() and not mine.is_complex(): return (
+        f'the file holds complex numbers for {name}, the model has {str(mine.dtype)[6:]}')
+    if value.is_quantized and not mine.is_quantized: return (
+        f'the file holds {name} as a quantized tensor, the model has {str(mine.dtype)[6:]}')
+    return None
+
 def check_weights(model: nn.Module,  # The model to load into
                   weights: dict,  # Tensors by name
                   strict: bool = True,  # Whether the names must be the same
                   ):
     """See whether `weights` fit `model`, before anything is changed
 
-    Raises: ValueError that lists what is missing, left over, no tensor, or of another shape.
+    Raises: ValueError that lists what is missing, left over, of another shape, or no such tensor.
     """
     mine = model.state_dict()
     tensors = [k for k, v in mine.items() if isinstance(v, torch.Tensor) and k in weights]
     bad = [k for k in tensors if not isinstance(weights[k], torch.Tensor)]
     if bad: raise ValueError(f'the file holds {weights[bad[0]]!r:.40} in place of the tensor '
                              f'{bad[0]}')
+    strange = next(filter(None, (_other_kind(k, weights[k], mine[k]) for k in tensors)), None)
+    if strange: raise ValueError(strange)
     wrong = [f'{k}: {tuple(weights[k].shape)} in the file, {tuple(mine[k].shape)} in the model'
              for k in tensors if weights[k].shape != mine[k].shape]
     if strict or not any(k in weights for k in mine):
