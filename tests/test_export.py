@@ -629,6 +629,60 @@ class Counted(nn.Linear):
         return super().forward(x)[:, :k]
 
 
+class Large(nn.Linear):
+    def forward(self, x):
+        h = super().forward(x)
+        if x.shape[0] > 4:  # rows decide
+            return h
+        return -h
+
+
+class Odd(nn.Linear):
+    def forward(self, x): return super().forward(x) if x.shape[0] % 2 else -super().forward(x)
+
+
+class Far(nn.Linear):
+    def forward(self, x):
+        far = torch.cdist(x, x)[:, :1]
+        return super().forward(x) + far
+
+
+class Half(nn.Linear):
+    def forward(self, x):
+        n = int(x.shape[0]*.5)
+        return super().forward(x)*n
+
+
+class TwoOdd(nn.Module):
+    def __init__(self, *sizes):
+        super().__init__()
+        self.layer = nn.Linear(*sizes)
+    def forward(self, a, b):
+        h = self.layer(a + b)  # two sizes become one here
+        return h if b.size(0) % 3 else -h
+
+
+@pytest.mark.parametrize('kind, line', [
+    (Large, 'if x.shape[0] > 4:  # rows decide'), (Odd, 'if x.shape[0] % 2'),
+    (Far, 'torch.cdist(x, x)'), (Half, 'int(x.shape[0]*.5)'), (TwoOdd, 'if b.size(0) % 3')])
+def test_lines_that_depend_on_the_number_of_rows(kind, line, tmp_path, capfd):
+    x = (numbers(3), numbers(3)) if kind is TwoOdd else numbers(3)
+    learn = Learner(Batches(x, torch.zeros(8).long()), kind(3, 3), F.cross_entropy, silent=True)
+    with pytest.raises(ValueError, match='cannot be exported') as e: learn.export(tmp_path/'m.pt2')
+    assert line in str(e.value) and 'number of rows' in str(e.value)
+    number = int(str(e.value).split('test_export.py, line ')[1].split(':')[0])
+    assert line in Path(__file__).read_text().splitlines()[number-1]
+    assert not list(tmp_path.iterdir()) and capfd.readouterr() == ('', '')
+
+
+def test_without_a_line_there_are_words(monkeypatch, tmp_path):
+    monkeypatch.setattr('fastloop.program.fixing_line', lambda *args: '')
+    learn = Learner(Batches(numbers(3), torch.zeros(8).long()), Odd(3, 3), F.cross_entropy,
+                    silent=True)
+    with pytest.raises(ValueError, match=r'number of rows.*shape\[0\]'):
+        learn.export(tmp_path/'m.pt2')
+
+
 @pytest.mark.parametrize('kind, line', [
     (Picky, 'if x.sum() > 0:'), (Fixed, 'if x.shape[0] == 5'), (Outside, 'numpy()'),
     (Counted, 'int(x.sum().item())')])
