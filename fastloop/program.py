@@ -129,18 +129,6 @@ def why_not(e: BaseException,  # What `torch.export` raised
     return f'{type(e).__name__}: {next(iter(text.splitlines()), "no reason given")}'
 
 # %% ../nbs/48_program.ipynb #2eef3fb0
-def rows_matter(text: str,  # What torch says
-                rows: int,  # Of the batch that was followed
-                line: str,  # From `fixing_line`
-                ) -> str:  # A reason
-    "Say how a model depends on the number of rows"
-    found = ('it is made for batches of {} rows' if 'constant' in text or 'specialized' in text else
-             'what happens there depends on the number of rows (here {}), and a program goes one '
-             'way for all of them').format(rows)
-    return found if line else found + (
-        '; look for shape[0], size(0) or len of a batch in a condition, in int() or in a loop, and '
-        'for functions of torch that do so, such as torch.cdist')
-
 def _breaks(guard):
     "Does a condition on the number of rows fail for some number of them?"
     names = sorted(getattr(guard, 'free_symbols', ()), key=str)
@@ -154,6 +142,19 @@ def _line_here():
     own = [o for o in frames[at+1:] if not o.filename.startswith(_torch)
            and o.name != 'call_model' and o.filename != _here]
     return [_words(o) for o in own[-1:]]
+
+# %% ../nbs/48_program.ipynb #d41d59a9
+def rows_matter(text: str,  # What torch says
+                rows: int,  # Of the batch that was followed
+                line: str,  # From `fixing_line`
+                ) -> str:  # A reason
+    "Say how a model depends on the number of rows"
+    found = ('it is made for batches of {} rows' if 'constant' in text or 'specialized' in text else
+             'what happens there depends on the number of rows (here {}), and a program goes one '
+             'way for all of them').format(rows)
+    return found if line else found + (
+        '; look for shape[0], size(0) or len of a batch in a condition, in int() or in a loop, and '
+        'for functions of torch that do so, such as torch.cdist')
 
 def fixing_line(flat: nn.Module,  # A `FlatModel`
                 tensors: tuple,  # Its inputs

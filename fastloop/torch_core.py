@@ -559,19 +559,6 @@ def load_tensors(path: Path,  # A file written by `torch.save`
         raise ValueError(f'{path.name} is damaged, or no file of weights{text}') from e
 
 # %% ../nbs/01_torch_core.ipynb #cd76e129
-def own_names(weights: dict,  # Tensors by name, perhaps of a compiled or a parallel model
-              model: nn.Module,  # The model to load into, perhaps a compiled or a parallel one
-              ) -> dict:  # The same tensors under the names that `model` has for them
-    "Let the prefixes `_orig_mod.` and `module.`, of wrappers around a model, make no difference"
-    mine = model.state_dict()
-    bare = {_wrappers.sub(r'\1', k): k for k in mine}
-    found = {k: bare.get(_wrappers.sub(r'\1', str(k)), k) for k in weights}
-    if len(set(found.values())) < len(found) or len(bare) < len(mine): return weights
-    if sum(o in mine for o in found.values()) <= sum(k in mine for k in weights): return weights
-    return {found[k]: v for k, v in weights.items()}
-
-_wrappers = re.compile(r'(^|\.)(?:(?:_orig_mod|module)\.)+')
-
 def _other_kind(name, value, mine):
     "What makes it impossible to copy a tensor of a file into that of a model; else nothing"
     if value.is_meta and not mine.is_meta: return (
@@ -584,6 +571,20 @@ def _other_kind(name, value, mine):
     if value.is_quantized and not mine.is_quantized: return (
         f'the file holds {name} as a quantized tensor, the model has {str(mine.dtype)[6:]}')
     return None
+
+# %% ../nbs/01_torch_core.ipynb #d0aea638
+def own_names(weights: dict,  # Tensors by name, perhaps of a compiled or a parallel model
+              model: nn.Module,  # The model to load into, perhaps a compiled or a parallel one
+              ) -> dict:  # The same tensors under the names that `model` has for them
+    "Let the prefixes `_orig_mod.` and `module.`, of wrappers around a model, make no difference"
+    mine = model.state_dict()
+    bare = {_wrappers.sub(r'\1', k): k for k in mine}
+    found = {k: bare.get(_wrappers.sub(r'\1', str(k)), k) for k in weights}
+    if len(set(found.values())) < len(found) or len(bare) < len(mine): return weights
+    if sum(o in mine for o in found.values()) <= sum(k in mine for k in weights): return weights
+    return {found[k]: v for k, v in weights.items()}
+
+_wrappers = re.compile(r'(^|\.)(?:(?:_orig_mod|module)\.)+')
 
 def check_weights(model: nn.Module,  # The model to load into
                   weights: dict,  # Tensors by name
