@@ -160,7 +160,8 @@ _operations = re.compile(
 _in_sizes = set('''Symbol Integer Float Rational Add Mul Pow Max Min Mod Eq Ne Lt Le Gt Ge And Or
 Not FloorDiv ModularIndexing Where PythonMod CleanDiv CeilToInt FloorToInt CeilDiv PowByNatural
 IntTrueDiv TruncToInt RoundToInt Identity floor ceiling oo ToFloat FloatPow FloatTrueDiv
-TruncToFloat RoundDecimal'''.split())
+TruncToFloat RoundDecimal Equality Unequality GreaterThan LessThan StrictGreaterThan
+StrictLessThan'''.split())
 _number = r'-?[0-9]{1,40}(\.[0-9]{1,40})?(e[+-]?[0-9]{1,3})?'  # of a `Float`
 _arithmetic = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Compare, ast.operator, ast.unaryop,
                ast.cmpop, ast.Load, ast.Call, ast.keyword, ast.Name, ast.Constant)

@@ -499,6 +499,7 @@ def test_a_good_forgery_is_read(table, tmp_path):
     ('getattr', False), ('Max(1)(2)', False), ('s0 if 1 else 2', False), ('s0'*600, False),
     ("FloatPow(ToFloat(Symbol('s0')), Float('0.5', precision=53))", True),
     ("TruncToInt(Mul(Float('-1.5e-05', precision=53), ToFloat(s0)))", True),
+    ("GreaterThan(Symbol('u0', integer=True), Integer(0))", True), ('Greater(u0, 0)', False),
     ("Float('1.5 ')", False), ("Float('1.5.real')", False), ("Float('1.5()')", False),
     ("Float('-s0')", False), ('ToFloat.mro()', False),
     ('ToFloats(s0)', False), ("ToFloat(__import__('os'))", False), ('__import__', False),
@@ -552,6 +553,7 @@ FORMULAS = {
     'rows as a number': lambda layer, x: layer(x)*min(x.shape[0], 2.5),
     'power of rows': lambda layer, x: layer(x)*1.5**x.shape[0],
     'a root in a tensor': lambda layer, x: layer(x) + torch.full((1, 3), x.shape[0]**.5),
+    'some of them': lambda layer, x: layer(x) + x[x > 0].sum(),
     'made longer': lambda layer, x: F.interpolate(layer(x).T[None], scale_factor=1.5)[0].T,
 }
 
