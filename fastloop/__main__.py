@@ -47,9 +47,11 @@ def _print_answers(args):
     files, read = [o for path in args.paths for o in files_in(path)], 0
     predictor = Predictor.load(args.model, args.device)
     width = max(len(str(o)) for o in files)
+    encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
     def line(file, name, prob):
         told = f'{file:<{width}}  {prob:>11}  {name}\n'
-        sys.stdout.write(csv_line([file, name, prob]) if args.csv else told)
+        told = csv_line([file, name, prob]) if args.csv else told
+        sys.stdout.write(told.encode(encoding, 'replace').decode(encoding))
     line('file', 'class', 'probability')
     for file, answer in label_files(predictor, files, args.bs):
         if isinstance(answer, ValueError): print(f'left out: {answer}', file=sys.stderr)

@@ -6,7 +6,6 @@
 __all__ = ['Predictor', 'label_files']
 
 # %% ../nbs/51_export.ipynb #6c84a831
-import ast
 import json
 import pickletools
 import re
@@ -26,12 +25,13 @@ from .core import needs_extra
 from .inputs import usual_tensor
 from .metrics import joined
 from fastloop.model_file import (
+    check_parts,
+    load_program,
     onnx_seal_holds,
     parts_digest,
     read_parts,
     seal_holds,
     settings_name,
-    write_parts,
 )
 from .predictions import as_answer, probabilities
 from .program import leaves_of, rebuild, tree_of, undisturbed
@@ -78,91 +78,6 @@ def why_refused(data: bytes,  # A file without a good seal
     return 'learn.export has not written it'
 
 # %% ../nbs/51_export.ipynb #5c349a66
-_parts = re.compile(r'data/weights/(weight_\d+|model_weights_config\.json)|models/model\.json|'
-                    r'data/constants/(tensor_\d+|model_constants_config\.json)|'
-                    + re.escape(settings_name))
-_operations = re.compile(
-    r'torch\.ops\.aten\.(?!from_file|_?pin|_?is_pinned)\w+\.\w+|torch\.sym_\w+|math\.trunc|'
-    r'torch\.ops\.higher_order\.wrap_with_(set_grad_enabled|autocast)|_operator\.(getitem|eq|ne|'
-    r'le|ge|lt|gt|neg|pos|mul|add|sub|floordiv|mod|pow|truediv|and_|or_|lshift|rshift)')
-_in_sizes = set('''Symbol Integer Float Rational Add Mul Pow Max Min Mod Eq Ne Lt Le Gt Ge And Or
-Not FloorDiv ModularIndexing Where PythonMod CleanDiv CeilToInt FloorToInt CeilDiv PowByNatural
-IntTrueDiv TruncToInt RoundToInt Identity floor ceiling oo'''.split())
-_arithmetic = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Compare, ast.operator, ast.unaryop,
-               ast.cmpop, ast.Load, ast.Call, ast.keyword, ast.Name, ast.Constant)
-
-# %% ../nbs/51_export.ipynb #bb09162a
-def is_arithmetic(text: str,  # An expression for a size
-                  ) -> bool:  # Whether it computes with sizes and does nothing else
-    "Is this expression harmless?"
-    try: nodes = list(ast.walk(ast.parse(text, mode='eval')))
-    except (SyntaxError, ValueError, RecursionError, MemoryError): return False
-    texts = [o.value for o in nodes if isinstance(o, ast.Constant) and isinstance(o.value, str)]
-    names = [o.id for o in nodes if isinstance(o, ast.Name)]
-    return (all(isinstance(o, _arithmetic) for o in nodes) and len(text) < 1000
-            and all(isinstance(o.func, ast.Name) for o in nodes if isinstance(o, ast.Call))
-            and all(re.fullmatch(r'[a-z]{1,4}\d+', o) or o in _in_sizes for o in names)
-            and all(re.fullmatch(r'\w{1,40}', o) for o in texts))
-
-# %% ../nbs/51_export.ipynb #96d007e0
-def is_plain_nest(text: str,  # How torch writes the structure of inputs or outputs
-                  ) -> bool:  # Whether it is made of tuples, and one empty dictionary
-    "Is this structure harmless?"
-    def plain(o):
-        kind, context = o['type'], o['context']
-        known = (None, None), ('builtins.tuple', 'null'), ('builtins.dict', '[]')
-        good = (kind, context) in known
-        return good and set(o) == {'type', 'context', 'children_spec'} and all(
-            map(plain, o['children_spec']))
-    try: version, tree = json.loads(text)
-    except (TypeError, ValueError): return False
-    try: return isinstance(version, int) and plain(tree)
-    except (KeyError, TypeError, RecursionError): return False
-
-# %% ../nbs/51_export.ipynb #f6436b38
-_empty = {'metadata', 'guards_code', 'treespec_namedtuple_fields', 'custom_obj_values'}
-
-def strange_part(value: object,  # What JSON holds: dictionaries, lists, texts and numbers
-                 key: str = '',  # Under which name it stands
-                 ) -> str | None:  # The first thing that does not belong into a program
-    "Look through a program for what is none"
-    if key in _empty or 'custom_obj' in key or key == 'use_pickle':
-        return f'{key}: {value!r:.60}' if value else None
-    if isinstance(value, Mapping):
-        wrong = next((o for o in value if not re.fullmatch(r'[\w.]*', o)), None)
-        if wrong is not None: return repr(wrong)[:60]
-        return next(filter(None, (strange_part(o, k) for k, o in value.items())), None)
-    if isinstance(value, list):
-        return next(filter(None, (strange_part(o, key) for o in value)), None)
-    if not isinstance(value, str) or key in ('as_string', 'as_strings'): return None
-    good = (_operations.fullmatch(value) if key in ('target', 'as_operator') else
-            is_arithmetic(value) if key == 'expr_str' else
-            is_plain_nest(value) if key in ('in_spec', 'out_spec') else
-            re.fullmatch(r'[\w.+]*' if key == 'torch_version' else r'[\w.]*', value))
-    return None if good else f'{key}: {value!r:.60}'
-
-# %% ../nbs/51_export.ipynb #48ad82f7
-def check_parts(data: bytes,  # A sealed archive
-                ) -> dict:  # Bytes by name
-    """The parts of an exported learner, if they are what they should be
-
-    Raises: ValueError that names what is not.
-    """
-    with zipfile.ZipFile(BytesIO(data)) as archive: names = archive.namelist()
-    parts = read_parts(data)
-    unused = parts.pop('data/sample_inputs/model.pt', b'')
-    strange = [o for o in parts if not _parts.fullmatch(o)]
-    if unused: strange.append('data/sample_inputs/model.pt')
-    if strange: raise ValueError(f'it holds {strange[0]}, which no exported learner has; such a '
-                                 'part may be a pickle, and loading it could run code')
-    if len(set(names)) < len(names): raise ValueError('it has two parts of one name')
-    for name in (o for o in parts if o.endswith('.json')):
-        found = json.loads(parts[name])
-        if name != settings_name and (wrong := strange_part(found)):
-            raise ValueError(f'its program is refused: {wrong}; loading it could run code')
-    return parts
-
-# %% ../nbs/51_export.ipynb #e612d12a
 def read_pt2(data: bytes,  # A file
              device: torch.device,  # Where the program computes
              ) -> tuple:  # The program, as a function of tensors; the settings
@@ -179,8 +94,7 @@ def read_pt2(data: bytes,  # A file
         raise ValueError('its parts are not those that learn.export wrote')
     try:
         with undisturbed():
-            archive = write_parts({**parts, 'data/sample_inputs/model.pt': b''})
-            program = torch.export.load(BytesIO(archive))
+            program = load_program(parts)
             if device.type != 'cpu':
                 from torch.export.passes import move_to_device_pass
                 program = move_to_device_pass(program, device)
@@ -229,7 +143,8 @@ def as_input(leaf: dict,  # Name, type and shape of one input
     t = usual_tensor(leaf['tensor'], x)
     want, shape = getattr(torch, leaf['dtype']), leaf['shape']
     if t.dtype != want:
-        if t.is_floating_point() and not want.is_floating_point: raise TypeError(
+        wider = t.is_floating_point() and not want.is_floating_point
+        if wider or t.is_complex() and not want.is_complex: raise TypeError(
             f'{leaf["tensor"]}: the model takes {leaf["dtype"]}, this is {str(t.dtype)[6:]}')
         t = t.to(want)
     t = t[None] if one and shape[:1] == [None] else t
@@ -416,6 +331,7 @@ class Predictor:
                   ) -> tuple:  # Answers, in the form of the model; the loader's targets or `None`
         """What the model answers to many items, as `learn.get_preds` does
 
+        An answer that is one number for a whole batch becomes a number for each batch.
         Raises: TypeError or ValueError that says what the model takes.
         """
         parts, targets = [], []
@@ -424,7 +340,7 @@ class Predictor:
             parts.append(found)
             targets.append(to_detach(yb))
         if not parts: raise ValueError('there are no items to predict')
-        whole = [torch.cat(o) if o[0].ndim else o[0] for o in zip(*parts)]
+        whole = [torch.cat(o) if o[0].ndim else torch.stack(o) for o in zip(*parts)]
         preds = rebuild(self.settings['outputs'], iter(whole))
         if probabilities: preds = self.probabilities(preds)
         return preds, None if targets[0] is None else joined(targets)

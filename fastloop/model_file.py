@@ -6,6 +6,7 @@
 __all__ = ['export_learner']
 
 # %% ../nbs/49_model_file.ipynb #f71801ee
+import ast
 import hashlib
 import io
 import json
@@ -133,12 +134,127 @@ def seal_holds(data: bytes,  # A file
 def pt2_bytes(program: torch.export.ExportedProgram,  # From `trace_program`
               settings: dict,  # From `model_settings`
               ) -> bytes:  # The file
-    "Program and settings as one archive of torch, sealed"
+    """Program and settings as one archive of torch, sealed
+
+    Raises: ValueError if torch has no word for an operation.
+    """
     pt2_archive()
-    with undisturbed(): torch.export.save(program, buffer := io.BytesIO())
+    try:
+        with undisturbed(): torch.export.save(program, buffer := io.BytesIO())
+    except Exception as e:
+        what = re.search(r'target=([\w.]+)', str(e))
+        raise ValueError('this model cannot be exported: torch cannot write '
+                         f'{what[1] if what else "it"} into a file') from e
     parts = read_parts(buffer.getvalue())
     text = json.dumps({**settings, 'checksum': parts_digest(parts)}, indent=1)
     return sealed(write_parts({**parts, settings_name: text.encode()}))
+
+# %% ../nbs/49_model_file.ipynb #5df9da2d
+_parts = re.compile(r'data/weights/(weight_\d+|model_weights_config\.json)|models/model\.json|'
+                    r'data/constants/(tensor_\d+|model_constants_config\.json)|'
+                    + re.escape(settings_name))
+_operations = re.compile(
+    r'torch\.ops\.aten\.(?!from_file|_?pin|_?is_pinned)\w+\.\w+|torch\.sym_\w+|math\.trunc|'
+    r'torch\.ops\.higher_order\.wrap_with_(set_grad_enabled|autocast)|_operator\.(getitem|eq|ne|'
+    r'le|ge|lt|gt|neg|pos|mul|add|sub|floordiv|mod|pow|truediv|and_|or_|lshift|rshift)')
+_in_sizes = set('''Symbol Integer Float Rational Add Mul Pow Max Min Mod Eq Ne Lt Le Gt Ge And Or
+Not FloorDiv ModularIndexing Where PythonMod CleanDiv CeilToInt FloorToInt CeilDiv PowByNatural
+IntTrueDiv TruncToInt RoundToInt Identity floor ceiling oo ToFloat FloatPow FloatTrueDiv
+TruncToFloat RoundDecimal Equality Unequality GreaterThan LessThan StrictGreaterThan
+StrictLessThan'''.split())
+_number = r'-?[0-9]{1,40}(\.[0-9]{1,40})?(e[+-]?[0-9]{1,3})?'  # of a `Float`
+_arithmetic = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Compare, ast.operator, ast.unaryop,
+               ast.cmpop, ast.Load, ast.Call, ast.keyword, ast.Name, ast.Constant)
+
+# %% ../nbs/49_model_file.ipynb #c30017b5
+def is_arithmetic(text: str,  # An expression for a size
+                  ) -> bool:  # Whether it computes with sizes and does nothing else
+    "Is this expression harmless?"
+    try: nodes = list(ast.walk(ast.parse(text, mode='eval')))
+    except (SyntaxError, ValueError, RecursionError, MemoryError): return False
+    texts = [o.value for o in nodes if isinstance(o, ast.Constant) and isinstance(o.value, str)]
+    names = [o.id for o in nodes if isinstance(o, ast.Name)]
+    return (all(isinstance(o, _arithmetic) for o in nodes) and len(text) < 1000
+            and all(isinstance(o.func, ast.Name) for o in nodes if isinstance(o, ast.Call))
+            and all(re.fullmatch(r'[a-z]{1,4}\d+', o) or o in _in_sizes for o in names)
+            and all(re.fullmatch(rf'\w{{1,40}}|{_number}', o) for o in texts))
+
+# %% ../nbs/49_model_file.ipynb #60c1ac82
+def is_plain_nest(text: str,  # How torch writes the structure of inputs or outputs
+                  ) -> bool:  # Whether it is made of tuples, and one empty dictionary
+    "Is this structure harmless?"
+    def plain(o):
+        kind, context = o['type'], o['context']
+        known = (None, None), ('builtins.tuple', 'null'), ('builtins.dict', '[]')
+        good = (kind, context) in known
+        return good and set(o) == {'type', 'context', 'children_spec'} and all(
+            map(plain, o['children_spec']))
+    try: version, tree = json.loads(text)
+    except (TypeError, ValueError): return False
+    try: return isinstance(version, int) and plain(tree)
+    except (KeyError, TypeError, RecursionError): return False
+
+# %% ../nbs/49_model_file.ipynb #92381122
+_empty = {'metadata', 'guards_code', 'treespec_namedtuple_fields', 'custom_obj_values'}
+
+def strange_part(value: object,  # What JSON holds: dictionaries, lists, texts and numbers
+                 key: str = '',  # Under which name it stands
+                 ) -> str | None:  # The first thing that does not belong into a program
+    "Look through a program for what is none"
+    if key in _empty or 'custom_obj' in key or key == 'use_pickle':
+        return f'{key}: {value!r:.60}' if value else None
+    if isinstance(value, dict):
+        wrong = next((o for o in value if not re.fullmatch(r'[\w.]*', o)), None)
+        if wrong is not None: return repr(wrong)[:60]
+        return next(filter(None, (strange_part(o, k) for k, o in value.items())), None)
+    if isinstance(value, list):
+        return next(filter(None, (strange_part(o, key) for o in value)), None)
+    if not isinstance(value, str) or key in ('as_string', 'as_strings'): return None
+    if key in ('as_float', 'as_floats', 'as_float_lists') and value == '-Infinity': return None
+    good = (_operations.fullmatch(value) if key in ('target', 'as_operator') else
+            is_arithmetic(value) if key == 'expr_str' else
+            is_plain_nest(value) if key in ('in_spec', 'out_spec') else
+            re.fullmatch(r'[\w.+]*' if key == 'torch_version' else r'[\w.]*', value))
+    return None if good else f'{key}: {value!r:.60}'
+
+# %% ../nbs/49_model_file.ipynb #56f088d2
+def check_parts(data: bytes,  # A sealed archive
+                ) -> dict:  # Bytes by name
+    """The parts of an exported learner, if they are what they should be
+
+    Raises: ValueError that names what is not.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as archive: names = archive.namelist()
+    parts = read_parts(data)
+    unused = parts.pop('data/sample_inputs/model.pt', b'')
+    strange = [o for o in parts if not _parts.fullmatch(o)]
+    if unused: strange.append('data/sample_inputs/model.pt')
+    if strange: raise ValueError(f'it holds {strange[0]}, which no exported learner has; such a '
+                                 'part may be a pickle, and loading it could run code')
+    if len(set(names)) < len(names): raise ValueError('it has two parts of one name')
+    for name in (o for o in parts if o.endswith('.json')):
+        found = json.loads(parts[name])
+        if name != settings_name and (wrong := strange_part(found)):
+            raise ValueError(f'its program is refused: {wrong}; loading it could run code')
+    return parts
+
+# %% ../nbs/49_model_file.ipynb #8c6b5532
+def load_program(parts: dict,  # From `check_parts`
+                 ) -> torch.export.ExportedProgram:  # On the CPU
+    "Let torch read parts that were looked at"
+    data = write_parts({**parts, 'data/sample_inputs/model.pt': b''})
+    with undisturbed(): return torch.export.load(io.BytesIO(data))
+
+def read_back(data: bytes,  # From `pt2_bytes`
+              ) -> Callable:  # The program, as a function of tensors
+    """Read a file that is about to be written
+
+    Raises: ValueError if `Predictor.load` would refuse it.
+    """
+    try: return load_program(check_parts(data)).module()
+    except Exception as e: raise ValueError(
+        'this model cannot be exported: Predictor.load would refuse the file, because '
+        f'{e!s:.300}') from e
 
 # %% ../nbs/49_model_file.ipynb #c4f283a3
 digest_key = b'"checksum": "'
@@ -245,10 +361,11 @@ def export_learner(learn: Learns,  # The learner
     program = strip_program(trace_program(model, tree, tensors))
     trees = [tree_of(learner_answer(learn, o), [], 'y') for o in (many, two)]
     outputs, inputs = free_tree(*trees), free_inputs(tree, program)
+    settings, onnx = model_settings(learn, inputs, outputs), file.suffix == '.onnx'
+    data = (onnx_bytes if onnx else pt2_bytes)(program, settings)
+    module = program.module() if onnx else read_back(data)
     with torch.no_grad():
-        for o in (many, one): check_answers(learn, program.module(), outputs, o)
-    settings = model_settings(learn, inputs, outputs)
-    data = (onnx_bytes if file.suffix == '.onnx' else pt2_bytes)(program, settings)
+        for o in (many, one): check_answers(learn, module, outputs, o)
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as f: f.write(data)
     return file

@@ -129,25 +129,52 @@ def why_not(e: BaseException,  # What `torch.export` raised
     return f'{type(e).__name__}: {next(iter(text.splitlines()), "no reason given")}'
 
 # %% ../nbs/48_program.ipynb #2eef3fb0
+def _breaks(guard):
+    "Does a condition on the number of rows fail for some number of them?"
+    names = sorted(getattr(guard, 'free_symbols', ()), key=str)
+    if len(names) != 1: return False
+    return any(str(guard.subs(names[0], n)) == 'False' for n in (*range(2, 34), 10**6))
+
+def _line_here():
+    "The line of the model that is being followed"
+    frames = traceback.extract_stack()[:-2]
+    at = max((i for i, o in enumerate(frames) if _is_ours(o)), default=len(frames))
+    own = [o for o in frames[at+1:] if not o.filename.startswith(_torch)
+           and o.name != 'call_model' and o.filename != _here]
+    return [_words(o) for o in own[-1:]]
+
+# %% ../nbs/48_program.ipynb #d41d59a9
+def rows_matter(text: str,  # What torch says
+                rows: int,  # Of the batch that was followed
+                line: str,  # From `fixing_line`
+                ) -> str:  # A reason
+    "Say how a model depends on the number of rows"
+    found = ('it is made for batches of {} rows' if 'constant' in text or 'specialized' in text else
+             'what happens there depends on the number of rows (here {}), and a program goes one '
+             'way for all of them').format(rows)
+    return found if line else found + (
+        '; look for shape[0], size(0) or len of a batch in a condition, in int() or in a loop, and '
+        'for functions of torch that do so, such as torch.cdist')
+
 def fixing_line(flat: nn.Module,  # A `FlatModel`
                 tensors: tuple,  # Its inputs
                 sizes: tuple,  # Which sizes should be free
                 ) -> str:  # File, line and source; empty if that cannot be found
-    "The line of a model that allows one size of batches only"
+    "The line of a model that allows some sizes of batches only"
     kind: Any = import_module('torch.fx.experimental.symbolic_shapes').ShapeEnv
-    lines = []
-    before = kind._set_replacement
-    def noted(*args, **kwargs):
-        frames = traceback.extract_stack()[:-1]
-        at = max((i for i, o in enumerate(frames) if _is_ours(o)), default=len(frames))
-        own = [o for o in frames[at+1:] if not o.filename.startswith(_torch)
-               and o.name != 'call_model']
-        lines.extend(map(_words, own[-1:]))
-        return before(*args, **kwargs)
-    kind._set_replacement = noted
+    lines: list = []
+    before = {k: getattr(kind, k) for k in ('_set_replacement', '_log_guard')}
+    def fixed(env, size, to, *args, **kwargs):
+        if getattr(to, 'is_number', True): lines.extend(_line_here())
+        return before['_set_replacement'](env, size, to, *args, **kwargs)
+    def asked(env, prefix, guard, *args, **kwargs):
+        if _breaks(guard): lines.extend(_line_here())
+        return before['_log_guard'](env, prefix, guard, *args, **kwargs)
+    kind._set_replacement, kind._log_guard = fixed, asked
     try: torch.export.export(flat, tensors, dynamic_shapes=(sizes,), strict=False)
     except Exception: pass
-    finally: kind._set_replacement = before
+    finally:
+        for k, o in before.items(): setattr(kind, k, o)
     return next(iter(lines), '')
 
 # %% ../nbs/48_program.ipynb #6db1c5c4
@@ -199,9 +226,10 @@ def trace_program(model: nn.Module,  # From `evaluation_copy`
         except Exception as e:
             fixed = 'Constraint' in str(e) or 'specialized it' in str(e)
             auto = getattr(torch.export.Dim, 'AUTO', None)
-            line = (fixing_line(flat, given, free_sizes(given, rows, auto)) if fixed else
-                    model_line(e))
-            reason = f'it is made for batches of {rows} rows' if fixed else why_not(e)
+            free = free_sizes(given, rows, auto)
+            free = tuple({i: o for i, o in size.items() if i == 0} for size in free)
+            line = fixing_line(flat, given, free) if fixed else model_line(e)
+            reason = rows_matter(str(e), rows, line) if fixed else why_not(e)
             raise ValueError(f'this model cannot be exported: {line or "(no line of it is known)"}'
                              f'\n{reason}') from e
 

@@ -559,6 +559,20 @@ def load_tensors(path: Path,  # A file written by `torch.save`
         raise ValueError(f'{path.name} is damaged, or no file of weights{text}') from e
 
 # %% ../nbs/01_torch_core.ipynb #cd76e129
+def _other_kind(name, value, mine):
+    "What makes it impossible to copy a tensor of a file into that of a model; else nothing"
+    if value.is_meta and not mine.is_meta: return (
+        f'the file holds {name} as a meta tensor, which has a shape and no numbers')
+    if value.layout != mine.layout: return (
+        f'the file holds {name} as a tensor of layout {str(value.layout)[6:]}, the model has '
+        f'{str(mine.layout)[6:]}')
+    if value.is_complex() and not mine.is_complex(): return (
+        f'the file holds complex numbers for {name}, the model has {str(mine.dtype)[6:]}')
+    if value.is_quantized and not mine.is_quantized: return (
+        f'the file holds {name} as a quantized tensor, the model has {str(mine.dtype)[6:]}')
+    return None
+
+# %% ../nbs/01_torch_core.ipynb #d0aea638
 def own_names(weights: dict,  # Tensors by name, perhaps of a compiled or a parallel model
               model: nn.Module,  # The model to load into, perhaps a compiled or a parallel one
               ) -> dict:  # The same tensors under the names that `model` has for them
@@ -578,13 +592,15 @@ def check_weights(model: nn.Module,  # The model to load into
                   ):
     """See whether `weights` fit `model`, before anything is changed
 
-    Raises: ValueError that lists what is missing, left over, no tensor, or of another shape.
+    Raises: ValueError that lists what is missing, left over, of another shape, or no such tensor.
     """
     mine = model.state_dict()
     tensors = [k for k, v in mine.items() if isinstance(v, torch.Tensor) and k in weights]
     bad = [k for k in tensors if not isinstance(weights[k], torch.Tensor)]
     if bad: raise ValueError(f'the file holds {weights[bad[0]]!r:.40} in place of the tensor '
                              f'{bad[0]}')
+    strange = next(filter(None, (_other_kind(k, weights[k], mine[k]) for k in tensors)), None)
+    if strange: raise ValueError(strange)
     wrong = [f'{k}: {tuple(weights[k].shape)} in the file, {tuple(mine[k].shape)} in the model'
              for k in tensors if weights[k].shape != mine[k].shape]
     if strict or not any(k in weights for k in mine):

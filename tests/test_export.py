@@ -2,6 +2,7 @@
 import copy
 import io
 import json
+import math
 import pickle
 import subprocess
 import sys
@@ -20,8 +21,17 @@ from torch.nn import functional as F
 from fastloop.__main__ import main, ranked
 from fastloop.callback.core import Callback
 from fastloop.data.bunch import DataBunch
-from fastloop.export import Predictor, files_in, is_arithmetic, is_plain_nest, label_files
-from fastloop.model_file import parts_digest, read_parts, sealed, settings_name, write_parts
+from fastloop.export import Predictor, files_in, label_files
+from fastloop.model_file import (
+    is_arithmetic,
+    is_plain_nest,
+    parts_digest,
+    read_parts,
+    sealed,
+    settings_name,
+    strange_part,
+    write_parts,
+)
 from fastloop.program import evaluation_copy
 from fastloop.torch_core import call_model, map_tensors
 from fastloop.train import Learner
@@ -162,6 +172,25 @@ def test_a_long_batch_is_cut_and_put_together(exported):
     assert close(predictor.get_preds(items)[0], rows(want, slice(0, 5)))
 
 
+class WithMean(nn.Linear):
+    def forward(self, x):
+        h = super().forward(x)
+        return h, h.mean(), {'largest': h.argmax(1)}
+
+
+def test_one_number_for_a_batch_becomes_a_number_for_each_batch(tmp_path):
+    model, x = WithMean(3, 3), torch.randn(19, 3)
+    learn = Learner(Batches(x[:8], torch.zeros(8).long()), model, lambda pred, yb: pred[1],
+                    silent=True)
+    predictor = Predictor.load(learn.export(tmp_path/'m.pt2'), 'cpu')
+    with torch.no_grad(): parts = [model(o) for o in x.split(8)]
+    for items in (x, list(x), iter(x.split(8))):
+        h, mean, more = predictor.get_preds(items, bs=8)[0]
+        assert torch.allclose(h, torch.cat([o[0] for o in parts]), atol=1e-6)
+        assert mean.shape == (3,) and torch.allclose(mean, torch.stack([o[1] for o in parts]))
+        assert torch.equal(more['largest'], h.argmax(1))
+
+
 def test_loaders_with_targets_and_without(tmp_path):
     learn = make('two inputs')
     predictor = Predictor.load(learn.export(tmp_path/'m.pt2'), 'cpu')
@@ -222,6 +251,12 @@ def test_data_frames(table):
 def test_items_that_do_not_fit_are_refused(table, item, said):
     _, predictor, _, _ = table
     with pytest.raises((TypeError, ValueError), match=said): predictor.predict(item)
+
+
+@pytest.mark.parametrize('x', [torch.zeros(3, dtype=torch.complex64), np.ones(3)*1j, [1j, 2, 3]])
+def test_complex_numbers_are_refused(table, x):
+    for ask in (table[1].predict, lambda x: table[1].get_preds([x])):
+        with pytest.raises(TypeError, match='float32.*complex'): ask(x)
 
 
 @pytest.mark.parametrize('items', [[], np.zeros((0, 3)), iter([])])
@@ -461,8 +496,26 @@ def test_a_good_forgery_is_read(table, tmp_path):
     ('s17', True), ("Symbol('s17', positive=True, integer=True)", True), ('2*s0 + 1', True),
     ('Max(1, s0)', True), ('FloorDiv(s0, 2)', True), ('exec(1)', False), ('s0.__class__', False),
     ('[s0 for s0 in (1,)]', False), ("Symbol('a b')", False), ('f"{s0}"', False), ('(', False),
-    ('getattr', False), ('Max(1)(2)', False), ('s0 if 1 else 2', False), ('s0'*600, False)])
+    ('getattr', False), ('Max(1)(2)', False), ('s0 if 1 else 2', False), ('s0'*600, False),
+    ("FloatPow(ToFloat(Symbol('s0')), Float('0.5', precision=53))", True),
+    ("TruncToInt(Mul(Float('-1.5e-05', precision=53), ToFloat(s0)))", True),
+    ("GreaterThan(Symbol('u0', integer=True), Integer(0))", True), ('Greater(u0, 0)', False),
+    ("Float('1.5 ')", False), ("Float('1.5.real')", False), ("Float('1.5()')", False),
+    ("Float('-s0')", False), ('ToFloat.mro()', False),
+    ('ToFloats(s0)', False), ("ToFloat(__import__('os'))", False), ('__import__', False),
+    ("FloatPow('1.5-1', 2)", False)])
 def test_sizes_are_arithmetic(text, good): assert is_arithmetic(text) == good
+
+
+@pytest.mark.parametrize('key, value, good', [
+    ('as_float', '-Infinity', True), ('as_float', 'Infinity', True), ('as_float', 'NaN', True),
+    ('as_floats', ['-Infinity', 'NaN', 1.5], True), ('as_float', '-Infinityx', False),
+    ('as_float', '-Infinity()', False), ('as_float', '--Infinity', False),
+    ('as_float', '-Infinity\n', False), ('as_float', '-NaN', False), ('as_float', '-x', False),
+    ('as_float', "__import__('os')", False), ('name', '-Infinity', False),
+    ('target', '-Infinity', False), ('expr_str', '__import__', False)])
+def test_numbers_without_end(key, value, good):
+    assert (strange_part({'nodes': [{key: value}]}) is None) == good
 
 
 @pytest.mark.parametrize('text', ['', '1', '[1]', '[1, {}]', 'null', '[1, {"type": "x", "context": '
@@ -472,6 +525,85 @@ def test_strange_structures(text): assert not is_plain_nest(text)
 
 def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError, match='nothing'): Predictor.load(tmp_path/'nothing.pt2')
+
+
+# ---- constants and sizes that programs hold ------------------------------------------------------
+class Formula(nn.Module):
+    "A linear layer, and what a function makes with it"
+    def __init__(self, function):
+        super().__init__()
+        self.layer, self.function = nn.Linear(3, 3), function
+    def forward(self, x): return self.function(self.layer, x)
+
+
+def causal(layer, x):
+    mask = torch.full((3, 3), -torch.inf).triu(1)
+    return layer(((x[:, :, None]*x[:, None] + mask).softmax(-1) @ x[:, :, None])[..., 0])
+
+
+FORMULAS = {
+    'masked': lambda layer, x: layer(x).masked_fill(x < 0, -torch.inf),
+    'masked, other end': lambda layer, x: layer(x).masked_fill(x < 0, torch.inf),
+    'no numbers': lambda layer, x: layer(x).masked_fill(x < 0, torch.nan),
+    'causal': causal,
+    'clamped': lambda layer, x: layer(x.clamp(min=-torch.inf, max=1)),
+    'padded': lambda layer, x: F.pad(layer(x), (1, 1), value=-torch.inf),
+    'smallest': lambda layer, x: layer(x)*torch.norm(x, p=-torch.inf, dim=1, keepdim=True),
+    'root of rows': lambda layer, x: layer(x)/x.shape[0]**.5,
+    'rows as a number': lambda layer, x: layer(x)*min(x.shape[0], 2.5),
+    'power of rows': lambda layer, x: layer(x)*1.5**x.shape[0],
+    'a root in a tensor': lambda layer, x: layer(x) + torch.full((1, 3), x.shape[0]**.5),
+    'some of them': lambda layer, x: layer(x) + x[x > 0].sum(),
+    'made longer': lambda layer, x: F.interpolate(layer(x).T[None], scale_factor=1.5)[0].T,
+}
+
+
+@pytest.mark.parametrize('kind', FORMULAS)
+def test_constants_and_sizes_come_back(kind, tmp_path):
+    "The answers are compared with those of the module itself"
+    torch.manual_seed(0)
+    model = Formula(FORMULAS[kind])
+    learn = Learner(Batches(numbers(3), torch.zeros(8).long()), model, F.cross_entropy, silent=True)
+    predictor = Predictor.load(learn.export(tmp_path/'m.pt2'), 'cpu')
+    for n in (1, 2, 5, 9):
+        x = torch.randn(n, 3)
+        with torch.no_grad(): want = model(x)
+        torch.testing.assert_close(predictor.get_preds(x)[0], want, equal_nan=True)
+
+
+class Masked(Words):
+    def forward(self, x):
+        n = x.shape[1]
+        mask = torch.triu(torch.ones(n, n, dtype=torch.bool), 1)
+        h = self.layers(self.embed(x), mask=mask, is_causal=True,
+                        src_key_padding_mask=x == 0)
+        return self.head(h[:, 0])
+
+
+def test_transformers_with_masks(tmp_path):
+    torch.manual_seed(0)
+    model, x = Masked(), torch.randint(1, 30, (8, 6))
+    learn = Learner(Batches(x, torch.zeros(8).long()), model, F.cross_entropy, silent=True)
+    predictor = Predictor.load(learn.export(tmp_path/'m.pt2'), 'cpu')
+    model.eval()
+    for n in (2, 6, 11):
+        x = torch.randint(1, 30, (4, n))
+        x[:, n-1] = 0
+        with torch.no_grad(): want = model(x)
+        torch.testing.assert_close(predictor.get_preds(x)[0], want)
+
+
+@pytest.mark.parametrize('function, said', [
+    (lambda layer, x: layer(x)*(x.shape[0] & 3), 'BitwiseFn'),
+    (lambda layer, x: layer(x)*round(x.shape[0]*.3), 'round'),
+    (lambda layer, x: layer(x)*math.ceil(x.shape[0]/3), 'ceil')])
+def test_what_cannot_be_read_is_not_written(function, said, tmp_path, capfd):
+    learn = Learner(Batches(numbers(3), torch.zeros(8).long()), Formula(function), F.cross_entropy,
+                    silent=True)
+    with pytest.raises(ValueError, match=f'(?s)cannot be exported.*{said}') as e:
+        learn.export(tmp_path/'m.pt2')
+    assert not list(tmp_path.iterdir()) and 'Traceback' not in str(e.value)
+    assert len(str(e.value)) < 500 and capfd.readouterr() == ('', '')
 
 
 # ---- what export refuses, and what it leaves alone -----------------------------------------------
@@ -497,6 +629,60 @@ class Counted(nn.Linear):
     def forward(self, x):
         k = int(x.sum().item())
         return super().forward(x)[:, :k]
+
+
+class Large(nn.Linear):
+    def forward(self, x):
+        h = super().forward(x)
+        if x.shape[0] > 4:  # rows decide
+            return h
+        return -h
+
+
+class Odd(nn.Linear):
+    def forward(self, x): return super().forward(x) if x.shape[0] % 2 else -super().forward(x)
+
+
+class Far(nn.Linear):
+    def forward(self, x):
+        far = torch.cdist(x, x)[:, :1]
+        return super().forward(x) + far
+
+
+class Half(nn.Linear):
+    def forward(self, x):
+        n = int(x.shape[0]*.5)
+        return super().forward(x)*n
+
+
+class TwoOdd(nn.Module):
+    def __init__(self, *sizes):
+        super().__init__()
+        self.layer = nn.Linear(*sizes)
+    def forward(self, a, b):
+        h = self.layer(a + b)  # two sizes become one here
+        return h if b.size(0) % 3 else -h
+
+
+@pytest.mark.parametrize('kind, line', [
+    (Large, 'if x.shape[0] > 4:  # rows decide'), (Odd, 'if x.shape[0] % 2'),
+    (Far, 'torch.cdist(x, x)'), (Half, 'int(x.shape[0]*.5)'), (TwoOdd, 'if b.size(0) % 3')])
+def test_lines_that_depend_on_the_number_of_rows(kind, line, tmp_path, capfd):
+    x = (numbers(3), numbers(3)) if kind is TwoOdd else numbers(3)
+    learn = Learner(Batches(x, torch.zeros(8).long()), kind(3, 3), F.cross_entropy, silent=True)
+    with pytest.raises(ValueError, match='cannot be exported') as e: learn.export(tmp_path/'m.pt2')
+    assert line in str(e.value) and 'number of rows' in str(e.value)
+    number = int(str(e.value).split('test_export.py, line ')[1].split(':')[0])
+    assert line in Path(__file__).read_text().splitlines()[number-1]
+    assert not list(tmp_path.iterdir()) and capfd.readouterr() == ('', '')
+
+
+def test_without_a_line_there_are_words(monkeypatch, tmp_path):
+    monkeypatch.setattr('fastloop.program.fixing_line', lambda *args: '')
+    learn = Learner(Batches(numbers(3), torch.zeros(8).long()), Odd(3, 3), F.cross_entropy,
+                    silent=True)
+    with pytest.raises(ValueError, match=r'number of rows.*shape\[0\]'):
+        learn.export(tmp_path/'m.pt2')
 
 
 @pytest.mark.parametrize('kind, line', [
@@ -702,6 +888,25 @@ def test_the_command_prints_csv_and_names_broken_files(pictures, tmp_path):
     name, number, probs = learn.predict(photo)
     assert found[0] == [str(tmp_path/'a "b", c.png'), name, f'{probs[number]:.4f}']
     assert {o[1] for o in found[:2]} == {'red', 'blue'}
+
+
+@pytest.mark.parametrize('csv', [[], ['--csv']])
+def test_the_command_writes_what_the_terminal_can_show(pictures, tmp_path, csv, monkeypatch):
+    "As `fastloop watch` does, it prints a question mark for any other letter"
+    _, _, folder, file = pictures
+    photo = (folder/'valid'/'red'/'0.png').read_bytes()
+    for name in ('a', 'b\u00fc', 'c'): (tmp_path/f'{name}.png').write_bytes(photo)
+    outs = [io.TextIOWrapper(io.BytesIO(), encoding=o, newline='') for o in ('ascii', 'utf-8')]
+    errors = [io.TextIOWrapper(io.BytesIO(), o, 'backslashreplace') for o in ('ascii', 'utf-8')]
+    (tmp_path/'d\u00fc.png').write_bytes(b'no')
+    for out, err in zip(outs, errors):
+        monkeypatch.setattr(sys, 'stdout', out)
+        monkeypatch.setattr(sys, 'stderr', err)
+        assert main(['predict', str(file), str(tmp_path), *csv]) == 0
+        err.flush()
+    plain, whole = [o.buffer.getvalue().decode() for o in outs]
+    assert plain == whole.replace('\u00fc', '?') and 'b\u00fc.png' in whole
+    assert plain.count('.png') == 3 and b'cannot be read' in errors[0].buffer.getvalue()
 
 
 def test_the_command_prints_a_table(pictures, capsys):

@@ -652,3 +652,22 @@ def test_rates_of_layer_groups_may_come_in_an_array(make_rates):
     assert found._fields
     with pytest.raises(ValueError, match='has 3 rates for 2 layer groups'):
         learn.fit(1, make_rates([.1, .2, .3]))
+
+
+@pytest.mark.parametrize('spoil', [
+    lambda t: t.to('meta'), lambda t: t.to_sparse(), lambda t: t.to(torch.complex64)])
+def test_weights_without_numbers_change_nothing(tmp_path, spoil):
+    "Everything is looked at before the first weight is copied"
+    x, y = torch.randn(8, 3), torch.zeros(8, dtype=torch.int64)
+    data = DataBunch.from_tensors(x, y, bs=4, valid_pct=.5, seed=0, device='cpu')
+    learn = Learner(data, nn.Linear(3, 2), F.cross_entropy, path=tmp_path, silent=True)
+    learn.fit(1)
+    file = learn.save('good')
+    before = copy.deepcopy(learn.model.state_dict())
+    weights = {k: v + 1 for k, v in before.items()}
+    torch.save({**weights, 'bias': spoil(weights['bias'])}, file.with_name('bad.pth'))
+    with pytest.raises(ValueError, match='bias'): learn.load('bad')
+    for k, v in learn.model.state_dict().items(): assert torch.equal(v, before[k])
+    torch.save(weights, file.with_name('other.pth'))
+    learn.load('other')
+    for k, v in learn.model.state_dict().items(): assert torch.equal(v, weights[k])

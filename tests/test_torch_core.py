@@ -533,6 +533,29 @@ def test_what_cannot_be_weights_is_refused(weights, words, strict):
     with pytest.raises(ValueError, match=words): check_weights(net(), weights, strict)
 
 
+@pytest.mark.parametrize('make, words', [
+    (lambda t: t.to('meta'), 'meta tensor.*no numbers'),
+    (lambda t: t.to_sparse(), 'layout sparse_coo.*has strided'),
+    (lambda t: t.to(torch.complex64), 'complex numbers.*has float32'),
+    (lambda t: torch.quantize_per_tensor(t, .1, 0, torch.qint8), 'quantized.*has float32')])
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('strict', [True, False])
+def test_tensors_of_another_kind_are_refused_by_name(make, words, strict):
+    weights = {k: v + 1 for k, v in net().state_dict().items()}
+    weights['0.bias'] = make(weights['0.bias'])
+    with pytest.raises(ValueError, match=words) as e:
+        check_weights(net(), weights, strict)
+    assert '0.bias' in str(e.value)
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_weights_of_other_types_are_taken():
+    for kind in (torch.float64, torch.bfloat16, torch.int64):
+        check_weights(net(), {k: v.to(kind) for k, v in net().state_dict().items()})
+    check_weights(net().to(torch.complex64), net().state_dict())
+    check_weights(net().to('meta'), net().to('meta').state_dict())
+
+
 def test_a_part_of_the_weights_may_be_loaded():
     check_weights(net(), {'0.bias': torch.ones(4), 'more': torch.ones(1)}, strict=False)
     with pytest.raises(ValueError, match=r'0.bias: \(5,\) in the file'):
