@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/47_loader_place.ipynb #9ba67aea
 import random
+import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 # %% ../nbs/47_loader_place.ipynb #5bebf1ac
 from .clean_up import InPlaceOf
-from .torch_core import count_batches
+from .torch_core import Learns, Run, Trained, count_batches, rng_state, set_rng_state
 
 # %% ../nbs/47_loader_place.ipynb #d611f53f
 _readers = {torch.Generator: (lambda o: o.get_state(), lambda o, s: o.set_state(s.cpu())),
@@ -87,6 +88,56 @@ def describe_loader(dl: Any,  # A loader of any kind, or `None`
                if isinstance(o, int)), None)
     return dict(kind=type(dl).__name__, batches=count_batches(dl),
                 items=len(cast(Any, data)) if sized else None, bs=bs)
+
+# %% ../nbs/47_loader_place.ipynb #5b355b94
+def team_of(learn: Trained,  # A learner
+            ) -> Any:  # A callback; `None` if this process trains alone
+    "Who knows the other processes that train this model"
+    cbs = *getattr(learn, 'cbs', ()), *getattr(getattr(learn, 'run', None), 'cbs', ())
+    return next((cb for cb in cbs if hasattr(type(cb), 'all_random') and cb.ranks), None)
+
+def random_moment(learn: Trained,  # A learner
+                  ) -> dict:  # Plain data
+    "Where the random numbers are, of every process if there are several"
+    team = team_of(learn)
+    return dict(random=rng_state()) if team is None else team.all_random()
+
+def put_random(learn: Trained,  # A learner
+               state: dict,  # From `random_moment`
+               ):
+    "Put the random numbers back to where they were in this process"
+    team, kept = team_of(learn), state.get('ranks') or [state['random']]
+    rank, count = (0, 1) if team is None else (team.ranks.rank, team.ranks.count)
+    set_rng_state(kept[rank] if len(kept) == count else state['random'])
+
+counters = 'epochs', 'epoch', 'iter', 'iters', 'n_iter', 'n_epochs', 'pct_train'
+
+def moment_of(learn: Trained,  # Has `data`
+             run: Run | None = None,  # Its run
+             **changes: int | float | bool,  # Counters that will have other values in a moment
+             ) -> dict:  # Plain data
+    "Where a run is: its counters, the random numbers, and where the loaders are"
+    data = learn.data
+    return dict(run={k: getattr(run, k, 0) for k in counters} | changes, **random_moment(learn),
+                loaders=[loader_state(getattr(data, o, None)) for o in ('train_dl', 'valid_dl')])
+
+# %% ../nbs/47_loader_place.ipynb #40e4aa0e
+def of_other_count(state: dict,  # A checkpoint
+                   learn: Learns,  # Has `data`
+                   count: int,  # Processes that train now
+                   ):
+    "Let a checkpoint of another number of processes begin its epoch again"
+    theirs = len(state.get('ranks') or [0])
+    if theirs == count: return
+    for part, told in zip(('train_dl', 'valid_dl'), state['data']):
+        mine = describe_loader(getattr(learn.data, part, None))
+        if told and mine: told.update(batches=mine['batches'], kind=mine['kind'])
+    for o in filter(None, state['loaders']):
+        o.update(states=[s | {'position': 0} for s in o['states']], drawn=[])
+    state['run']['iter'], state['start'] = 0, None
+    warnings.warn(f'the checkpoint is of {theirs} processes, this training has {count}: weights go '
+                  'on, an epoch that was begun begins again, with other random numbers',
+                  stacklevel=4)
 
 # %% ../nbs/47_loader_place.ipynb #98919685
 class ResumedPass(InPlaceOf):

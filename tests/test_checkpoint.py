@@ -683,6 +683,106 @@ def test_by_hand(tmp_path):
     with pytest.raises(FileNotFoundError): other.restore(tmp_path/'none.pt')
 
 
+def flags(learn): return [p.requires_grad for p in learn.model.parameters()]
+
+
+def frozen(seed, path, how, **kwargs):
+    "A learner in which the groups before `how` are frozen, batch norm included"
+    learn = make(seed, path, train_bn=False, **kwargs)
+    learn.freeze_to(how)
+    return learn
+
+
+@pytest.mark.parametrize('opt_func', [sgd, torch.optim.Adam, torch.optim.RMSprop])
+@pytest.mark.parametrize('before, after', [(1, 0), (0, 1)])
+def test_by_hand_across_another_freezing(before, after, opt_func, tmp_path):
+    kwargs = dict(opt_func=opt_func)
+    whole = frozen(0, tmp_path/'whole', before, **kwargs)
+    whole.fit(1)
+    wanted, file = flags(whole), whole.checkpoint(tmp_path/'c.pt')
+    whole.fit(2)  # nobody has frozen anything in between
+    same = frozen(0, tmp_path/'same', before, **kwargs)
+    same.fit(1)
+    for trained in (None, False, True):
+        learn = same if trained is None else frozen(7, tmp_path/f'new{trained}', after, **kwargs)
+        learn.freeze_to(after)
+        if trained is not False: learn.fit(1)
+        learn.restore(file)
+        assert flags(learn) == wanted
+        learn.fit(2)
+        check_same(whole, learn)
+
+
+def test_by_hand_when_all_is_frozen(tmp_path):
+    whole = make(0, tmp_path/'a')
+    whole.fit(1)
+    file = whole.checkpoint(tmp_path/'c.pt')
+    whole.fit(1)
+    learn = make(5, tmp_path/'b')
+    learn.model.requires_grad_(False)
+    learn.restore(file)
+    learn.fit(1)
+    check_same(whole, learn)
+
+
+@pytest.mark.parametrize('trained', [False, True])
+def test_what_does_not_fit_by_hand_changes_nothing(trained, tmp_path):
+    learn = frozen(0, tmp_path, 1)
+    learn.fit(1)
+    file = learn.checkpoint(tmp_path/'c.pt')
+    for change, message in ((dict(splitter=None), 'of other layer groups'),
+                            (dict(opt_func=torch.optim.Adam), 'optimizer SGD, this is Adam')):
+        other = Learner(tensor_data(3, tmp_path), Net(), F.cross_entropy, silent=True,
+                        **(dict(opt_func=sgd, splitter=lambda m: [m.body, m.head]) | change))
+        if trained: other.fit(1)
+        weights = [o.clone() for o in other.model.state_dict().values()]
+        opt, wanted, chance = other.opt, flags(other), rng_state()
+        state = None if opt is None else {k: dict(v) for k, v in opt.state.items()}
+        with pytest.raises(ValueError, match=message): other.restore(file)
+        assert same_state(weights, list(other.model.state_dict().values()))
+        assert flags(other) == wanted and other.opt is opt and same_state(chance, rng_state())
+        assert state is None or state == {k: dict(v) for k, v in opt.state.items()}
+        other.fit(1)
+
+
+@pytest.mark.parametrize('new', [False, True])
+def test_resuming_after_another_freezing_goes_on_as_before_and_says_so(new, tmp_path):
+    whole = frozen(0, tmp_path/'whole', 1)
+    whole.fit(2)
+    learn = frozen(0, tmp_path/'same', 1)
+    learn.fit(1, resume=True)
+    if new: learn = frozen(5, tmp_path/'same', 0)
+    learn.unfreeze()
+    with pytest.warns(UserWarning, match=r"frozen=\[\] \(the checkpoint: \['body.0.weight'"):
+        learn.fit(2, resume=True)
+    assert flags(learn) == flags(whole)
+    check_same(whole, learn)
+
+
+class UnfreezesLate(Callback):
+    "Trains all groups from the second epoch on"
+    def begin_epoch(self):
+        if self.run.epoch == 1: self.learn.unfreeze()
+
+
+@pytest.mark.parametrize('nth', [7, 9, 14])
+def test_what_a_callback_unfreezes_is_no_other_freezing(nth, tmp_path):
+    whole = fit(frozen(0, tmp_path/'whole', 1, cbs=[UnfreezesLate]))
+    with killed(): fit(frozen(0, tmp_path/'b', 1, cbs=[UnfreezesLate]), cbs=Kill('after_step', nth))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        check_same(whole, fit(frozen(4, tmp_path/'b', 1, cbs=[UnfreezesLate]), resume=True))
+
+
+def test_resuming_with_other_layer_groups_is_refused(tmp_path):
+    make(0, tmp_path).fit(1)
+    learn = make(1, tmp_path)
+    learn.split(None)
+    weights = [o.clone() for o in learn.model.state_dict().values()]
+    with pytest.raises(ValueError, match='of other layer groups'): learn.fit(2, resume=True)
+    assert same_state(weights, list(learn.model.state_dict().values())) and learn.opt is None
+
+
 def test_lr_find_and_validate_write_nothing(tmp_path):
     learn = make(0, tmp_path)
     learn.lr_find(num_it=8, show_plot=False)
