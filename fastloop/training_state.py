@@ -26,6 +26,7 @@ from fastloop.loader_place import (
     team_of,
 )
 from .mean_loss import to_floats
+from .metrics import as_metrics
 from .names import settings_of
 from .param_groups import split_no_wd_params
 from .state_files import read_state, write_state
@@ -90,7 +91,7 @@ def training_state(learn: Trained,  # Has `model`, `opt`, `loss_func` and `data`
         loss=None if loss is None else loss.state_dict(),
         opt=None if opt is None else whole_tensors(opt.state_dict()), opt_kind=_kind(opt),
         held=None if opt is None else held_names(learn),
-        latest=_latest(cbs),
+        latest=_latest(cbs), metrics=_measured(learn, cbs),
         parts=[o.state_dict() for o in _parts(run)],
         data=[describe_loader(getattr(data, o, None)) for o in ('train_dl', 'valid_dl')],
         callbacks={k: cb.state_dict() if says_place(cb) else None
@@ -109,6 +110,11 @@ def _latest(cbs):
     "The latest value of each metric, which its printed form shows"
     recorder = find_recorder(SimpleNamespace(cbs=cbs))
     return to_floats([getattr(o, 'latest', None) for o in getattr(recorder, 'metrics', ())])
+
+def _measured(learn, cbs):
+    "What the metrics are called that a fit of these callbacks records"
+    asked = getattr(find_recorder(SimpleNamespace(cbs=cbs)), 'asked', None)
+    return [o.name for o in as_metrics(getattr(learn, 'metrics', None) if asked is None else asked)]
 
 # %% ../nbs/48_training_state.ipynb #143c6b9e
 def _may_hold(learn):
@@ -221,6 +227,9 @@ def check_run_fits(state: dict,  # A checkpoint
     odd = [f'{k} is missing' for k in there if k not in here]
     odd += [f'{k} is new' for k in here if k not in there]
     if odd: raise ValueError(f'the checkpoint is of other callbacks: {", ".join(odd)}')
+    before, now = state.get('metrics'), _measured(learn, cbs)
+    if before not in (None, now): raise ValueError(
+        f'the checkpoint is of other metrics: {before}; here {now}')
     if _steered(there, cbs): raise ValueError(
         'the checkpoint is of a fit that was steered by hand: give Control() or '
         'DashboardCallback(), which go on with the rate that was set')

@@ -59,6 +59,7 @@ from fastloop.all import (
     TerminateOnNaNCallback,
     TorchScheduler,
     accuracy,
+    error_rate,
     sched_cos,
     set_seed,
 )
@@ -158,8 +159,9 @@ def make(seed, path, data=tensor_data, opt_func=sgd, cbs=(), every=1, **kwargs):
     "A learner made from `seed`, with checkpoints after every batch"
     set_seed(seed)
     data = data(seed, path)
-    learn = Learner(data, Net(), F.cross_entropy, opt_func=opt_func, lr=.1, metrics=accuracy,
-                    splitter=lambda m: [m.body, m.head], silent=True,
+    kwargs = dict(loss_func=F.cross_entropy, metrics=accuracy) | kwargs
+    learn = Learner(data, Net(), opt_func=opt_func, lr=.1, splitter=lambda m: [m.body, m.head],
+                    silent=True,
                     cbs=[CheckpointCallback(every=every, verbose=False), Seen(),
                          *(make_cb() for make_cb in cbs)], **kwargs)
     set_seed(seed + 1)
@@ -595,7 +597,10 @@ others = dict(
     unstateful=(dict(cbs=[CSVLogger, MixUpCallback]), 'MixUpCallback is new'),
     optimizer=(dict(opt_func=torch.optim.AdamW), 'optimizer SGD, this is AdamW'),
     epochs=(dict(epochs=1), 'epochs=1: the checkpoint is in epoch 2; epochs is the total'),
-    plan=(dict(epochs=5, verb='fit_one_cycle'), 'OneCycleScheduler is new'))
+    plan=(dict(epochs=5, verb='fit_one_cycle'), 'OneCycleScheduler is new'),
+    metrics=(dict(metrics=error_rate), r"metrics: \['accuracy'\]; here \['error_rate'\]"),
+    more=(dict(metrics=[accuracy, error_rate]), r"here \['accuracy', 'error_rate'\]"),
+    fewer=(dict(metrics=None), r"metrics: \['accuracy'\]; here \[\]"))
 
 
 @pytest.mark.parametrize('other', others)
@@ -614,6 +619,19 @@ def test_what_does_not_fit_is_said_before_anything_is_changed(other, tmp_path):
     assert same_state(random_numbers, rng_state()) and learn.opt is None
     assert files == {o: o.read_bytes() for o in tmp_path.rglob('*') if o.is_file()}
     assert learn.data.train_dl is place and learn.recorder.values == []
+
+
+class Adds(Callback):
+    "Adds a column of its own"
+    order = -20
+    def begin_fit(self): self.learn.recorder.add_metric_names(['extra'])
+
+
+def test_a_column_that_a_callback_adds_is_no_metric(tmp_path):
+    make(0, tmp_path, cbs=[Adds]).fit(1)
+    learn = make(1, tmp_path)
+    learn.fit(2, resume=True)
+    assert len(learn.recorder.values) == 2
 
 
 def test_another_number_of_epochs(unbroken, tmp_path):
