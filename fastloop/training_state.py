@@ -68,7 +68,7 @@ def silent_ones(cbs: list,  # The callbacks of a run
 def _own_loss(learn):
     "The loss that was given, if it has numbers of its own"
     loss = getattr(learn.loss_func, 'crit', learn.loss_func)  # mixup wraps it
-    return loss if isinstance(loss, torch.nn.Module) and loss.state_dict() else None
+    return loss if says_place(loss) else None
 
 def _parts(run):
     "What adapters keep beside a run: sums of the epoch, for callbacks of other libraries"
@@ -88,7 +88,7 @@ def training_state(learn: Trained,  # Has `model`, `opt`, `loss_func` and `data`
         model=weights, trained=[k for k, p in named.items() if p.requires_grad],
         buffers={k: v for k, v in learn.model.named_buffers() if k not in weights},
         grads=whole_tensors({k: p.grad for k, p in named.items() if p.grad is not None}),
-        loss=None if loss is None else loss.state_dict(),
+        loss=None if loss is None else loss.state_dict() or None,
         opt=None if opt is None else whole_tensors(opt.state_dict()), opt_kind=_kind(opt),
         held=None if opt is None else held_names(learn),
         latest=_latest(cbs), metrics=_measured(learn, cbs),

@@ -683,6 +683,26 @@ def test_bad_arguments(kwargs):
     with pytest.raises(ValueError, match=next(iter(kwargs))): CheckpointCallback(**kwargs)
 
 
+class Annealed:
+    "A loss that is no module, and grows with the number of its calls"
+    def __init__(self): self.n = 0
+    def state_dict(self): return {'n': self.n} if self.n else {}
+    def load_state_dict(self, state): self.n = state['n']
+
+    def __call__(self, pred, y):
+        self.n += 1
+        return F.cross_entropy(pred, y)*(1 + self.n/100)
+
+
+@pytest.mark.parametrize('nth', [3, 9, 13])
+def test_a_loss_that_is_no_module_goes_on_too(nth, tmp_path):
+    whole = fit(make(0, tmp_path/'whole', loss_func=Annealed()))
+    with killed(): fit(make(0, tmp_path/'b', loss_func=Annealed()), cbs=Kill('after_step', nth))
+    learn = fit(make(5, tmp_path/'b', loss_func=Annealed()), resume=True)
+    check_same(whole, learn)
+    assert learn.loss_func.n == EPOCHS*8  # six batches of training, two of validation
+
+
 def test_by_hand(tmp_path):
     kwargs = dict(cbs=[History])
     learn = make(0, tmp_path/'a', **kwargs)
