@@ -320,7 +320,7 @@ def read_checkpoint(path: str | Path,  # From `write_checkpoint` or a `Checkpoin
 def restore_checkpoint(learn: Learns,  # A learner like the one of the checkpoint
                        path: str | Path,  # The file
                        ) -> Any:  # The learner
-    """Put everything back that a checkpoint holds
+    """Put everything back that a checkpoint holds; a warning names callbacks that are not here
 
     Raises: FileNotFoundError; ValueError if it is damaged or does not fit, before anything is
     changed; RuntimeError in a fit."""
@@ -334,6 +334,10 @@ def restore_checkpoint(learn: Learns,  # A learner like the one of the checkpoin
             learn.create_opt()
             check_learner_fits(state, learn)
     load_training(learn, learn.cbs, state)
+    here = shaping(learn.cbs)
+    if gone := [k for k, o in state['callbacks'].items() if o and k not in here]: warnings.warn(
+        f'restore: this learner has no {", ".join(gone)}: what the checkpoint holds of it is left '
+        'out', stacklevel=2)
     for part, theirs, place in zip(('train_dl', 'valid_dl'), state['data'], state['loaders']):
         dl = getattr(learn.data, part, None)
         if describe_loader(dl) == theirs: load_loader_state(dl, place)

@@ -721,6 +721,18 @@ def test_by_hand(tmp_path):
     with pytest.raises(FileNotFoundError): other.restore(tmp_path/'none.pt')
 
 
+def test_by_hand_what_is_left_out_is_told(tmp_path):
+    learn = make(0, tmp_path, cbs=[EMACallback])
+    learn.fit(1)
+    file = learn.checkpoint(tmp_path/'c.pt')
+    with pytest.warns(UserWarning, match='no EMACallback: what the checkpoint holds of it') as told:
+        make(1, tmp_path).restore(file)
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        make(2, tmp_path, cbs=[EMACallback]).restore(file)
+
+
 def flags(learn): return [p.requires_grad for p in learn.model.parameters()]
 
 
