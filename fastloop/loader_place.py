@@ -9,6 +9,9 @@ __all__ = []
 import random
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from types import MemberDescriptorType, ModuleType
 from typing import Any, cast
 
 import numpy as np
@@ -28,12 +31,31 @@ _readers = {torch.Generator: (lambda o: o.get_state(), lambda o, s: o.set_state(
             random.Random: (lambda o: o.getstate(), lambda o, s: o.setstate(s))}
 _opaque = (torch.Tensor, np.ndarray, torch.nn.Module, str, bytes, int, float, type)
 
+_common = {id(o.__self__) for o in (random.random, np.random.random_sample)}  # of the process
+
+def _given(o):
+    "What a function has been given besides its arguments, and what stands in slots"
+    if isinstance(o, partial): return [o.func, *o.args, *o.keywords.values()]
+    cells, owner, found = getattr(o, '__closure__', None) or (), getattr(o, '__self__', None), []
+    if not isinstance(owner, (*_opaque, ModuleType, type(None))):
+        found += [owner, *getattr(owner, '__dict__', {}).values()]
+    for cell in cells:
+        with suppress(ValueError): found.append(cell.cell_contents)  # empty: not yet bound
+    found += [*(getattr(o, '__defaults__', None) or ()),
+              *(getattr(o, '__kwdefaults__', None) or {}).values()]
+    names = [(kind, k) for kind in type(o).__mro__ if '__slots__' in vars(kind)
+             for k, v in vars(kind).items() if isinstance(v, MemberDescriptorType)]
+    for kind, k in names:
+        with suppress(AttributeError): found.append(vars(kind)[k].__get__(o))
+    return found
+
 def _inside(o):
     "What may own a generator below `o`"
     if isinstance(o, dict): return list(o.values()) if len(o) <= 100 else []
     if isinstance(o, (list, tuple)): return list(o) if len(o) <= 100 else []
     if isinstance(o, (DataLoader, Dataset, Sampler)) or callable(o) or hasattr(o, '__iter__'):
-        return [v for k, v in getattr(o, '__dict__', {}).items() if k != '_iterator']
+        own = [v for k, v in getattr(o, '__dict__', {}).items() if k != '_iterator']
+        return own + _given(o)
     return []
 
 def own_generators(dl: Any,  # A loader of any kind
@@ -43,7 +65,7 @@ def own_generators(dl: Any,  # A loader of any kind
     found, seen, waiting = [], {}, [dl]
     while waiting and len(seen) < most:
         o = waiting.pop(0)
-        if o is None or id(o) in seen or isinstance(o, _opaque): continue
+        if o is None or id(o) in seen or id(o) in _common or isinstance(o, _opaque): continue
         seen[id(o)] = o
         if isinstance(o, tuple(_readers)): found.append(o)
         else: waiting += _inside(o)

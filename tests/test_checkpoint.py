@@ -25,6 +25,7 @@ from torch.utils.data import (
     Sampler,
     TensorDataset,
     WeightedRandomSampler,
+    default_collate,
 )
 
 from fastloop import keras
@@ -66,6 +67,7 @@ from fastloop.all import (
 from fastloop.callback.core import events
 from fastloop.callback.snapshot import same_state
 from fastloop.event_files import read_scalars
+from fastloop.loader_place import own_generators
 from fastloop.state_files import numbered_files, write_state
 from fastloop.torch_core import rng_state
 
@@ -681,6 +683,60 @@ def test_nothing_to_go_on_from(tmp_path, capsys):
                                     dict(keep=0), dict(keep='all')])
 def test_bad_arguments(kwargs):
     with pytest.raises(ValueError, match=next(iter(kwargs))): CheckpointCallback(**kwargs)
+
+
+class Slots:
+    "Draws, and keeps its generator in a slot"
+    __slots__ = '__rng',
+    def __init__(self, seed): self.__rng = random.Random(seed)
+    def __call__(self, x): return x + self.__rng.random()
+
+
+class Method:
+    "Its method draws"
+    def __init__(self, seed): self.rng = np.random.default_rng(seed)
+    def move(self, x): return x + self.rng.random()
+
+
+def with_closure(seed):
+    rng, unbound = random.Random(seed), None
+    def move(x): return x + rng.random() if unbound is None else x
+    return move
+
+
+def with_default(seed):
+    def move(x, *, rng=random.Random(seed)): return x + rng.random()
+    return move
+
+
+def moved(batch, move, rng): return default_collate([(move(x), y + 0) for x, y in batch])
+
+
+movers = dict(slots=Slots, method=lambda seed: Method(seed).move, closure=with_closure,
+              default=with_default, nested=lambda seed: partial(with_closure(seed)),
+              builtin=lambda seed: lambda x, draw=random.Random(seed).random: x + draw())
+
+
+def moved_data(seed, path, kind):
+    x, y, xv, yv = tensors()
+    collate = partial(moved, move=movers[kind](seed), rng=None)
+    return DataBunch(DataLoader(TensorDataset(x, y), BS, shuffle=True, collate_fn=collate),
+                     DataLoader(TensorDataset(xv, yv), 6), device='cpu', path=path)
+
+
+@pytest.mark.parametrize('kind', movers)
+def test_chance_that_a_function_was_given_goes_on(kind, tmp_path):
+    data = partial(moved_data, kind=kind)
+    whole = fit(make(0, tmp_path/'whole', data))
+    with killed(): fit(make(0, tmp_path/'b', data), cbs=Kill('after_step', 9))
+    check_same(whole, fit(make(5, tmp_path/'b', data), resume=True))
+
+
+def test_chance_of_the_process_and_long_lists_are_no_generators_of_a_loader():
+    rng, many = random.Random(1), [random.Random(i) for i in range(101)]
+    def draw(x): return x + rng.random() + many[0].random()
+    loader = DataLoader([1, 2], collate_fn=partial(draw, a=random.random, b=np.random.rand))
+    assert own_generators(loader) == [rng]
 
 
 class Annealed:
