@@ -18,6 +18,7 @@ import torch
 from .bar import print_line
 from .callback.recorder import find_recorder
 from fastloop.loader_place import (
+    counters,
     describe_loader,
     load_loader_state,
     moment_of,
@@ -307,15 +308,25 @@ def write_checkpoint(learn: Learns,  # A learner
     return write_state(path, state | dict(start=None, cut=None, stage=None))
 
 # %% ../nbs/48_training_state.ipynb #5c2e0ef8
+_kinds = {**dict.fromkeys(('model', 'buffers', 'grads', 'run', 'random', 'callbacks'), dict),
+          **dict.fromkeys(('trained', 'latest', 'parts', 'data', 'loaders'), (list, tuple)),
+          **dict.fromkeys(('opt', 'start'), (dict, type(None))),
+          'opt_kind': (str, type(None)), 'cut': (str, type(None)), 'stage': (int, type(None))}
+_inside = {'run': set(counters), 'loaders': {'states', 'drawn'},
+           'random': {'python', 'numpy', 'torch'}}  # what stands in some of them
+
 def read_checkpoint(path: str | Path,  # From `write_checkpoint` or a `CheckpointCallback`
                     ) -> dict:  # The state
     """Read a checkpoint
 
     Raises: FileNotFoundError; ValueError if it is damaged, or something else."""
     state = read_state(path)
-    lacks = {'model', 'opt', 'run', 'random', 'callbacks'} - set(state)
-    if lacks: raise ValueError(f'{Path(path).name} is no checkpoint: it lacks {sorted(lacks)}')
-    return state
+    told = dict(state) if isinstance(state, dict) else {}
+    wrong = [k for k, kind in _kinds.items() if not isinstance(told.get(k), kind) or k not in told]
+    if not wrong: wrong = [k for k, parts in _inside.items() for o in (
+        told[k] if k == 'loaders' else [told[k]]) if not (isinstance(o, dict) and parts <= set(o))]
+    if wrong: raise ValueError(f'{Path(path).name} is no checkpoint: it lacks {wrong}')
+    return told
 
 def restore_checkpoint(learn: Learns,  # A learner like the one of the checkpoint
                        path: str | Path,  # The file

@@ -6,6 +6,7 @@ history, batches, random numbers and files.
 """
 import errno
 import importlib
+import os
 import pkgutil
 import random
 import sys
@@ -68,7 +69,7 @@ from fastloop.callback.core import events
 from fastloop.callback.snapshot import same_state
 from fastloop.event_files import read_scalars
 from fastloop.loader_place import own_generators
-from fastloop.state_files import numbered_files, write_state
+from fastloop.state_files import Sealed, numbered_files, write_state
 from fastloop.torch_core import rng_state
 
 rare = pytest.mark.rare  # run by `make test-all` alone
@@ -540,6 +541,36 @@ def test_the_one_before_is_taken_when_the_newest_is_damaged(damage, unbroken, tm
     assert file not in newest(tmp_path)
 
 
+def sealed(path, state):
+    "A file that `read_state` finds whole, with any content"
+    with open(path, 'wb') as f:
+        file = Sealed(f)
+        torch.save(state, file)
+        file.seal()
+
+
+kinds = [{'__kind__': k, 'data': data} for k, data in (
+    ('type', ['hub']), ('nosuch', []), ('deque', []), ('dict', [[1]]), ('path', [3]),
+    ('array', ['|O', [1], torch.zeros(8, dtype=torch.uint8)]))]
+no_files = dict(
+    nowhere=lambda path: path.symlink_to('/nonexistent/x'), itself=lambda path: path.symlink_to(path),
+    pipe=os.mkfifo, folder=lambda path: path.mkdir(), tensor=lambda path: sealed(path, torch.ones(2)),
+    empty=lambda path: sealed(path, {}), halves=lambda path: sealed(path, dict.fromkeys(
+        ('model', 'run', 'random', 'callbacks'), {}) | {'opt': None}),
+    **{f'kind {i}': lambda path, o=o: sealed(path, {'model': o}) for i, o in enumerate(kinds)})
+
+
+@pytest.mark.parametrize('what', no_files)
+def test_what_is_no_checkpoint_is_passed_over(what, unbroken, tmp_path):
+    whole, _ = unbroken('tensors1')
+    with killed(): fit(make(0, tmp_path), cbs=Kill('after_step', 12))
+    path = tmp_path/'models/checkpoints/000099.pt'
+    no_files[what](path)
+    with pytest.raises(ValueError, match='000099.pt is'): make(3, tmp_path).restore(path)
+    with pytest.warns(UserWarning, match='the checkpoint before this one is taken'):
+        check_same(whole, fit(make(5, tmp_path), resume=True))
+
+
 def test_all_damaged(tmp_path, capsys):
     with killed(): fit(make(0, tmp_path), cbs=Kill('after_step', 9))
     for file in newest(tmp_path): file.write_bytes(b'')
@@ -705,8 +736,14 @@ def with_closure(seed):
 
 
 def with_default(seed):
-    def move(x, *, rng=random.Random(seed)): return x + rng.random()
+    made = random.Random(seed)
+    def move(x, *, rng=made): return x + rng.random()
     return move
+
+
+def with_builtin(seed):
+    made = random.Random(seed).random
+    return lambda x, draw=made: x + draw()
 
 
 def moved(batch, move, rng): return default_collate([(move(x), y + 0) for x, y in batch])
@@ -714,7 +751,7 @@ def moved(batch, move, rng): return default_collate([(move(x), y + 0) for x, y i
 
 movers = dict(slots=Slots, method=lambda seed: Method(seed).move, closure=with_closure,
               default=with_default, nested=lambda seed: partial(with_closure(seed)),
-              builtin=lambda seed: lambda x, draw=random.Random(seed).random: x + draw())
+              builtin=with_builtin)
 
 
 def moved_data(seed, path, kind):
