@@ -49,6 +49,7 @@ def _given(o):
         with suppress(AttributeError): found.append(vars(kind)[k].__get__(o))
     return found
 
+# %% ../nbs/47_loader_place.ipynb #73ad2771
 def _inside(o):
     "What may own a generator below `o`"
     if isinstance(o, dict): return list(o.values()) if len(o) <= 100 else []
@@ -100,6 +101,7 @@ def load_loader_state(dl: Any,  # A loader like the one that the state is from
     own = [] if says_place(dl) else own_generators(dl)
     for o, mine in zip(own, state['drawn']): _readers[_kind_of(o)][1](o, mine)
 
+# %% ../nbs/47_loader_place.ipynb #9fb7f29c
 def describe_loader(dl: Any,  # A loader of any kind, or `None`
                     ) -> dict:  # Numbers and a text; `None` for what is not known
     "What two loaders have in common that give the same batches"
@@ -110,6 +112,13 @@ def describe_loader(dl: Any,  # A loader of any kind, or `None`
                if isinstance(o, int)), None)
     return dict(kind=type(dl).__name__, batches=count_batches(dl),
                 items=len(cast(Any, data)) if sized else None, bs=bs)
+
+
+def told_loader(o: dict,  # From `describe_loader`
+                ) -> str:  # Its words and numbers
+    "A description of a loader in words"
+    if not o: return 'none'
+    return f"{o['kind']}, {o['items']} items, {o['batches']} batches of {o['bs']}"
 
 # %% ../nbs/47_loader_place.ipynb #5b355b94
 def team_of(learn: Trained,  # A learner

@@ -25,6 +25,7 @@ from fastloop.loader_place import (
     put_random,
     says_place,
     team_of,
+    told_loader,
 )
 from .mean_loss import to_floats
 from .metrics import as_metrics
@@ -148,11 +149,6 @@ def to_hold(state: dict,  # A checkpoint
     return [[named[k] for k in group if k is not None] for group in theirs]
 
 # %% ../nbs/48_training_state.ipynb #eabbbb22
-def _told_loader(o):
-    "A description of a loader in words"
-    if not o: return 'none'
-    return f"{o['kind']}, {o['items']} items, {o['batches']} batches of {o['bs']}"
-
 def check_learner_fits(state: dict,  # A checkpoint
                        learn: Learns,  # Perhaps of another architecture
                        ):
@@ -166,9 +162,6 @@ def check_learner_fits(state: dict,  # A checkpoint
     if _kind(learn.opt) != state['opt_kind']: raise ValueError(
         f"the checkpoint is of the optimizer {state['opt_kind']}, this is {_kind(learn.opt)}")
     params = to_hold(state, learn) or [o['params'] for o in learn.opt.param_groups]
-    counts = [[len(o) for o in params], [len(o['params']) for o in state['opt']['param_groups']]]
-    if state.get('held') is not None and counts[0] != counts[1]: raise ValueError(
-        f'the optimizer of the checkpoint has groups of {counts[1]} parameters, this {counts[0]}')
     check_optimizer_state(state['opt'], [p for group in params for p in group])
 
 # %% ../nbs/48_training_state.ipynb #765ce6ec
@@ -223,7 +216,7 @@ def check_run_fits(state: dict,  # A checkpoint
     for part, theirs in zip(('train_dl', 'valid_dl'), state['data']):
         mine = describe_loader(getattr(learn.data, part, None))
         if mine != theirs: raise ValueError(f'{part}: the checkpoint is of other data '
-                                            f'({_told_loader(theirs)}; here {_told_loader(mine)})')
+                                            f'({told_loader(theirs)}; here {told_loader(mine)})')
     there, here = state['callbacks'], shaping(cbs)
     odd = [f'{k} is missing' for k in there if k not in here]
     odd += [f'{k} is new' for k in here if k not in there]
@@ -328,6 +321,7 @@ def read_checkpoint(path: str | Path,  # From `write_checkpoint` or a `Checkpoin
     if wrong: raise ValueError(f'{Path(path).name} is no checkpoint: it lacks {wrong}')
     return told
 
+# %% ../nbs/48_training_state.ipynb #8b0fb7a4
 def restore_checkpoint(learn: Learns,  # A learner like the one of the checkpoint
                        path: str | Path,  # The file
                        ) -> Any:  # The learner

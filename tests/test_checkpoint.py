@@ -553,8 +553,9 @@ kinds = [{'__kind__': k, 'data': data} for k, data in (
     ('type', ['hub']), ('nosuch', []), ('deque', []), ('dict', [[1]]), ('path', [3]),
     ('array', ['|O', [1], torch.zeros(8, dtype=torch.uint8)]))]
 no_files = dict(
-    nowhere=lambda path: path.symlink_to('/nonexistent/x'), itself=lambda path: path.symlink_to(path),
-    pipe=os.mkfifo, folder=lambda path: path.mkdir(), tensor=lambda path: sealed(path, torch.ones(2)),
+    nowhere=lambda path: path.symlink_to('/nonexistent/x'),
+    itself=lambda path: path.symlink_to(path), pipe=os.mkfifo, folder=lambda path: path.mkdir(),
+    tensor=lambda path: sealed(path, torch.ones(2)),
     empty=lambda path: sealed(path, {}), halves=lambda path: sealed(path, dict.fromkeys(
         ('model', 'run', 'random', 'callbacks'), {}) | {'opt': None}),
     **{f'kind {i}': lambda path, o=o: sealed(path, {'model': o}) for i, o in enumerate(kinds)})
