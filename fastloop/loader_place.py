@@ -7,7 +7,11 @@ __all__ = []
 
 # %% ../nbs/47_loader_place.ipynb #9ba67aea
 import random
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from types import MemberDescriptorType, ModuleType
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 # %% ../nbs/47_loader_place.ipynb #5bebf1ac
 from .clean_up import InPlaceOf
-from .torch_core import count_batches
+from .torch_core import Learns, Run, Trained, count_batches, rng_state, set_rng_state
 
 # %% ../nbs/47_loader_place.ipynb #d611f53f
 _readers = {torch.Generator: (lambda o: o.get_state(), lambda o, s: o.set_state(s.cpu())),
@@ -27,12 +31,32 @@ _readers = {torch.Generator: (lambda o: o.get_state(), lambda o, s: o.set_state(
             random.Random: (lambda o: o.getstate(), lambda o, s: o.setstate(s))}
 _opaque = (torch.Tensor, np.ndarray, torch.nn.Module, str, bytes, int, float, type)
 
+_common = {id(o.__self__) for o in (random.random, np.random.random_sample)}  # of the process
+
+def _given(o):
+    "What a function has been given besides its arguments, and what stands in slots"
+    if isinstance(o, partial): return [o.func, *o.args, *o.keywords.values()]
+    cells, owner, found = getattr(o, '__closure__', None) or (), getattr(o, '__self__', None), []
+    if not isinstance(owner, (*_opaque, ModuleType, type(None))):
+        found += [owner, *getattr(owner, '__dict__', {}).values()]
+    for cell in cells:
+        with suppress(ValueError): found.append(cell.cell_contents)  # empty: not yet bound
+    found += [*(getattr(o, '__defaults__', None) or ()),
+              *(getattr(o, '__kwdefaults__', None) or {}).values()]
+    names = [(kind, k) for kind in type(o).__mro__ if '__slots__' in vars(kind)
+             for k, v in vars(kind).items() if isinstance(v, MemberDescriptorType)]
+    for kind, k in names:
+        with suppress(AttributeError): found.append(vars(kind)[k].__get__(o))
+    return found
+
+# %% ../nbs/47_loader_place.ipynb #73ad2771
 def _inside(o):
     "What may own a generator below `o`"
     if isinstance(o, dict): return list(o.values()) if len(o) <= 100 else []
     if isinstance(o, (list, tuple)): return list(o) if len(o) <= 100 else []
     if isinstance(o, (DataLoader, Dataset, Sampler)) or callable(o) or hasattr(o, '__iter__'):
-        return [v for k, v in getattr(o, '__dict__', {}).items() if k != '_iterator']
+        own = [v for k, v in getattr(o, '__dict__', {}).items() if k != '_iterator']
+        return own + _given(o)
     return []
 
 def own_generators(dl: Any,  # A loader of any kind
@@ -42,7 +66,7 @@ def own_generators(dl: Any,  # A loader of any kind
     found, seen, waiting = [], {}, [dl]
     while waiting and len(seen) < most:
         o = waiting.pop(0)
-        if o is None or id(o) in seen or isinstance(o, _opaque): continue
+        if o is None or id(o) in seen or id(o) in _common or isinstance(o, _opaque): continue
         seen[id(o)] = o
         if isinstance(o, tuple(_readers)): found.append(o)
         else: waiting += _inside(o)
@@ -77,6 +101,7 @@ def load_loader_state(dl: Any,  # A loader like the one that the state is from
     own = [] if says_place(dl) else own_generators(dl)
     for o, mine in zip(own, state['drawn']): _readers[_kind_of(o)][1](o, mine)
 
+# %% ../nbs/47_loader_place.ipynb #9fb7f29c
 def describe_loader(dl: Any,  # A loader of any kind, or `None`
                     ) -> dict:  # Numbers and a text; `None` for what is not known
     "What two loaders have in common that give the same batches"
@@ -87,6 +112,63 @@ def describe_loader(dl: Any,  # A loader of any kind, or `None`
                if isinstance(o, int)), None)
     return dict(kind=type(dl).__name__, batches=count_batches(dl),
                 items=len(cast(Any, data)) if sized else None, bs=bs)
+
+
+def told_loader(o: dict,  # From `describe_loader`
+                ) -> str:  # Its words and numbers
+    "A description of a loader in words"
+    if not o: return 'none'
+    return f"{o['kind']}, {o['items']} items, {o['batches']} batches of {o['bs']}"
+
+# %% ../nbs/47_loader_place.ipynb #5b355b94
+def team_of(learn: Trained,  # A learner
+            ) -> Any:  # A callback; `None` if this process trains alone
+    "Who knows the other processes that train this model"
+    cbs = *getattr(learn, 'cbs', ()), *getattr(getattr(learn, 'run', None), 'cbs', ())
+    return next((cb for cb in cbs if hasattr(type(cb), 'all_random') and cb.ranks), None)
+
+def random_moment(learn: Trained,  # A learner
+                  ) -> dict:  # Plain data
+    "Where the random numbers are, of every process if there are several"
+    team = team_of(learn)
+    return dict(random=rng_state()) if team is None else team.all_random()
+
+def put_random(learn: Trained,  # A learner
+               state: dict,  # From `random_moment`
+               ):
+    "Put the random numbers back to where they were in this process"
+    team, kept = team_of(learn), state.get('ranks') or [state['random']]
+    rank, count = (0, 1) if team is None else (team.ranks.rank, team.ranks.count)
+    set_rng_state(kept[rank] if len(kept) == count else state['random'])
+
+counters = 'epochs', 'epoch', 'iter', 'iters', 'n_iter', 'n_epochs', 'pct_train'
+
+def moment_of(learn: Trained,  # Has `data`
+             run: Run | None = None,  # Its run
+             **changes: int | float | bool,  # Counters that will have other values in a moment
+             ) -> dict:  # Plain data
+    "Where a run is: its counters, the random numbers, and where the loaders are"
+    data = learn.data
+    return dict(run={k: getattr(run, k, 0) for k in counters} | changes, **random_moment(learn),
+                loaders=[loader_state(getattr(data, o, None)) for o in ('train_dl', 'valid_dl')])
+
+# %% ../nbs/47_loader_place.ipynb #40e4aa0e
+def of_other_count(state: dict,  # A checkpoint
+                   learn: Learns,  # Has `data`
+                   count: int,  # Processes that train now
+                   ):
+    "Let a checkpoint of another number of processes begin its epoch again"
+    theirs = len(state.get('ranks') or [0])
+    if theirs == count: return
+    for part, told in zip(('train_dl', 'valid_dl'), state['data']):
+        mine = describe_loader(getattr(learn.data, part, None))
+        if told and mine: told.update(batches=mine['batches'], kind=mine['kind'])
+    for o in filter(None, state['loaders']):
+        o.update(states=[s | {'position': 0} for s in o['states']], drawn=[])
+    state['run']['iter'], state['start'] = 0, None
+    warnings.warn(f'the checkpoint is of {theirs} processes, this training has {count}: weights go '
+                  'on, an epoch that was begun begins again, with other random numbers',
+                  stacklevel=4)
 
 # %% ../nbs/47_loader_place.ipynb #98919685
 class ResumedPass(InPlaceOf):

@@ -38,6 +38,10 @@ def _array_in(kind, shape, data):
     size = np.dtype(kind).itemsize*int(np.prod(shape))
     return np.frombuffer(bytearray(data.numpy()[:size]), kind).reshape(shape)
 
+def _dtype_in(name):
+    if isinstance(kind := getattr(torch, name), torch.dtype): return kind
+    raise TypeError(f'{name} is no type of numbers')
+
 _kinds = {  # what is put into plain data, how, and how it comes back
     'numbers': ((), None, lambda t, kind: tuple(t.tolist()) if kind == 'tuple' else t.tolist()),
     'array': (np.ndarray, _array_out, _array_in),
@@ -47,7 +51,7 @@ _kinds = {  # what is put into plain data, how, and how it comes back
     'set': ((set, frozenset), list, lambda *o: set(o)),
     'deque': (deque, lambda o: [o.maxlen, *o], lambda most, *o: deque(o, most)),
     'path': (Path, lambda o: [str(o)], Path),
-    'type': (torch.dtype, lambda o: [str(o)[6:]], lambda o: getattr(torch, o)),
+    'type': (torch.dtype, lambda o: [str(o)[6:]], _dtype_in),
     'device': (torch.device, lambda o: [str(o)], torch.device)}
 
 # %% ../nbs/05_state_files.ipynb #12a42f2b
@@ -207,11 +211,16 @@ def read_state(file: str | Path,  # From `write_state`
 
     Raises: FileNotFoundError; ValueError if the file is damaged, or is another one."""
     file = Path(file)
+    if not file.is_file() and os.path.lexists(file): raise ValueError(
+        f'{file.name} is damaged, or no state file: it is a folder, a pipe or a link to nothing')
     sound = file.is_file() and is_sealed(file)
     state = load_tensors(file, _home)
     if not sound: raise ValueError(f'{file.name} is damaged, or no state file: its bytes do not '
                                    'have the sum that is written at its end')
-    return from_plain(state)
+    try: return from_plain(state)
+    except Exception as e:  # what somebody else has sealed ends in errors of many kinds
+        raise ValueError(f'{file.name} is no state file: what stands in it is no state that was '
+                         f'put into plain data ({type(e).__name__}: {str(e):.100})') from e
 
 # %% ../nbs/05_state_files.ipynb #3658216c
 _name = re.compile(r'(\d{6,})(-.*)?\.pt')

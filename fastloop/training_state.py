@@ -17,9 +17,20 @@ import torch
 # %% ../nbs/48_training_state.ipynb #359d4ed9
 from .bar import print_line
 from .callback.recorder import find_recorder
-from .loader_place import describe_loader, load_loader_state, loader_state, says_place
+from fastloop.loader_place import (
+    counters,
+    describe_loader,
+    load_loader_state,
+    moment_of,
+    put_random,
+    says_place,
+    team_of,
+    told_loader,
+)
 from .mean_loss import to_floats
+from .metrics import as_metrics
 from .names import settings_of
+from .param_groups import split_no_wd_params
 from .state_files import read_state, write_state
 from fastloop.torch_core import (
     Learns,
@@ -29,10 +40,9 @@ from fastloop.torch_core import (
     check_weights,
     laid_out_like,
     own_names,
-    rng_state,
-    set_rng_state,
     whole_tensors,
 )
+from .trained import read_groups, unless_refused
 
 # %% ../nbs/48_training_state.ipynb #2c24e432
 onlookers = {'ProgressCallback', 'TraceCallback', 'LambdaCallback', 'RemoteMonitor',
@@ -60,7 +70,7 @@ def silent_ones(cbs: list,  # The callbacks of a run
 def _own_loss(learn):
     "The loss that was given, if it has numbers of its own"
     loss = getattr(learn.loss_func, 'crit', learn.loss_func)  # mixup wraps it
-    return loss if isinstance(loss, torch.nn.Module) and loss.state_dict() else None
+    return loss if says_place(loss) else None
 
 def _parts(run):
     "What adapters keep beside a run: sums of the epoch, for callbacks of other libraries"
@@ -80,59 +90,65 @@ def training_state(learn: Trained,  # Has `model`, `opt`, `loss_func` and `data`
         model=weights, trained=[k for k, p in named.items() if p.requires_grad],
         buffers={k: v for k, v in learn.model.named_buffers() if k not in weights},
         grads=whole_tensors({k: p.grad for k, p in named.items() if p.grad is not None}),
-        loss=None if loss is None else loss.state_dict(),
+        loss=None if loss is None else loss.state_dict() or None,
         opt=None if opt is None else whole_tensors(opt.state_dict()), opt_kind=_kind(opt),
-        latest=_latest(cbs),
+        held=None if opt is None else held_names(learn),
+        latest=_latest(cbs), metrics=_measured(learn, cbs),
         parts=[o.state_dict() for o in _parts(run)],
         data=[describe_loader(getattr(data, o, None)) for o in ('train_dl', 'valid_dl')],
         callbacks={k: cb.state_dict() if says_place(cb) else None
                    for k, cb in shaping(cbs).items()})
 
+# %% ../nbs/48_training_state.ipynb #0dbd67da
 def _kind(opt): return None if opt is None else type(getattr(opt, 'opt', opt)).__name__
+
+def held_names(learn: Trained,  # Has `model` and `opt`
+               ) -> list:  # For each parameter group a list, `None` for what is not in the model
+    "The names of the parameters that the optimizer holds"
+    names = {id(p): k for k, p in learn.model.named_parameters()}
+    return [[names.get(id(p)) for p in group['params']] for group in learn.opt.param_groups]
 
 def _latest(cbs):
     "The latest value of each metric, which its printed form shows"
     recorder = find_recorder(SimpleNamespace(cbs=cbs))
     return to_floats([getattr(o, 'latest', None) for o in getattr(recorder, 'metrics', ())])
 
-# %% ../nbs/48_training_state.ipynb #6f88fe52
-def team_of(learn: Trained,  # A learner
-            ) -> Any:  # A callback; `None` if this process trains alone
-    "Who knows the other processes that train this model"
-    cbs = *getattr(learn, 'cbs', ()), *getattr(getattr(learn, 'run', None), 'cbs', ())
-    return next((cb for cb in cbs if hasattr(type(cb), 'all_random') and cb.ranks), None)
-
-def random_moment(learn: Trained,  # A learner
-                  ) -> dict:  # Plain data
-    "Where the random numbers are, of every process if there are several"
-    team = team_of(learn)
-    return dict(random=rng_state()) if team is None else team.all_random()
-
-def put_random(learn: Trained,  # A learner
-               state: dict,  # From `random_moment`
-               ):
-    "Put the random numbers back to where they were in this process"
-    team, kept = team_of(learn), state.get('ranks') or [state['random']]
-    rank, count = (0, 1) if team is None else (team.ranks.rank, team.ranks.count)
-    set_rng_state(kept[rank] if len(kept) == count else state['random'])
-
-counters = 'epochs', 'epoch', 'iter', 'iters', 'n_iter', 'n_epochs', 'pct_train'
-
-def moment_of(learn: Trained,  # Has `data`
-             run: Run | None = None,  # Its run
-             **changes: int | float | bool,  # Counters that will have other values in a moment
-             ) -> dict:  # Plain data
-    "Where a run is: its counters, the random numbers, and where the loaders are"
-    data = learn.data
-    return dict(run={k: getattr(run, k, 0) for k in counters} | changes, **random_moment(learn),
-                loaders=[loader_state(getattr(data, o, None)) for o in ('train_dl', 'valid_dl')])
+def _measured(learn, cbs):
+    "What the metrics are called that a fit of these callbacks records"
+    asked = getattr(find_recorder(SimpleNamespace(cbs=cbs)), 'asked', None)
+    return [o.name for o in as_metrics(getattr(learn, 'metrics', None) if asked is None else asked)]
 
 # %% ../nbs/48_training_state.ipynb #143c6b9e
-def _told_loader(o):
-    "A description of a loader in words"
-    if not o: return 'none'
-    return f"{o['kind']}, {o['items']} items, {o['batches']} batches of {o['bs']}"
+def _may_hold(learn):
+    "Names of what each group of the optimizer may hold; those it has if somebody else made it"
+    opt, opt_func, _ = getattr(learn, 'made', (None, None, None))
+    if learn.opt is not opt or opt_func is None: return held_names(learn)
+    names = {id(p): k for k, p in learn.model.named_parameters()}
+    split = [[names[id(p)] for p in group if id(p) in names]
+             for group in split_no_wd_params(learn.layer_groups, also=set(names))]
+    if opt.groups_per_layer == 2: return split
+    return [a+b for a, b in zip(split[::2], split[1::2])]
 
+# %% ../nbs/48_training_state.ipynb #f5bc46be
+def to_hold(state: dict,  # A checkpoint
+            learn: Trained,  # Has `model` and `opt`
+            ) -> list | None:  # Parameters, a list for each group; `None` if it holds them already
+    """The parameters whose state the optimizer of a checkpoint has
+
+    Raises: ValueError if the optimizer of `learn` cannot hold them."""
+    if learn.opt is None or state.get('held') is None: return None
+    known = {k: k for group in state['held'] for k in group if k is not None}
+    mine: dict[Any, Any] = {old: k for k, old in own_names(known, learn.model).items()}
+    theirs, here = [[mine.get(k) for k in group] for group in state['held']], held_names(learn)
+    if theirs == here: return None
+    may, named = _may_hold(learn), dict(learn.model.named_parameters())
+    fits = len(theirs) == len(may) == len(here)
+    if not fits or any(set(a) - (set(b) & set(named)) for a, b in zip(theirs, may)):
+        raise ValueError('the checkpoint is of other layer groups: its optimizer holds '
+                         f'{theirs!r:.200}, this one {here!r:.200}')
+    return [[named[k] for k in group if k is not None] for group in theirs]
+
+# %% ../nbs/48_training_state.ipynb #eabbbb22
 def check_learner_fits(state: dict,  # A checkpoint
                        learn: Learns,  # Perhaps of another architecture
                        ):
@@ -142,8 +158,11 @@ def check_learner_fits(state: dict,  # A checkpoint
     check_weights(learn.model, own_names(state['model'], learn.model))
     if state['opt'] is None: return
     check_optimizer_state(state['opt'])
-    if _kind(learn.opt) not in (None, state['opt_kind']): raise ValueError(
+    if learn.opt is None: return
+    if _kind(learn.opt) != state['opt_kind']: raise ValueError(
         f"the checkpoint is of the optimizer {state['opt_kind']}, this is {_kind(learn.opt)}")
+    params = to_hold(state, learn) or [o['params'] for o in learn.opt.param_groups]
+    check_optimizer_state(state['opt'], [p for group in params for p in group])
 
 # %% ../nbs/48_training_state.ipynb #765ce6ec
 def _is_plain(o):
@@ -156,8 +175,10 @@ def asked_of(learn: Trained,  # Has `opt`
              ) -> dict:  # Names and values
     "What a fit was asked for, as far as it is numbers and words: rates, and settings of callbacks"
     groups = getattr(getattr(learn.opt, 'opt', learn.opt), 'param_groups', [])
+    found: dict[str, Any]
     found = {k: [float(o[k]) for o in groups] for k in ('lr', 'weight_decay')
              if groups and all(k in o for o in groups)}
+    found['frozen'] = [k for k, p in learn.model.named_parameters() if not p.requires_grad]
     for name, cb in shaping(cbs).items():
         mine = settings_of(cb, (bool, int, float, str, tuple, list))
         found |= {f'{name}.{k}': v for k, v in mine.items() if _is_plain(v)}
@@ -195,11 +216,14 @@ def check_run_fits(state: dict,  # A checkpoint
     for part, theirs in zip(('train_dl', 'valid_dl'), state['data']):
         mine = describe_loader(getattr(learn.data, part, None))
         if mine != theirs: raise ValueError(f'{part}: the checkpoint is of other data '
-                                            f'({_told_loader(theirs)}; here {_told_loader(mine)})')
+                                            f'({told_loader(theirs)}; here {told_loader(mine)})')
     there, here = state['callbacks'], shaping(cbs)
     odd = [f'{k} is missing' for k in there if k not in here]
     odd += [f'{k} is new' for k in here if k not in there]
     if odd: raise ValueError(f'the checkpoint is of other callbacks: {", ".join(odd)}')
+    before, now = state.get('metrics'), _measured(learn, cbs)
+    if before not in (None, now): raise ValueError(
+        f'the checkpoint is of other metrics: {before}; here {now}')
     if _steered(there, cbs): raise ValueError(
         'the checkpoint is of a fit that was steered by hand: give Control() or '
         'DashboardCallback(), which go on with the rate that was set')
@@ -210,41 +234,37 @@ def check_run_fits(state: dict,  # A checkpoint
     if epochs != place['epochs'] and planned: raise ValueError(
         f"epochs={epochs}: the checkpoint is of {place['epochs']} epochs, for which {planned[0]} "
         'made its plan')
+    if _trains_the_same(state, learn): asked = {k: v for k, v in asked.items() if k != 'frozen'}
     warn_of_changes(state, asked)
 
-# %% ../nbs/48_training_state.ipynb #08be35ec
-def of_other_count(state: dict,  # A checkpoint
-                   learn: Learns,  # Has `data`
-                   count: int,  # Processes that train now
-                   ):
-    "Let a checkpoint of another number of processes begin its epoch again"
-    theirs = len(state.get('ranks') or [0])
-    if theirs == count: return
-    for part, told in zip(('train_dl', 'valid_dl'), state['data']):
-        mine = describe_loader(getattr(learn.data, part, None))
-        if told and mine: told.update(batches=mine['batches'], kind=mine['kind'])
-    for o in filter(None, state['loaders']):
-        o.update(states=[s | {'position': 0} for s in o['states']], drawn=[])
-    state['run']['iter'], state['start'] = 0, None
-    warnings.warn(f'the checkpoint is of {theirs} processes, this training has {count}: weights go '
-                  'on, an epoch that was begun begins again, with other random numbers',
-                  stacklevel=4)
+# %% ../nbs/48_training_state.ipynb #c555be29
+def _trains_the_same(state, learn):
+    "Is what was frozen when the checkpoint was written frozen now?"
+    trained = own_names(dict.fromkeys(state['trained']), learn.model)
+    return all(p.requires_grad == (k in trained) for k, p in learn.model.named_parameters())
 
 # %% ../nbs/48_training_state.ipynb #f367e940
+def put_flags(model: torch.nn.Module,  # Of the architecture of the checkpoint
+              state: dict,  # A checkpoint
+              ):
+    "Freeze what was frozen, and let what was trained want gradients again"
+    trained = own_names(dict.fromkeys(state['trained']), model)
+    for k, p in model.named_parameters():
+        if p.requires_grad != (k in trained): p.requires_grad_(k in trained)
+
 def load_training(learn: Learns,  # Has `model`, `opt` and `loss_func`
                   cbs: list,  # The callbacks of its run
                   state: dict,  # A checkpoint that fits
                   run: Run | None = None,  # The run, if one goes on
                   ):
     "Put back weights, optimizer and loss, gradients that wait, and what callbacks keep"
-    model = learn.model
-    trained = own_names(dict.fromkeys(state['trained']), model)
+    model, params, buffers = learn.model, to_hold(state, learn), dict(learn.model.named_buffers())
+    put_flags(model, state)
     grads = laid_out_like(own_names(state['grads'], model), dict(model.named_parameters()))
-    named, buffers = dict(model.named_parameters()), dict(model.named_buffers())
-    for k, p in named.items():
-        if p.requires_grad != (k in trained): p.requires_grad_(k in trained)
-        p.grad = grads[k].to(p.device) if k in grads else None
-    if hasattr(learn, 'follow_model'): learn.follow_model()
+    for k, p in model.named_parameters(): p.grad = grads[k].to(p.device) if k in grads else None
+    if params is not None: learn.opt.param_groups[:] = [
+        {**group, 'params': mine} for group, mine in zip(learn.opt.param_groups, params)]
+    elif state.get('held') is None and hasattr(learn, 'follow_model'): learn.follow_model()
     model.load_state_dict(laid_out_like(own_names(state['model'], model), model.state_dict()))
     with torch.no_grad():
         for k, v in own_names(state['buffers'], model).items():
@@ -281,28 +301,48 @@ def write_checkpoint(learn: Learns,  # A learner
     return write_state(path, state | dict(start=None, cut=None, stage=None))
 
 # %% ../nbs/48_training_state.ipynb #5c2e0ef8
+_kinds = {**dict.fromkeys(('model', 'buffers', 'grads', 'run', 'random', 'callbacks'), dict),
+          **dict.fromkeys(('trained', 'latest', 'parts', 'data', 'loaders'), (list, tuple)),
+          **dict.fromkeys(('opt', 'start'), (dict, type(None))),
+          'opt_kind': (str, type(None)), 'cut': (str, type(None)), 'stage': (int, type(None))}
+_inside = {'run': set(counters), 'loaders': {'states', 'drawn'},
+           'random': {'python', 'numpy', 'torch'}}  # what stands in some of them
+
 def read_checkpoint(path: str | Path,  # From `write_checkpoint` or a `CheckpointCallback`
                     ) -> dict:  # The state
     """Read a checkpoint
 
     Raises: FileNotFoundError; ValueError if it is damaged, or something else."""
     state = read_state(path)
-    lacks = {'model', 'opt', 'run', 'random', 'callbacks'} - set(state)
-    if lacks: raise ValueError(f'{Path(path).name} is no checkpoint: it lacks {sorted(lacks)}')
-    return state
+    told = dict(state) if isinstance(state, dict) else {}
+    wrong = [k for k, kind in _kinds.items() if not isinstance(told.get(k), kind) or k not in told]
+    if not wrong: wrong = [k for k, parts in _inside.items() for o in (
+        told[k] if k == 'loaders' else [told[k]]) if not (isinstance(o, dict) and parts <= set(o))]
+    if wrong: raise ValueError(f'{Path(path).name} is no checkpoint: it lacks {wrong}')
+    return told
 
+# %% ../nbs/48_training_state.ipynb #8b0fb7a4
 def restore_checkpoint(learn: Learns,  # A learner like the one of the checkpoint
                        path: str | Path,  # The file
                        ) -> Any:  # The learner
-    """Put everything back that a checkpoint holds
+    """Put everything back that a checkpoint holds; a warning names callbacks that are not here
 
     Raises: FileNotFoundError; ValueError if it is damaged or does not fit, before anything is
     changed; RuntimeError in a fit."""
     if getattr(learn, 'running', False): raise RuntimeError('restore: a fit is running')
     state = read_checkpoint(path)
-    if state['opt'] is not None and learn.opt is None: learn.create_opt()
-    check_learner_fits(state, learn)
+    with unless_refused(learn, []):
+        read_groups(learn)
+        check_learner_fits(state, learn)
+        if state['opt'] is not None and learn.opt is None:
+            put_flags(learn.model, state)
+            learn.create_opt()
+            check_learner_fits(state, learn)
     load_training(learn, learn.cbs, state)
+    here = shaping(learn.cbs)
+    if gone := [k for k, o in state['callbacks'].items() if o and k not in here]: warnings.warn(
+        f'restore: this learner has no {", ".join(gone)}: what the checkpoint holds of it is left '
+        'out', stacklevel=2)
     for part, theirs, place in zip(('train_dl', 'valid_dl'), state['data'], state['loaders']):
         dl = getattr(learn.data, part, None)
         if describe_loader(dl) == theirs: load_loader_state(dl, place)

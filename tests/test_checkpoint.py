@@ -6,6 +6,7 @@ history, batches, random numbers and files.
 """
 import errno
 import importlib
+import os
 import pkgutil
 import random
 import sys
@@ -25,6 +26,7 @@ from torch.utils.data import (
     Sampler,
     TensorDataset,
     WeightedRandomSampler,
+    default_collate,
 )
 
 from fastloop import keras
@@ -59,13 +61,15 @@ from fastloop.all import (
     TerminateOnNaNCallback,
     TorchScheduler,
     accuracy,
+    error_rate,
     sched_cos,
     set_seed,
 )
 from fastloop.callback.core import events
 from fastloop.callback.snapshot import same_state
 from fastloop.event_files import read_scalars
-from fastloop.state_files import numbered_files, write_state
+from fastloop.loader_place import own_generators
+from fastloop.state_files import Sealed, numbered_files, write_state
 from fastloop.torch_core import rng_state
 
 rare = pytest.mark.rare  # run by `make test-all` alone
@@ -158,8 +162,9 @@ def make(seed, path, data=tensor_data, opt_func=sgd, cbs=(), every=1, **kwargs):
     "A learner made from `seed`, with checkpoints after every batch"
     set_seed(seed)
     data = data(seed, path)
-    learn = Learner(data, Net(), F.cross_entropy, opt_func=opt_func, lr=.1, metrics=accuracy,
-                    splitter=lambda m: [m.body, m.head], silent=True,
+    kwargs = dict(loss_func=F.cross_entropy, metrics=accuracy) | kwargs
+    learn = Learner(data, Net(), opt_func=opt_func, lr=.1, splitter=lambda m: [m.body, m.head],
+                    silent=True,
                     cbs=[CheckpointCallback(every=every, verbose=False), Seen(),
                          *(make_cb() for make_cb in cbs)], **kwargs)
     set_seed(seed + 1)
@@ -536,6 +541,37 @@ def test_the_one_before_is_taken_when_the_newest_is_damaged(damage, unbroken, tm
     assert file not in newest(tmp_path)
 
 
+def sealed(path, state):
+    "A file that `read_state` finds whole, with any content"
+    with open(path, 'wb') as f:
+        file = Sealed(f)
+        torch.save(state, file)
+        file.seal()
+
+
+kinds = [{'__kind__': k, 'data': data} for k, data in (
+    ('type', ['hub']), ('nosuch', []), ('deque', []), ('dict', [[1]]), ('path', [3]),
+    ('array', ['|O', [1], torch.zeros(8, dtype=torch.uint8)]))]
+no_files = dict(
+    nowhere=lambda path: path.symlink_to('/nonexistent/x'),
+    itself=lambda path: path.symlink_to(path), pipe=os.mkfifo, folder=lambda path: path.mkdir(),
+    tensor=lambda path: sealed(path, torch.ones(2)),
+    empty=lambda path: sealed(path, {}), halves=lambda path: sealed(path, dict.fromkeys(
+        ('model', 'run', 'random', 'callbacks'), {}) | {'opt': None}),
+    **{f'kind {i}': lambda path, o=o: sealed(path, {'model': o}) for i, o in enumerate(kinds)})
+
+
+@pytest.mark.parametrize('what', no_files)
+def test_what_is_no_checkpoint_is_passed_over(what, unbroken, tmp_path):
+    whole, _ = unbroken('tensors1')
+    with killed(): fit(make(0, tmp_path), cbs=Kill('after_step', 12))
+    path = tmp_path/'models/checkpoints/000099.pt'
+    no_files[what](path)
+    with pytest.raises(ValueError, match='000099.pt is'): make(3, tmp_path).restore(path)
+    with pytest.warns(UserWarning, match='the checkpoint before this one is taken'):
+        check_same(whole, fit(make(5, tmp_path), resume=True))
+
+
 def test_all_damaged(tmp_path, capsys):
     with killed(): fit(make(0, tmp_path), cbs=Kill('after_step', 9))
     for file in newest(tmp_path): file.write_bytes(b'')
@@ -595,7 +631,10 @@ others = dict(
     unstateful=(dict(cbs=[CSVLogger, MixUpCallback]), 'MixUpCallback is new'),
     optimizer=(dict(opt_func=torch.optim.AdamW), 'optimizer SGD, this is AdamW'),
     epochs=(dict(epochs=1), 'epochs=1: the checkpoint is in epoch 2; epochs is the total'),
-    plan=(dict(epochs=5, verb='fit_one_cycle'), 'OneCycleScheduler is new'))
+    plan=(dict(epochs=5, verb='fit_one_cycle'), 'OneCycleScheduler is new'),
+    metrics=(dict(metrics=error_rate), r"metrics: \['accuracy'\]; here \['error_rate'\]"),
+    more=(dict(metrics=[accuracy, error_rate]), r"here \['accuracy', 'error_rate'\]"),
+    fewer=(dict(metrics=None), r"metrics: \['accuracy'\]; here \[\]"))
 
 
 @pytest.mark.parametrize('other', others)
@@ -614,6 +653,19 @@ def test_what_does_not_fit_is_said_before_anything_is_changed(other, tmp_path):
     assert same_state(random_numbers, rng_state()) and learn.opt is None
     assert files == {o: o.read_bytes() for o in tmp_path.rglob('*') if o.is_file()}
     assert learn.data.train_dl is place and learn.recorder.values == []
+
+
+class Adds(Callback):
+    "Adds a column of its own"
+    order = -20
+    def begin_fit(self): self.learn.recorder.add_metric_names(['extra'])
+
+
+def test_a_column_that_a_callback_adds_is_no_metric(tmp_path):
+    make(0, tmp_path, cbs=[Adds]).fit(1)
+    learn = make(1, tmp_path)
+    learn.fit(2, resume=True)
+    assert len(learn.recorder.values) == 2
 
 
 def test_another_number_of_epochs(unbroken, tmp_path):
@@ -665,6 +717,86 @@ def test_bad_arguments(kwargs):
     with pytest.raises(ValueError, match=next(iter(kwargs))): CheckpointCallback(**kwargs)
 
 
+class Slots:
+    "Draws, and keeps its generator in a slot"
+    __slots__ = '__rng',
+    def __init__(self, seed): self.__rng = random.Random(seed)
+    def __call__(self, x): return x + self.__rng.random()
+
+
+class Method:
+    "Its method draws"
+    def __init__(self, seed): self.rng = np.random.default_rng(seed)
+    def move(self, x): return x + self.rng.random()
+
+
+def with_closure(seed):
+    rng, unbound = random.Random(seed), None
+    def move(x): return x + rng.random() if unbound is None else x
+    return move
+
+
+def with_default(seed):
+    made = random.Random(seed)
+    def move(x, *, rng=made): return x + rng.random()
+    return move
+
+
+def with_builtin(seed):
+    made = random.Random(seed).random
+    return lambda x, draw=made: x + draw()
+
+
+def moved(batch, move, rng): return default_collate([(move(x), y + 0) for x, y in batch])
+
+
+movers = dict(slots=Slots, method=lambda seed: Method(seed).move, closure=with_closure,
+              default=with_default, nested=lambda seed: partial(with_closure(seed)),
+              builtin=with_builtin)
+
+
+def moved_data(seed, path, kind):
+    x, y, xv, yv = tensors()
+    collate = partial(moved, move=movers[kind](seed), rng=None)
+    return DataBunch(DataLoader(TensorDataset(x, y), BS, shuffle=True, collate_fn=collate),
+                     DataLoader(TensorDataset(xv, yv), 6), device='cpu', path=path)
+
+
+@pytest.mark.parametrize('kind', movers)
+def test_chance_that_a_function_was_given_goes_on(kind, tmp_path):
+    data = partial(moved_data, kind=kind)
+    whole = fit(make(0, tmp_path/'whole', data))
+    with killed(): fit(make(0, tmp_path/'b', data), cbs=Kill('after_step', 9))
+    check_same(whole, fit(make(5, tmp_path/'b', data), resume=True))
+
+
+def test_chance_of_the_process_and_long_lists_are_no_generators_of_a_loader():
+    rng, many = random.Random(1), [random.Random(i) for i in range(101)]
+    def draw(x): return x + rng.random() + many[0].random()
+    loader = DataLoader([1, 2], collate_fn=partial(draw, a=random.random, b=np.random.rand))
+    assert own_generators(loader) == [rng]
+
+
+class Annealed:
+    "A loss that is no module, and grows with the number of its calls"
+    def __init__(self): self.n = 0
+    def state_dict(self): return {'n': self.n} if self.n else {}
+    def load_state_dict(self, state): self.n = state['n']
+
+    def __call__(self, pred, y):
+        self.n += 1
+        return F.cross_entropy(pred, y)*(1 + self.n/100)
+
+
+@pytest.mark.parametrize('nth', [3, 9, 13])
+def test_a_loss_that_is_no_module_goes_on_too(nth, tmp_path):
+    whole = fit(make(0, tmp_path/'whole', loss_func=Annealed()))
+    with killed(): fit(make(0, tmp_path/'b', loss_func=Annealed()), cbs=Kill('after_step', nth))
+    learn = fit(make(5, tmp_path/'b', loss_func=Annealed()), resume=True)
+    check_same(whole, learn)
+    assert learn.loss_func.n == EPOCHS*8  # six batches of training, two of validation
+
+
 def test_by_hand(tmp_path):
     kwargs = dict(cbs=[History])
     learn = make(0, tmp_path/'a', **kwargs)
@@ -681,6 +813,118 @@ def test_by_hand(tmp_path):
     other.model = Wide()
     with pytest.raises(ValueError, match='head.weight'): other.restore(file)
     with pytest.raises(FileNotFoundError): other.restore(tmp_path/'none.pt')
+
+
+def test_by_hand_what_is_left_out_is_told(tmp_path):
+    learn = make(0, tmp_path, cbs=[EMACallback])
+    learn.fit(1)
+    file = learn.checkpoint(tmp_path/'c.pt')
+    with pytest.warns(UserWarning, match='no EMACallback: what the checkpoint holds of it') as told:
+        make(1, tmp_path).restore(file)
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        make(2, tmp_path, cbs=[EMACallback]).restore(file)
+
+
+def flags(learn): return [p.requires_grad for p in learn.model.parameters()]
+
+
+def frozen(seed, path, how, **kwargs):
+    "A learner in which the groups before `how` are frozen, batch norm included"
+    learn = make(seed, path, train_bn=False, **kwargs)
+    learn.freeze_to(how)
+    return learn
+
+
+@pytest.mark.parametrize('opt_func', [sgd, torch.optim.Adam, torch.optim.RMSprop])
+@pytest.mark.parametrize('before, after', [(1, 0), (0, 1)])
+def test_by_hand_across_another_freezing(before, after, opt_func, tmp_path):
+    kwargs = dict(opt_func=opt_func)
+    whole = frozen(0, tmp_path/'whole', before, **kwargs)
+    whole.fit(1)
+    wanted, file = flags(whole), whole.checkpoint(tmp_path/'c.pt')
+    whole.fit(2)  # nobody has frozen anything in between
+    same = frozen(0, tmp_path/'same', before, **kwargs)
+    same.fit(1)
+    for trained in (None, False, True):
+        learn = same if trained is None else frozen(7, tmp_path/f'new{trained}', after, **kwargs)
+        learn.freeze_to(after)
+        if trained is not False: learn.fit(1)
+        learn.restore(file)
+        assert flags(learn) == wanted
+        learn.fit(2)
+        check_same(whole, learn)
+
+
+def test_by_hand_when_all_is_frozen(tmp_path):
+    whole = make(0, tmp_path/'a')
+    whole.fit(1)
+    file = whole.checkpoint(tmp_path/'c.pt')
+    whole.fit(1)
+    learn = make(5, tmp_path/'b')
+    learn.model.requires_grad_(False)
+    learn.restore(file)
+    learn.fit(1)
+    check_same(whole, learn)
+
+
+@pytest.mark.parametrize('trained', [False, True])
+def test_what_does_not_fit_by_hand_changes_nothing(trained, tmp_path):
+    learn = frozen(0, tmp_path, 1)
+    learn.fit(1)
+    file = learn.checkpoint(tmp_path/'c.pt')
+    for change, message in ((dict(splitter=None), 'of other layer groups'),
+                            (dict(opt_func=torch.optim.Adam), 'optimizer SGD, this is Adam')):
+        other = Learner(tensor_data(3, tmp_path), Net(), F.cross_entropy, silent=True,
+                        **(dict(opt_func=sgd, splitter=lambda m: [m.body, m.head]) | change))
+        if trained: other.fit(1)
+        weights = [o.clone() for o in other.model.state_dict().values()]
+        opt, wanted, chance = other.opt, flags(other), rng_state()
+        state = None if opt is None else {k: dict(v) for k, v in opt.state.items()}
+        with pytest.raises(ValueError, match=message): other.restore(file)
+        assert same_state(weights, list(other.model.state_dict().values()))
+        assert flags(other) == wanted and other.opt is opt and same_state(chance, rng_state())
+        assert state is None or state == {k: dict(v) for k, v in opt.state.items()}
+        other.fit(1)
+
+
+@pytest.mark.parametrize('new', [False, True])
+def test_resuming_after_another_freezing_goes_on_as_before_and_says_so(new, tmp_path):
+    whole = frozen(0, tmp_path/'whole', 1)
+    whole.fit(2)
+    learn = frozen(0, tmp_path/'same', 1)
+    learn.fit(1, resume=True)
+    if new: learn = frozen(5, tmp_path/'same', 0)
+    learn.unfreeze()
+    with pytest.warns(UserWarning, match=r"frozen=\[\] \(the checkpoint: \['body.0.weight'"):
+        learn.fit(2, resume=True)
+    assert flags(learn) == flags(whole)
+    check_same(whole, learn)
+
+
+class UnfreezesLate(Callback):
+    "Trains all groups from the second epoch on"
+    def begin_epoch(self):
+        if self.run.epoch == 1: self.learn.unfreeze()
+
+
+@pytest.mark.parametrize('nth', [7, 9, 14])
+def test_what_a_callback_unfreezes_is_no_other_freezing(nth, tmp_path):
+    whole = fit(frozen(0, tmp_path/'whole', 1, cbs=[UnfreezesLate]))
+    with killed(): fit(frozen(0, tmp_path/'b', 1, cbs=[UnfreezesLate]), cbs=Kill('after_step', nth))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        check_same(whole, fit(frozen(4, tmp_path/'b', 1, cbs=[UnfreezesLate]), resume=True))
+
+
+def test_resuming_with_other_layer_groups_is_refused(tmp_path):
+    make(0, tmp_path).fit(1)
+    learn = make(1, tmp_path)
+    learn.split(None)
+    weights = [o.clone() for o in learn.model.state_dict().values()]
+    with pytest.raises(ValueError, match='of other layer groups'): learn.fit(2, resume=True)
+    assert same_state(weights, list(learn.model.state_dict().values())) and learn.opt is None
 
 
 def test_lr_find_and_validate_write_nothing(tmp_path):

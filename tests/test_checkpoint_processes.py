@@ -22,7 +22,9 @@ from test_checkpoint import Kill, features, fit, loader_data, make, outcome
 
 from fastloop.callback.checkpoint import CheckpointFolder
 from fastloop.callback.snapshot import same_state
+from fastloop.loader_place import counters
 from fastloop.state_files import numbered_files, read_state, write_state
+from fastloop.torch_core import rng_state
 
 rare = pytest.mark.rare  # run by `make test-all` alone
 
@@ -102,7 +104,10 @@ def save(path, pipe):
     "The body of a process: save, again and again, and say how often"
     files = CheckpointFolder(Path(path), keep=3)
     weights, i = torch.ones(20_000), 0
-    state = dict(model={'w': weights}, opt=None, run={}, random={}, callbacks={})
+    nothing = dict.fromkeys(('opt', 'opt_kind', 'loss', 'start', 'cut', 'stage'))
+    state = dict(model={'w': weights}, run=dict.fromkeys(counters, 0), random=rng_state(),
+                 **{k: {} for k in ('buffers', 'grads', 'callbacks')}, **nothing,
+                 **{k: [] for k in ('trained', 'latest', 'parts', 'data', 'loaders')})
     while True:
         files.write(state, f'step{i}')
         pipe.send_bytes(b'.')

@@ -20,22 +20,27 @@ from fastloop.callback.core import (
     CancelTrainException,
 )
 from ..core import check_number, check_word
-from ..loader_place import ResumedPass, load_loader_state, loader_state, says_place
+from fastloop.loader_place import (
+    ResumedPass,
+    counters,
+    load_loader_state,
+    loader_state,
+    moment_of,
+    of_other_count,
+    put_random,
+    random_moment,
+    says_place,
+    team_of,
+)
 from ..state_files import StateWriter, keep_newest, next_file, numbered_files
 from ..torch_core import Learns, Run
 from fastloop.training_state import (
     asked_of,
     check_learner_fits,
     check_run_fits,
-    counters,
     load_training,
-    moment_of,
-    of_other_count,
-    put_random,
-    random_moment,
     read_checkpoint,
     silent_ones,
-    team_of,
     training_state,
 )
 
