@@ -32,28 +32,18 @@ class Gap(TrackerCallback):
 
 # %% 3: `0 if self.new_best else self.wait+1` → `self.wait+1`
 
-# %% 3: `self.wait == 3` → `self.wait == 2`
+# %% 3: `self.wait < 3` → `self.wait < 2`
+
+# %% 3: `        self.learns(self.wait < 3)` → `        if self.wait == 3: self.learns(False)`
 
 # %% 3: never put back
-class SwitchLoss(TrackerCallback):
+class Freeze(TrackerCallback):
     wait = 0
-    def __init__(self, other, **kwargs):
+    def __init__(self, path, **kwargs):
         super().__init__(**kwargs)
-        self.other = other
+        self.path = path
 
     def look(self, value):
         super().look(value)
         self.wait = 0 if self.new_best else self.wait+1
-        if self.wait == 3: self.learn.loss_func = self.other
-
-# %% 3: put back at the next improvement, and not at the end
-class SwitchLoss(TrackerCallback):
-    def __init__(self, other, **kwargs):
-        super().__init__(**kwargs)
-        self.other, self.wait, self.old = other, 0, None
-
-    def look(self, value):
-        super().look(value)
-        self.old = self.old or self.learn.loss_func
-        self.wait = 0 if self.new_best else self.wait+1
-        self.learn.loss_func = self.other if self.wait >= 3 else self.old
+        self.model.get_parameter(self.path).requires_grad_(self.wait < 3)

@@ -13,12 +13,19 @@ class Jitter:
     def __init__(self, seed): random.seed(seed)
     def __call__(self, x): return x + random.random()
 
-# %% 2: a generator that only a function knows
+# %% 2: a generator that only the class knows
 class Jitter:
     def __init__(self, seed):
-        draw = random.Random(seed).random
-        self.draw = lambda: draw()
-    def __call__(self, x): return x + self.draw()
+        class Draws: rng = random.Random(seed)
+        self.draws = Draws
+    def __call__(self, x): return x + self.draws.rng.random()
+
+# %% 2: an iterator in place of a generator
+class Jitter:
+    def __init__(self, seed):
+        rng = random.Random(seed)
+        self.numbers = (rng.random() for _ in iter(int, 1))
+    def __call__(self, x): return x + next(self.numbers)
 
 # %% 2: the same number each time
 class Jitter:
