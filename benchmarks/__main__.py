@@ -345,7 +345,7 @@ def main():
     for name in args.parts or PARTS:
         for o in PARTS[name](args):
             found.setdefault(name, []).append(o)
-            print(f"{o[0]:60}{o[1]:42}{o[2]}   (budget {o[3] or 'none'})", flush=True)
+            print(f"{o[0]:60} {o[1]:44} {o[2]}   (budget {o[3] or 'none'})", flush=True)
     if args.quick or args.parts: return
     write(feature_table(found.pop('features')), 'features')
     write(f'{table([o for rows in found.values() for o in rows])}\n\nMeasured with `make bench` '
