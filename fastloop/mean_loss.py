@@ -321,7 +321,7 @@ class MeanLoss:
             self.rule = LossRule(loss_func)
             if self.rule.summed != self.mean.summed: self.mean.add_up()
             self.mean.summed = self.rule.summed
-        self.mean.values.append(loss.detach() if isinstance(loss, torch.Tensor) else loss)
+        self.mean.values.append(loss.detach() if getattr(loss, 'requires_grad', False) else loss)
         self.rule.weigh(self.mean.weights, xb, yb)
         self.rows += batch_size(xb, yb)
         if len(self.mean.values) >= self.mean.keep: self.mean.add_up()

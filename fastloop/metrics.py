@@ -36,8 +36,9 @@ def class_numbers(metric, pred, yb, dim):
         raise ValueError(f'{metric}: pred has shape {tuple(pred.shape)}, and should have an output '
                          f'for each class in dimension {dim}; for a single yes-or-no output there '
                          'is accuracy_thresh')
-    guess, shape = pred.argmax(dim), tuple(yb.shape)
+    guess = pred.argmax(dim)
     if yb.shape == guess.shape: return guess, yb
+    shape = tuple(yb.shape)
     if yb.shape == pred.shape: yb = yb.argmax(dim)  # one-hot labels, or probabilities
     elif yb.ndim == pred.ndim and yb.shape[dim] == 1: yb = yb.squeeze(dim)
     elif yb.numel() == guess.numel() and 1 in (yb.ndim, guess.ndim): yb = yb.reshape(guess.shape)

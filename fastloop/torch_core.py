@@ -122,7 +122,10 @@ def to_detach(
     cpu: bool = True,  # Bring it to main memory too
 ) -> Batch:  # The same structure, without gradients
     "Cut every tensor of a batch off from the graph that made it."
-    return map_tensors(b, lambda t: t.detach().cpu() if cpu else t.detach())
+    def cut(t):
+        if t.requires_grad: t = t.detach()  # else it is off already
+        return t.cpu() if cpu else t
+    return map_tensors(b, cut)
 
 # %% ../nbs/01_torch_core.ipynb #b37921c0
 def to_half(
