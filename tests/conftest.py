@@ -1,12 +1,15 @@
 "How the tests run: as many processes as the machine bears, and Hypothesis without a clock."
 import importlib.util
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # as make does: other sums round otherwise
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for `make test &`: children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, str(Path(__file__).parent))
 from processes import LONG, cores, free_gigabytes, how_many, unit  # noqa: E402
 

@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
-from test_control import At, learner
+from test_control import At, Looks, learner
 
 from fastloop import keras
 from fastloop.all import (
@@ -236,7 +236,7 @@ def test_two_boards(shell):
 
 
 def test_beside_a_control(shell, tmp_path):
-    control = Control(folder=tmp_path, verbose=False)
+    control = Looks(folder=tmp_path, verbose=False)
     learn = learner(control, DashboardCallback(), Soon())
     learn.fit(2, cbs=[At(2, (tmp_path/'rate').write_text, '0.5'),
                       At(4, lambda: learn.dashboard.rate(.5))])
