@@ -57,7 +57,7 @@ from fastloop.predictions import (
     to_ask,
     valid_loader,
 )
-from .runner import Runner, TrainEvalCallback, check_hiding
+from .runner import Runner, TrainEvalCallback, check_hiding, meant_by
 from .summary import PrintedText, describe, model_summary
 from fastloop.torch_core import (
     Loaders,
@@ -198,7 +198,7 @@ class Learner(SeesRun):
                  metrics: Callable | Iterable | Any | None = None,
                  path: str | Path | None = None,  # Folder for what is saved; the data's by default
                  model_dir: str = 'models',  # Folder for weights, inside `path`
-                 wd: float = 1e-2,  # Weight decay
+                 wd: float | None = 1e-2,  # Weight decay; `None`: that of `opt_func`
                  true_wd: bool = True,  # Decoupled weight decay, not the L2 penalty
                  bn_wd: bool = True,  # Decay batch norm and biases as well
                  train_bn: bool = True,  # Train batch norm in frozen groups
@@ -329,8 +329,8 @@ class Learner(SeesRun):
 
     def remove_cbs(self, cbs: Callback | Iterable | Any,  # A callback or several
                    ) -> 'Learner':  # The learner
-        "Take callbacks away again"
-        gone = listify(cbs)
+        "Take callbacks away again; of a class, all that there are"
+        gone = meant_by(cbs, self.cbs)
         self.cbs = [cb for cb in self.cbs if not any(cb is o for o in gone)]
         if self.running: self.run.remove_cbs(gone)
         return self

@@ -32,14 +32,15 @@ from .torch_core import check_optimizer_state, optimizer_laid_out
 # %% ../nbs/20_optimizer.ipynb #7191ccbb
 def _make(opt_func, split, lrs):
     "Call `opt_func` with the parameter lists of `split` as groups"
-    groups = [{'params': params, 'lr': lrs[i//2]} for i, params in enumerate(split)]
+    width = len(split)//len(lrs)
+    groups = [{'params': params, 'lr': lrs[i//width]} for i, params in enumerate(split)]
     try: names = inspect.signature(opt_func).parameters
     except (TypeError, ValueError): names = ()
     kwargs = {'lr': lrs[-1]} if 'lr' in names else {}
     with dynamo_left_alone(torch.optim.Optimizer.add_param_group):
         try: return opt_func(groups, **kwargs)
         except ValueError:
-            if len(split) > 2: raise
+            if len(split) != 2 or len(lrs) != 1: raise
         return opt_func([{**groups[0], 'params': split[0]+split[1]}], **kwargs)  # LBFGS
 
 # %% ../nbs/20_optimizer.ipynb #8e63dfb3
@@ -127,6 +128,7 @@ class OptimWrapper(torch.optim.Optimizer):
     Source: fastai v1, `OptimWrapper`.
     """
     _step_supports_amp_scaling = False  # a GradScaler unscales before our step, not inside it
+    exchanged = False  # has somebody put another optimizer inside?
     param_groups, state, defaults = map(_passed_on, ('param_groups', 'state', 'defaults'))
     lr = _hyper('lr', 'Learning rate')
     mom = _hyper('mom', 'Momentum, `momentum` or `betas[0]`; None if there is none')
@@ -164,27 +166,33 @@ class OptimWrapper(torch.optim.Optimizer):
     def create(cls, opt_func: Callable,  # Makes a torch optimizer of groups, like `torch.optim.SGD`
                lr: float | Iterable,  # Learning rate, one value or one per layer group
                layer_groups: nn.Module | Iterable,  # Modules, lists of modules, or of parameters
-               wd: float | Iterable = 0.,  # Weight decay, one value or one per layer group
-               true_wd: bool = False,  # Decay apart from the gradient (True), or as an L2 penalty?
+               # Weight decay, one value or one per layer group; `None`: that of `opt_func`
+               wd: float | Iterable | None = 0.,
+               # Decay apart from the gradient (True), or as an L2 penalty? `None`: as `opt_func` does
+               true_wd: bool | None = False,
                bn_wd: bool = True,  # Do biases and normalizations decay as well?
-               ) -> 'OptimWrapper':  # With two parameter groups for each layer group
+               paired: bool = True,  # Biases and normalizations in parameter groups of their own?
+               ) -> 'OptimWrapper':  # With two parameter groups, or one, for each layer group
         """Make the optimizer for `layer_groups`; parameters that are frozen now are left out
 
         Raises: ValueError if no parameter can be trained, or a list has the wrong length.
         """
-        split = split_no_wd_params(layer_groups)
+        split = split_no_wd_params(layer_groups, paired=paired)
         if not any(split):
             raise ValueError('layer_groups: no parameter in them requires a gradient')
-        spread_numbers('wd', wd, len(split)//2)  # before anything is made
-        opt = _with_l2(_make(opt_func, split, spread_numbers('lr', lr, len(split)//2)), true_wd)
-        self = cls(opt, wd, true_wd, bn_wd, 2 if len(opt.param_groups) == len(split) else 1)
+        n = len(split)//2 if paired else len(split)
+        if wd is not None: spread_numbers('wd', wd, n)  # before anything is made
+        opt = _with_l2(_make(opt_func, split, spread_numbers('lr', lr, n)), true_wd)
+        both = paired and len(opt.param_groups) == len(split)
+        self = cls(opt, wd, true_wd, bn_wd, 2 if both else 1)
         self.opt_func = opt_func
         return self
 
     def new(self, layer_groups: nn.Module | Iterable,  # As for `create`
             ) -> 'OptimWrapper':  # One with no memory of earlier steps
         "Make a fresh optimizer for `layer_groups` with the same hyper-parameters"
-        res = self.create(self.opt_func, self.lr, layer_groups, 0., self.true_wd, self.bn_wd)
+        res = self.create(self.opt_func, self.lr, layer_groups, 0., self.true_wd, self.bn_wd,
+                          self.groups_per_layer == 2 or not self.bn_wd)
         old, new = ((o.param_groups, o.groups_per_layer) for o in (self, res))
         copy_values(*old, *new)
         return res
@@ -192,9 +200,24 @@ class OptimWrapper(torch.optim.Optimizer):
     def regroup(self, layer_groups: nn.Module | Iterable,  # As for `create`
                 ) -> list:  # The parameters that are new
         "Update what `layer_groups` hold now; those that stay keep their state, new ones have none"
+        if self.exchanged: return []
         new = take_in(self.opt, self.groups_per_layer, layer_groups)
         self._settle()
         return new
+
+    def __setattr__(self, name, value):
+        if name == 'opt' and name in vars(self): self._exchange(value)
+        else: object.__setattr__(self, name, value)
+
+    def _exchange(self, opt):
+        "Go on with another optimizer inside, with its own groups, values and kind of decay"
+        opt = opt.opt if isinstance(opt, OptimWrapper) else opt
+        by_us, n = 'true_weight_decay' in opt.param_groups[0], len(opt.param_groups)
+        true_wd, by_hand, _ = _who_decays(opt, True if by_us else None)
+        width = self.groups_per_layer if n % self.groups_per_layer == 0 else 1
+        vars(self).update(opt=opt, groups_per_layer=width, _true_wd=true_wd, _by_hand=by_hand,
+                          exchanged=True, fused_step=FusedStep(opt, by_hand))
+        self._settle()
 
     def _settle(self):
         "Put the decay in its place, and remember all places"
@@ -313,6 +336,7 @@ class OptimWrapper(torch.optim.Optimizer):
 def as_wrapper(opt: torch.optim.Optimizer,  # A torch optimizer, or a wrapper
                ) -> OptimWrapper:  # That wrapper, or one around `opt` that changes nothing in it
     "An optimizer under one set of names"
+    opt = getattr(opt, '__dict__', {}).get('_wrapped', opt)  # a view of one
     return opt if isinstance(opt, OptimWrapper) else OptimWrapper(opt)
 
 def rate_and_mom(opt: Any,  # An optimizer, or what has its names

@@ -47,6 +47,7 @@ def _as_groups(layer_groups):
 
 def split_no_wd_params(layer_groups: nn.Module | Iterable,  # Modules, lists of them or of tensors
                        also: Set = frozenset(),  # `id` of frozen parameters that are taken too
+                       paired: bool = True,  # Give two lists for each layer group, or one
                        ) -> list:  # Two lists per layer group: weights; biases and normalizations
     """Split each layer group into the parameters weight decay is meant for and the others
 
@@ -61,8 +62,8 @@ def split_no_wd_params(layer_groups: nn.Module | Iterable,  # Modules, lists of 
         for module, name, p in _owned(group):
             if (p.requires_grad or id(p) in also) and id(p) not in seen:
                 seen.add(id(p))
-                pair[0 if _decays(module, name, p) else 1].append(p)
-        split += pair
+                pair[paired and not _decays(module, name, p)].append(p)
+        split += pair if paired else pair[:1]
     return split
 
 # %% ../nbs/04_param_groups.ipynb #58724581

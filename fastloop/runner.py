@@ -66,6 +66,13 @@ def no_phase(e: CancelException,  # An exception that no phase has caught
     error.__cause__ = e
     return error
 
+def meant_by(asked: Any,  # A callback, a class of callbacks, or several
+             cbs: Iterable,  # Callbacks
+             ) -> list:  # Some of them
+    "Find the callbacks that are asked for"
+    return [cb for cb in cbs for o in listify(asked)
+            if cb is o or isinstance(o, type) and isinstance(cb, o)]
+
 def check_hiding(cb: Callback | Any,  # A callback that is to be attached
                  *owners: object,  # A runner, a learner, or a class of them
                  ):
@@ -102,8 +109,9 @@ class Callbacks:
 
     def remove_cbs(self, cbs: Callback | Iterable | Any,  # A callback or several
                    ):
-        "Take callbacks away again"
-        self.cbs = [cb for cb in self.cbs if not any(cb is o for o in listify(cbs))]
+        "Take callbacks away again; of a class, all that there are"
+        gone = meant_by(cbs, self.cbs)
+        self.cbs = [cb for cb in self.cbs if not any(cb is o for o in gone)]
         self._bind()
 
     def _bind(self, new=()):

@@ -181,7 +181,8 @@ def plot_schedule(learn: Learner,  # The learner
     opt = learn.opt
     if opt is None:  # one that nobody will use
         opt = OptimWrapper.create(learn.opt_func, learn.lr_range(learn.lr), learn.layer_groups,
-                                  wd=learn.wd, true_wd=learn.true_wd, bn_wd=learn.bn_wd)
+                                  wd=learn.wd, bn_wd=learn.bn_wd,
+                                  true_wd=None if learn.wd is None else learn.true_wd)
     return plot_sched(sched, epochs, count_batches(learn.data.train_dl), opt, ax)
 
 # %% ../nbs/50_train.ipynb #cb445b03

@@ -59,7 +59,7 @@ def left_out(model: torch.nn.Module,  # What is trained
 
 # %% ../nbs/27_trained.ipynb #841b92b6
 def check_settings(opt_func: Callable,  # Makes the optimizer
-                   wd: float | Iterable = 0.,  # Its weight decay
+                   wd: float | Iterable | None = 0.,  # Its weight decay; `None`: as it is made
                    ):
     """Refuse what makes no optimizer, and numbers with which none can work
 
@@ -201,12 +201,13 @@ def read_groups(learn: Learns,  # A learner
 # %% ../nbs/27_trained.ipynb #9a6ae5ab
 def make_opt(learn: Learns,  # A learner
              lr: float | Iterable,  # Rate, or one for each group
-             wd: float | Iterable,  # Weight decay
+             wd: float | Iterable | None,  # Weight decay; `None`: that of the learner's `opt_func`
              ):
     "Make a new optimizer over the parameters that need gradients"
     check_shapes(learn.model)
-    opt = OptimWrapper.create(learn.opt_func, lr, learn.layer_groups, wd=wd,
-                              true_wd=learn.true_wd, bn_wd=learn.bn_wd)
+    opt = OptimWrapper.create(learn.opt_func, lr, learn.layer_groups, wd=wd, bn_wd=learn.bn_wd,
+                              true_wd=None if wd is None else learn.true_wd,
+                              paired=getattr(learn, 'paired', True))
     check_step(opt)
     vars(learn).update(opt=opt, made=(opt, learn.opt_func, opt.mom))  # all or nothing
 
@@ -235,7 +236,8 @@ def ready_opt(learn: Learns,  # A learner
         opt = as_wrapper(learn.opt)
         vars(learn).update(opt=opt, made=(opt, None, opt.mom))
     else: follow_model(learn)
-    learn.opt.lr, learn.opt.wd = lr, wd
+    learn.opt.lr = lr
+    if wd is not None: learn.opt.wd = wd
     if learn.made[2] is not None: learn.opt.mom = learn.made[2]
 
 # %% ../nbs/27_trained.ipynb #3fb65a14

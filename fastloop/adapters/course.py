@@ -25,6 +25,8 @@ class CourseLearner(LoopLearner):
 
     Source: the fastai course, lesson 11 (2019), `Learner`.
     """
+    paired = False  # the optimizer has one parameter group for each layer group
+
     def __init__(self, model: nn.Module,  # What is trained
                  data: DataBunch,  # Has `train_dl` and `valid_dl`
                  loss_func: Callable,  # Of predictions and targets
@@ -35,7 +37,7 @@ class CourseLearner(LoopLearner):
                  cbs: Callback | Iterable | Any = None,  # Callbacks that take part in every fit
                  cb_funcs: Callable | Iterable | None = None,  # Functions that make callbacks
                  ):
-        super().__init__(data, model, loss_func, opt_func, lr, splitter, wd=0., silent=True,
+        super().__init__(data, model, loss_func, opt_func, lr, splitter, wd=None, silent=True,
                          cbs=listify(cbs) + [make() for make in listify(cb_funcs)])
 
 # %% ../../nbs/82_adapters.course.ipynb #8f4b1331

@@ -6,6 +6,7 @@
 __all__ = ['OptView', 'LearnView']
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #ac78a0e3
+import time
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from functools import partial
@@ -44,6 +45,7 @@ from ..data.bunch import DataBunch
 from ..names import speaks_v2, whose_name
 from ..optimizer import as_wrapper
 from ..param_groups import Hypers, hyper_keys
+from ..runner import meant_by
 from ..torch_core import Loaders, Run, count_batches, model_device, to_detach, to_device
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #e4733cd2
@@ -78,7 +80,8 @@ class View:
         self.__dict__.update(_run=run, _notes=notes, _behind=0, _training=None, _ours=False)
 
     def __getattr__(self, name) -> Any:
-        known = '_run' in self.__dict__ and not name.startswith('__')
+        if '_run' not in self.__dict__: raise AttributeError(name)  # while a copy is being made
+        known = not name.startswith('__')
         if known: check_property(self, name)
         if known and self._ours and name in ('run', 'learn'): return self
         if known and (self._ours and name != 'name' or name not in self.hidden):
@@ -100,7 +103,7 @@ class View:
                     ) -> Any:  # The view
         "Leave callbacks out of the run and the learner inside a `with` block"
         run, learn = self._run, self._run.learn
-        before = list(run.cbs), getattr(learn, 'cbs', None), listify(cbs)
+        before = list(run.cbs), getattr(learn, 'cbs', None), meant_by(cbs, run.cbs)
         run.remove_cbs(before[2])
         if before[1] is not None: learn.cbs = not_yet(before[1], before[2])
         try: yield self
@@ -114,6 +117,17 @@ class View:
                   ) -> Any:  # The view
         "Let callbacks take part inside a `with` block"
         with self._run.learn.added_cbs(cbs): yield self
+
+    def call_ours(self, cb: Callback,  # A callback of a class that extends one of ours
+                  handler: Callable,  # A handler of our class
+                  *args: Any,  # What it takes
+                  ) -> Any:  # What it answered
+        "Call code of this package, which reads the run and the learner themselves"
+        mine, run = vars(cb), self._run
+        before = {k: mine[k] for k in ('run', 'learn') if k in mine}
+        mine.update(run=run, learn=run.learn)
+        try: return handler(*args)
+        finally: mine.update(before)
 
     def validation_context(self, cbs: Callback | Iterable | Any = None,  # Callbacks that take part
                            inner: bool = False,  # Ignored
@@ -136,6 +150,22 @@ def from_tuple(b: object,  # Half of a batch, as fastai v2 keeps it
     "The one tensor of a tuple of one; anything else as it is"
     return b[0] if isinstance(b, (tuple, list)) and len(b) == 1 else b
 
+def _has_no_targets(run): return isinstance(run.yb, (tuple, list)) and not run.yb
+
+def _kept_loss(run):
+    "In the place of `Runner.compute_loss` for a batch: the loss that a callback has written"
+    del run.compute_loss
+    if not _has_no_targets(run): return run.compute_loss()
+    run._first.undos.clear()
+    return run.loss
+
+def set_targets(run: Run,  # A runner
+                yb: Any,  # Targets as our loop keeps them; an empty tuple if the model has the loss
+                ):
+    "Write the targets of the batch"
+    run.yb = yb
+    if _has_no_targets(run): run.compute_loss = partial(_kept_loss, run)
+
 # %% ../../nbs/81_adapters.fastai2.ipynb #73019675
 class RunNotes:
     "What the views of one run share: the two losses of a batch, and what callbacks have replaced"
@@ -143,6 +173,7 @@ class RunNotes:
                  ):
         self.run, self.carrier, self.created, self.loader = run, None, {}, None
         self.loss, self.loss_grad, self.kept, self.clear, self.replaced = None, None, {}, False, {}
+        self.reported, self.recorded = None, 0
 
     def scaled(self) -> Any:  # The one to call `backward` on
         "The second loss of this batch, made when it is asked for first"
@@ -154,7 +185,7 @@ class RunNotes:
     def report(self, value: torch.Tensor,  # The loss that a callback has written
                ):
         "Report another loss; its gradient is taken only if it has a graph"
-        old = self.run.loss
+        old, self.reported = self.run.loss, value
         lent = old is not None and old is self.loss_grad
         bare = getattr(old, 'requires_grad', False) and not getattr(value, 'requires_grad', False)
         if bare: self.scaled()
@@ -191,7 +222,7 @@ class RunNotes:
             if getattr(self.run.learn, name) is new: setattr(self.run.learn, name, old)
         self.give_back()
         self.loss, self.loss_grad, self.kept, self.clear, self.replaced = None, None, {}, False, {}
-        self.loader = None
+        self.loader = self.reported = None
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #2ebb1318
 class OptView:
@@ -247,8 +278,10 @@ class LoadersView:
                  ):
         self._data = data
 
-    train = property(lambda self: self._data.train_dl)
-    valid = property(lambda self: getattr(self._data, 'valid_dl', None))
+    train = property(lambda self: self._data.train_dl,
+                     lambda self, value: setattr(self._data, 'train_dl', value))
+    valid = property(lambda self: getattr(self._data, 'valid_dl', None),
+                     lambda self, value: setattr(self._data, 'valid_dl', value))
 
     def __getitem__(self, i): return (self.train, self.valid)[i]
 
@@ -294,7 +327,14 @@ class RecorderView:
     losses = property(lambda self: list(torch.tensor(self._recorder.losses).unbind()))
     values = property(lambda self: [_measured(row) for row in self._recorder.values])
     iters = property(lambda self: list(accumulate(self._recorder.nb_batches)))
-    log = property(lambda self: [self._run.epoch, *(self.values or [[]])[-1]])
+    start_epoch = property(lambda self: time.time() - time.perf_counter() + self._recorder.started)
+
+    @property
+    def log(self):
+        "number of the epoch, then what is known of it"
+        o = self._recorder
+        if not getattr(o, 'begun', False): return [self._run.epoch, *(self.values or [[]])[-1]]
+        return [self._run.epoch, *_measured([o.train_mean, *o.valid_row])]
 
     def __getattr__(self, name) -> Any:
         if name.startswith('__') or '_recorder' not in self.__dict__: raise AttributeError(name)
@@ -344,8 +384,8 @@ class LearnView(View):
                   lambda self, value: setattr(self._run, 'xb', from_tuple(value)),
                   doc='the inputs, always a tuple')
     yb = property(lambda self: as_tuple(self._run.yb),
-                  lambda self, value: setattr(self._run, 'yb', from_tuple(value)),
-                  doc='the targets, always a tuple')
+                  lambda self, value: set_targets(self._run, from_tuple(value)),
+                  doc='the targets, always a tuple; where it is empty, no loss is computed')
     loss_grad = property(lambda self: self._notes.scaled(),
                          lambda self, value: self._notes.scale(value),
                          doc='the loss whose gradient is taken; `/=` reaches the gradient alone')
@@ -371,7 +411,9 @@ class LearnView(View):
     final_record = kept_field('final_record', lambda self: (self.recorder.values or [[]])[-1],
                               'the latest row of the table')
     create_mbar = kept_field('create_mbar', lambda self: True, 'whether a bar is to be made')
-    cbs = property(lambda self: L(self._run.cbs), doc='the callbacks, in their order')
+    cbs = property(lambda self: L(self._run.cbs),
+                   lambda self, value: setattr(self._run.learn, 'cbs', list(value)),
+                   doc='the callbacks, in their order')
 
     @property
     def progress(self):
@@ -554,6 +596,30 @@ def _log_row(run):
     if logger is _ignore or recorder is None: return
     logger([run.epoch, *_measured(recorder.values[-1]), format_time(recorder.times[-1])])
 
+def _follow_metrics(run):
+    "Measure what a callback has added to the metrics when the fit began"
+    recorder, mine = find_recorder(run), listify(getattr(run.learn, 'metrics', None))
+    if recorder is None or recorder.asked is not None or len(mine) <= len(recorder.metrics): return
+    recorder.measure(mine[len(recorder.metrics):])
+
+def _open_batch(run):
+    "Nobody has reported a loss for this batch"
+    notes, recorder = run._view_notes, find_recorder(run)
+    notes.reported, notes.recorded = None, len(recorder.lrs) if recorder else 0
+
+def _record_late(run):
+    "What callbacks have made of a batch is recorded when all of them have seen it, as in fastai"
+    notes, recorder = run._view_notes, find_recorder(run)
+    if recorder is None or not recorder.late or _has_no_targets(run) or run.loss is None: return
+    if not run.in_train: recorder.record()
+    elif notes.reported is not None:
+        if len(recorder.lrs) == notes.recorded: recorder.record()  # a batch that was cancelled
+        else: recorder.history.replace_last(notes.reported)
+
+def _be_late(run, late):
+    "Does the recorder of this run wait for the end of each batch of a validation?"
+    if (recorder := find_recorder(run)) is not None: recorder.late = late
+
 def _clear_grads(run):
     "Clear gradients after a step that a callback of fastai has cancelled, as fastai does"
     if run._view_notes.clear: run.learn.opt.zero_grad()
@@ -570,8 +636,13 @@ def shared_handlers(cb: Any,  # A callback that wants a view
             ('begin_train', first, partial(_set_loader, run)),
             *((event, first, notes.give_back) for event in (
                 'after_backward', 'after_cancel_backward', 'after_batch')),
+            ('begin_fit', 50, partial(_follow_metrics, run)),
+            ('begin_fit', 50, partial(_be_late, run, True)),
+            ('begin_batch', first, partial(_open_batch, run)),
+            ('after_batch', 50, partial(_record_late, run)),
             ('after_epoch', 50, partial(_log_row, run)), ('begin_backward', last, notes.lend),
-            ('after_step', last, partial(_clear_grads, run)), ('after_fit', last, notes.forget)]
+            ('after_step', last, partial(_clear_grads, run)), ('after_fit', last, notes.forget),
+            ('after_fit', last, partial(_be_late, run, False))]
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #48b7036b
 _inner_events = frozenset(
@@ -646,6 +717,12 @@ def _meet(cb: Any, run):
     cb.__dict__['_created_for'] = run.learn
     for handler in own_methods(cb, ('after_create',)).values(): handler()
 
+def _in_our_words(cb, handler):
+    "Let a handler that a class has from one of ours see the run itself"
+    home = getattr(getattr(handler, '__func__', None), '__module__', None) or ''
+    ours = home.startswith('fastloop.') and not home.startswith('fastloop.adapters.')
+    return partial(vars(cb)['run'].call_ours, cb, handler) if ours else handler
+
 def _spelt(cb, found):
     "A callback that is called with every event is told fastai's names of them"
     if not isinstance(cb, Callback) or type(cb).__call__ is Callback.__call__: return found
@@ -662,7 +739,9 @@ def adapt(cb: Any,  # A callback of fastai v2
         names = dict.fromkeys([*own_methods(cb, tuple(event_names)), 'after_fit'])
         found, switch = [(event_names[o], place_of(cb, event_names[o]),
                           partial(_call_fastai, cb, o)) for o in names], None
-    else: found, switch = _spelt(cb, handlers_of(cb, run)), partial(_switched_on, cb, run)
+    else:
+        found, switch = _spelt(cb, handlers_of(cb, run)), partial(_switched_on, cb, run)
+        if isinstance(cb, Callback): found = [(*o, _in_our_words(cb, do)) for *o, do in found]
     return [*((event, order, _Handler(cb, run, event, handler, switch))
               for event, order, handler in found),
             ('after_fit', order_of(cb), partial(_switch_on, cb)), *shared_handlers(cb, run)]
@@ -712,6 +791,17 @@ def reduce_loss(loss: torch.Tensor,  # A number for each item
     "Make one number of the losses of a batch"
     return getattr(loss, reduction)() if reduction in ('mean', 'sum') else loss
 
+def flatten_check(inp: torch.Tensor,  # Predictions
+                  targ: torch.Tensor,  # Targets, as many
+                  ) -> tuple:  # Both with one dimension
+    """Lay out predictions and targets in a row
+
+    Raises: AssertionError if they are not as many.
+    """
+    inp, targ = inp.contiguous().view(-1), targ.contiguous().view(-1)
+    assert len(inp) == len(targ), f'{len(inp)} predictions for {len(targ)} targets'
+    return inp, targ
+
 def params(m: torch.nn.Module,  # A model
            ) -> list:  # Its parameters
     "All parameters of a model"
@@ -719,7 +809,9 @@ def params(m: torch.nn.Module,  # A model
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #26715ebd
 _brought = {
-    'fastloop.adapters.fastai2': 'unsqueeze NoneReduce reduce_loss params',
+    'fastloop.adapters.fastai2': 'unsqueeze NoneReduce reduce_loss params flatten_check',
+    'fastloop.adapters.metrics': ('Metric=LearnMetric AvgMetric=AvgLearnMetric '
+                                  'ValueMetric=ValueLearnMetric AccumMetric=AccumLearnMetric'),
     'fastloop.torch_core': 'to_np',
     'fastloop.adapters.fastai1_names': 'pd even_mults Hook Hooks hook_output hook_outputs',
     'fastloop.all': (
@@ -727,12 +819,12 @@ _brought = {
         'EarlyStoppingCallback SaveModelCallback TerminateOnNaNCallback GradientAccumulation '
         'BnFreeze MixedPrecision ParamScheduler CutMix LRFinder CancelFitException '
         'CancelEpochException CancelTrainException CancelValidException CancelBatchException '
-        'CancelBackwardException CancelStepException Metric accuracy error_rate rmse mse mae msle '
+        'CancelBackwardException CancelStepException accuracy error_rate rmse mse mae msle '
         'exp_rmspe OptimWrapper SGD Adam RMSprop EMACallback combine_scheds combined_cos '
         'untar_data URLs to_detach to_device default_device find_bs flatten_model trainable_params '
         'GradientClip=GradientClipping ReduceLROnPlateau=ReduceLROnPlateauCallback '
         'MixUp=MixUpCallback ShortEpochCallback=ShortEpoch SchedLin=sched_lin SchedCos=sched_cos '
-        'SchedExp=sched_exp SchedNo=sched_no DataLoaders=DataBunch AvgMetric=AverageMetric '
+        'SchedExp=sched_exp SchedNo=sched_no DataLoaders=DataBunch '
         'LabelSmoothingCrossEntropy cnn_learner vision_learner ClassificationInterpretation'),
     'fastcore.basics': ('store_attr patch patch_to noop ifnone range_of listify tuplify '
                         'detuplify class2attr first num_cpus GetAttr'),

@@ -7,14 +7,18 @@ __all__ = []
 
 # %% ../../nbs/82_adapters.metrics.ipynb #3f694465
 import copy
-from types import SimpleNamespace
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import torch
+from fastcore.basics import class2attr
 from .fastai1 import state_of
+from .fastai2 import LearnView, flatten_check, from_tuple, notes_of
 from ..callback.core import has_own
 from ..core import listify
 from ..metrics import Metric, metric_name
-from ..torch_core import to_detach
+from ..torch_core import batch_size, to_detach
 
 # %% ../../nbs/82_adapters.metrics.ipynb #44d2ed79
 class _ForeignMetric(Metric):
@@ -52,10 +56,23 @@ class _KerasMetric(_ForeignMetric):
     def _result(self): return self.metric_object.result()
 
 
+class _Seen:
+    "What a metric of fastai v2 finds in its learner: the batch to measure, and the run behind it"
+    def __init__(self, view, **batch): self.__dict__.update(batch, _view=view)
+
+    def __getattr__(self, name):
+        if name.startswith('__'): raise AttributeError(name)
+        return getattr(self._view, name)
+
+
 class _LearnMetric(_ForeignMetric):
     "A metric of fastai v2: looks for what it needs on the learner"
+    view = None
+    def begin_fit(self, run=None): self.view = run and LearnView(run, notes_of(run))
+    def after_fit(self): self.view = None
+
     def _add(self, pred, targets, size):
-        learn = SimpleNamespace(pred=pred, y=targets[0], yb=targets, to_detach=to_detach)
+        learn = _Seen(self.view, pred=pred, y=from_tuple(targets), yb=targets, to_detach=to_detach)
         self.metric_object.accumulate(learn)
 
     def _result(self): return self.metric_object.value
@@ -118,3 +135,116 @@ def translate(
     for verbs, kind in _verbs.items():
         if all(hasattr(type(metric), o) for o in verbs): return kind(metric)
     return _EventMetric(metric) if has_own(metric, 'on_epoch_end') else None
+
+# %% ../../nbs/82_adapters.metrics.ipynb #5eed0a02
+class LearnMetric:
+    """A number that is measured by looking at the learner; a subclass says how
+
+    Source: fastai 2.8, `Metric`.
+    """
+    def reset(self): "Forget the batches seen"
+    def accumulate(self, learn): "Take in the batch that `learn` has been through"
+    name = property(lambda self: class2attr(self, 'Metric'), doc='what its column is called')
+
+    @property
+    def value(self):
+        "What was measured"
+        raise NotImplementedError(f'{type(self).__name__} has no value: write a property `value`')
+
+
+def _name_of(func): return getattr(func, 'func', func).__name__  # also of a `partial`
+
+
+class AvgLearnMetric(LearnMetric):
+    """The mean over the rows of all batches of a function that gives the mean of one
+
+    Source: fastai 2.8, `AvgMetric`.
+    """
+    def __init__(self, func: Callable,  # Of predictions and targets
+                 ):
+        self.func, self.total, self.count = func, 0., 0
+
+    name = property(lambda self: _name_of(self.func), doc='what its column is called')
+    value = property(lambda self: self.total/self.count if self.count else None, doc='the mean')
+
+    def reset(self):
+        "Forget the batches seen"
+        self.total, self.count = 0., 0
+
+    def accumulate(self, learn: Any,  # Has `pred` and `yb`
+                   ):
+        "Take in a batch"
+        rows = batch_size(learn.pred, from_tuple(learn.yb))
+        self.total += learn.to_detach(self.func(learn.pred, *learn.yb))*rows
+        self.count += rows
+
+
+class ValueLearnMetric(LearnMetric):
+    """A value that a function without arguments computes when it is asked for
+
+    Source: fastai 2.8, `ValueMetric`.
+    """
+    def __init__(self, func: Callable,  # Without arguments
+                 metric_name: str | None = None,  # By default that of the function
+                 ):
+        self.func, self.metric_name = func, metric_name
+
+    name = property(lambda self: self.metric_name or _name_of(self.func), doc='of its column')
+    value = property(lambda self: self.func(), doc='what the function says now')
+
+# %% ../../nbs/82_adapters.metrics.ipynb #5eed0a03
+class AccumLearnMetric(LearnMetric):
+    """A function of all predictions and all targets together
+
+    Source: fastai 2.8, `AccumMetric`.
+    """
+    def __init__(self, func: Callable,  # Of predictions and targets
+                 dim_argmax: int | None = None,  # The dimension of the classes, to take the largest
+                 activation: str = 'no',  # `no`, `sigmoid`, `softmax` or `binarysoftmax`
+                 thresh: float | None = None,  # Predictions from here on are true
+                 to_np: bool = False,  # Give the function arrays
+                 invert_arg: bool = False,  # Give it the targets first
+                 flatten: bool = True,  # Lay both out in a row
+                 name: str | None = None,  # By default that of the function
+                 **kwargs: Any,  # What else the function takes
+                 ):
+        self.func, self.dim_argmax, self.activation = func, dim_argmax, activation
+        self.thresh, self.to_np, self.invert_args = thresh, to_np, invert_arg
+        self.flatten, self.kwargs, self._name = flatten, kwargs, name or _name_of(func)
+        self.reset()
+
+    name = property(lambda self: self._name, lambda self, value: setattr(self, '_name', value),
+                    doc='what its column is called')
+
+    def reset(self):
+        "Forget the batches seen"
+        self.preds, self.targs = [], []
+
+    def accumulate(self, learn: Any,  # Has `pred` and `y`
+                   ):
+        "Take in a batch"
+        pred = learn.pred
+        if 'softmax' in self.activation:
+            pred = pred.softmax(-1 if self.dim_argmax is None else self.dim_argmax)
+            if self.activation == 'binarysoftmax': pred = pred[:, -1]
+        elif self.activation == 'sigmoid': pred = pred.sigmoid()
+        elif self.dim_argmax is not None: pred = pred.argmax(self.dim_argmax)
+        self.accum_values(pred if self.thresh is None else pred >= self.thresh, learn.y, learn)
+
+    def accum_values(self, preds: torch.Tensor,  # Predictions
+                     targs: torch.Tensor,  # Targets
+                     learn: Any = None,  # May know how a batch is taken to the CPU
+                     ):
+        "Keep a batch"
+        preds, targs = map(to_detach if learn is None else learn.to_detach, (preds, targs))
+        if self.flatten: preds, targs = flatten_check(preds, targs)
+        self.preds.append(preds)
+        self.targs.append(targs)
+
+    @property
+    def value(self):
+        "What the function says of all batches"
+        if not self.preds: return None
+        both = [torch.cat(o) for o in (self.preds, self.targs)]
+        if self.to_np: both = [o.numpy() for o in both]
+        return self.func(*(both[::-1] if self.invert_args else both), **self.kwargs)

@@ -443,9 +443,10 @@ class MiniaiLearner(LoopLearner):
                  opt_func: Callable = torch.optim.SGD,  # Makes an optimizer
                  ):
         super().__init__(as_data(dls), model, loss_func, opt_func, 0.1 if lr is None else lr,
-                         wd=0., cbs=cbs, silent=True)
+                         wd=None, cbs=cbs, silent=True)
         if lr is None: self.lr = None
 
+    paired = False  # the optimizer has one parameter group for each layer group, as in miniai
     dls = property(lambda self: LoadersView(self.data), doc='the loaders: `train` and `valid`')
     batch = _of_run('batch', None, 'what the loader gave: inputs, then targets')
     preds = _of_run('preds', 'pred', 'what the model answered')
@@ -457,7 +458,7 @@ class MiniaiLearner(LoopLearner):
             cbs: Callback | Iterable | Any = None,  # Callbacks for this fit only
             lr: float | None = None,  # Learning rate; the learner's by default
             ):
-        """Train the model
+        """Train the model, with a new optimizer
 
         Raises: ValueError if neither the learner nor `lr` tells the learning rate.
         """
@@ -465,7 +466,8 @@ class MiniaiLearner(LoopLearner):
             raise ValueError('lr=None: give a learning rate to the learner or to fit')
         own = own_parts(self)
         mine = [LearnerParts(own)] if own else []
-        super().fit(n_epochs, lr, cbs=[*listify(cbs), *leaving_out(train, valid), *mine])
+        super().fit(n_epochs, lr, cbs=[*listify(cbs), *leaving_out(train, valid), *mine],
+                    reset_opt=True)
 
     def predict(self, x: Any = None,  # One item to ask about; without it, this is a part of a batch
                 ) -> Any:  # What the model says of `x`; nothing about a batch

@@ -138,7 +138,12 @@ def check_names(cls: type,  # A class of callbacks
 class _Spelling:
     "A handler under the other name of its event, so that `super()` finds it by both"
     def __init__(self, handler): self.handler = handler
-    def __get__(self, cb, owner): return self.handler.__get__(cb, owner)
+
+    def __get__(self, cb, owner):
+        handler, seen = self.handler.__get__(cb, owner), getattr(cb, '__dict__', {}).get('run')
+        ours = str(getattr(self.handler, '__module__', '')).startswith('fastloop.')
+        if not (ours and hasattr(type(seen), 'call_ours')): return handler
+        return partial(seen.call_ours, cb, handler)  # the class was written in other words
 
 class _Name:
     "The name of a callback, made from its class until one is set"

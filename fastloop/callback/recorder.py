@@ -69,6 +69,11 @@ class LossHistory:
         self.waiting.append(loss.detach())
         if len(self.waiting) == self.keep: self._stack()
 
+    def replace_last(self, loss: torch.Tensor,  # One number
+                     ):
+        "Write another number in the place of the last one, unless that has been fetched"
+        if self.waiting: self.waiting[-1] = loss.detach()
+
     def _stack(self):
         if not self.waiting: return
         chunk = torch.stack([o.reshape(()) for o in self.waiting])
@@ -105,10 +110,7 @@ class LossHistory:
 _lists = ('lrs', 'moms', 'values', 'times', 'nb_batches', 'metrics_names', 'valid_row',
           'interventions')
 
-def _measured(learn, asked):
-    "The metrics asked for, or else those of the learner; they know which label is ignored"
-    asked = getattr(learn, 'metrics', None) if asked is None else asked
-    return tell_ignored(as_metrics(asked), learn.loss_func)
+
 
 def _tell(metrics, event, *args):
     "Let those metrics that want to know hear of an event"
@@ -139,20 +141,28 @@ class Recorder(Callback):
         self.history, self.valid = LossHistory(self.beta), MeanLoss()
         self.lrs, self.moms, self.values, self.times, self.nb_batches = [], [], [], [], []
         self.metrics, self.metrics_names, self.valid_row, self.interventions = [], [], [], []
-        self.weights, self.rule = BatchWeights(), LossRule()
+        self.weights, self.rule, self.late = BatchWeights(), LossRule(), False
 
     def begin_fit(self):
         "Start again, with the metrics of this learner"
         self.clear()
-        self.metrics = _measured(self.learn, self.asked)
-        self.add_metric_names([o.name for o in self.metrics])
         self.begun = False
-        _tell(self.metrics, 'begin_fit', self.run)
+        self.measure(getattr(self.learn, 'metrics', None) if self.asked is None else self.asked)
 
     def after_fit(self):
         "Those metrics that want to know hear that it is over"
         self.cell = current_cell()
         _tell(self.metrics, 'after_fit')
+
+    def measure(self,
+                # Functions of predictions and targets, or metric objects
+                metrics: Callable | Iterable | Any,
+                ):
+        "Measure more in each epoch; this run has not measured anything yet"
+        new = tell_ignored(as_metrics(metrics), self.learn.loss_func)
+        self.metrics = [*self.metrics, *new]
+        self.add_metric_names([o.name for o in new])
+        _tell(new, 'begin_fit', self.run)
 
     def begin_epoch(self):
         "Start the clock; nothing is known of this epoch yet"
@@ -161,7 +171,11 @@ class Recorder(Callback):
         self.weights.reset()
 
     def after_loss(self):
-        "Write down one batch"
+        "Write down one batch; in a validation perhaps `late`, when callbacks have changed it"
+        if self.run.in_train or not self.late: self.record()
+
+    def record(self):
+        "Write down the batch as it is now"
         run, loss_func = self.run, self.learn.loss_func
         if run.in_train:
             self.history.add(run.loss)
@@ -185,11 +199,17 @@ class Recorder(Callback):
     def after_epoch(self):
         "Complete the row of this epoch"
         if not self.begun: self.begin_epoch()  # broken off before it began for the recorder
-        n, losses, self.begun = len(self.weights), self.raw_losses, False
-        row = [mean_of(losses[len(losses)-n:], self.sizes, self.rule.summed), *self.valid_row]
+        row = [self.train_mean, *self.valid_row]
+        self.begun = False
         self.values.append(row + [None]*(len(self.names)-len(row)))
-        self.nb_batches.append(n)
+        self.nb_batches.append(len(self.weights))
         self.times.append(time.perf_counter()-self.started)
+
+    @property
+    def train_mean(self) -> float | None:  # `None` before the first batch
+        "The mean training loss of the batches of this epoch so far"
+        n, losses = len(self.weights), self.raw_losses
+        return mean_of(losses[len(losses)-n:], self.sizes, self.rule.summed)
 
     @property
     def sizes(self) -> list:  # Numbers, one for each training batch of this epoch
