@@ -271,6 +271,15 @@ def not_yet(
     known = {id(o) for o in there}
     return [o for o in new if not (id(o) in known or known.add(id(o)))]
 
+
+def meant_by(
+    asked: Any,  # An object, a class, or several of them
+    there: Iterable,  # Objects
+) -> list:  # Some of `there`
+    "Find the objects that are asked for, by themselves or by their class."
+    return [o for o in there for a in listify(asked)
+            if o is a or isinstance(a, type) and isinstance(o, a)]
+
 # %% ../nbs/00_core.ipynb #03701552
 def distinct(
     names: list,  # Texts

@@ -38,6 +38,7 @@ from fastloop.core import (
     check_property,
     is_quiet,
     listify,
+    meant_by,
     not_yet,
     safe_path,
     understands_in,
@@ -57,7 +58,7 @@ from fastloop.predictions import (
     to_ask,
     valid_loader,
 )
-from .runner import Runner, TrainEvalCallback, check_hiding, meant_by
+from .runner import Runner, TrainEvalCallback, check_hiding
 from .summary import PrintedText, describe, model_summary
 from fastloop.torch_core import (
     Loaders,

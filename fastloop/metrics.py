@@ -36,15 +36,14 @@ def class_numbers(metric, pred, yb, dim):
         raise ValueError(f'{metric}: pred has shape {tuple(pred.shape)}, and should have an output '
                          f'for each class in dimension {dim}; for a single yes-or-no output there '
                          'is accuracy_thresh')
-    guess = pred.argmax(dim)
+    guess, shape = pred.argmax(dim), yb.shape
     if yb.shape == guess.shape: return guess, yb
-    shape = tuple(yb.shape)
     if yb.shape == pred.shape: yb = yb.argmax(dim)  # one-hot labels, or probabilities
     elif yb.ndim == pred.ndim and yb.shape[dim] == 1: yb = yb.squeeze(dim)
     elif yb.numel() == guess.numel() and 1 in (yb.ndim, guess.ndim): yb = yb.reshape(guess.shape)
     if yb.shape != guess.shape:
         raise ValueError(f'{metric}: pred has shape {tuple(pred.shape)}, so yb should have shape '
-                         f'{tuple(guess.shape)}, but it has {shape} (classes in dimension {dim})')
+                         f'{tuple(guess.shape)}, not {tuple(shape)} (classes in dimension {dim})')
     return guess, yb
 
 # %% ../nbs/15_metrics.ipynb #84b19373

@@ -18,7 +18,9 @@ from .fused import FusedStep, dynamo_left_alone
 from fastloop.param_groups import (
     all_hypers,
     copy_values,
+    decay_by_hand,
     find_places,
+    place_decay,
     read_values,
     split_no_wd_params,
     spread,
@@ -44,6 +46,15 @@ def _make(opt_func, split, lrs):
         return opt_func([{**groups[0], 'params': split[0]+split[1]}], **kwargs)  # LBFGS
 
 # %% ../nbs/20_optimizer.ipynb #8e63dfb3
+def _put_inside(wrapper, opt):
+    "Exchange the optimizer inside; the new one has its own groups, values and kind of decay"
+    opt, width = opt.opt if isinstance(opt, OptimWrapper) else opt, wrapper.groups_per_layer
+    by_us, n = 'true_weight_decay' in opt.param_groups[0], len(opt.param_groups)
+    true_wd, by_hand, _ = _who_decays(opt, True if by_us else None)
+    vars(wrapper).update(opt=opt, groups_per_layer=width if n % width == 0 else 1, exchanged=True,
+                         _true_wd=true_wd, _by_hand=by_hand, fused_step=FusedStep(opt, by_hand))
+    wrapper._settle()
+
 def _with_l2(opt, true_wd):
     "AdamW before torch 2.7 knows no L2 decay: the Adam that it would be with it; else `opt`"
     old = type(opt) is torch.optim.AdamW and 'decoupled_weight_decay' not in opt.defaults
@@ -59,27 +70,6 @@ def _who_decays(opt, true_wd):
     true_wd = bool(only or flag) if true_wd is None else bool(true_wd)
     possible = true_wd or not only and 'wd' in find_places(group)
     return true_wd, true_wd and flag is None and not only, possible
-
-# %% ../nbs/20_optimizer.ipynb #3216c517
-def _place_decay(groups, width, true_wd, by_hand, bn_wd):
-    "Keep each group's amount of decay in the place where this kind of decay looks for it"
-    for i, group in enumerate(groups):
-        wd = group.pop('true_weight_decay', 0.) or group.get('weight_decay', 0.)
-        if i % width and not bn_wd: wd = 0.
-        if 'decoupled_weight_decay' in group: group['decoupled_weight_decay'] = true_wd
-        if 'weight_decay' in group: group['weight_decay'] = 0. if by_hand else wd
-        if by_hand: group['true_weight_decay'] = wd
-
-def _decay(groups, closure):
-    "Shrink the weights by hand, where the optimizer cannot: one call for all of them"
-    params, factors = [], []
-    for group in groups:
-        if wd := group['true_weight_decay']:
-            took = [p for p in group['params'] if p.grad is not None or closure is not None]
-            params += took
-            factors += [1 - float(group['lr'])*float(wd)]*len(took)
-    if params:
-        with torch.no_grad(): torch._foreach_mul_(params, factors)
 
 # %% ../nbs/20_optimizer.ipynb #c2973645
 def _passed_on(name) -> Any:
@@ -128,7 +118,7 @@ class OptimWrapper(torch.optim.Optimizer):
     Source: fastai v1, `OptimWrapper`.
     """
     _step_supports_amp_scaling = False  # a GradScaler unscales before our step, not inside it
-    exchanged = False  # has somebody put another optimizer inside?
+
     param_groups, state, defaults = map(_passed_on, ('param_groups', 'state', 'defaults'))
     lr = _hyper('lr', 'Learning rate')
     mom = _hyper('mom', 'Momentum, `momentum` or `betas[0]`; None if there is none')
@@ -168,7 +158,7 @@ class OptimWrapper(torch.optim.Optimizer):
                layer_groups: nn.Module | Iterable,  # Modules, lists of modules, or of parameters
                # Weight decay, one value or one per layer group; `None`: that of `opt_func`
                wd: float | Iterable | None = 0.,
-               # Decay apart from the gradient (True), or as an L2 penalty? `None`: as `opt_func` does
+               # Decay apart from the gradient (True), or as an L2 penalty? Or as `opt_func` does
                true_wd: bool | None = False,
                bn_wd: bool = True,  # Do biases and normalizations decay as well?
                paired: bool = True,  # Biases and normalizations in parameter groups of their own?
@@ -180,11 +170,10 @@ class OptimWrapper(torch.optim.Optimizer):
         split = split_no_wd_params(layer_groups, paired=paired)
         if not any(split):
             raise ValueError('layer_groups: no parameter in them requires a gradient')
-        n = len(split)//2 if paired else len(split)
+        n = len(split)//(1 + paired)
         if wd is not None: spread_numbers('wd', wd, n)  # before anything is made
         opt = _with_l2(_make(opt_func, split, spread_numbers('lr', lr, n)), true_wd)
-        both = paired and len(opt.param_groups) == len(split)
-        self = cls(opt, wd, true_wd, bn_wd, 2 if both else 1)
+        self = cls(opt, wd, true_wd, bn_wd, 1 + (paired and len(opt.param_groups) == len(split)))
         self.opt_func = opt_func
         return self
 
@@ -200,29 +189,18 @@ class OptimWrapper(torch.optim.Optimizer):
     def regroup(self, layer_groups: nn.Module | Iterable,  # As for `create`
                 ) -> list:  # The parameters that are new
         "Update what `layer_groups` hold now; those that stay keep their state, new ones have none"
-        if self.exchanged: return []
         new = take_in(self.opt, self.groups_per_layer, layer_groups)
         self._settle()
         return new
 
     def __setattr__(self, name, value):
-        if name == 'opt' and name in vars(self): self._exchange(value)
-        else: object.__setattr__(self, name, value)
-
-    def _exchange(self, opt):
-        "Go on with another optimizer inside, with its own groups, values and kind of decay"
-        opt = opt.opt if isinstance(opt, OptimWrapper) else opt
-        by_us, n = 'true_weight_decay' in opt.param_groups[0], len(opt.param_groups)
-        true_wd, by_hand, _ = _who_decays(opt, True if by_us else None)
-        width = self.groups_per_layer if n % self.groups_per_layer == 0 else 1
-        vars(self).update(opt=opt, groups_per_layer=width, _true_wd=true_wd, _by_hand=by_hand,
-                          exchanged=True, fused_step=FusedStep(opt, by_hand))
-        self._settle()
+        inner = name == 'opt' and name in vars(self)
+        _put_inside(self, value) if inner else object.__setattr__(self, name, value)
 
     def _settle(self):
         "Put the decay in its place, and remember all places"
-        _place_decay(self.opt.param_groups, self.groups_per_layer, self._true_wd, self._by_hand,
-                     self._bn_wd)
+        place_decay(self.opt.param_groups, self.groups_per_layer, self._true_wd, self._by_hand,
+                    self._bn_wd)
         self._places = find_places(self.opt.param_groups[0])
 
     def __getattr__(self, name) -> Any:
@@ -234,9 +212,8 @@ class OptimWrapper(torch.optim.Optimizer):
     def _get(self, name):
         "The last layer group's value, or None"
         if name not in self._places: return None
-        key, index = self._places[name]
-        val = self.opt.param_groups[-self.groups_per_layer][key]
-        return val if index is None else val[index]
+        group = self.opt.param_groups[-self.groups_per_layer]
+        return read_values([group], self._places[name])[0]
 
     def _set(self, name, val, bn_groups=True):
         "Write one value to every layer group, or to each its own"
@@ -283,7 +260,7 @@ class OptimWrapper(torch.optim.Optimizer):
              ) -> Any:  # What `closure` returned, or None
         "Update every parameter that has a gradient, weight decay included"
         if closure is None and self.fused_step(): return None
-        if self._by_hand: _decay(self.opt.param_groups, closure)
+        if self._by_hand: decay_by_hand(self.opt.param_groups, closure is not None)
         return self.opt.step() if closure is None else self.opt.step(closure)
 
     def zero_grad(self, set_to_none: bool = True,  # Forget the gradients, or fill them with zeros?

@@ -180,6 +180,34 @@ def take_in(opt: torch.optim.Optimizer,  # Of torch; its groups change in place
     opt.param_groups[:] = groups
     return new
 
+# %% ../nbs/04_param_groups.ipynb #3216c517
+def place_decay(groups: list,  # `param_groups` of an optimizer
+                width: int,  # How many of them make one layer group
+                true_wd: bool,  # Is the decay kept apart from the gradient?
+                by_hand: bool,  # Is that done by us?
+                bn_wd: bool,  # Do biases and normalizations decay as well?
+                ):
+    "Keep each group's amount of decay in the place where this kind of decay looks for it"
+    for i, group in enumerate(groups):
+        wd = group.pop('true_weight_decay', 0.) or group.get('weight_decay', 0.)
+        if i % width and not bn_wd: wd = 0.
+        if 'decoupled_weight_decay' in group: group['decoupled_weight_decay'] = true_wd
+        if 'weight_decay' in group: group['weight_decay'] = 0. if by_hand else wd
+        if by_hand: group['true_weight_decay'] = wd
+
+def decay_by_hand(groups: list,  # `param_groups` that `place_decay` has seen
+                  every: bool = False,  # Also parameters without a gradient
+                  ):
+    "Shrink the weights where the optimizer cannot: one call for all of them"
+    params, factors = [], []
+    for group in groups:
+        if wd := group['true_weight_decay']:
+            took = [p for p in group['params'] if every or p.grad is not None]
+            params += took
+            factors += [1 - float(group['lr'])*float(wd)]*len(took)
+    if params:
+        with torch.no_grad(): torch._foreach_mul_(params, factors)
+
 # %% ../nbs/04_param_groups.ipynb #873935d1
 hyper_keys = {'lr': 'lr', 'mom': 'mom', 'sqr_mom': 'beta', 'wd': 'wd', 'eps': 'eps'}
 

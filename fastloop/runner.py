@@ -37,8 +37,17 @@ from fastloop.callback.core import (
     phases,
     running_phases,
 )
+
+# %% ../nbs/14_runner.ipynb #5eed0c01
 from .clean_up import KeptLoss, Passes, put_back
-from .core import add_note, check_property, listify, not_yet, without_traceback
+from fastloop.core import (
+    add_note,
+    check_property,
+    listify,
+    meant_by,
+    not_yet,
+    without_traceback,
+)
 from .first_batch import FirstBatch, check_fit, takes_apart
 from .fused import backward
 from fastloop.torch_core import (
@@ -66,12 +75,7 @@ def no_phase(e: CancelException,  # An exception that no phase has caught
     error.__cause__ = e
     return error
 
-def meant_by(asked: Any,  # A callback, a class of callbacks, or several
-             cbs: Iterable,  # Callbacks
-             ) -> list:  # Some of them
-    "Find the callbacks that are asked for"
-    return [cb for cb in cbs for o in listify(asked)
-            if cb is o or isinstance(o, type) and isinstance(cb, o)]
+
 
 def check_hiding(cb: Callback | Any,  # A callback that is to be attached
                  *owners: object,  # A runner, a learner, or a class of them
@@ -110,8 +114,7 @@ class Callbacks:
     def remove_cbs(self, cbs: Callback | Iterable | Any,  # A callback or several
                    ):
         "Take callbacks away again; of a class, all that there are"
-        gone = meant_by(cbs, self.cbs)
-        self.cbs = [cb for cb in self.cbs if not any(cb is o for o in gone)]
+        self.cbs = not_yet(self.cbs, meant_by(cbs, self.cbs))
         self._bind()
 
     def _bind(self, new=()):

@@ -205,9 +205,8 @@ def make_opt(learn: Learns,  # A learner
              ):
     "Make a new optimizer over the parameters that need gradients"
     check_shapes(learn.model)
-    opt = OptimWrapper.create(learn.opt_func, lr, learn.layer_groups, wd=wd, bn_wd=learn.bn_wd,
-                              true_wd=None if wd is None else learn.true_wd,
-                              paired=getattr(learn, 'paired', True))
+    opt = OptimWrapper.create(learn.opt_func, lr, learn.layer_groups, wd, None if wd is None else
+                              learn.true_wd, learn.bn_wd, getattr(learn, 'paired', True))
     check_step(opt)
     vars(learn).update(opt=opt, made=(opt, learn.opt_func, opt.mom))  # all or nothing
 
@@ -215,7 +214,7 @@ def follow_model(learn: Learns,  # A learner
                  ):
     "Let the optimizer take in what has become trainable, and say so"
     opt, known, _ = learn.made
-    if learn.opt is not opt or known is None: return  # somebody's own
+    if learn.opt is not opt or known is None or 'exchanged' in vars(opt): return  # not ours
     if not (new := opt.regroup(learn.layer_groups)) or learn.silent: return
     ids = {id(p) for p in new}
     names = [name for name, p in learn.model.named_parameters() if id(p) in ids]

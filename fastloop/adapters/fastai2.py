@@ -40,12 +40,18 @@ from fastloop.callback.core import (
 )
 from ..callback.progress import ProgressCallback
 from ..callback.recorder import Recorder, find_recorder
-from ..core import check_property, format_time, listify, not_yet, required_arguments
+from fastloop.core import (
+    check_property,
+    format_time,
+    listify,
+    meant_by,
+    not_yet,
+    required_arguments,
+)
 from ..data.bunch import DataBunch
 from ..names import speaks_v2, whose_name
 from ..optimizer import as_wrapper
 from ..param_groups import Hypers, hyper_keys
-from ..runner import meant_by
 from ..torch_core import Loaders, Run, count_batches, model_device, to_detach, to_device
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #e4733cd2
@@ -117,6 +123,14 @@ class View:
                   ) -> Any:  # The view
         "Let callbacks take part inside a `with` block"
         with self._run.learn.added_cbs(cbs): yield self
+
+    def in_our_words(self, cb: Callback,  # A callback of a class that extends one of ours
+                     handler: Any,  # One of its handlers
+                     ) -> Any:  # The same, or one that lets code of this package see the run itself
+        "A handler that a class has from one of ours is called with what it knows"
+        home = getattr(getattr(handler, '__func__', None), '__module__', None) or ''
+        ours = home.startswith('fastloop.') and not home.startswith('fastloop.adapters.')
+        return partial(self.call_ours, cb, handler) if ours else handler
 
     def call_ours(self, cb: Callback,  # A callback of a class that extends one of ours
                   handler: Callable,  # A handler of our class
@@ -596,6 +610,7 @@ def _log_row(run):
     if logger is _ignore or recorder is None: return
     logger([run.epoch, *_measured(recorder.values[-1]), format_time(recorder.times[-1])])
 
+# %% ../../nbs/81_adapters.fastai2.ipynb #5eed0b02
 def _follow_metrics(run):
     "Measure what a callback has added to the metrics when the fit began"
     recorder, mine = find_recorder(run), listify(getattr(run.learn, 'metrics', None))
@@ -620,6 +635,7 @@ def _be_late(run, late):
     "Does the recorder of this run wait for the end of each batch of a validation?"
     if (recorder := find_recorder(run)) is not None: recorder.late = late
 
+# %% ../../nbs/81_adapters.fastai2.ipynb #5eed0b03
 def _clear_grads(run):
     "Clear gradients after a step that a callback of fastai has cancelled, as fastai does"
     if run._view_notes.clear: run.learn.opt.zero_grad()
@@ -717,12 +733,7 @@ def _meet(cb: Any, run):
     cb.__dict__['_created_for'] = run.learn
     for handler in own_methods(cb, ('after_create',)).values(): handler()
 
-def _in_our_words(cb, handler):
-    "Let a handler that a class has from one of ours see the run itself"
-    home = getattr(getattr(handler, '__func__', None), '__module__', None) or ''
-    ours = home.startswith('fastloop.') and not home.startswith('fastloop.adapters.')
-    return partial(vars(cb)['run'].call_ours, cb, handler) if ours else handler
-
+# %% ../../nbs/81_adapters.fastai2.ipynb #5eed0c02
 def _spelt(cb, found):
     "A callback that is called with every event is told fastai's names of them"
     if not isinstance(cb, Callback) or type(cb).__call__ is Callback.__call__: return found
@@ -741,7 +752,8 @@ def adapt(cb: Any,  # A callback of fastai v2
                           partial(_call_fastai, cb, o)) for o in names], None
     else:
         found, switch = _spelt(cb, handlers_of(cb, run)), partial(_switched_on, cb, run)
-        if isinstance(cb, Callback): found = [(*o, _in_our_words(cb, do)) for *o, do in found]
+        if isinstance(cb, Callback):
+            found = [(*o, vars(cb)['learn'].in_our_words(cb, do)) for *o, do in found]
     return [*((event, order, _Handler(cb, run, event, handler, switch))
               for event, order, handler in found),
             ('after_fit', order_of(cb), partial(_switch_on, cb)), *shared_handlers(cb, run)]

@@ -8,11 +8,11 @@ __all__ = []
 # %% ../../nbs/82_adapters.metrics.ipynb #3f694465
 import copy
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from fastcore.basics import class2attr
+
 from .fastai1 import state_of
 from .fastai2 import LearnView, flatten_check, from_tuple, notes_of
 from ..callback.core import has_own

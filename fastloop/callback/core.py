@@ -141,9 +141,7 @@ class _Spelling:
 
     def __get__(self, cb, owner):
         handler, seen = self.handler.__get__(cb, owner), getattr(cb, '__dict__', {}).get('run')
-        ours = str(getattr(self.handler, '__module__', '')).startswith('fastloop.')
-        if not (ours and hasattr(type(seen), 'call_ours')): return handler
-        return partial(seen.call_ours, cb, handler)  # the class was written in other words
+        return seen.in_our_words(cb, handler) if hasattr(type(seen), 'in_our_words') else handler
 
 class _Name:
     "The name of a callback, made from its class until one is set"
@@ -224,10 +222,8 @@ class Callback:
 def order_of(cb: Any,  # A callback
              ) -> float:  # Lower runs earlier
     "The order number of `cb`, spelt `order` or `_order`; 0 if it has none"
-    for place in (cb, *type(cb).__mro__):
-        for name in ('order', '_order'):
-            if name in getattr(place, '__dict__', ()): return place.__dict__[name]
-    return 0
+    places = (getattr(o, '__dict__', {}) for o in (cb, *type(cb).__mro__))
+    return next((o[name] for o in places for name in ('order', '_order') if name in o), 0)
 
 def has_own(cb: Any,  # A callback written for any library
             name: str,  # Name of a method
