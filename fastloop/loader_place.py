@@ -84,6 +84,7 @@ def _stateful(dl):
     "The loader itself, or else those of its parts that say where they are"
     if says_place(dl): return [dl]
     parts = [getattr(dl, o, None) for o in ('sampler', 'batch_sampler', 'dataset')]
+    parts.append(getattr(parts[1], 'sampler', None))
     return [o for o in {id(o): o for o in parts}.values() if says_place(o)]
 
 def loader_state(dl: Any,  # A loader of any kind

@@ -10,7 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
+    Dataset,
     IterableDataset,
     RandomSampler,
     Sampler,
@@ -375,6 +377,19 @@ class Numbered(list):
     def set_epoch(self, epoch): self.epoch = epoch
 
 
+class Rows(Dataset):
+    "Items that are asked for by the batch"
+    def __init__(self, n): self.n = n
+    def __len__(self): return self.n
+    def __getitem__(self, rows): return torch.arange(self.n)[rows]
+
+
+class OneByOne(Sampler):
+    "Numbers as tensors, some of them twice"
+    def __len__(self): return 12
+    def __iter__(self): return iter(torch.multinomial(torch.ones(10), 12, replacement=True))
+
+
 class Shouting(DataLoader):
     "Does something to each batch"
     def __iter__(self): return (batch*100 for batch in super().__iter__())
@@ -390,6 +405,11 @@ LOADERS = {
     'oversampled': lambda: DataLoader(ten, batch_size=4, sampler=Oversampled(10)),
     'few of many': lambda: DataLoader(ten, batch_size=4, sampler=RandomSampler(ten, num_samples=3)),
     'buckets': lambda: DataLoader(ten, batch_sampler=Buckets(10)),
+    'batches by hand': lambda: DataLoader(ten, batch_sampler=BatchSampler(
+        RandomSampler(ten), 4, drop_last=True)),
+    'a sampler of batches': lambda: DataLoader(Rows(10), batch_size=None, sampler=BatchSampler(
+        RandomSampler(ten), 4, drop_last=False)),
+    'tensors of one number': lambda: DataLoader(ten, batch_size=4, sampler=OneByOne()),
     'one by one': lambda: DataLoader(ten, batch_size=None, shuffle=True),
     'own generator': lambda: DataLoader(ten, batch_size=4, shuffle=True,
                                         generator=torch.Generator().manual_seed(5)),
@@ -418,9 +438,15 @@ def test_in_order_serves_each_item_once_and_moves_nothing(name):
 def test_in_order_keeps_to_a_subset_and_to_what_is_in_order():
     held = DataLoader(ten, batch_size=2, sampler=SubsetRandomSampler([7, 1, 4]))
     assert numbers(in_order(held)) == [1, 4, 7]
-    for dl in (DataLoader(ten, batch_size=4), [(1, 2)], TensorLoader(torch.arange(4), bs=2),
-               DataLoader(Stream(), batch_size=2)):
+    for dl in (DataLoader(ten, batch_size=4), [(1, 2)], DataLoader(Stream(), batch_size=2)):
         assert in_order(dl) is dl
+
+
+def test_in_order_leaves_the_place_of_a_loader_that_does_not_shuffle():
+    dl = TensorLoader(torch.arange(4), bs=2)
+    list(dl)
+    place = dl.state_dict()
+    assert flat(items(in_order(dl))) == [0, 1, 2, 3] and dl.state_dict() == place
 
 
 class Stream(IterableDataset):

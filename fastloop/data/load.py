@@ -196,9 +196,8 @@ class TensorLoader(Resumable):
         if seed is None and shuffle: self.seed = int(torch.randint(2**62, ()))
         self.dataset = TensorDataset(*self.tensors)
 
-    def unshuffled(self) -> 'TensorLoader':  # itself, if it serves so already
+    def unshuffled(self) -> 'TensorLoader':  # with a place of its own
         "The same items in the order of the data set, all of them; the place stays as it is."
-        if not (self.shuffle or self.drop_last): return self
         other = copy(self)
         other._place, other.shuffle, other.drop_last = _Place(), False, False
         other.share = None
@@ -242,13 +241,18 @@ def _spare(sampler):
 
 def _dealt(dl):
     "The numbers of the items that `dl` deals, each once; `None` if they are in order"
-    sampler, batches = dl.sampler, dl.batch_sampler
-    if batches is not None and type(batches) is not BatchSampler: sampler = batches
-    if type(sampler) is SequentialSampler and not dl.drop_last: return None
+    sampler, drop_last, batches = dl.sampler, dl.drop_last, dl.batch_sampler
+    if type(sampler) is BatchSampler: batches = sampler  # batches by the sampler: no batch size
+    if type(batches) is BatchSampler: sampler, drop_last = batches.sampler, batches.drop_last
+    elif batches is not None: sampler = batches
+    if type(sampler) is SequentialSampler and not drop_last: return None
     everything = range(len(dl.dataset))
     if isinstance(sampler, (SequentialSampler, RandomSampler)): return everything
-    with no_random(): dealt = list(_spare(sampler))
-    if sampler is batches: dealt = [i for batch in dealt for i in batch]
+    dealt: list = []
+    with no_random():
+        for o in _spare(sampler):  # a number, or those of a batch
+            o = o.tolist() if hasattr(o, 'tolist') else o
+            dealt += o if isinstance(o, (list, tuple)) else [o]
     return everything if len(set(dealt)) < len(dealt) else sorted(dealt)
 
 
@@ -258,9 +262,11 @@ def in_order(dl: Any,  # A loader of any kind
     if hasattr(dl, 'unshuffled'): return dl.unshuffled()
     if not isinstance(dl, DataLoader) or isinstance(dl.dataset, IterableDataset): return dl
     if (dealt := _dealt(dl)) is None: return dl
-    bs, batches = dl.batch_size or getattr(dl.batch_sampler, 'batch_size', None) or 64, None
-    if dl.batch_sampler is not None: batches = BatchSampler(dealt, bs, drop_last=False)
+    of_batches = dl.batch_sampler is None and isinstance(dl.sampler, BatchSampler)
+    bs = dl.batch_size or getattr(dl.batch_sampler or dl.sampler, 'batch_size', None) or 64
+    whole = BatchSampler(dealt, bs, drop_last=False)
     other = copy(dl)  # keeps what a subclass does to its batches
-    vars(other).update(sampler=dealt, batch_sampler=batches, drop_last=False, _iterator=None,
+    vars(other).update(sampler=whole if of_batches else dealt, drop_last=False, _iterator=None,
+                       batch_sampler=None if dl.batch_sampler is None else whole,
                        persistent_workers=False, generator=torch.Generator().manual_seed(0))
     return other

@@ -753,8 +753,9 @@ class ImageDataBunch(DataBunch):
 
         Raises: ValueError for labels that are no classes, or a file that cannot be read.
         """
-        fnames = [_below(path, o) for o in fnames]
-        return cls.from_lists(path, fnames, [label_func(Path(o)) for o in fnames], valid_pct, seed,
+        fnames = list(fnames)
+        labels = [label_func(Path(o)) for o in fnames]
+        return cls.from_lists(path, [_below(path, o) for o in fnames], labels, valid_pct, seed,
                               **kwargs)
 
     @classmethod
