@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
@@ -43,6 +44,24 @@ class Recorder(HTMLParser):
     def handle_endtag(self, tag):
         if tag == 'section':
             self.open.pop()
+
+
+class Prose(HTMLParser):
+    "The text of a page that is no code"
+
+    def __init__(self, text):
+        super().__init__()
+        self.text, self.inside = '', 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.inside += tag in ('pre', 'code', 'script', 'style')
+
+    def handle_endtag(self, tag):
+        self.inside -= tag in ('pre', 'code', 'script', 'style')
+
+    def handle_data(self, data):
+        self.text += '' if self.inside else data
 
 
 @pytest.fixture(scope='module')
@@ -136,6 +155,17 @@ def test_nothing_is_loaded_from_elsewhere(site):
         assert '@import' not in css.read_text(encoding='utf-8')
 
 
+def test_prose_is_told_from_code():
+    assert Prose('<p>a <code>b</code> <pre>c <code>d</code> e</pre>](f</p>').text == 'a  ](f'
+
+
+@rare
+def test_no_page_shows_the_markdown_of_a_link(site):
+    found = {o.name: re.findall(r'.{,30}\]\(.{,30}', Prose(o.read_text(encoding='utf-8')).text)
+             for o in site.rglob('*.html')}
+    assert {name: shown for name, shown in found.items() if shown} == {}
+
+
 @rare
 def test_room_page_has_prose_code_and_entries(site):
     text = (site/'anneal.html').read_text(encoding='utf-8')
@@ -177,6 +207,18 @@ def test_renderer():
     assert '#### Shape.area {#shape.area .api-entry}' in text and '**Raises:** ValueError' in text
     assert '```python\nShape.corners\n```' in text and 'Shape.unit()' in text
     assert '_hidden' not in text and 'self' not in text
+
+
+class Measure:
+    "A measure."
+    func = None  # the name under which a partial has its function
+
+
+def test_a_line_says_what_a_name_is():
+    assert docs.summary(Measure) == 'A measure.'
+    assert docs.summary(Shape.area) == 'Its area.'
+    assert docs.summary(Shape.corners) == 'How many corners'
+    assert docs.summary(partial(Shape.area, None)) == 'Its area.'
 
 
 def test_show_doc_uses_it():
@@ -222,6 +264,10 @@ def test_headings_leave_anchors_to_exported_names():
 
 
 pages = import_module('tools.docs_pages')
+
+
+def test_every_public_class_has_a_line():
+    assert [name for _, name, o in pages.classes() if not docs.summary(o)] == []
 
 
 @rare

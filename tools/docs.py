@@ -118,7 +118,10 @@ def all_members(cls):
 
 def summary(o):
     "The first sentence that an object says about itself, in Markdown"
-    o = o.fget if isinstance(o, property) else getattr(o, 'func', o)
+    if isinstance(o, property):
+        o = o.fget
+    elif not inspect.isclass(o):  # a class may have an attribute of this name
+        o = getattr(o, 'func', o)
     text = inspect.cleandoc(getattr(o, '__doc__', None) or '').partition('\n')[0]
     return escape(text)
 
@@ -442,7 +445,7 @@ def page(nb_path, cfg, entries):
         elif exporting & set(getattr(cell, 'directives_', None) or ()) and cell.source.strip():
             cell.source = f'#| label: export-{i}\n{cell.source}'
     nb.cells = [o for o in nb.cells if o.source.strip() or o.get('outputs')]
-    if room.number.isdigit():  # not the home page, whose ten lines begin with the import
+    if room.number.isdigit():  # not the home page, whose example begins with the import
         nb.cells = fold_imports(nb.cells)
         nb.cells.insert(0, mk_cell(place(room, cfg), 'markdown'))
     if room.module:
