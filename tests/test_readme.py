@@ -72,6 +72,11 @@ def test_claims_only_what_is_pinned():
     required = {re.split('[<>=]', o)[0] for o in settings['DEFAULT']['requirements'].split()}
     assert set(claims) == required
     assert claims == {o: pins[o] for o in required}
+    runs = import_module('tools.test_versions')
+    also = re.search(r'`make test-versions` .* Python (.+) to (.+), each .* allowed, (.+), and',
+                     text)
+    assert also.groups() == (runs.pythons[0], runs.pythons[-1], runs.oldest_torch())
+    assert settings['DEFAULT']['min_python'] == runs.pythons[0]
 
 
 def test_stale_readme_is_reported(tmp_path, monkeypatch):

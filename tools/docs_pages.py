@@ -11,7 +11,7 @@ from pathlib import Path
 root = Path(__file__).resolve().parent.parent
 if str(root) not in sys.path:
     sys.path.insert(0, str(root))
-from tools.readme import settings, tested  # noqa: E402
+from tools.readme import settings, short_runs, tested  # noqa: E402
 from tools.rooms import rooms  # noqa: E402
 
 # how a callback is attached where its name and brackets alone do not show it
@@ -181,7 +181,7 @@ def versions():
     news = re.sub(r'^#', '##', f'## {news}', flags=re.M)
     return (front('Versions', 'What this version was tested with, and what has changed')
             + f'These pages describe fastloop {settings()["version"]}. Its tests ran with the '
-            'versions below; others may work, but are not tested.\n\n## Tested with\n\n'
+            f'versions below. {short_runs()}\n\n## Tested with\n\n'
             f'|Package|Version|\n|:--|:--|\n{rows}\n\n## What has changed\n\n{news}')
 
 

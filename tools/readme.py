@@ -17,6 +17,7 @@ root = Path(__file__).resolve().parent.parent
 if str(root) not in sys.path:
     sys.path.insert(0, str(root))
 from tools.rooms import nbs, page_name, rooms  # noqa: E402
+from tools.test_versions import oldest_torch, pythons  # noqa: E402
 
 index, target, picture = nbs/'index.ipynb', root/'README.md', nbs/'run.png'
 
@@ -40,6 +41,12 @@ def tested():
     return {'Python': settings()['tested_python']} | {o: pins()[o] for o in sorted(names)}
 
 
+def short_runs():
+    "What `make test-versions` runs with"
+    return (f'`make test-versions` makes a short run with Python {pythons[0]} to {pythons[-1]}, '
+            f'each with the oldest torch that is allowed, {oldest_torch()}, and with the newest.')
+
+
 def room_map():
     "The rooms by layer: each with its number, its title and its promise"
     lines, section = ['## The rooms'], None
@@ -54,7 +61,7 @@ def room_map():
 def versions():
     "The versions that the tests ran with"
     found = ', '.join(f'{name} {version}' for name, version in tested().items())
-    return f'## Versions\n\nTested with {found}. Other versions may work, but are not tested.'
+    return f'## Versions\n\nTested with {found}. {short_runs()}'
 
 
 generated = {'rooms': room_map, 'versions': versions}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
 places = root/'.versions'
+pythons = ['3.10', '3.11', '3.12', '3.13']
 SHORT_RUN = '''
 import tempfile, warnings
 import torch
@@ -95,7 +96,7 @@ def try_pair(wheel, python, torch):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--python', nargs='*', default=['3.10', '3.11', '3.12', '3.13'])
+    parser.add_argument('--python', nargs='*', default=pythons)
     parser.add_argument('--torch', nargs='*', default=[oldest_torch(), ''],
                         help='versions; an empty one is the newest')
     args = parser.parse_args()
