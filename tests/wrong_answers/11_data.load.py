@@ -19,6 +19,8 @@ def seen(dl):
 def seen(dl):
     return next(iter(dl))[0]
 
+# %% 2: `[:dl.position*dl.bs]` → `[:6]`
+
 # %% 3: `            place.position += 1` → ``
 
 # %% 3: `[place.position:]` → ``

@@ -20,6 +20,8 @@ def small(data, n):
 
 # %% 2: `bs=data.bs` → `bs=n`
 
+# %% 2: `shuffle=True` → `shuffle=False`
+
 # %% 3: item by item
 class Squares:
     def __init__(self, n):
