@@ -3,6 +3,8 @@
 
 # %% 1: `+= 1` → `= 1`
 
+# %% 1: `pred.shape[1], pred.shape[1]` → `yb.max() + 1, yb.max() + 1`
+
 # %% 2: accuracy
 def precision(pred, yb):
     return ((pred > 0) == yb).float().mean()
@@ -15,6 +17,8 @@ def precision(pred, yb):
 def precision(pred, yb):
     return yb[pred > 0].float().mean()
 
+# %% 2: `pred > 0` → `pred >= 0`
+
 # %% 3: `/(1 - self.beta**self.batches)` → ``
 
 # %% 3: all batches weigh the same
@@ -26,3 +30,5 @@ class Recent:
     def update(self, pred, yb): self.values.append(self.func(pred, yb))
 
     def compute(self): return sum(self.values)/len(self.values)
+
+# %% 3: `self.beta*self.mean + (1 - self.beta)*` → `(1 - self.beta)*self.mean + self.beta*`

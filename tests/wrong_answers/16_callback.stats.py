@@ -15,6 +15,26 @@ class BestEpoch(AvgStatsCallback):
 
 # %% 2: `avg_stats[1]` → `avg_stats[0]`
 
+# %% 2: the lowest loss
+class BestEpoch(AvgStatsCallback):
+    def begin_fit(self):
+        super().begin_fit()
+        self.best, self.best_epoch = float('inf'), None
+
+    def after_epoch(self):
+        super().after_epoch()
+        loss = self.valid_stats.avg_stats[0]
+        if loss < self.best: self.best, self.best_epoch = loss, self.epoch
+
+# %% 2: a second fit does not begin anew
+class BestEpoch(AvgStatsCallback):
+    best, best_epoch = -1., None
+
+    def after_epoch(self):
+        super().after_epoch()
+        accuracy = self.valid_stats.avg_stats[1]
+        if accuracy > self.best: self.best, self.best_epoch = accuracy, self.epoch
+
 # %% 3: the output, not its probability
 def confidence(pred, yb):
     return pred.amax(1).mean()
@@ -28,3 +48,13 @@ def confidence(pred, yb):
 # %% 4: nothing at all
 class ValidOnly(AvgStatsCallback):
     def after_loss(self): pass
+
+# %% 4: no training
+class ValidOnly(AvgStatsCallback):
+    def begin_batch(self): return self.in_train
+
+# %% 4: forgotten when it is printed
+class ValidOnly(AvgStatsCallback):
+    def after_epoch(self):
+        super().after_epoch()
+        self.train_stats.reset()

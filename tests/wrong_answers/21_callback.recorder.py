@@ -11,6 +11,8 @@ class GradNorm(Callback):
 
 # %% 2: `for p in self.model.parameters()]).norm()` → `for p in self.model.parameters()]).sum()`
 
+# %% 2: `.values[-1][-1] = self.norm.item()` → `.values[-1].append(self.norm.item())`
+
 # %% 3: `begin_train` → `begin_epoch`
 
 # %% 3: `begin_train` → `after_batch`
