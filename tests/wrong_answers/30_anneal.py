@@ -14,6 +14,8 @@ def sched_step(start, end, pos):
 def sched_step(start, end, pos):
     return end*min(4, int(pos*5))/4
 
+# %% 1: `min(4, int(pos*5))` → `round(pos*4)`
+
 # %% 2: the cosine begins at the beginning of training
 def flat_cos(pct, lr):
     return lambda pos: lr if pos <= pct else sched_cos(lr, 0)(pos)
@@ -38,6 +40,8 @@ def warm_restarts(n, start, end):
 def warm_restarts(n, start, end):
     return combine_scheds([1]*n, [sched_cos(start, end)]*n)
 
+# %% 3: `sched_cos` → `sched_lin`
+
 # %% 4: the bounds are the wrong way round, so the shape is not the same backwards
 class Backwards:
     def __init__(self, sched):
@@ -58,6 +62,14 @@ class Backwards:
 class Backwards:
     def __init__(self, sched):
         self.sched = sched
+
+    def __call__(self, pos):
+        return self.sched(pos)
+
+# %% 4: it holds a closure
+class Backwards:
+    def __init__(self, sched):
+        self.sched = lambda pos: sched(1 - pos)
 
     def __call__(self, pos):
         return self.sched(pos)

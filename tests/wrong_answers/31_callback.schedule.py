@@ -59,3 +59,8 @@ def slower_body(sched):
 # %% 4: one schedule for both
 def slower_body(sched):
     return ParamScheduler('lr', sched)
+
+# %% 4: a straight line between the ends
+def slower_body(sched):
+    first, last = sched(0), sched(1)
+    return ParamScheduler('lr', [sched_lin(first/10, last/10), sched_lin(first, last)])
