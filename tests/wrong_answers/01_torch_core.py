@@ -33,6 +33,10 @@ def same(a, b):
     for o, list_ in zip((a, b), found): map_tensors(o, list_.append)
     return len(found[0]) == len(found[1]) and all(map(torch.equal, *found))
 
+# %% 2: as they are printed
+def same(a, b):
+    return str(a) == str(b)
+
 # %% 3: torch alone
 def undisturbing(func):
     def call(*args, **kwargs):

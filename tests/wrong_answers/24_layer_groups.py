@@ -20,4 +20,14 @@ def by_kind(model):
 
 # %% 3: layers
 def by_kind(model):
-    return [list(model[0].parameters()), list(model[2].parameters())]
+    return [list(model[0].parameters()), list(model[3].parameters())]
+
+# %% 3: every second one
+def by_kind(model):
+    parameters = list(model.parameters())
+    return parameters[::2], parameters[1::2]
+
+# %% 3: by their names
+def by_kind(model):
+    named = list(model.named_parameters())
+    return [p for name, p in named if 'weight' in name], [p for name, p in named if 'bias' in name]

@@ -5,6 +5,8 @@
 def most_wrong(losses, n):
     return losses.sort(descending=True).values[:n]
 
+# %% 1: `[:n]` → `[:3]`
+
 # %% 2: as it is
 def ask_twice(model, xb):
     return model(xb), model(xb)

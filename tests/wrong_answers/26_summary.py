@@ -5,6 +5,12 @@ misfit = nn.Sequential(nn.Flatten(), nn.Linear(784, 50), nn.ReLU(), nn.Linear(50
 # %% 1: the first layer does not fit the pictures
 misfit = nn.Sequential(nn.Flatten(), nn.Linear(28, 50), nn.ReLU(), nn.Linear(50, 10))
 
+# %% 1: another layer does not fit
+misfit = nn.Sequential(nn.Flatten(), nn.Linear(784, 50), nn.BatchNorm1d(40), nn.Linear(50, 10))
+
+# %% 1: no second linear layer
+misfit = nn.Sequential(nn.Flatten(), nn.Linear(784, 50), nn.BatchNorm1d(40))
+
 # %% 2: ` + 1` → ``
 
 # %% 2: `size*size` → `size`
@@ -22,3 +28,8 @@ def shares(model):
 def shares(model):
     sizes = [p.numel() for p in model.parameters()]
     return [size/sum(sizes) for size in sizes]
+
+# %% 3: only the layers that the model itself holds
+def shares(model):
+    sizes = [sum(p.numel() for p in m.parameters()) for m in model.children()]
+    return [size/sum(sizes) for size in sizes if size]
