@@ -367,8 +367,7 @@ def better_direction(
     metric: Any,  # a metric of any library
 ) -> str | None:  # `min` or `max`; `None` if it does not say
     "Ask a metric whether smaller or larger values are better."
-    places = [metric, *(getattr(metric, o, None) for o in ('metric_object', 'func'))]
-    for o in places:
+    for o in (metric, *(getattr(metric, name, None) for name in ('metric_object', 'func'))):
         while isinstance(o, partial): o = o.func
         higher, way = (getattr(o, word, None) for word in ('higher_is_better', '_direction'))
         if isinstance(higher, bool): return 'max' if higher else 'min'
