@@ -16,6 +16,7 @@ from fastloop import keras
 from fastloop.adapters.keras_model import NotInOptimizer
 from fastloop.callback.remote import RemoteMonitor
 from fastloop.data.bunch import DataBunch
+from fastloop.event_files import read_scalars
 from fastloop.keras import backend as K
 from fastloop.keras import callbacks as kc
 from fastloop.keras import optimizers
@@ -602,3 +603,107 @@ def test_a_callback_measures_other_data_in_the_fit_of_a_learner():
     for i, (_, loss, acc) in enumerate(learn.recorder.values):
         assert history.history['test_loss'][i] == pytest.approx(loss, rel=1e-5)
         assert cb.seen[i] == pytest.approx({'loss': loss, 'accuracy': acc}, rel=1e-5)
+
+
+# ---- what people's own classes are called, have and ask for ---------------------------------------
+class History(kc.Callback):
+    "A class of the user's with the name of one of Keras'"
+    def on_train_begin(self, logs=None): self.history = {'batch': []}
+    def on_batch_end(self, batch, logs=None): self.history['batch'].append(logs['loss'])
+
+
+def test_a_class_of_the_users_that_is_called_history():
+    found = fit(model := new(), cb := History())
+    assert 'val_loss' in found.history and len(cb.history['batch']) == 24
+    assert model.history is found and len(found.history['loss']) == 4
+    own = kc.CallbackList([cb], add_history=True)
+    assert [type(o).__module__ for o in own.callbacks] == [__name__, kc.__name__]
+
+
+def test_a_number_that_is_there_now_and_then():
+    class Now(kc.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch % 2 == 0: logs['val_auc'] = epoch/10
+    found = fit(new(), Now())
+    assert found.history['val_auc'] == [0., .2] and len(found.history['loss']) == 4
+
+
+def test_the_comparison_that_subclasses_call():
+    class Plateau(kc.ReduceLROnPlateau):
+        told = ()
+        def on_epoch_end(self, epoch, logs=None):
+            if self.best is not None and not self.in_cooldown():
+                self.told = *self.told, self.monitor_op(logs['loss'], self.best)
+            super().on_epoch_end(epoch, logs)
+    found = fit(new(), cb := Plateau('loss', patience=1, cooldown=1, mode='min'))
+    losses = found.history['loss']
+    best = [min(losses[:i]) for i in (1, 2, 3)]
+    assert list(cb.told) == [a < b - 1e-4 for a, b in zip(losses[1:], best)]
+    up = kc.EarlyStopping('acc', mode='max')
+    assert up.monitor_op(.6, .5) and not up.monitor_op(.5, .5)
+
+
+@pytest.mark.parametrize('order', [5, [3, 1, 2]])
+def test_an_attribute_called_order_is_the_users(order):
+    class Writes(kc.Callback):
+        def __init__(self):
+            super().__init__()
+            self.order = order
+
+        def on_epoch_end(self, epoch, logs=None): logs['mine'] = epoch
+
+    class Reads(kc.Callback):
+        def on_epoch_end(self, epoch, logs=None): self.seen = logs.get('mine')
+    fit(new(), Writes(), cb := Reads())
+    assert cb.seen == 3
+
+
+def test_a_callback_that_is_refused_says_why():
+    class Odd:
+        def set_model(self, model): raise OSError('out of cheese')
+        def set_params(self, params): pass
+        def on_train_begin(self, logs=None): pass
+    with pytest.raises(OSError, match='cheese'): fit(new(), Odd())
+
+
+def test_more_validation_sets_of_a_learner():
+    "The arguments of `evaluate`, as a well-known callback gives them"
+    seen = []
+    class More(kc.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            one = self.model.evaluate(x=x[:9], y=labels[:9], verbose=0, sample_weight=None,
+                                      batch_size=None)
+            two = self.model.evaluate([x[:9]], labels[:9], batch_size=3, steps=2, callbacks=None)
+            seen.append((one, two))
+    torch.manual_seed(0)
+    tensors = torch.tensor(x), torch.tensor(labels)
+    learn = Learner(DataBunch.from_tensors(*tensors, *tensors, bs=8, device='cpu'), nn.Linear(4, 3),
+                    nn.CrossEntropyLoss(), silent=True)
+    learn.fit(1, cbs=More())
+    (one, two), = seen
+    with torch.no_grad():
+        wanted = [nn.functional.cross_entropy(learn.model(tensors[0][:n]), tensors[1][:n]).item()
+                  for n in (9, 6)]
+    assert [one, two] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_epochs_of_a_tensorboard_that_goes_on(tmp_path):
+    model, board = new(), kc.TensorBoard(str(tmp_path))
+    fit(model, board, epochs=2)
+    fit(model, board, epochs=4, initial_epoch=2)
+    assert read_scalars(tmp_path)['loss'][0] == [0, 1, 2, 3]
+
+
+def test_a_csv_file_whose_last_column_comes_too_late(tmp_path):
+    file, model = tmp_path/'a.csv', new()
+    fit(model, kc.ReduceLROnPlateau('loss'), kc.CSVLogger(file, append=True))
+    before = model.get_weights()
+    with pytest.raises(ValueError, match='columns'):
+        fit(model, kc.CSVLogger(file, append=True), kc.ReduceLROnPlateau('loss'))
+    assert all(map(np.array_equal, before, model.get_weights()))
+
+
+def test_half_precision_arrays():
+    model = new()
+    model.fit(x.astype('float16'), labels, verbose=0)
+    assert np.isfinite(model.predict(x.astype('float16'))).all()

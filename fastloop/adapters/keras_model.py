@@ -469,7 +469,7 @@ def check_batch_size(batch_size: int,  # What was asked for
 
 def as_inputs(x: Any,  # An array, a tensor, or numbers in lists
               name: str = 'x',  # What to call it in messages
-              ) -> torch.Tensor:  # NumPy's float64 as float32, other numbers as they are
+              ) -> torch.Tensor:  # NumPy's fractions as float32, other numbers as they are
     """A tensor of what Keras users have, mostly arrays
 
     Raises: TypeError if it holds no numbers.
@@ -477,7 +477,7 @@ def as_inputs(x: Any,  # An array, a tensor, or numbers in lists
     if isinstance(x, torch.Tensor): return x.detach()
     array = np.asarray(x)
     if array.dtype.kind not in 'fiub': raise TypeError(f'{name} holds no numbers: {x!r:.80}')
-    if array.dtype == np.float64: array = array.astype(np.float32)
+    if array.dtype in (np.float64, np.float16): array = array.astype(np.float32)
     if not array.flags.writeable: array = array.copy()  # of pandas, or a file; torch would warn
     return torch.from_numpy(np.ascontiguousarray(array))
 
@@ -772,18 +772,24 @@ class LearnerView(ModelView):
 
     def evaluate(self, x: Any,  # An array, or a loader
                  y: object = None,  # Targets, if `x` is an array
-                 batch_size: int = 32,  # Samples in a batch
-                 verbose: int = 0,  # Keras' word; nothing is shown
+                 batch_size: int | None = None,  # Samples in a batch; `None`: 32
+                 verbose: int | str = 0,  # Keras' word; nothing is shown
+                 sample_weight: np.ndarray | None = None,  # Not understood
+                 steps: int | None = None,  # Batches to measure; `None`: all
+                 callbacks: list | None = None,  # Not told: a run of the learner has its own
                  return_dict: bool = False,  # Give the numbers by name
                  ) -> Any:  # The loss; a list of it and the metrics; or a dictionary
         """Measure the loss and the metrics of the learner, also in the middle of a fit
 
         Raises: ValueError or TypeError for bad input.
         """
+        if sample_weight is not None: raise ValueError('evaluate: sample_weight is not understood')
         if not is_loader(x):
+            if type(x) in (list, tuple) and len(x) == 1 and hasattr(x[0], '__array__'): x = x[0]
             x, y = as_inputs(x), as_inputs(y, 'y')
             whole = not (y.is_floating_point() or y.dtype == torch.bool)
-            x = TensorLoader(x, y.long() if whole else y, bs=check_batch_size(batch_size))
+            x = TensorLoader(x, y.long() if whole else y, bs=check_batch_size(batch_size or 32))
+        if steps is not None: x = list(islice(x, check_number('steps', steps, 1, whole=True)))
         found = dict(zip(self.metrics_names, map(float, self.learn.validate(x))))
         if return_dict: return found
         return list(found.values()) if len(found) > 1 else found['loss']

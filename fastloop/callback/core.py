@@ -222,7 +222,8 @@ class Callback:
 def order_of(cb: Any,  # A callback
              ) -> float:  # Lower runs earlier
     "The order number of `cb`, spelt `order` or `_order`; 0 if it has none"
-    places = (getattr(o, '__dict__', {}) for o in (cb, *type(cb).__mro__))
+    own = () if hasattr(type(cb), 'set_model') else (cb,)  # Keras knows no order
+    places = (getattr(o, '__dict__', {}) for o in (*own, *type(cb).__mro__))
     return next((o[name] for o in places for name in ('order', '_order') if name in o), 0)
 
 def has_own(cb: Any,  # A callback written for any library
@@ -291,9 +292,8 @@ def introduce(cb: Any,  # A native callback, or any object with methods named af
               run: Run,  # The runner that will announce events
               ):
     "Let `cb` know the run and its learner"
-    if hasattr(type(cb), 'set_runner'): return cb.set_runner(run)
-    cb.run = run
-    if run.learn is not None: cb.learn = run.learn
+    if hasattr(type(cb), 'set_runner'): cb.set_runner(run)
+    else: Callback.set_runner(cb, run)
 
 def place_of(cb: Any,  # A callback
              event: str,  # Name of an event

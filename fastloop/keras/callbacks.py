@@ -13,6 +13,7 @@ import shutil
 import string
 import warnings
 from collections.abc import Callable, Iterable
+from itertools import takewhile
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,11 @@ class MonitorCallback(Callback):
         "Is `value` better, and by more than `min_delta`?"
         return than is None or improves(value, than, self.mode, self.min_delta)
 
+    @property
+    def monitor_op(self) -> Callable:  # Takes a value and the best so far
+        "What compares two values; subclasses of others' making call it"
+        return self.is_better
+
     def say(self, line: str,  # What has happened
             ):
         "Print a line; nothing if `verbose` is 0"
@@ -287,6 +293,10 @@ class ReduceLROnPlateau(MonitorCallback):
         "No value has been seen yet, and nothing has been waited for"
         super().forget()
         self.wait = self.cooldown_counter = 0
+
+    def in_cooldown(self) -> bool:  # Whether epochs are not counted
+        "Has the rate been lowered a short while ago?"
+        return self.cooldown_counter > 0
 
     def on_train_begin(self, logs=None):
         "Refuse a second master of the learning rate, then begin or go on"
@@ -511,11 +521,32 @@ class History(Callback, NativeHistory):
         if not self.loaded: self.epoch, self.history = [], Logs()
         self.loaded, self.model.history = False, self
 
+    def add(self, epoch: int,  # Number of the epoch
+            logs: dict,  # Names and numbers
+            ):
+        "Add one epoch; the list of a name has the epochs in which there was a number"
+        for name, value in logs.items(): self.history.setdefault(name, []).append(value)
+        self.epoch.append(epoch)
+
     def on_epoch_end(self, epoch, logs=None):
         "Add the epoch that has ended"
         self.add(epoch, as_logs(logs))
 
+    def load_state_dict(self, state: dict,  # From `state_dict`
+                        ):
+        "Go on, in the next fit, from where `state` was taken"
+        super().load_state_dict(state)
+        self.history = Logs(self.history)
+
 # %% ../../nbs/84_keras.callbacks.ipynb #f5a56c65
+def of_keras(cbs: list,  # Callbacks written for any library
+             kind: str,  # Name of a class of Keras
+             ) -> list:  # Those of that class, from this library or from an installed Keras
+    "The callbacks of Keras that are of a kind; a class of the user's may have the same name"
+    homes = 'keras.', 'fastloop.keras.', 'tf_keras.', 'tensorflow.'
+    return [o for o in cbs if hasattr(type(o), 'set_model')
+            and any(t.__name__ == kind and t.__module__.startswith(homes) for t in type(o).__mro__)]
+
 def added_names(cb: Any,  # A callback of a run
                 ) -> tuple | None:  # `None` if it may be anything
     "The names that a callback of Keras may add to the logs of an epoch"
@@ -527,7 +558,7 @@ def added_names(cb: Any,  # A callback of a run
 
 def check_columns(there: list,  # Columns of a file, without the epoch
                   names: list,  # Names that will be in the logs
-                  cbs: list | tuple,  # The callbacks of the run
+                  cbs: list | tuple,  # The callbacks that add to the logs before they are written
                   ) -> bool:  # Whether the file may fit
     "Can the logs of a run have the columns of a file?"
     if set(names) - set(there): return False
@@ -559,7 +590,8 @@ class CSVLogger(Callback):
             self.filename).is_file() else None
         names = [o for o in params['metrics']
                  if params.get('do_validation') or not o.startswith('val_')]
-        if there and not check_columns(there[1:], names, getattr(run, 'cbs', ())): raise ValueError(
+        earlier = [*takewhile(lambda o: o is not self, getattr(run, 'cbs', ()))]
+        if there and not check_columns(there[1:], names, earlier): raise ValueError(
             f'append: {self.filename} has the columns {", ".join(there)}, this run has epoch, '
             f'{", ".join(sorted(names))}; append=False replaces the file, filename=… names another')
 
@@ -678,6 +710,7 @@ class TensorBoard(Callback, NativeTensorBoard):
         "Find the folder and the embeddings"
         if 'run' not in vars(self):
             raise TypeError('TensorBoard needs a fit of this library, which calls the model')
+        if not self.loaded: self.next[0] = max(0, self.next[0]-self.run.first_epoch)  # counts on
         self.begin_fit()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -784,7 +817,6 @@ class CallbackList(HookList):
                  ):
         super().__init__(callbacks)
         for wanted, kind in ((add_history, History), (add_progbar, ProgbarLogger)):
-            missing = not any(type(cb).__name__ == kind.__name__ for cb in self.callbacks)
-            if wanted and missing: self.append(kind())
+            if wanted and not of_keras(self.callbacks, kind.__name__): self.append(kind())
         if model is not None: self.set_model(model)
         if params: self.set_params(params)

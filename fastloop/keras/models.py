@@ -41,7 +41,7 @@ from ..clean_up import put_back
 from ..core import check_number, check_word, distinct, listify, understands
 from ..data.bunch import DataBunch
 from ..data.load import TensorLoader
-from .callbacks import History, ProgbarLogger
+from .callbacks import History, ProgbarLogger, of_keras
 from .optimizers import Optimizer, find_optimizer
 from ..learner import Learner
 from ..metrics import AverageMetric, Metric, as_metric, metric_name
@@ -414,13 +414,6 @@ def refuse_weights(**weights: object,  # What was given, by the name of the argu
             'own, a function of (y_true, y_pred)')
 
 # %% ../../nbs/86_keras.models.ipynb #6b8a70f7
-def of_keras(cbs: list,  # Callbacks written for any library
-             kind: str,  # Name of a class of Keras
-             ) -> list:  # Those of that class, from this library or from an installed Keras
-    "The callbacks of Keras that are of a kind"
-    return [o for o in cbs if hasattr(type(o), 'set_model')
-            and any(t.__name__ == kind for t in type(o).__mro__)]
-
 def fit_callbacks(
                   # Those of the caller, written for any library
                   callbacks: Callback | Iterable | Any,
@@ -578,9 +571,10 @@ class Model(ModelView):
         def train():
             learn = self._learner(*loaders)
             self.params, self.first_epoch, self.history = dict(verbose=verbose), first, history
+            run = None
             try: (run := Runner(cbs)).fit(epochs, learn)
             finally:
-                if run.refused: set_rng_state(chance)
+                if run is None or run.refused: set_rng_state(chance)
                 put_back([o.close for o in loaders if isinstance(o, Batches)])
         only_fit(self, train)
         return history
