@@ -605,7 +605,7 @@ def test_a_callback_measures_other_data_in_the_fit_of_a_learner():
         assert cb.seen[i] == pytest.approx({'loss': loss, 'accuracy': acc}, rel=1e-5)
 
 
-# ---- what people's own classes are called, have and ask for ---------------------------------------
+# ---- what people's own classes are called, have and ask for --------------------------------------
 class History(kc.Callback):
     "A class of the user's with the name of one of Keras'"
     def on_train_begin(self, logs=None): self.history = {'batch': []}

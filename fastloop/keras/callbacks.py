@@ -710,11 +710,13 @@ class TensorBoard(Callback, NativeTensorBoard):
         "Find the folder and the embeddings"
         if 'run' not in vars(self):
             raise TypeError('TensorBoard needs a fit of this library, which calls the model')
-        if not self.loaded: self.next[0] = max(0, self.next[0]-self.run.first_epoch)  # counts on
+
         self.begin_fit()
 
     def on_epoch_begin(self, epoch, logs=None):
         "Open the files, and see what is due in this epoch"
+        first = self.run.first_epoch  # an `initial_epoch` counts on by itself
+        if epoch == first and not self.loaded: self.next[0] = max(0, self.next[0] - first)
         self.begin_epoch()
 
     def on_epoch_end(self, epoch, logs=None):
