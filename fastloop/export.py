@@ -19,6 +19,7 @@ from typing import Any
 # %% ../nbs/51_export.ipynb #81497056
 import torch
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
 
 # %% ../nbs/51_export.ipynb #393f519f
 from .core import needs_extra
@@ -33,7 +34,7 @@ from fastloop.model_file import (
     seal_holds,
     settings_name,
 )
-from .predictions import as_answer, probabilities
+from .predictions import as_answer, as_pair, gives_batches, probabilities
 from .program import leaves_of, rebuild, tree_of, undisturbed
 from .torch_core import default_device, map_tensors, to_detach
 
@@ -242,8 +243,9 @@ def loaded_batches(items: Any,  # A loader of batches, with targets or without
     for batch in items:
         try: yield inputs_of(tree, batch, False), None
         except (TypeError, ValueError):
-            if not isinstance(batch, (tuple, list)) or len(batch) != 2: raise
-            yield inputs_of(tree, batch[0], False), batch[1]
+            if not isinstance(batch, (tuple, list)) or len(batch) not in (1, 2): raise
+            xb, yb = as_pair(batch)
+            yield inputs_of(tree, xb, False), yb
 
 # %% ../nbs/51_export.ipynb #e7f7652c
 class Predictor:
@@ -313,12 +315,17 @@ class Predictor:
         "Turn items into batches"
         if isinstance(items, (str, Path)): items = files_in(items)
         elif self.takes_pixels(items): items = pictures_in(items)
-        mine = 'list' in self.inputs and len(items) == len(self.inputs['list'])
-        if isinstance(items, list) and not mine:
+        several = isinstance(items, (list, tuple))
+        mine = several and 'list' in self.inputs and len(items) == len(self.inputs['list'])
+        if several and not mine and all(map(is_file, items)): items = list(items)
+        if isinstance(items, Dataset): items = DataLoader(items, bs)
+        single = len(leaves_of(self.inputs)) == 1
+        if isinstance(items, list) and not mine and not (single and gives_batches(items)):
             for i in range(0, len(items), bs):
                 parts = [self.prepare(o) for o in items[i:i+bs]]
                 yield [torch.cat(o) for o in zip(*parts)], None
-        elif isinstance(items, (tuple, list, Mapping)) or hasattr(items, 'shape'):
+        elif not isinstance(items, list) and isinstance(items, (tuple, Mapping)) or mine or hasattr(
+                items, 'shape'):
             tensors = inputs_of(self.inputs, items, False)
             free = [o['shape'][:1] == [None] for o in leaves_of(self.inputs)]
             for i in range(0, rows_in(self.inputs, tensors), bs):

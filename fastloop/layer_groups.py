@@ -7,7 +7,7 @@ __all__ = []
 
 # %% ../nbs/24_layer_groups.ipynb #127512c6
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from numbers import Integral, Real
 from typing import Any
 
@@ -25,9 +25,11 @@ def set_trainable(
                   group: nn.Module | nn.Parameter | Iterable,
                   wanted: bool,  # Whether gradients are wanted
                   spare_bn: bool = False,  # Leave batch norm as it is
+                  spared: Set = frozenset(),  # `id` of parameters that are left as they are too
                   ):
     "Switch the gradients of a layer group on or off"
     for o in listify(group):
+        if id(o) in spared: continue
         if isinstance(o, torch.Tensor): o.requires_grad_(wanted)
         elif not (spare_bn and isinstance(o, batch_norm_types)):
             for p in o.parameters(recurse=False): p.requires_grad_(wanted)
@@ -36,6 +38,8 @@ def set_trainable(
 def freeze_before(groups: list,  # The layer groups, from the input to the output
                   n: int,  # The first group that is trained; -1 is the last
                   train_bn: bool = True,  # Train batch norm in frozen groups
+                  # Tells which parameters are of a batch norm, where the groups are of parameters
+                  model: nn.Module | None = None,
                   ):
     """Train the layer groups from number `n` on, and freeze those before
 
@@ -46,7 +50,9 @@ def freeze_before(groups: list,  # The layer groups, from the input to the outpu
         raise TypeError(f'freeze_to({n!r}): give the number of a layer group, 0 to {count-1}')
     if not -count <= n < count:
         raise ValueError(f'freeze_to({n}): the model has {count} layer groups, 0 to {count-1}')
-    for group in groups[:n % count]: set_trainable(group, False, spare_bn=train_bn)
+    layers = model.modules() if train_bn and model is not None else ()
+    spared = {id(p) for o in layers if isinstance(o, batch_norm_types) for p in o.parameters()}
+    for group in groups[:n % count]: set_trainable(group, False, train_bn, spared)
     for group in groups[n % count:]: set_trainable(group, True)
 
 # %% ../nbs/24_layer_groups.ipynb #678eded8

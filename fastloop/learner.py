@@ -293,7 +293,7 @@ class Learner(SeesRun):
 
         Raises: ValueError if there is no such group.
         """
-        freeze_before(self.layer_groups, n, self.train_bn)
+        freeze_before(self.layer_groups, n, self.train_bn, self.model)
         if self.running: self.follow_model()
         else: self.opt = None
 

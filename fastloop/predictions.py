@@ -170,16 +170,16 @@ def batch_of_one(x: Any,  # One item: a tensor, an array, or several in a tuple 
                  model: torch.nn.Module,  # The model that will be asked
                  data: Any = None,  # May say how an item is read, and have an example of inputs
                  ) -> Any:  # The same with a dimension for the batch
-    "Make a batch of one item, as the model wants it"
+    "Make a batch of one item, as the model wants it; a model that writes to it spoils no item"
     if hasattr(data, 'read_item'): x = data.read_item(x)  # such as a file
     like = getattr(data, 'example', None)
-    if like is not None: return inputs_like('x', x, like, one=True)
+    if like is not None: return map_tensors(inputs_like('x', x, like, one=True), torch.clone)
     if isinstance(x, (tuple, list)): return type(x)(batch_of_one(o, model) for o in x)
     if isinstance(x, dict): return {k: batch_of_one(o, model) for k, o in x.items()}
     x = torch.as_tensor(x) if hasattr(x, '__array__') else x
     kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
     wrong = torch.is_tensor(x) and x.dtype == torch.float64 and kind is not None
-    return map_tensors(x.to(kind) if wrong else x, lambda o: o[None])
+    return map_tensors(x.to(kind) if wrong else x, lambda o: o[None].clone())
 
 # %% ../nbs/25_predictions.ipynb #76fac698
 _meant = {'cross_entropy': 'softmax', 'CrossEntropyLoss': 'softmax', 'nll_loss': 'exp',

@@ -17,10 +17,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from fastloop.__main__ import main, ranked
 from fastloop.callback.core import Callback
 from fastloop.data.bunch import DataBunch
+from fastloop.data.load import TensorLoader
 from fastloop.export import Predictor, files_in, label_files
 from fastloop.model_file import (
     is_arithmetic,
@@ -963,3 +965,38 @@ def test_from_a_gpu_and_to_one(table, tmp_path):
     for device in ('cpu', 'cuda'):
         got = Predictor.load(file, device).get_preds(xb)[0]
         assert got.device.type == 'cpu' and torch.allclose(got, want, atol=1e-4)
+
+
+def test_get_preds_takes_the_loaders_that_a_learner_takes(tmp_path):
+    torch.manual_seed(0)
+    x, y = torch.randn(32, 4), torch.randint(3, (32,))
+    learn = Learner(DataBunch.from_tensors(x, y, x, y, bs=8, device='cpu'), nn.Linear(4, 3),
+                    silent=True, path=tmp_path)
+    learn.export(tmp_path/'one.pt2')
+    predictor = Predictor.load(tmp_path/'one.pt2', 'cpu')
+    for dl in (TensorLoader(x, bs=8), DataLoader(TensorDataset(x), 8), learn.data.test_dl(x),
+               TensorDataset(x, y), [(x[:8], y[:8]), (x[8:], y[8:])], DataLoader(x, 8)):
+        (mine, targets), (theirs, wanted) = predictor.get_preds(dl), learn.get_preds(dl)
+        torch.testing.assert_close(mine, theirs)
+        assert (targets is None) == (wanted is None) and (
+            targets is None or torch.equal(targets, wanted))
+
+
+def test_get_preds_of_a_stream_for_several_inputs(tmp_path):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, a, b): return self.layer(a + b)
+
+    class Stream(IterableDataset):
+        def __iter__(self): return iter([((x[i], x[i]), y[i]) for i in range(32)])
+    x, y = torch.randn(32, 4), torch.randint(3, (32,))
+    dl = DataLoader(Stream(), 8)
+    learn = Learner(DataBunch(dl, dl, device='cpu'), Two(), F.cross_entropy, silent=True,
+                    path=tmp_path)
+    learn.export(tmp_path/'two.pt2')
+    found, targets = Predictor.load(tmp_path/'two.pt2', 'cpu').get_preds(dl)
+    torch.testing.assert_close(found, learn.get_preds()[0])
+    assert torch.equal(targets, y)

@@ -246,3 +246,20 @@ def test_lists_with_an_entry_for_each_item_stay_lists_of_items():
     assert joined([['a', 'b'], ['c']]) == ['a', 'b', 'c']
     assert joined([({'k': 1}, {'k': 2}), ({'k': 3},)]) == [{'k': 1}, {'k': 2}, {'k': 3}]
     assert joined([[torch.ones(2), None], [None]])[1:] == [None, None]
+
+
+def test_a_model_that_writes_to_its_inputs_spoils_no_item():
+    class Scales(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, x):
+            x /= 255
+            return self.layer(x)
+    x, y = torch.rand(16, 4)*255, torch.randint(3, (16,))
+    learn = Learner(DataBunch.from_tensors(x.clone(), y, bs=8, device='cpu'), Scales(),
+                    nn.CrossEntropyLoss(), silent=True)
+    for item in (x[0].clone(), x[0].numpy().copy()):
+        learn.predict(item)
+        assert (torch.as_tensor(item) == x[0]).all()

@@ -345,3 +345,16 @@ def test_callbacks_are_removed_by_their_class():
     assert not [o for o in learn.cbs if isinstance(o, Plain)]
     with learn.removed_cbs(Recorder): assert not [o for o in learn.cbs if isinstance(o, Recorder)]
     assert len([o for o in learn.cbs if isinstance(o, Recorder)]) == 1
+
+
+def test_batch_norm_in_groups_of_parameters_is_not_frozen():
+    "fastai v2's splitters give parameters, and its `freeze` lets batch norm learn"
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+    learn = Learner(DataBunch(train, device='cpu'), model, F.cross_entropy, silent=True,
+                    splitter=lambda m: [[*m[0].parameters(), *m[1].parameters()],
+                                        list(m[3].parameters())])
+    learn.freeze()
+    assert [p.requires_grad for p in model.parameters()] == [False]*2 + [True]*4
+    learn.train_bn = False
+    learn.freeze()
+    assert [p.requires_grad for p in model.parameters()] == [False]*4 + [True]*2
