@@ -513,14 +513,29 @@ def check_writable(path: str | Path,  # A file that is to be written later
         raise PermissionError(errno.EACCES, 'Nothing can be written into this folder', str(place))
 
 # %% ../nbs/00_core.ipynb #ad7f4536
-_quiet = [False]
+_quiet, _files = [False], [None]
 
 
 def be_quiet(
     quiet: bool = True,  # Leave printing and writing to another process, from now on?
+    files: Any = None,  # Has `note` and `wait`, for files that one process writes and all read
 ) -> None:
     "Let this process print no lines and write no weights, or let it again."
-    _quiet[0] = quiet
+    _quiet[0], _files[0] = quiet, files
+
+
+def file_written(
+    path: str | Path,  # A file
+) -> None:
+    "Say that a file has been written here, or left to another process."
+    if _files[0] is not None: _files[0].note(Path(path).absolute())
+
+
+def await_file(
+    path: str | Path,  # A file that is about to be read
+) -> None:
+    "Wait until another process has written what was left to it."
+    if _files[0] is not None: _files[0].wait(Path(path).absolute())
 
 
 def is_quiet() -> bool:  # `False` unless several processes train together

@@ -348,9 +348,8 @@ def begin_together(learn: Learns,  # A learner
         learn.split(learn.origin[0])
     share_training(learn.data.train_dl, cb.ranks)
     set_seed(torch.initial_seed() + 7919*rank)  # other dropout, other augmentation
-    if rank:
-        be_quiet()
-        learn.silent = True
+    be_quiet(rank > 0, cb.ranks.files)
+    if rank: learn.silent = True
 
 def tell_failure(ranks: Ranks,  # The processes
                  e: BaseException,  # What has ended the fit of this one

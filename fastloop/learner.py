@@ -34,8 +34,10 @@ from .clean_up import for_now
 from fastloop.core import (
     as_path,
     atomic_write,
+    await_file,
     check_flag,
     check_property,
+    file_written,
     is_quiet,
     listify,
     meant_by,
@@ -138,9 +140,10 @@ def write_weights(file: Path,  # The file, in a folder that is made if it is mis
     weights = whole_tensors(model.state_dict())
     state = {'model': weights} if with_opt else weights
     if with_opt and opt is not None: state['opt'] = whole_tensors(opt.state_dict())
-    if is_quiet(): return file
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(file) as f: torch.save(state, f)
+    if not is_quiet():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(file) as f: torch.save(state, f)
+    file_written(file)
     return file
 
 def read_weights(file: Path,  # Written by `write_weights`, or any file of weights by name
@@ -151,6 +154,7 @@ def read_weights(file: Path,  # Written by `write_weights`, or any file of weigh
 
     Raises: FileNotFoundError or ValueError, before anything is changed.
     """
+    await_file(file)
     state = load_tensors(file, model_device(model))
     if not isinstance(state, dict):
         raise ValueError(f'{file.name} holds a {type(state).__name__}, and not weights by name')

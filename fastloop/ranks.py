@@ -10,6 +10,7 @@ import atexit
 import os
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,6 +41,27 @@ def _meet_first(backend, limit):
     dist.init_process_group(backend, store=dist.PrefixStore(f'fastloop {attempt}', store),
                             rank=rank, world_size=count, timeout=limit)
 
+class SharedFiles:
+    "Files that process 0 writes and all read: which of them are there"
+    def __init__(self, rank: int,  # The number of this process
+                 timeout: float,  # Seconds to wait at most
+                 ):
+        self.rank, self.timeout, self.left = rank, timeout, {}
+
+    def note(self, path: Path,  # A file
+             ):
+        "Process 0 has written it; another one has left it to process 0"
+        if self.rank == 0: _store().add(f'fastloop wrote {path}', 1)
+        else: self.left[path] = self.left.get(path, 0)+1
+
+    def wait(self, path: Path,  # A file
+             ):
+        "Wait until process 0 has written it as often as this process has left it to it"
+        end = time.monotonic() + self.timeout
+        while _store().add(f'fastloop wrote {path}', 0) < self.left.get(path, 0):
+            if time.monotonic() > end: return  # reading tells what is missing
+            time.sleep(.01)
+
 class Ranks:
     "The processes that train one model together, as one of them sees them"
     def __init__(self, device: torch.device | None = None,  # Where the model is; the CPU by default
@@ -51,7 +73,7 @@ class Ranks:
         if self.made: _meet_first('nccl' if on_gpu else 'gloo', limit)
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
         self.group: Any = dist.new_group(backend='gloo', timeout=limit)
-        self.open = True
+        self.open, self.files = True, SharedFiles(self.rank, timeout)
 
     @classmethod
     def join(cls, device: torch.device | None = None,  # Where the model is; the CPU by default

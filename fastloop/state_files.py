@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 # %% ../nbs/05_state_files.ipynb #c9c97f30
-from .core import atomic_write, is_quiet
+from .core import atomic_write, await_file, file_written, is_quiet
 from .torch_core import load_tensors
 
 # %% ../nbs/05_state_files.ipynb #e43db882
@@ -198,6 +198,7 @@ def write_state(file: str | Path,  # The file; folders that are missing are made
     writer = StateWriter()
     writer.write(file, state)
     writer.wait()
+    file_written(file)
     return Path(file)
 
 def _home(storage, location):
@@ -211,6 +212,7 @@ def read_state(file: str | Path,  # From `write_state`
 
     Raises: FileNotFoundError; ValueError if the file is damaged, or is another one."""
     file = Path(file)
+    await_file(file)
     if not file.is_file() and os.path.lexists(file): raise ValueError(
         f'{file.name} is damaged, or no state file: it is a folder, a pipe or a link to nothing')
     sound = file.is_file() and is_sealed(file)

@@ -2,8 +2,10 @@
 
 Each group of cases is one start of two processes, which do one case after the other.
 """
+import time
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import ranks
@@ -306,6 +308,27 @@ def files(rank):
     return found, sorted(str(o) for o in Path('files').rglob('*') if o.is_file()), saved.exists()
 
 
+def read_at_once(rank):
+    "What one process writes slowly is read by all straight afterwards"
+    learn = make(path=f'at once{rank}').to_distributed(timeout=15)
+    learn.path = Path('at once')
+    found, save = [], torch.save
+
+    def slowly(*args, **kwargs):
+        if not rank: time.sleep(.3)
+        return save(*args, **kwargs)
+    with patch('torch.save', slowly):
+        for value in (1., 2.):
+            with torch.no_grad(): learn.model[0].weight.fill_(value)
+            learn.save('again')
+            learn.checkpoint('at once/again.pt')
+            for read in (partial(learn.load, 'again'), partial(learn.restore, 'at once/again.pt')):
+                with torch.no_grad(): learn.model[0].weight.fill_(9.)
+                read()
+                found.append(learn.model[0].weight[0, 0].item())
+    return found
+
+
 def fsdp_files(rank):
     "Weights of a model in pieces are whole in the file, and can be loaded again"
     learn = make(path='pieces', opt_func=AdamW).to_distributed('fsdp', timeout=15)
@@ -375,7 +398,7 @@ CASES = [*((f'agree {k}', partial(trained, **v[0])) for k, v in AGREE.items()),
          *((f'window {o}', partial(windows, strategy=o)) for o in ('ddp', 'fsdp')),
          ('torchmetrics', torch_metrics),
          *((f'little {o} {n}', partial(little, strategy=o, valid=n)) for o, n in LITTLE),
-         ('files', files), ('fsdp files', fsdp_files),
+         ('files', files), ('at once', read_at_once), ('fsdp files', fsdp_files),
          *((f'break {e} {p}', partial(breaking, event=e, phase=p)) for e, p in BREAKS),
          ('nan', nan)]
 
@@ -533,6 +556,10 @@ def test_one_process_prints_and_writes(found):
     assert len(rows) == 3
     printed = [found['files'][o][1] for o in (0, 1)]
     assert 'valid_loss' in printed[0] and printed[1] == ''
+
+
+def test_what_one_process_writes_is_read_by_all(found):
+    assert answers(found, 'at once') == ([1., 1., 2., 2.],)*2
 
 
 def test_weights_in_pieces_are_whole_in_a_file(found):
