@@ -20,6 +20,7 @@ from fastloop.all import (
     AdamW,
     Callback,
     CancelBatchException,
+    CheckpointCallback,
     DataBunch,
     Learner,
     LearnerCallback,
@@ -358,3 +359,23 @@ def test_batch_norm_in_groups_of_parameters_is_not_frozen():
     learn.train_bn = False
     learn.freeze()
     assert [p.requires_grad for p in model.parameters()] == [False]*4 + [True]*2
+
+
+def test_v1_the_numbers_of_the_last_epoch_are_there_after_a_kill(tmp_path):
+    class Curriculum(LearnerCallback):
+        def on_epoch_begin(self, last_metrics, **kwargs):
+            if last_metrics: self.learn.opt.lr = .05*float(last_metrics[0])
+
+    def make(path):
+        return learner(CheckpointCallback(verbose=False), path=path, callback_fns=[Curriculum])
+
+    class Dies(Callback):
+        def begin_batch(self):
+            if self.run.in_train and self.run.n_iter == 6: raise KeyboardInterrupt
+    whole = make(tmp_path/'a')
+    whole.fit(3, .1)
+    with pytest.raises(KeyboardInterrupt): make(tmp_path/'b').fit(3, .1, cbs=Dies())
+    again = make(tmp_path/'b')
+    again.fit(3, .1, resume=True)
+    assert again.recorder.lrs == whole.recorder.lrs and len(set(whole.recorder.lrs)) == 3
+    for a, b in zip(again.model.parameters(), whole.model.parameters()): assert torch.equal(a, b)

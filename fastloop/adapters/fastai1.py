@@ -422,14 +422,16 @@ class V1Learner:
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #709f663e
 def _smoothed(shared):
-    "The smoothed loss, for a checkpoint"
+    "The smoothed loss, and the numbers of the last epoch, for a checkpoint"
     o = shared.handler
-    return dict(mean=o.mean, weight=o.weight, loss=o.state_dict['smooth_loss'])
+    numbers = [None if n is None else float(n) for n in o.state_dict['last_metrics'] or ()]
+    return dict(mean=o.mean, weight=o.weight, loss=o.state_dict['smooth_loss'], numbers=numbers)
 
 def _go_on_smoothing(shared, state):
     "Go on with the smoothed loss of a checkpoint"
     o = shared.handler
     o.mean, o.weight, o.state_dict['smooth_loss'] = state['mean'], state['weight'], state['loss']
+    if numbers := state.get('numbers'): o.state_dict['last_metrics'] = as_numbers(numbers)
 
 # %% ../../nbs/80_adapters.fastai1.ipynb #ec44c5d9
 event_of = dict(
