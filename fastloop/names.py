@@ -199,8 +199,8 @@ other_names = {
     'keras': dict(optimizer='opt', stop_training='CancelFitException')}
 ours_only = {'in_train': 'training', 'iters': 'n_iter', 'epochs': 'n_epoch', 'n_epochs': 'epoch',
              'data': 'dls'}  # with fastai v2's word for it
-_v2_paths = {('opt', 'hypers'), ('opt', 'set_hyper'), ('opt', 'set_hypers'),
-             ('recorder', 'metric_names'), ('progress', 'mbar')}
+_v2_paths = {*(('opt', o) for o in ('hypers', 'set_hyper', 'set_hypers', 'param_lists')),
+             *(('recorder', o) for o in ('metric_names', 'log')), ('progress', 'mbar')}
 _v2_fields = {'remove_on_fetch', 'run_valid', 'run_train', '_only_train_loop'}
 _v2_keywords = {'ds_idx', 'inner', 'reorder', 'with_input', 'with_decoded'}  # of questions
 

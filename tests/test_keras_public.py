@@ -707,3 +707,21 @@ def test_half_precision_arrays():
     model = new()
     model.fit(x.astype('float16'), labels, verbose=0)
     assert np.isfinite(model.predict(x.astype('float16'))).all()
+
+
+def test_variables_are_computed_with():
+    "As callbacks do that shrink weights, or keep a mean of them"
+    class Shrinks(kc.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            for v in self.model.trainable_variables: v.assign(v*.5)
+            first = self.model.trainable_variables[0]
+            before = first.numpy()
+            first.assign_sub(first*.5)
+            first.assign_add(first)
+            assert np.allclose(first.numpy(), before)
+            assert float(first[0, 0]) == before[0, 0] and len(first) == len(before)
+            assert np.allclose((1 - first/2 + first).numpy(), 1 + before/2)
+    model = new(optimizers.SGD(1e-12))
+    before = model.get_weights()
+    model.fit(x[:8], labels[:8], batch_size=8, verbose=0, callbacks=[Shrinks()])
+    for a, b in zip(model.get_weights(), before): assert np.allclose(a, b/2, atol=1e-6)

@@ -172,8 +172,20 @@ def _forward(hook):
 for _hook in keras_hooks: setattr(HookList, _hook, _forward(_hook))
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #44d0bcc6
+def _as_tensor(o): return o.value if isinstance(o, Variable) else o
+
+def _on_value(name):
+    "An operator that computes with the tensor of a variable"
+    def compute(self, *others): return getattr(self.value, name)(*map(_as_tensor, others))
+    return compute
+
 class Variable:
-    "A tensor of the model as Keras sees it: read as an array, set with `assign`"
+    "A tensor of the model as Keras sees it: read as an array, computed with, set with `assign`"
+    __add__, __radd__, __sub__, __rsub__, __mul__, __rmul__, __truediv__, __rtruediv__ = map(
+        _on_value, ('__add__', '__radd__', '__sub__', '__rsub__', '__mul__', '__rmul__',
+                    '__truediv__', '__rtruediv__'))
+    __neg__, __pow__, __matmul__, __getitem__, __len__, __abs__ = map(
+        _on_value, ('__neg__', '__pow__', '__matmul__', '__getitem__', '__len__', '__abs__'))
     def __init__(self, tensor: torch.Tensor,  # Shares its memory
                  name: str = 'variable',  # What it is called in the model
                  ):
@@ -183,8 +195,17 @@ class Variable:
     def assign(self, value: Any,  # A number, an array, a tensor or another variable
                ):
         "Set the values; the tensor stays the same object"
-        value = value.value if isinstance(value, Variable) else value
-        with torch.no_grad(): self.value.copy_(torch.as_tensor(value))
+        with torch.no_grad(): self.value.copy_(torch.as_tensor(_as_tensor(value)))
+
+    def assign_add(self, value: Any,  # Likewise
+                   ):
+        "Add to the values"
+        self.assign(self.value + torch.as_tensor(_as_tensor(value)))
+
+    def assign_sub(self, value: Any,  # Likewise
+                   ):
+        "Take away from the values"
+        self.assign(self.value - torch.as_tensor(_as_tensor(value)))
 
     def numpy(self) -> np.ndarray:  # A copy
         "The values"
