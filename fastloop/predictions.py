@@ -128,6 +128,16 @@ def to_ask(data: Any,  # A `DataBunch`, or anything with `valid_dl`
     """
     return Asked(valid_loader(data, dl if dl is None or gives_batches(dl) else data.test_dl(dl)))
 
+# %% ../nbs/25_predictions.ipynb #5eed0d02
+def beside(dl: Any,  # A loader
+           ) -> Any:  # One that breaks off no pass of it
+    "Of a loader whose processes serve a pass that is under way, one with other processes"
+    other = copy(dl)
+    if isinstance(dl, InPlaceOf): other.dl = beside(dl.dl)
+    elif getattr(dl, '_iterator', None) is None: return dl
+    else: vars(other).update(persistent_workers=False, _iterator=None)
+    return other
+
 # %% ../nbs/25_predictions.ipynb #59c2851f
 _in_validation = {'begin_batch', 'before_batch', 'on_batch_begin', 'after_pred', 'after_predict',
                   'on_loss_begin', 'begin_validate', 'before_validate', 'predict', 'get_loss'}
@@ -163,6 +173,7 @@ def ask(learn: Learns,  # A learner
         dl: Iterable,  # A loader
         ):
     "Run a validation with `cb`, and with those that prepare batches"
+    if learn.running: dl = beside(dl)
     with helpers_of(learn) as helpers: learn.runner([cb, *helpers]).evaluate(dl, learn)
 
 # %% ../nbs/25_predictions.ipynb #509d8d8d

@@ -263,3 +263,19 @@ def test_a_model_that_writes_to_its_inputs_spoils_no_item():
     for item in (x[0].clone(), x[0].numpy().copy()):
         learn.predict(item)
         assert (torch.as_tensor(item) == x[0]).all()
+
+
+@pytest.mark.parametrize('verb', ['validate', 'get_preds'])
+def test_asking_a_loader_whose_processes_are_at_work(verb):
+    "The pass that is under way goes on to its end"
+    class Items(TensorDataset): "Fetched one by one"
+    class Asks(Callback):
+        def after_batch(self):
+            if self.in_train and self.run.iter == 1: getattr(self.learn, verb)(self.data.train_dl)
+    x, y = torch.randn(20, 4), torch.randint(3, (20,))
+    dl = DataLoader(Items(x, y), 4, num_workers=1, persistent_workers=True,
+                    multiprocessing_context='fork')
+    learn = Learner(DataBunch(dl, None, device='cpu'), nn.Linear(4, 3), nn.CrossEntropyLoss(),
+                    cbs=Asks(), silent=True)
+    learn.fit(2)
+    assert learn.recorder.nb_batches == [5, 5]
