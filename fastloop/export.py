@@ -347,7 +347,7 @@ class Predictor:
             parts.append(found)
             targets.append(to_detach(yb))
         if not parts: raise ValueError('there are no items to predict')
-        whole = [torch.cat(o) if o[0].ndim else torch.stack(o) for o in zip(*parts)]
+        whole = [joined(o) for o in zip(*parts)]
         preds = rebuild(self.settings['outputs'], iter(whole))
         if probabilities: preds = self.probabilities(preds)
         return preds, None if targets[0] is None else joined(targets)

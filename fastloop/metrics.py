@@ -286,8 +286,9 @@ def is_of_samples(batch):
 
 
 def joined(batches):
-    "Batches put together: tensors, and tuples, lists and dicts of them; of others a list is made"
-    first = batches[0]
+    "Batches put together: tensors, and tuples, lists and dicts of them; of others, lists of items"
+    first, forms = batches[0], {o.shape[1:] for o in batches if isinstance(o, torch.Tensor)}
+    if len(forms) > 1: return [o for batch in batches for o in batch]  # such as padded sentences
     if isinstance(first, torch.Tensor): return (torch.cat if first.ndim else torch.stack)(batches)
     if isinstance(first, Mapping): return {k: joined([o[k] for o in batches]) for k in first}
     if not isinstance(first, (tuple, list)): return None if first is None else list(batches)

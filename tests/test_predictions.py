@@ -279,3 +279,24 @@ def test_asking_a_loader_whose_processes_are_at_work(verb):
                     cbs=Asks(), silent=True)
     learn.fit(2)
     assert learn.recorder.nb_batches == [5, 5]
+
+
+def test_answers_of_different_lengths_are_a_list_of_items():
+    "Batches that are padded to the longest of their own sentences"
+    class Pads:
+        def __init__(self): self.batches = [(torch.randn(4, n, 5), torch.randint(3, (4, n)))
+                                            for n in (3, 6)]
+
+        def __iter__(self): return iter(self.batches)
+        def __len__(self): return 2
+
+    def loss(pred, yb): return nn.functional.cross_entropy(pred.flatten(0, 1), yb.flatten())
+    dl = Pads()
+    learn = Learner(DataBunch(dl, dl, device='cpu'), nn.Linear(5, 3), loss, silent=True)
+    learn.fit(1)
+    preds, targets = learn.get_preds()
+    assert [o.shape for o in preds] == [(3, 3)]*4 + [(6, 3)]*4
+    for i, (xb, yb) in enumerate(dl.batches):
+        for j in range(4):
+            torch.testing.assert_close(preds[4*i+j], learn.model(xb[j]).detach())
+            assert torch.equal(targets[4*i+j], yb[j])
