@@ -114,7 +114,7 @@ class Callbacks:
     def remove_cbs(self, cbs: Callback | Iterable | Any,  # A callback or several
                    ):
         "Take callbacks away again; of a class, all that there are"
-        self.cbs = not_yet(self.cbs, meant_by(cbs, self.cbs))
+        self.cbs = not_yet(list(self.cbs), meant_by(cbs, self.cbs))
         self._bind()
 
     def _bind(self, new=()):

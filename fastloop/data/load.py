@@ -251,8 +251,8 @@ def _dealt(dl):
     dealt: list = []
     with no_random():
         for o in _spare(sampler):  # a number, or those of a batch
-            o = o.tolist() if hasattr(o, 'tolist') else o
-            dealt += o if isinstance(o, (list, tuple)) else [o]
+            found: Any = getattr(o, 'tolist', lambda o=o: o)()
+            dealt += found if isinstance(found, (list, tuple)) else [found]
     return everything if len(set(dealt)) < len(dealt) else sorted(dealt)
 
 
