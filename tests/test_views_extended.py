@@ -379,3 +379,13 @@ def test_v1_the_numbers_of_the_last_epoch_are_there_after_a_kill(tmp_path):
     again.fit(3, .1, resume=True)
     assert again.recorder.lrs == whole.recorder.lrs and len(set(whole.recorder.lrs)) == 3
     for a, b in zip(again.model.parameters(), whole.model.parameters()): assert torch.equal(a, b)
+
+
+def test_a_validation_batch_that_is_left_out_is_not_recorded():
+    class Skips(Callback):
+        def begin_batch(self):
+            if not self.in_train and self.run.iter == 1: return True
+    one, two = learner([Plain(), Skips()]), learner()
+    two.data.valid_dl = train[:1]
+    for o in (one, two): o.fit(1, .1)
+    same(torch.tensor(one.recorder.values), torch.tensor(two.recorder.values))

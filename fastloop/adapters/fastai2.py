@@ -187,7 +187,7 @@ class RunNotes:
                  ):
         self.run, self.carrier, self.created, self.loader = run, None, {}, None
         self.loss, self.loss_grad, self.kept, self.clear, self.replaced = None, None, {}, False, {}
-        self.reported, self.recorded = None, 0
+        self.reported, self.recorded, self.computed = None, 0, False
 
     def scaled(self) -> Any:  # The one to call `backward` on
         "The second loss of this batch, made when it is asked for first"
@@ -621,13 +621,18 @@ def _open_batch(run):
     "Nobody has reported a loss for this batch"
     notes, recorder = run._view_notes, find_recorder(run)
     notes.reported, notes.recorded = None, len(recorder.lrs) if recorder else 0
+    notes.computed = False
+
+def _note_loss(run):
+    "The loss of this batch has been computed"
+    run._view_notes.computed = True
 
 def _record_late(run):
     "What callbacks have made of a batch is recorded when all of them have seen it, as in fastai"
     notes, recorder = run._view_notes, find_recorder(run)
     if recorder is None or not recorder.late or _has_no_targets(run) or run.loss is None: return
-    if not run.in_train: recorder.record()
-    elif notes.reported is not None:
+    if not run.in_train and (notes.computed or notes.reported is not None): recorder.record()
+    elif run.in_train and notes.reported is not None:
         if len(recorder.lrs) == notes.recorded: recorder.record()  # a batch that was cancelled
         else: recorder.history.replace_last(notes.reported)
 
@@ -655,6 +660,7 @@ def shared_handlers(cb: Any,  # A callback that wants a view
             ('begin_fit', 50, partial(_follow_metrics, run)),
             ('begin_fit', 50, partial(_be_late, run, True)),
             ('begin_batch', first, partial(_open_batch, run)),
+            ('after_loss', first, partial(_note_loss, run)),
             ('after_batch', 50, partial(_record_late, run)),
             ('after_epoch', 50, partial(_log_row, run)), ('begin_backward', last, notes.lend),
             ('after_step', last, partial(_clear_grads, run)), ('after_fit', last, notes.forget),
