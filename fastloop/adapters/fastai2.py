@@ -187,7 +187,7 @@ class RunNotes:
                  ):
         self.run, self.carrier, self.created, self.loader = run, None, {}, None
         self.loss, self.loss_grad, self.kept, self.clear, self.replaced = None, None, {}, False, {}
-        self.reported, self.recorded, self.computed = None, 0, False
+        self.reported, self.recorded, self.before = None, 0, None
 
     def scaled(self) -> Any:  # The one to call `backward` on
         "The second loss of this batch, made when it is asked for first"
@@ -236,7 +236,7 @@ class RunNotes:
             if getattr(self.run.learn, name) is new: setattr(self.run.learn, name, old)
         self.give_back()
         self.loss, self.loss_grad, self.kept, self.clear, self.replaced = None, None, {}, False, {}
-        self.loader = self.reported = None
+        self.loader = self.reported = self.before = None
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #2ebb1318
 class OptView:
@@ -595,9 +595,10 @@ def notes_of(run: Run,  # A runner
     "What the views of a run share"
     return run.__dict__.setdefault('_view_notes', RunNotes(run))
 
-def _note_loader(run):
-    "Remember what this epoch will go through, unless somebody replaces it"
+def _open_epoch(run):
+    "Remember what this epoch will go through, unless somebody replaces it, and what is measured"
     run._view_notes.loader = run.dl
+    _follow_metrics(run)
 
 def _set_loader(run):
     "Take up loaders that were replaced since the epoch began, and count what comes"
@@ -612,33 +613,27 @@ def _log_row(run):
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #5eed0b02
 def _follow_metrics(run):
-    "Measure what a callback has added to the metrics when the fit began"
+    "Measure what callbacks have added to the metrics"
     recorder, mine = find_recorder(run), listify(getattr(run.learn, 'metrics', None))
     if recorder is None or recorder.asked is not None or len(mine) <= len(recorder.metrics): return
     recorder.measure(mine[len(recorder.metrics):])
 
 def _open_batch(run):
-    "Nobody has reported a loss for this batch"
+    "Nobody has reported a loss for this batch; the recorder waits for its end in a validation"
     notes, recorder = run._view_notes, find_recorder(run)
     notes.reported, notes.recorded = None, len(recorder.lrs) if recorder else 0
-    notes.computed = False
-
-def _note_loss(run):
-    "The loss of this batch has been computed"
-    run._view_notes.computed = True
+    if recorder is not None: recorder.late = True
+    notes.before = None if run.in_train else run.loss
 
 def _record_late(run):
     "What callbacks have made of a batch is recorded when all of them have seen it, as in fastai"
     notes, recorder = run._view_notes, find_recorder(run)
     if recorder is None or not recorder.late or _has_no_targets(run) or run.loss is None: return
-    if not run.in_train and (notes.computed or notes.reported is not None): recorder.record()
-    elif run.in_train and notes.reported is not None:
+    if not run.in_train:  # not if the batch was left out
+        if run.loss is not notes.before or notes.reported is not None: recorder.record()
+    elif notes.reported is not None:
         if len(recorder.lrs) == notes.recorded: recorder.record()  # a batch that was cancelled
         else: recorder.history.replace_last(notes.reported)
-
-def _be_late(run, late):
-    "Does the recorder of this run wait for the end of each batch of a validation?"
-    if (recorder := find_recorder(run)) is not None: recorder.late = late
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #5eed0b03
 def _clear_grads(run):
@@ -653,18 +648,16 @@ def shared_handlers(cb: Any,  # A callback that wants a view
     notes, first, last = notes_of(run), float('-inf'), 1e9  # others may come at `inf`
     if not any(o is notes.carrier for o in run.cbs): notes.carrier = cb
     if notes.carrier is not cb: return []
-    return [('begin_epoch', first, partial(_note_loader, run)),
+    return [('begin_epoch', first, partial(_open_epoch, run)),
             ('begin_train', first, partial(_set_loader, run)),
             *((event, first, notes.give_back) for event in (
                 'after_backward', 'after_cancel_backward', 'after_batch')),
-            ('begin_fit', 50, partial(_follow_metrics, run)),
-            ('begin_fit', 50, partial(_be_late, run, True)),
+
             ('begin_batch', first, partial(_open_batch, run)),
-            ('after_loss', first, partial(_note_loss, run)),
+
             ('after_batch', 50, partial(_record_late, run)),
             ('after_epoch', 50, partial(_log_row, run)), ('begin_backward', last, notes.lend),
-            ('after_step', last, partial(_clear_grads, run)), ('after_fit', last, notes.forget),
-            ('after_fit', last, partial(_be_late, run, False))]
+            ('after_step', last, partial(_clear_grads, run)), ('after_fit', last, notes.forget)]
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #48b7036b
 _inner_events = frozenset(
