@@ -319,13 +319,12 @@ class Predictor:
         mine = several and 'list' in self.inputs and len(items) == len(self.inputs['list'])
         if several and not mine and all(map(is_file, items)): items = list(items)
         if isinstance(items, Dataset): items = DataLoader(items, bs)
-        single = len(leaves_of(self.inputs)) == 1
-        if isinstance(items, list) and not mine and not (single and gives_batches(items)):
+        listed, single = isinstance(items, list), len(leaves_of(self.inputs)) == 1
+        if listed and not (mine or single and gives_batches(items)):
             for i in range(0, len(items), bs):
                 parts = [self.prepare(o) for o in items[i:i+bs]]
                 yield [torch.cat(o) for o in zip(*parts)], None
-        elif not isinstance(items, list) and isinstance(items, (tuple, Mapping)) or mine or hasattr(
-                items, 'shape'):
+        elif mine or isinstance(items, (tuple, Mapping)) or hasattr(items, 'shape'):
             tensors = inputs_of(self.inputs, items, False)
             free = [o['shape'][:1] == [None] for o in leaves_of(self.inputs)]
             for i in range(0, rows_in(self.inputs, tensors), bs):

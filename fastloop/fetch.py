@@ -114,6 +114,14 @@ class WholeSubset(Subset):
 
 _whole = {TensorDataset: WholeTensors, Subset: WholeSubset}
 
+def other_loader(dl: DataLoader,  # Stays as it is
+                 **changes: Any,  # Settings, also those that torch fixes when a loader is made
+                 ) -> Any:  # A `DataLoader` with no processes yet, and none that stay
+    "The same loader with other settings"
+    other = copy(dl)  # keeps what a subclass does to its batches
+    vars(other).update(persistent_workers=False, _iterator=None, **changes)
+    return other
+
 def _as_it_is(batch): return batch
 
 def _collates_rows(collate):
@@ -132,9 +140,7 @@ def whole_batches(dl: Any,  # A loader of any kind
     "Let torch's `DataLoader` fetch the rows of tensors batch by batch, not item by item"
     if type(dl) is not DataLoader or dl.batch_sampler is None: return dl
     if not (_is_of_tensors(dl.dataset) and _collates_rows(dl.collate_fn)): return dl
-    other, view = copy(dl), _whole[type(dl.dataset)](dl.dataset)
-    vars(other).update(dataset=view, collate_fn=_as_it_is, persistent_workers=False, _iterator=None)
-    return other
+    return other_loader(dl, dataset=_whole[type(dl.dataset)](dl.dataset), collate_fn=_as_it_is)
 
 # %% ../nbs/04_fetch.ipynb #bccc78b8
 class SideStream:

@@ -336,7 +336,7 @@ class Learner(SeesRun):
                    ) -> 'Learner':  # The learner
         "Take callbacks away again; of a class, all that there are"
         gone = meant_by(cbs, self.cbs)
-        self.cbs = [cb for cb in self.cbs if not any(cb is o for o in gone)]
+        self.cbs = not_yet(list(self.cbs), gone)
         if self.running: self.run.remove_cbs(gone)
         return self
 

@@ -23,6 +23,7 @@ from .callback.core import Callback
 from .clean_up import InPlaceOf
 from .data.bunch import inputs_like
 from .data.load import in_order
+from .fetch import other_loader
 from .first_batch import takes_apart
 from .mean_loss import inner_loss
 from .metrics import is_of_samples, joined
@@ -132,10 +133,10 @@ def to_ask(data: Any,  # A `DataBunch`, or anything with `valid_dl`
 def beside(dl: Any,  # A loader
            ) -> Any:  # One that breaks off no pass of it
     "Of a loader whose processes serve a pass that is under way, one with other processes"
+    if not isinstance(dl, InPlaceOf):
+        return dl if getattr(dl, '_iterator', None) is None else other_loader(dl)
     other = copy(dl)
-    if isinstance(dl, InPlaceOf): other.dl = beside(dl.dl)
-    elif getattr(dl, '_iterator', None) is None: return dl
-    else: vars(other).update(persistent_workers=False, _iterator=None)
+    other.dl = beside(dl.dl)
     return other
 
 # %% ../nbs/25_predictions.ipynb #59c2851f

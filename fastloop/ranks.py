@@ -51,14 +51,16 @@ class SharedFiles:
     def note(self, path: Path,  # A file
              ):
         "Process 0 has written it; another one has left it to process 0"
+        if not dist.is_initialized(): return  # the others are gone
         if self.rank == 0: _store().add(f'fastloop wrote {path}', 1)
         else: self.left[path] = self.left.get(path, 0)+1
 
     def wait(self, path: Path,  # A file
              ):
         "Wait until process 0 has written it as often as this process has left it to it"
+        if path not in self.left or not dist.is_initialized(): return
         end = time.monotonic() + self.timeout
-        while _store().add(f'fastloop wrote {path}', 0) < self.left.get(path, 0):
+        while _store().add(f'fastloop wrote {path}', 0) < self.left[path]:
             if time.monotonic() > end: return  # reading tells what is missing
             time.sleep(.01)
 

@@ -75,8 +75,6 @@ def no_phase(e: CancelException,  # An exception that no phase has caught
     error.__cause__ = e
     return error
 
-
-
 def check_hiding(cb: Callback | Any,  # A callback that is to be attached
                  *owners: object,  # A runner, a learner, or a class of them
                  ):

@@ -20,6 +20,7 @@ from torch.utils.data.distributed import DistributedSampler
 # %% ../nbs/71_shares.ipynb #40b1676a
 from .clean_up import InPlaceOf
 from .data.load import Resumable, in_order
+from .fetch import other_loader
 from .ranks import Ranks
 from .torch_core import count_batches, rng_state, set_rng_state, set_seed
 
@@ -172,9 +173,8 @@ def share_validation(dl: Iterable | Any,  # A loader of any kind
         other.drop_last = False
         return other
     if not isinstance(dl, DataLoader) or iterable: return DealtBatches(dl, share)
-    other = copy(dl)
+    other = other_loader(dl)
     _deal_sampler(other, share, seed=0)
-    vars(other).update(persistent_workers=False)
     return other
 
 # %% ../nbs/71_shares.ipynb #49c1735c

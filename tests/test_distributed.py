@@ -44,6 +44,7 @@ from fastloop.learner import Learner
 from fastloop.metric_functions import class_metrics, r2_score, rmse
 from fastloop.metrics import EpochMetric, Metric, accuracy
 from fastloop.optimizer import SGD, AdamW
+from fastloop.ranks import SharedFiles
 from fastloop.train import fit_one_cycle
 
 assert fit_one_cycle  # the module hangs the verbs on the learner
@@ -556,6 +557,14 @@ def test_one_process_prints_and_writes(found):
     assert len(rows) == 3
     printed = [found['files'][o][1] for o in (0, 1)]
     assert 'valid_loss' in printed[0] and printed[1] == ''
+
+
+@pytest.mark.parametrize('rank', [0, 1])
+def test_files_are_read_and_written_when_the_group_is_gone(rank):
+    "As at the end of a script that has ended the group which it began"
+    files = SharedFiles(rank, 60.)
+    files.note(Path('weights.pth'))
+    files.wait(Path('weights.pth'))
 
 
 def test_what_one_process_writes_is_read_by_all(found):

@@ -675,6 +675,8 @@ def test_more_validation_sets_of_a_learner():
                                       batch_size=None)
             two = self.model.evaluate([x[:9]], labels[:9], batch_size=3, steps=2, callbacks=None)
             seen.append((one, two))
+            for wrong in (dict(batch_size=0), dict(steps=0), dict(sample_weight=np.ones(9))):
+                with pytest.raises(ValueError): self.model.evaluate(x[:9], labels[:9], **wrong)
     torch.manual_seed(0)
     tensors = torch.tensor(x), torch.tensor(labels)
     learn = Learner(DataBunch.from_tensors(*tensors, *tensors, bs=8, device='cpu'), nn.Linear(4, 3),

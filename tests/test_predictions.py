@@ -300,3 +300,17 @@ def test_answers_of_different_lengths_are_a_list_of_items():
         for j in range(4):
             torch.testing.assert_close(preds[4*i+j], learn.model(xb[j]).detach())
             assert torch.equal(targets[4*i+j], yb[j])
+
+
+@pytest.mark.parametrize('verb', ['validate', 'get_preds'])
+def test_a_generator_can_be_asked_about_in_a_run(verb):
+    x, y = torch.randn(8, 4), torch.randint(3, (8,))
+    found = []
+    class Asks(Callback):
+        def after_epoch(self):
+            found.append(getattr(self.learn, verb)((x[i:i+4], y[i:i+4]) for i in (0, 4)))
+    learn = Learner(DataBunch([(x, y)], None, device='cpu'), nn.Linear(4, 3), nn.CrossEntropyLoss(),
+                    cbs=Asks(), silent=True)
+    learn.fit(1)
+    whole = getattr(learn, verb)([(x, y)])
+    torch.testing.assert_close(torch.as_tensor(found[0][0]), torch.as_tensor(whole[0]))

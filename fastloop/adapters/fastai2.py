@@ -124,7 +124,7 @@ class View:
         "Let callbacks take part inside a `with` block"
         with self._run.learn.added_cbs(cbs): yield self
 
-    def in_our_words(self, cb: Callback,  # A callback of a class that extends one of ours
+    def for_our_code(self, cb: Callback,  # A callback of a class that extends one of ours
                      handler: Any,  # One of its handlers
                      ) -> Any:  # The same, or one that lets code of this package see the run itself
         "A handler that a class has from one of ours is called with what it knows"
@@ -347,7 +347,7 @@ class RecorderView:
     def log(self):
         "number of the epoch, then what is known of it"
         o = self._recorder
-        if not getattr(o, 'begun', False): return [self._run.epoch, *(self.values or [[]])[-1]]
+        if not o.begun: return [self._run.epoch, *(self.values or [[]])[-1]]
         return [self._run.epoch, *_measured([o.train_mean, *o.valid_row])]
 
     def __getattr__(self, name) -> Any:
@@ -425,9 +425,7 @@ class LearnView(View):
     final_record = kept_field('final_record', lambda self: (self.recorder.values or [[]])[-1],
                               'the latest row of the table')
     create_mbar = kept_field('create_mbar', lambda self: True, 'whether a bar is to be made')
-    cbs = property(lambda self: L(self._run.cbs),
-                   lambda self, value: setattr(self._run.learn, 'cbs', list(value)),
-                   doc='the callbacks, in their order')
+    cbs = property(lambda self: L(self._run.cbs), doc='the callbacks, in their order')
 
     @property
     def progress(self):
@@ -613,10 +611,10 @@ def _log_row(run):
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #5eed0b02
 def _follow_metrics(run):
-    "Measure what callbacks have added to the metrics"
+    "Measure what callbacks have added to the metrics when the fit began"
     recorder, mine = find_recorder(run), listify(getattr(run.learn, 'metrics', None))
-    if recorder is None or recorder.asked is not None or len(mine) <= len(recorder.metrics): return
-    recorder.measure(mine[len(recorder.metrics):])
+    if recorder is None or recorder.asked is not None or run.epoch > run.first_epoch: return
+    if new := mine[len(recorder.metrics):]: recorder.measure(new)
 
 def _open_batch(run):
     "Nobody has reported a loss for this batch; the recorder waits for its end in a validation"
@@ -628,7 +626,7 @@ def _open_batch(run):
 def _record_late(run):
     "What callbacks have made of a batch is recorded when all of them have seen it, as in fastai"
     notes, recorder = run._view_notes, find_recorder(run)
-    if recorder is None or not recorder.late or _has_no_targets(run) or run.loss is None: return
+    if recorder is None or _has_no_targets(run) or run.loss is None: return
     if not run.in_train:  # not if the batch was left out
         if run.loss is not notes.before or notes.reported is not None: recorder.record()
     elif notes.reported is not None:
@@ -652,9 +650,7 @@ def shared_handlers(cb: Any,  # A callback that wants a view
             ('begin_train', first, partial(_set_loader, run)),
             *((event, first, notes.give_back) for event in (
                 'after_backward', 'after_cancel_backward', 'after_batch')),
-
             ('begin_batch', first, partial(_open_batch, run)),
-
             ('after_batch', 50, partial(_record_late, run)),
             ('after_epoch', 50, partial(_log_row, run)), ('begin_backward', last, notes.lend),
             ('after_step', last, partial(_clear_grads, run)), ('after_fit', last, notes.forget)]
@@ -752,7 +748,7 @@ def adapt(cb: Any,  # A callback of fastai v2
     else:
         found, switch = _spelt(cb, handlers_of(cb, run)), partial(_switched_on, cb, run)
         if isinstance(cb, Callback):
-            found = [(*o, vars(cb)['learn'].in_our_words(cb, do)) for *o, do in found]
+            found = [(*o, vars(cb)['learn'].for_our_code(cb, do)) for *o, do in found]
     return [*((event, order, _Handler(cb, run, event, handler, switch))
               for event, order, handler in found),
             ('after_fit', order_of(cb), partial(_switch_on, cb)), *shared_handlers(cb, run)]

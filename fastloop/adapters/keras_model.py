@@ -809,7 +809,8 @@ class LearnerView(ModelView):
             if type(x) in (list, tuple) and len(x) == 1 and hasattr(x[0], '__array__'): x = x[0]
             x, y = as_inputs(x), as_inputs(y, 'y')
             whole = not (y.is_floating_point() or y.dtype == torch.bool)
-            x = TensorLoader(x, y.long() if whole else y, bs=check_batch_size(batch_size or 32))
+            x = TensorLoader(x, y.long() if whole else y, bs=check_batch_size(
+                32 if batch_size is None else batch_size))
         if steps is not None: x = list(islice(x, check_number('steps', steps, 1, whole=True)))
         found = dict(zip(self.metrics_names, map(float, self.learn.validate(x))))
         if return_dict: return found

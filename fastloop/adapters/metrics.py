@@ -152,9 +152,6 @@ class LearnMetric:
         raise NotImplementedError(f'{type(self).__name__} has no value: write a property `value`')
 
 
-def _name_of(func): return getattr(func, 'func', func).__name__  # also of a `partial`
-
-
 class AvgLearnMetric(LearnMetric):
     """The mean over the rows of all batches of a function that gives the mean of one
 
@@ -164,7 +161,7 @@ class AvgLearnMetric(LearnMetric):
                  ):
         self.func, self.total, self.count = func, 0., 0
 
-    name = property(lambda self: _name_of(self.func), doc='what its column is called')
+    name = property(lambda self: metric_name(self.func), doc='what its column is called')
     value = property(lambda self: self.total/self.count if self.count else None, doc='the mean')
 
     def reset(self):
@@ -189,7 +186,7 @@ class ValueLearnMetric(LearnMetric):
                  ):
         self.func, self.metric_name = func, metric_name
 
-    name = property(lambda self: self.metric_name or _name_of(self.func), doc='of its column')
+    name = property(lambda self: self.metric_name or metric_name(self.func), doc='of its column')
     value = property(lambda self: self.func(), doc='what the function says now')
 
 # %% ../../nbs/82_adapters.metrics.ipynb #5eed0a03
@@ -210,7 +207,7 @@ class AccumLearnMetric(LearnMetric):
                  ):
         self.func, self.dim_argmax, self.activation = func, dim_argmax, activation
         self.thresh, self.to_np, self.invert_args = thresh, to_np, invert_arg
-        self.flatten, self.kwargs, self._name = flatten, kwargs, name or _name_of(func)
+        self.flatten, self.kwargs, self._name = flatten, kwargs, name or metric_name(func)
         self.reset()
 
     name = property(lambda self: self._name, lambda self, value: setattr(self, '_name', value),

@@ -141,7 +141,7 @@ class _Spelling:
 
     def __get__(self, cb, owner):
         handler, seen = self.handler.__get__(cb, owner), getattr(cb, '__dict__', {}).get('run')
-        return seen.in_our_words(cb, handler) if hasattr(type(seen), 'in_our_words') else handler
+        return seen.for_our_code(cb, handler) if hasattr(type(seen), 'for_our_code') else handler
 
 class _Name:
     "The name of a callback, made from its class until one is set"

@@ -110,8 +110,6 @@ class LossHistory:
 _lists = ('lrs', 'moms', 'values', 'times', 'nb_batches', 'metrics_names', 'valid_row',
           'interventions')
 
-
-
 def _tell(metrics, event, *args):
     "Let those metrics that want to know hear of an event"
     for o in metrics:
@@ -125,7 +123,7 @@ class Recorder(Callback):
     Source: the names are those of fastai v1's `Recorder`.
     """
     order, in_validate = -10, False  # before anybody scales the loss, and those who read the row
-    cell = None  # of the notebook that the last fit was in
+    cell, begun = None, False  # of the notebook that the last fit was in; is an epoch under way?
 
     def __init__(self, learn: Learns | None = None,  # The learner
                  # What to measure; by default the learner's metrics

@@ -24,8 +24,9 @@ from torch.utils.data import (
 )
 
 from ..core import check_number, understands
-from ..fetch import gather
+from ..fetch import gather, other_loader
 from ..inputs import as_tensor
+from ..rows import plain_value
 from ..torch_core import as_device, no_random
 
 # %% ../../nbs/11_data.load.ipynb #15746c64
@@ -251,8 +252,8 @@ def _dealt(dl):
     dealt: list = []
     with no_random():
         for o in _spare(sampler):  # a number, or those of a batch
-            found: Any = getattr(o, 'tolist', lambda o=o: o)()
-            dealt += found if isinstance(found, (list, tuple)) else [found]
+            o = plain_value(o)
+            dealt += o if isinstance(o, (list, tuple)) else [o]
     return everything if len(set(dealt)) < len(dealt) else sorted(dealt)
 
 
@@ -265,8 +266,6 @@ def in_order(dl: Any,  # A loader of any kind
     of_batches = dl.batch_sampler is None and isinstance(dl.sampler, BatchSampler)
     bs = dl.batch_size or getattr(dl.batch_sampler or dl.sampler, 'batch_size', None) or 64
     whole = BatchSampler(dealt, bs, drop_last=False)
-    other = copy(dl)  # keeps what a subclass does to its batches
-    vars(other).update(sampler=whole if of_batches else dealt, drop_last=False, _iterator=None,
-                       batch_sampler=None if dl.batch_sampler is None else whole,
-                       persistent_workers=False, generator=torch.Generator().manual_seed(0))
-    return other
+    return other_loader(dl, sampler=whole if of_batches else dealt, drop_last=False,
+                        batch_sampler=None if dl.batch_sampler is None else whole,
+                        generator=torch.Generator().manual_seed(0))

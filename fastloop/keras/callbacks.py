@@ -710,7 +710,6 @@ class TensorBoard(Callback, NativeTensorBoard):
         "Find the folder and the embeddings"
         if 'run' not in vars(self):
             raise TypeError('TensorBoard needs a fit of this library, which calls the model')
-
         self.begin_fit()
 
     def on_epoch_begin(self, epoch, logs=None):
