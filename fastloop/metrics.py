@@ -36,7 +36,7 @@ def class_numbers(metric, pred, yb, dim):
         raise ValueError(f'{metric}: pred has shape {tuple(pred.shape)}, and should have an output '
                          f'for each class in dimension {dim}; for a single yes-or-no output there '
                          'is accuracy_thresh')
-    guess, shape = pred.argmax(dim), yb.shape
+    guess, shape = pred.argmax(dim) if pred.ndim == 2 else pred.max(dim).indices, yb.shape
     if yb.shape == guess.shape: return guess, yb
     if yb.shape == pred.shape: yb = yb.argmax(dim)  # one-hot labels, or probabilities
     elif yb.ndim == pred.ndim and yb.shape[dim] == 1: yb = yb.squeeze(dim)
