@@ -1,7 +1,6 @@
 "Run a notebook in a process of its own, forked from one that has imported torch already."
 import ipaddress
 import json
-import multiprocessing
 import os
 import socket
 import sys
@@ -9,6 +8,8 @@ import time
 import traceback
 from pathlib import Path
 from types import SimpleNamespace
+
+from processes import Forks
 
 # what nearly every notebook imports and reads; loading it once saves seconds for each
 PRELOAD = ['torch', 'numpy', 'matplotlib.pyplot', 'matplotlib_inline.backend_inline', 'IPython',
@@ -88,18 +89,14 @@ def child(path, skip, root, answer):
 
 
 def server(env):
-    "A process to fork from, with torch imported; it gets the environment as it is now"
-    os.environ.update(env)
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(PRELOAD)
-    return context
+    "Where notebooks are forked from, in this environment"
+    return Forks(*PRELOAD, **env)
 
 
-def run(context, path, skip, root, answer, timeout=300):
+def run(forks, path, skip, root, answer, timeout=300):
     "Run one notebook; a dict with `ok`, `error` or `shown`, and `seconds`"
     start = time.perf_counter()
-    process = context.Process(target=child, args=(str(path), list(skip), str(root), str(answer)))
-    process.start()
+    process = forks.start(child, str(path), list(skip), str(root), str(answer))
     process.join(timeout)
     if process.is_alive():
         process.kill()

@@ -1,6 +1,10 @@
-"How many processes the tests run in, and which tests stay together in one."
+"How many processes the tests run in, which tests stay together in one, and what they start."
+import multiprocessing
 import os
+import threading
+from multiprocessing import forkserver
 from pathlib import Path
+from unittest.mock import patch
 
 GIGABYTES = 1.5  # what one process needs at most, with what its tests start
 # each of their tests takes long and shares nothing; those of other modules share what they import,
@@ -36,3 +40,31 @@ def unit(nodeid):
 
 # these take ten seconds and more: they come first
 LONG = 'test_runs[9', 'test_runs[65_', 'test_runs[02_', 'test_runs[51_', 'test_runs[7'
+
+
+class Forks:
+    """Starts processes that are forked from one which has imported some modules already
+
+    `multiprocessing` has one such server in all, with the modules and the environment of whoever
+    comes first; here each has its own.
+    """
+    lock = threading.Lock()
+
+    def __init__(self, *modules, **env):
+        self.context = multiprocessing.get_context('forkserver')
+        self.server = forkserver.ForkServer()
+        self.server.set_forkserver_preload(list(modules))
+        tests = Path(__file__).resolve().parent
+        env.setdefault('PYTHONPATH', os.pathsep.join(map(str, (tests.parent, tests))))
+        with patch.dict(os.environ, env): self.server.ensure_running()
+
+    def start(self, target, *args):
+        "A process that calls `target`"
+        process, connect = self.context.Process(target=target, args=args), 'connect_to_new_process'
+        with self.lock, patch.object(forkserver, connect, getattr(self.server, connect)):
+            process.start()
+        return process
+
+    def close(self):
+        "End the server"
+        self.server._stop()

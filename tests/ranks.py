@@ -3,7 +3,6 @@
 They are forked from a server that has imported everything, so that a start costs little.
 """
 import io
-import multiprocessing
 import os
 import queue
 import socket
@@ -13,6 +12,7 @@ from contextlib import redirect_stdout
 
 import torch
 import torch.distributed as dist
+from processes import Forks
 
 
 def free_port():
@@ -23,10 +23,8 @@ def free_port():
 
 def server(*modules):
     "A server of processes that has imported `modules`"
-    found = multiprocessing.get_context('forkserver')
-    found.set_forkserver_preload(['torch', 'numpy', 'fastloop.all', 'fastloop.distributed',
-                                  'torch.distributed.fsdp', 'torch._dynamo', 'ranks', *modules])
-    return found
+    return Forks('torch', 'numpy', 'fastloop.all', 'fastloop.distributed', 'torch.distributed.fsdp',
+                 'torch._dynamo', 'ranks', *modules)
 
 
 def plain(o):
@@ -56,12 +54,10 @@ def body(rank, count, port, folder, cases, answers):
     if dist.is_initialized(): dist.destroy_process_group()
 
 
-def run(context, folder, cases, count=2, limit=120, kill=None):
+def run(forks, folder, cases, count=2, limit=120, kill=None):
     "Do `cases` in `count` processes; by name, what each process answered and what it printed"
-    port, answers = free_port(), context.Queue()
-    processes = [context.Process(target=body, args=(i, count, port, folder, cases, answers))
-                 for i in range(count)]
-    for o in processes: o.start()
+    port, answers = free_port(), forks.context.Queue()
+    processes = [forks.start(body, i, count, port, folder, cases, answers) for i in range(count)]
     found, end = {}, time.monotonic()+limit
     while time.monotonic() < end:
         try: name, rank, answer, printed = answers.get(timeout=.2)

@@ -3,7 +3,6 @@
 The processes are forked from one that has imported everything, so that each costs some hundredths
 of a second.
 """
-import multiprocessing
 import os
 import random
 import resource
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import Forks
 from test_checkpoint import Kill, features, fit, loader_data, make, outcome
 
 from fastloop.callback.checkpoint import CheckpointFolder
@@ -48,11 +48,10 @@ class Slow(Kill):
 
 
 @pytest.fixture(scope='module')
-def context():
-    found = multiprocessing.get_context('forkserver')
-    found.set_forkserver_preload(['torch', 'numpy', 'fastloop.all', 'test_checkpoint',
-                                  'test_checkpoint_processes'])
-    return found
+def forks():
+    found = Forks('torch', 'numpy', 'fastloop.all', 'test_checkpoint', 'test_checkpoint_processes')
+    yield found
+    found.close()
 
 
 def train(path, seed, verb, kwargs, resume, kill, answer):
@@ -63,13 +62,11 @@ def train(path, seed, verb, kwargs, resume, kill, answer):
     write_state(answer, outcome(learn))
 
 
-def run(context, tmp_path, seed, kwargs, resume=False, kill=None, verb='fit'):
+def run(forks, tmp_path, seed, kwargs, resume=False, kill=None, verb='fit'):
     "Train in a process; its exit status, and what came of it"
     answer = tmp_path/'answer.pt'
     answer.unlink(missing_ok=True)
-    process = context.Process(target=train, args=(tmp_path/'run', seed, verb, kwargs, resume, kill,
-                                                  answer))
-    process.start()
+    process = forks.start(train, tmp_path/'run', seed, verb, kwargs, resume, kill, answer)
     process.join(120)
     return process.exitcode, read_state(answer) if answer.exists() else None
 
@@ -85,17 +82,17 @@ trainings = {'tensors': ('fit', dict(cbs=features['best'])),
 
 @rare
 @pytest.mark.parametrize('name', trainings)
-def test_killed_at_every_batch(name, context, tmp_path):
+def test_killed_at_every_batch(name, forks, tmp_path):
     verb, kwargs = trainings[name]
     (tmp_path/'whole').mkdir()
-    code, whole = run(context, tmp_path/'whole', 0, kwargs, verb=verb)
+    code, whole = run(forks, tmp_path/'whole', 0, kwargs, verb=verb)
     assert code == 0
-    code, _ = run(context, tmp_path, 0, kwargs, kill=KillReally('after_step', 2), verb=verb)
+    code, _ = run(forks, tmp_path, 0, kwargs, kill=KillReally('after_step', 2), verb=verb)
     assert code == -signal.SIGKILL
     for n in range(2, 19):  # each process comes one batch further than the one before
-        code, _ = run(context, tmp_path, n, kwargs, True, KillReally('after_step', 2), verb)
+        code, _ = run(forks, tmp_path, n, kwargs, True, KillReally('after_step', 2), verb)
         assert code == (-signal.SIGKILL if n < 18 else 0), n
-    code, last = run(context, tmp_path, 99, kwargs, True, verb=verb)
+    code, last = run(forks, tmp_path, 99, kwargs, True, verb=verb)
     assert code == 0
     check_same(whole, last)
 
@@ -123,13 +120,12 @@ def count_messages(pipe):
         except EOFError: return i
 
 
-def kill_while_saving(context, tmp_path, tries):
+def kill_while_saving(forks, tmp_path, tries):
     "Kill such a process somewhere in a save; after each time, the newest file must be whole"
     rng = random.Random(0)
     for i in range(tries):
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=save, args=(tmp_path, theirs))
-        process.start()
+        ours, theirs = forks.context.Pipe(duplex=False)
+        process = forks.start(save, tmp_path, theirs)
         theirs.close()
         whole = rng.randint(1, 4)
         for _ in range(whole): seconds = ours.recv()
@@ -145,12 +141,12 @@ def kill_while_saving(context, tmp_path, tries):
         assert len(list(tmp_path.glob('*.tmp'))) <= 1 and len(numbered_files(tmp_path)) <= 4
 
 
-def test_killed_while_saving(context, tmp_path): kill_while_saving(context, tmp_path, 10)
+def test_killed_while_saving(forks, tmp_path): kill_while_saving(forks, tmp_path, 10)
 
 
 @rare
-def test_killed_while_saving_a_hundred_times(context, tmp_path):
-    kill_while_saving(context, tmp_path, 100)
+def test_killed_while_saving_a_hundred_times(forks, tmp_path):
+    kill_while_saving(forks, tmp_path, 100)
 
 
 def interrupted(path, pipe, resume, answer, last):
@@ -161,16 +157,14 @@ def interrupted(path, pipe, resume, answer, last):
     write_state(answer, outcome(learn))
 
 
-def test_interrupted_at_random_moments(context, tmp_path):
+def test_interrupted_at_random_moments(forks, tmp_path):
     rng, answer = random.Random(1), tmp_path/'answer.pt'
     (tmp_path/'whole').mkdir()
-    _, whole = run(context, tmp_path/'whole', 0, dict(cbs=features['table']))
+    _, whole = run(forks, tmp_path/'whole', 0, dict(cbs=features['table']))
     for i in range(6):  # five processes that come at most three batches further each, and the last
-        ours, theirs = context.Pipe(duplex=False)
+        ours, theirs = forks.context.Pipe(duplex=False)
         last = 3*(i + 1) if i < 5 else None
-        process = context.Process(target=interrupted,
-                                  args=(tmp_path/'run', theirs, i > 0, answer, last))
-        process.start()
+        process = forks.start(interrupted, tmp_path/'run', theirs, i > 0, answer, last)
         theirs.close()
         for _ in range(1 if i else 2): ours.recv_bytes()  # at the second there is a checkpoint
         time.sleep(rng.uniform(0, .01))
@@ -198,14 +192,12 @@ def full(path, event, nth, answer):
     write_state(answer, dict(error=said, told=[str(o.message) for o in told], **outcome(learn)))
 
 
-def test_a_full_disk(context, tmp_path):
+def test_a_full_disk(forks, tmp_path):
     (tmp_path/'whole').mkdir()
-    _, whole = run(context, tmp_path/'whole', 0, {})
+    _, whole = run(forks, tmp_path/'whole', 0, {})
     answers = []
     for nth in (1, 7):
-        process = context.Process(target=full, args=(tmp_path/f'{nth}', 'after_step', nth,
-                                                     tmp_path/f'{nth}.pt'))
-        process.start()
+        process = forks.start(full, tmp_path/f'{nth}', 'after_step', nth, tmp_path/f'{nth}.pt')
         process.join(120)
         answers.append(read_state(tmp_path/f'{nth}.pt'))
     first, later = answers

@@ -405,7 +405,10 @@ CASES = [*((f'agree {k}', partial(trained, **v[0])) for k, v in AGREE.items()),
 
 
 @pytest.fixture(scope='module')
-def server(): return ranks.server('test_distributed')
+def server():
+    forks = ranks.server('test_distributed')
+    yield forks
+    forks.close()
 
 
 @pytest.fixture(scope='module')

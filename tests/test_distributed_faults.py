@@ -51,7 +51,10 @@ def struck(rank, what, event='after_batch', timeout=6.):
 
 
 @pytest.fixture(scope='module')
-def server(): return ranks.server('test_distributed', 'test_distributed_faults')
+def server():
+    forks = ranks.server('test_distributed', 'test_distributed_faults')
+    yield forks
+    forks.close()
 
 
 def one(server, tmp_path, work, **kwargs):

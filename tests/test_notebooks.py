@@ -23,25 +23,23 @@ skip = [o for o in flags if o not in os.environ.get('NB_FLAGS', '').split()]
 
 
 # ---- they run ------------------------------------------------------------------------------------
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')  # tests of other modules may come between two notebooks
 def runner(tmp_path_factory):
     "A function that starts a notebook in a fresh process and answers with its future"
     folder = tmp_path_factory.mktemp('notebooks')
     env = {'OMP_NUM_THREADS': '1', 'FASTLOOP_PROGRESS': '', 'MPLBACKEND': 'agg',
            'FASTLOOP_HOME': str(folder/'home'), 'IPYTHONDIR': str(folder/'ipython'),
            'PYTHONPATH': os.pathsep.join([str(root), str(Path(__file__).parent)])}
-    before = dict(os.environ)
-    context = notebook_runner.server(env)
+    forks = notebook_runner.server(env)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     pool, numbers = ThreadPoolExecutor(1 if shared else min(4, cores or 1)), count()
 
     def start(path, **kw):
-        return pool.submit(notebook_runner.run, context, path, skip, root,
+        return pool.submit(notebook_runner.run, forks, path, skip, root,
                            folder/f'{next(numbers)}.json', **kw)
     yield start
     pool.shutdown(cancel_futures=True)
-    os.environ.clear()
-    os.environ.update(before)
+    forks.close()
 
 
 @pytest.fixture(scope='module')

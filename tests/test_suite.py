@@ -1,11 +1,12 @@
 "The suite itself: how many processes, and what the two commands run."
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from processes import cores, free_gigabytes, how_many, unit
+from processes import Forks, cores, free_gigabytes, how_many, unit
 
 root = Path(__file__).resolve().parent.parent
 
@@ -56,3 +57,23 @@ def test_the_two_commands_are_what_the_words_say():
         text = (root/name).read_text()
         assert '`make test-all`' in text and 'make test ' in text
     assert '`make test-versions`' in text
+
+
+def loaded(names, where, pipe): pipe.send(([o in sys.modules for o in names], os.environ.get(where)))
+
+
+def test_each_server_has_its_own_modules_and_environment(monkeypatch):
+    monkeypatch.delenv('FORKED_FROM', raising=False)
+    servers = [Forks('colorsys', FORKED_FROM='one'), Forks('no_such_module')]
+    try:
+        found = []
+        for forks in [*servers, servers[0]]:
+            ours, theirs = forks.context.Pipe(duplex=False)
+            process = forks.start(loaded, ['colorsys'], 'FORKED_FROM', theirs)
+            found.append(ours.recv())
+            process.join(60)
+            assert process.exitcode == 0
+    finally:
+        for o in servers: o.close()
+    assert found == [([True], 'one'), ([False], None), ([True], 'one')]
+    assert 'FORKED_FROM' not in os.environ
