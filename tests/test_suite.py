@@ -59,7 +59,7 @@ def test_the_two_commands_are_what_the_words_say():
     assert '`make test-versions`' in text
 
 
-def loaded(names, where, pipe): pipe.send(([o in sys.modules for o in names], os.environ.get(where)))
+def loaded(name, where, pipe): pipe.send((name in sys.modules, os.environ.get(where)))
 
 
 def test_each_server_has_its_own_modules_and_environment(monkeypatch):
@@ -69,11 +69,11 @@ def test_each_server_has_its_own_modules_and_environment(monkeypatch):
         found = []
         for forks in [*servers, servers[0]]:
             ours, theirs = forks.context.Pipe(duplex=False)
-            process = forks.start(loaded, ['colorsys'], 'FORKED_FROM', theirs)
+            process = forks.start(loaded, 'colorsys', 'FORKED_FROM', theirs)
             found.append(ours.recv())
             process.join(60)
             assert process.exitcode == 0
     finally:
         for o in servers: o.close()
-    assert found == [([True], 'one'), ([False], None), ([True], 'one')]
+    assert found == [(True, 'one'), (False, None), (True, 'one')]
     assert 'FORKED_FROM' not in os.environ
