@@ -277,7 +277,8 @@ class Predictor:
     def ask(self, tensors: list,  # Inputs of a batch, in the order of the program
             ) -> Any:  # What the model answers, in its own form, on the CPU
         "Let the program compute"
-        with torch.inference_mode(): found = self.program(*[t.to(self.device) for t in tensors])
+        tensors = [t.to(self.device, copy=True) for t in tensors]  # a model may write to them
+        with torch.inference_mode(): found = self.program(*tensors)
         return to_detach(rebuild(self.settings['outputs'], iter(found)))
 
     def takes_pixels(self, x: Any,  # An item, or several

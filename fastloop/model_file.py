@@ -36,7 +36,15 @@ from fastloop.program import (
     tree_of,
     undisturbed,
 )
-from .torch_core import Learns, model_device, no_random, rng_state, set_rng_state, to_device
+from fastloop.torch_core import (
+    Learns,
+    map_tensors,
+    model_device,
+    no_random,
+    rng_state,
+    set_rng_state,
+    to_device,
+)
 from .trained import check_shapes
 
 # %% ../nbs/49_model_file.ipynb #2c29a260
@@ -283,7 +291,7 @@ def learner_answer(learn: Learns,  # A learner
                    xb: Any,  # Inputs of a batch
                    ) -> Any:  # On the CPU
     "What a learner answers, its callbacks included"
-    gather = GatherPreds()
+    gather, xb = GatherPreds(), map_tensors(xb, torch.clone)  # a model may write to its inputs
     with no_random(): ask(learn, gather, [(to_device(xb, model_device(learn.model)), None)])
     return gather.preds[0]
 
@@ -310,6 +318,7 @@ def check_answers(learn: Learns,  # A learner
     """
     half = any(isinstance(cb, MixedPrecision) for cb in learn.cbs)
     tree_of(xb, tensors := [])
+    tensors = [t.clone() for t in tensors]
     with no_random(), torch.no_grad(): answer = rebuild(outputs, iter(module(*tensors)))
     if close_enough(answer, learner_answer(learn, xb), .1 if half else 1e-3): return
     names = [type(cb).__name__ for cb in learn.cbs if takes_part(cb)]

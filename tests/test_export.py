@@ -1000,3 +1000,22 @@ def test_get_preds_of_a_stream_for_several_inputs(tmp_path):
     found, targets = Predictor.load(tmp_path/'two.pt2', 'cpu').get_preds(dl)
     torch.testing.assert_close(found, learn.get_preds()[0])
     assert torch.equal(targets, y)
+
+
+class Doubled(nn.Linear):
+    "Writes to its inputs"
+    def forward(self, x): return super().forward(x.mul_(2))
+
+
+@pytest.mark.parametrize('suffix', ['pt2', 'onnx'])
+def test_a_model_that_writes_to_its_inputs(suffix, tmp_path, capfd):
+    if suffix == 'onnx': pytest.importorskip('onnxruntime')
+    x, y = torch.randn(12, 3), torch.randint(2, (12,))
+    kept = x.clone()
+    learn = Learner(DataBunch.from_tensors(x, y, x, y, bs=4), Doubled(3, 2), silent=True)
+    predictor = Predictor.load(learn.export(tmp_path/f'a.{suffix}'))
+    with torch.no_grad(): want = F.linear(2*kept, *learn.model.parameters())
+    for _ in range(2):
+        torch.testing.assert_close(predictor.get_preds(x, bs=5)[0], want)
+        torch.testing.assert_close(predictor.predict(x[3])[2], want[3].softmax(0))
+    assert torch.equal(x, kept)

@@ -22,7 +22,9 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from fastloop.data.bunch import DataBunch
 from fastloop.data.load import TensorLoader, in_order
+from fastloop.learner import Learner
 from fastloop.torch_core import end_workers, set_epoch
 
 sizes = st.integers(1, 40)
@@ -240,8 +242,44 @@ def test_batches_can_be_changed_without_harm():
 
 def test_unshuffled_batches_share_the_memory_of_the_data():
     x = torch.arange(20.).view(10, 2)
-    for i, (xb,) in enumerate(TensorLoader(x, bs=4)):
-        assert xb.data_ptr() == x[4*i].data_ptr()
+    for i, (xb,) in enumerate(TensorLoader(x, bs=4)):  # the first one is a copy, to see what happens
+        assert torch.equal(xb, x[4*i:4*i+4]) and (xb.data_ptr() == x[4*i].data_ptr()) == (i > 0)
+
+
+@pytest.mark.parametrize('mode', [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_who_writes_to_batches_does_not_write_to_the_data(mode):
+    x, y = torch.arange(20.).view(10, 2), torch.arange(10)
+    kept = x.clone(), y.clone()
+    for _ in range(2):
+        with mode():
+            for i, (xb, yb) in enumerate(TensorLoader(x, y, bs=4)):
+                assert torch.equal(xb, kept[0][4*i:4*i+4]) and torch.equal(yb, kept[1][4*i:4*i+4])
+                (xb if i else yb).mul_(0)
+    assert torch.equal(x, kept[0]) and torch.equal(y, kept[1])
+
+
+@pytest.mark.parametrize('start', [1, 2])  # the last batch is seen as well
+def test_who_begins_to_write_later_is_told(start):
+    x = torch.zeros(10, 2)
+    with pytest.raises(RuntimeError, match=f'batch {start} was written to.*xb = xb\\*2'):
+        for i, (xb,) in enumerate(TensorLoader(x, bs=4)):
+            if i >= start: xb.add_(1)
+    assert (x != 0).any(1).sum() == (4 if start == 1 else 2)
+
+
+def test_a_model_that_writes_to_its_inputs_answers_the_same_each_time():
+    class Centred(torch.nn.Linear):
+        def forward(self, x):
+            x -= 1
+            return super().forward(x)
+    x, y = torch.randn(10, 2), torch.randn(10, 2)
+    kept = x.clone()
+    learn = Learner(DataBunch.from_tensors(x, y, x, y, bs=4), Centred(2, 2), silent=True)
+    learn.fit(2)
+    assert learn.validate() == learn.validate() == [learn.recorder.values[-1][1]]
+    torch.testing.assert_close(learn.get_preds()[0],
+                               torch.nn.functional.linear(kept - 1, *learn.model.parameters()))
+    assert torch.equal(x, kept)
 
 
 def test_memory_of_a_batch_is_bounded():

@@ -52,6 +52,23 @@ def _cut(tensors, order, bs, start, stop, most=2**19):
         else: parts = [gather(t, order[rows]) for t in tensors]
         yield from zip(*[part.unsafe_split(bs) for part in parts])
 
+
+def _is_written(t):
+    "Was a tensor written to? One of inference mode does not say"
+    return t.is_inference() or t._version > 0
+
+
+def _kept_whole(batches):
+    "Parts of a data set, as long as nobody writes to what he is given; else, copies of them"
+    copies = True  # the first batch, to see what becomes of it
+    for i, batch in enumerate(batches):
+        yield (batch := tuple(t.clone() for t in batch)) if copies else batch
+        written = any(map(_is_written, batch))
+        if written and not copies: raise RuntimeError(
+            f'batch {i} was written to, and it is a part of the data set: let the model or the '
+            'callback write to a copy, as in xb = xb*2')
+        copies = written
+
 # %% ../../nbs/11_data.load.ipynb #1090056b
 def check_tensors(tensors, names):
     "Refuse tensors that cannot be cut into batches together"
@@ -226,7 +243,8 @@ class TensorLoader(Resumable):
         order = self._order(place.epoch)
         if order is not None: order = order.to(self.device)
         start, stop = place.position*self.bs, min(self.rows, len(self)*self.bs)
-        for batch in ready(_cut(self.tensors, order, self.bs, start, stop)):
+        batches = _cut(self.tensors, order, self.bs, start, stop)
+        for batch in ready(_kept_whole(batches) if order is None else batches):
             place.position += 1
             yield batch
         place.next_epoch()
