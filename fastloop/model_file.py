@@ -317,8 +317,7 @@ def check_answers(learn: Learns,  # A learner
     Raises: ValueError that names the callbacks that may be the reason.
     """
     half = any(isinstance(cb, MixedPrecision) for cb in learn.cbs)
-    tree_of(xb, tensors := [])
-    tensors = [t.clone() for t in tensors]
+    tree_of(map_tensors(xb, torch.clone), tensors := [])
     with no_random(), torch.no_grad(): answer = rebuild(outputs, iter(module(*tensors)))
     if close_enough(answer, learner_answer(learn, xb), .1 if half else 1e-3): return
     names = [type(cb).__name__ for cb in learn.cbs if takes_part(cb)]
