@@ -242,7 +242,7 @@ def test_batches_can_be_changed_without_harm():
 
 def test_unshuffled_batches_share_the_memory_of_the_data():
     x = torch.arange(20.).view(10, 2)
-    for i, (xb,) in enumerate(TensorLoader(x, bs=4)):  # the first one is a copy, to see what happens
+    for i, (xb,) in enumerate(TensorLoader(x, bs=4)):  # the first is a copy, to see what happens
         assert torch.equal(xb, x[4*i:4*i+4])
         assert (xb.data_ptr() == x[4*i].data_ptr()) == (i > 0)
 
