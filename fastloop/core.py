@@ -142,7 +142,7 @@ def meant_name(
     "Find the argument that was probably meant."
     known = list(known)
     theirs = next((o for o in known if word in _elsewhere.get(o, '').split()), None)
-    return theirs or nearest_name(word, known)
+    return nearest_name(word, known, .9) or theirs or nearest_name(word, known)
 
 # %% ../nbs/00_core.ipynb #521c29cb
 _one_parameter = re.compile(r'(?:\s*def \w+\((?:self, |cls, )?)?\s*\*{0,2}(\w+)\b.*?  ?# (\S.*)$')

@@ -75,10 +75,11 @@ from fastloop.torch_core import (
     whole_tensors,
 )
 from fastloop.trained import (
+    able_to_resume,
     callbacks_of,
     check_learning,
     check_overrides,
-    check_resume,
+
     check_settings,
     follow_model,
     groups_of,
@@ -250,8 +251,7 @@ class Learner(SeesRun):
             lrs, decay = self.lr_range(self.lr if lr is None else lr), self.wd if wd is None else wd
             check_settings(self.opt_func, decay)
             mine = [*self.cbs, *(as_callback(cb) for cb in [*listify(cbs), *listify(callbacks)])]
-            check_resume(resume, mine)
-            self.resume = resume
+            mine, self.resume = able_to_resume(resume, mine), resume
             with unless_refused(self, mine):
                 ready_opt(self, lrs, decay, reset_opt)
                 self.runner(mine).fit(epochs, self)

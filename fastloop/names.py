@@ -61,8 +61,10 @@ def check_learner(callback: object,  # The callback that was given `learn`
     """
     if learn is None or all(hasattr(learn, o) for o in ('model', 'data')): return
     name = type(callback).__name__
-    names = [o for o in inspect.signature(type(callback)).parameters if o != 'learn']
-    hint = f'; did you mean {name}({names[0]}={learn!r})?' if names else ''
+    known = [o for o in inspect.signature(type(callback)).parameters.values() if o.name != 'learn']
+    alike = [o for o in known if type(learn) is (
+        o.annotation if isinstance(o.annotation, type) else type(o.default))]
+    hint = f'; did you mean {name}({[*alike, *known][0].name}={learn!r})?' if known else ''
     raise TypeError(f'{name}: the first argument is the learner, not {learn!r}{hint}')
 
 # %% ../nbs/07_names.ipynb #de46ced4

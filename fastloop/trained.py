@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
+from importlib import import_module
 from threading import get_ident
 from typing import Any
 
@@ -257,15 +258,12 @@ def only_fit(learn: Any,  # A learner
     finally:  # without a call, so that no interrupt can come between
         if 'running' in mine and mine['running'] is token: del mine['running']
 
-def check_resume(resume: bool,  # Whether the fit shall go on from a checkpoint
-                 cbs: list,  # The callbacks of the fit
-                 ):
-    """Refuse to go on where nobody keeps checkpoints
-
-    Raises: ValueError that names the callback which does.
-    """
-    if resume and not any(getattr(cb, 'can_resume', False) for cb in cbs):
-        raise ValueError('resume=True: add a CheckpointCallback, which keeps checkpoints')
+def able_to_resume(resume: bool,  # Whether the fit shall go on from a checkpoint
+                   cbs: list,  # The callbacks of the fit
+                   ) -> list:  # With one that keeps checkpoints, if that is needed
+    "Who wants to go on needs a `CheckpointCallback`"
+    if not resume or any(getattr(cb, 'can_resume', False) for cb in cbs): return cbs
+    return [*cbs, import_module('fastloop.callback.checkpoint').CheckpointCallback()]
 
 # %% ../nbs/27_trained.ipynb #5ef57e47
 @contextmanager

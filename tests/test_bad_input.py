@@ -267,8 +267,6 @@ rows = [
     refused('fit wd', lambda o: fit(o, wd=-1), 'wd=-1'),
     refused('fit cbs', lambda o: fit(o, cbs=3), 'cbs|3'),
     refused('fit callbacks', lambda o: fit(o, callbacks=['x']), "'x'|Callback"),
-    refused('resume without checkpoints', lambda o: fit(o, resume=True),
-        'resume=True|CheckpointCallback'),
     refused('reset_opt text', lambda o: fit(o, reset_opt='no'), "reset_opt='no'|True"),
     refused('resume text', lambda o: fit(o, resume='no'), "resume='no'|True"),
     *[refused(f'{verb} pct_start {bad}', lambda o, verb=verb, bad=bad: fit(o, 1, verb=verb,
@@ -514,7 +512,7 @@ words = [
         loss_fn='loss_func', loss_fun='loss_func', metric='metrics', criterion='loss_func',
         optimizer='opt_func', weight_decay='wd', learning_rate='lr', spliter='splitter')),
     ('fit', lambda o: partial(o.fit, 1), dict(
-        lrr='lr', max_lr='lr', callback='cbs', weight_decay='wd', rest_opt='reset_opt')),
+        lrr='lr', max_lr='lr', callback='callbacks', weight_decay='wd', rest_opt='reset_opt')),
     ('fit without epochs', lambda o: o.fit, dict(
         epoch='epochs', nb_epoch='epochs', max_epochs='epochs', max_nb_epochs='epochs')),
     ('fit_one_cycle', lambda o: partial(o.fit_one_cycle, 1), dict(

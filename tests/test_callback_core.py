@@ -1,6 +1,8 @@
 "The events, the names of callbacks, and what is refused"
 import copy
+import inspect
 import pickle
+import re
 import sys
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
@@ -9,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+import fastloop.all
 from fastloop.callback import core
 from fastloop.callback.core import (
     Callback,
@@ -334,3 +337,27 @@ def test_a_logger_prints_until_another_is_set(capsys):
     cb.learn = SimpleNamespace(logger=[].append)
     cb.logger('another')
     assert capsys.readouterr().out == 'a row\n'
+
+
+@pytest.mark.parametrize('name, value, said', [
+    ('EarlyStoppingCallback', 3, 'patience=3'), ('ReduceLROnPlateauCallback', .2, 'factor=0.2'),
+    ('SaveModelCallback', 'loss', "monitor='loss'"), ('MixUpCallback', .4, 'alpha=0.4'),
+    ('CheckpointCallback', 'epoch', "every='epoch'"), ('CSVLogger', 'a', "filename='a'")])
+def test_the_keyword_that_was_probably_meant_takes_such_a_value(name, value, said):
+    make = getattr(fastloop.all, name)
+    with pytest.raises(TypeError, match=re.escape(f'did you mean {name}({said})?')): make(value)
+
+
+def test_what_a_signature_shows():
+    from fastloop.keras import callbacks as theirs
+    for cb in vars(fastloop.all).values():  # of a class of callbacks
+        if not (isinstance(cb, type) and issubclass(cb, Callback)) or cb.__module__ in (
+                'fastloop.callback.stats', 'fastloop.adapters.fastai1'): continue
+        first = next(iter(inspect.signature(cb).parameters.values()))
+        named = first.name in ('learn', 'pname')  # the course's `ParamScheduler`
+        assert named and (first.default is None or first.name == 'pname'), cb
+    assert [str(inspect.signature(o)) for o in (theirs.Callback, theirs.BaseLogger)] == ['()']*2
+
+    class Mine(Callback):
+        def __init__(self, a, learn=None): super().__init__(learn)
+    assert str(inspect.signature(Mine)) == '(a, learn=None)'

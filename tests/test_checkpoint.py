@@ -1068,3 +1068,19 @@ def test_epochs_of_some_steps_are_refused(tmp_path):
 
 if __name__ == '__main__':
     sys.exit(pytest.main([__file__, *sys.argv[1:]]))
+
+
+@pytest.mark.parametrize('verb, at', [('fit', 8), ('fit_one_cycle', 7), ('fine_tune', 8),
+                                      ('fine_tune', 15)])
+def test_who_asks_to_go_on_needs_no_callback(verb, at, tmp_path, capsys):
+    def learner(path, **kwargs):
+        learn = make(0, tmp_path/path, **kwargs)
+        return learn.remove_cbs(learn.checkpoint_callback)
+    whole = fit(learner('a'), verb, resume=True)
+    with pytest.raises(Killed):
+        fit(learner('b', cbs=[partial(Kill, 'after_step', at)]), verb, resume=True)
+    rest = fit(learner('b'), verb, resume=True)
+    assert 'going on from' in capsys.readouterr().out
+    for a, b in zip(whole.model.parameters(), rest.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert not any(isinstance(o, CheckpointCallback) for o in rest.cbs)

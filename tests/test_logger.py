@@ -395,9 +395,21 @@ def test_unknown_events(name, near):
 
 
 @pytest.mark.parametrize('name', ['on_epoch_end', 'on_train_begin', 'on_train_batch_end'])
-def test_functions_for_keras_are_sent_there(name):
-    with pytest.raises(UnknownEvent, match='fastloop.keras'):
-        LambdaCallback(**{name: lambda epoch, logs: None})
+def test_functions_for_keras_make_a_callback_of_keras(name):
+    from fastloop.keras.callbacks import LambdaCallback as OfKeras
+    assert type(LambdaCallback(**{name: print})) is OfKeras
+    with pytest.raises(UnknownEvent, match=f'{name} is an event of Keras.*of their own'):
+        LambdaCallback(**{name: print}, after_fit=print)
+
+
+def test_functions_for_keras_are_called_as_keras_does():
+    seen = []
+    told = LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append((epoch, logs['val_loss'])),
+                          on_train_end=lambda logs: seen.append(sorted(logs)))
+    learn = make(".")
+    learn.fit(2, cbs=told)
+    assert seen == [*((i, row[1]) for i, row in enumerate(learn.recorder.values)), seen[-1]]
+    assert {'loss', 'val_loss'} <= set(seen[-1])
 
 
 def test_bad_functions():

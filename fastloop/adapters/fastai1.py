@@ -727,13 +727,13 @@ def adapt(cb: Any,  # A callback of fastai v1, or a handler
 # %% ../../nbs/80_adapters.fastai1.ipynb #72562c40
 _brought = {  # where, and what; without a place it is a module
     'fastloop.adapters.fastai1_names': (
-        'plt pd BoolOrTensor CallbackList Classes Floats FloatOrTensor IntOrTensor KWArgs '
-        'ListOrItem LossFunction MetricFunc MetricFuncList MetricsList ModuleList OptListOrItem '
-        'OptLossFunc OptMetrics OptOptimizer OptRange OptSplitFunc OptStrTuple PBar ParamList '
-        'PathOrStr Rank0Tensor SplitFunc SplitFuncOrIdxList StartOptEnd StrList TensorOrNumList '
-        'TensorOrNumber Tensors Weights ifnone is_listy is_tuple is_dict first_el range_of '
-        'even_mults noop add_metrics DatasetType defaults callbacks master_bar progress_bar Hook '
-        'Hooks HookCallback hook_output hook_outputs ActivationStats ShowGraph'
+        'plt pd AnnealFunc BoolOrTensor CallbackList Classes Floats FloatOrTensor IntOrTensor '
+        'KWArgs ListOrItem LossFunction MetricFunc MetricFuncList MetricsList ModuleList '
+        'OptListOrItem OptLossFunc OptMetrics OptOptimizer OptRange OptSplitFunc OptStrTuple PBar '
+        'ParamList PathOrStr Rank0Tensor SplitFunc SplitFuncOrIdxList StartOptEnd StrList '
+        'TensorOrNumList TensorOrNumber Tensors Weights ifnone is_listy is_tuple is_dict first_el '
+        'range_of even_mults noop add_metrics DatasetType defaults callbacks master_bar '
+        'progress_bar Hook Hooks HookCallback hook_output hook_outputs ActivationStats ShowGraph'
     ),
     'fastloop.all': (
         'nn F np Learner DataBunch Recorder BasicLearner Callback CancelFitException OptimWrapper '

@@ -36,7 +36,7 @@ SplitFuncOrIdxList, Weights = Callable | Collection, dict[str, Tensor]
 ListOrItem, OptListOrItem = Collection | int | float | str, Collection | int | float | str | None
 PathOrStr, StrList, Classes, KWArgs = Path | str, Collection[str], Collection, dict[str, object]
 OptRange, OptStrTuple = tuple[float, float] | None, tuple[str, str] | None
-StartOptEnd, PBar = float | tuple[float, float], object
+StartOptEnd, PBar, AnnealFunc = float | tuple[float, float], object, Callable
 
 class DatasetType(enum.Enum):
     "Which of the loaders is meant"

@@ -12,6 +12,7 @@ __all__ = ['phases', 'events', 'CancelValidException', 'event_names', 'adapters'
 # %% ../../nbs/13_callback.core.ipynb #bfb53f72
 from functools import cache, partial
 from importlib import import_module
+from inspect import signature
 from types import ModuleType
 from typing import Any
 
@@ -178,13 +179,14 @@ class Callback:
                 if hasattr(vars(cls).get(one), '__get__') and other not in vars(cls):
                     setattr(cls, other, _Spelling(vars(cls)[one]))
 
-    def __new__(cls, *args, **kwargs):
-        return super().__new__(check_keywords(cls, kwargs))
+    def __new__(cls, *args, **kwargs): return super().__new__(check_keywords(cls, kwargs))
 
     def __init__(self, learn: Learns | None = None,  # The learner; known anyway while a fit runs
                  ):
         check_learner(self, learn)
         if learn is not None: self.learn = learn
+
+    vars(__new__)['__signature__'] = signature(__init__)  # of a class without an `__init__`
 
     def set_runner(self, run: Run,  # The runner that will announce events
                    ):

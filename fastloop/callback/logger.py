@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,14 @@ class LambdaCallback(Callback):
     "Calls functions at events: `LambdaCallback(after_epoch=function)`"
     in_validate = False
 
+    def __new__(cls, learn: Learns | None = None,  # As below
+                **functions: Callable | None,  # As below
+                ) -> Any:  # Of functions for Keras' events alone, a `LambdaCallback` of Keras
+        "Choose the library by the names of the events"
+        keras = bool(functions) and all(o.startswith('on_') for o in functions)
+        if not keras: return super().__new__(cls, learn, **functions)
+        return import_module('fastloop.keras.callbacks').LambdaCallback(**functions)
+
     def __init__(self, learn: Learns | None = None,  # The learner
                  **functions: Callable | None,  # By event; of no argument, or of one: the learner
                  ):
@@ -280,7 +289,7 @@ class LambdaCallback(Callback):
         for name in functions:
             if name in foreign_names and name.startswith('on_'):
                 raise UnknownEvent(f'{name} is an event of Keras, whose functions take epoch and '
-                                   'logs: use LambdaCallback of fastloop.keras.callbacks')
+                                   'logs: give those of Keras a LambdaCallback of their own')
         for event, function in check_functions(functions, event_names).items():
             if accepts(function, 0): setattr(self, event, partial(function))
             elif accepts(function, 1): setattr(self, event, partial(self._with_learner, function))

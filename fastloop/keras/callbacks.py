@@ -13,6 +13,7 @@ import shutil
 import string
 import warnings
 from collections.abc import Callable, Iterable
+from inspect import signature
 from itertools import takewhile
 from numbers import Real
 from pathlib import Path
@@ -68,6 +69,8 @@ class Callback:
 
     def __new__(cls, *args, **kwargs):
         return super().__new__(check_keywords(cls, kwargs))
+
+    vars(__new__)['__signature__'] = signature(lambda cls: None)  # of a class without `__init__`
 
     def set_params(self, params: dict,  # Such as `epochs` and `steps`
                    ):
