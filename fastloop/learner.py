@@ -79,7 +79,6 @@ from fastloop.trained import (
     callbacks_of,
     check_learning,
     check_overrides,
-
     check_settings,
     follow_model,
     groups_of,
