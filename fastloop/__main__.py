@@ -12,13 +12,21 @@ import subprocess
 import sys
 
 # %% ../nbs/92_cli.ipynb #c92pre02
+def _in_words(answer):
+    "The numbers of an answer, which may be several in a tuple, a list or a dictionary"
+    if isinstance(answer, dict):
+        return '; '.join(f'{k}: {_in_words(o)}' for k, o in answer.items())
+    if isinstance(answer, (tuple, list)): return '; '.join(map(_in_words, answer))
+    if not hasattr(answer, 'flatten'): return str(answer)
+    return ' '.join(f'{o:.6g}' for o in answer.flatten().tolist())
+
 def ranked(answer: tuple,  # Class or classes, their number, the probabilities
            classes: list | None,  # The names of all classes
            top: int | None = None,  # How many classes; by default those that were chosen
            ) -> list:  # Pairs: a name, and its probability as text
     "The classes of an answer; without classes, the numbers themselves"
     name, number, probs = answer
-    if probs is name: return [(' '.join(f'{o:.6g}' for o in probs.flatten().tolist()), '')]
+    if probs is name: return [(_in_words(probs), '')]
     probs = probs.flatten().tolist()
     if len(probs) == 1 and not isinstance(name, list): probs = [1-probs[0], probs[0]]
     names = classes or list(range(len(probs)))

@@ -11,6 +11,7 @@ import pickletools
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 # %% ../nbs/51_export.ipynb #393f519f
-from .core import needs_extra
+from .core import check_number
 from .inputs import usual_tensor
 from .metrics import joined
 from fastloop.model_file import (
@@ -35,8 +36,8 @@ from fastloop.model_file import (
     settings_name,
 )
 from .predictions import as_answer, as_pair, gives_batches, probabilities
-from .program import leaves_of, rebuild, tree_of, undisturbed
-from .torch_core import default_device, map_tensors, to_detach
+from .program import leaves_of, onnx_session, rebuild, run_onnx, tree_of, undisturbed
+from .torch_core import as_device, map_tensors, to_detach
 
 # %% ../nbs/51_export.ipynb #594affd8
 _harmless = re.compile(r'(collections|torch(\._utils|\.nn\.parameter)?)\.\w+')
@@ -118,18 +119,10 @@ def read_onnx(data: bytes,  # A file
     if not holds: raise ValueError('its bytes are not those that learn.export wrote')
     if re.search(rb'\x0a\x08location\x12', data):
         raise ValueError('its weights are in another file, and learn.export keeps them in one')
-    with needs_extra('an .onnx file needs the packages of an extra', 'onnx'):
-        import onnxruntime
-    wanted = ['CUDAExecutionProvider']*(device.type == 'cuda') + ['CPUExecutionProvider']
-    there = [o for o in wanted if o in onnxruntime.get_available_providers()]
-    session = onnxruntime.InferenceSession(data, providers=there)
+    session = onnx_session(data, device)
     settings = json.loads(session.get_modelmeta().custom_metadata_map['fastloop'])
-    names = [o.name for o in session.get_inputs()]  # an input that nothing depends on is not there
-    wanted = [o['tensor'] for o in leaves_of(settings['inputs'])]
-    def program(*tensors):
-        given = {k: t.cpu().numpy() for k, t in zip(wanted, tensors) if k in names}
-        return [torch.from_numpy(o) for o in session.run(None, given)]
-    return program, settings
+    names = [o['tensor'] for o in leaves_of(settings['inputs'])]
+    return partial(run_onnx, session, names), settings
 
 # %% ../nbs/51_export.ipynb #c434ab32
 def as_input(leaf: dict,  # Name, type and shape of one input
@@ -206,10 +199,22 @@ def read_item(items: dict | None,  # How files become inputs, from the settings
 
 # %% ../nbs/51_export.ipynb #b778cc31
 def pictures_in(pixels: Any,  # An array or tensor of bytes
+                channels: int,  # 1 if the model sees grey, 3 if it sees colours
                 ) -> list:  # Such arrays, one for each picture
-    "One picture as a list, or several"
-    one = import_module('fastloop.vision.image').is_one_picture(pixels)
+    """One picture as a list, or several
+
+    Raises: ValueError if nobody can know which.
+    """
+    one = import_module('fastloop.vision.image').is_one_picture(pixels, channels)
     return [pixels] if one else list(pixels)
+
+def are_files(items: Any,  # What somebody asks about
+              ) -> bool:  # Whether each of them has to be read
+    "Is this a list, an array or a column of files?"
+    if torch.is_tensor(items) or isinstance(items, (dict, Dataset)) or hasattr(items, 'columns'):
+        return False
+    row = all(hasattr(items, o) for o in ('__len__', '__getitem__', '__iter__'))
+    return row and getattr(items, 'ndim', 1) == 1 and all(map(is_file, items))
 
 def files_in(folder: str | Path,  # A folder, or a file
              ) -> list:  # Paths
@@ -264,11 +269,11 @@ class Predictor:
              ) -> 'Predictor':
         """Read a file that `learn.export` wrote; nothing in it can run but the program
 
-        Raises: FileNotFoundError; ValueError that says what the file is, if it is anything else.
+        Raises: FileNotFoundError; ValueError that says what the file is, if it is anything else, or
+        that there is no such device.
         """
-        file = Path(file)
+        file, device = Path(file), as_device(device)
         if not file.is_file(): raise FileNotFoundError(f'there is no file {file}')
-        device = default_device() if device is None else torch.device(device)
         data = file.read_bytes()
         reader = read_onnx if file.suffix == '.onnx' else read_pt2
         try: return cls(*reader(data, device), device=device)
@@ -299,7 +304,8 @@ class Predictor:
                 ) -> list:  # For each item class or classes, their number, the probabilities
         "Say what answers mean, item by item"
         tree_of(preds, found := [])
-        rows = [map_tensors(preds, lambda t, i=i: t[i:i+1]) for i in range(len(found[0]))]
+        n = next((len(t) for t in found if t.ndim), 0)
+        rows = [map_tensors(preds, lambda t, i=i: t[i:i+1] if t.ndim else t) for i in range(n)]
         return [as_answer(o, self.loss_func, self.classes) for o in rows]
 
     def predict(self, x: Any,  # One item: an array, a tensor, a list, a file, bytes of a file
@@ -315,10 +321,11 @@ class Predictor:
                 ) -> Iterator:  # Pairs: tensors, and targets or `None`
         "Turn items into batches"
         if isinstance(items, (str, Path)): items = files_in(items)
-        elif self.takes_pixels(items): items = pictures_in(items)
+        elif are_files(items): items = list(items)
+        elif self.takes_pixels(items):
+            items = pictures_in(items, self.settings['items']['channels'])
         several = isinstance(items, (list, tuple))
         mine = several and 'list' in self.inputs and len(items) == len(self.inputs['list'])
-        if several and not mine and all(map(is_file, items)): items = list(items)
         if isinstance(items, Dataset): items = DataLoader(items, bs)
         listed, single = isinstance(items, list), len(leaves_of(self.inputs)) == 1
         if listed and not (mine or single and gives_batches(items)):
@@ -341,7 +348,7 @@ class Predictor:
         An answer that is one number for a whole batch becomes a number for each batch.
         Raises: TypeError or ValueError that says what the model takes.
         """
-        parts, targets = [], []
+        parts, targets, bs = [], [], check_number('bs', bs, 1, whole=True)
         for tensors, yb in self.batches(items, bs):
             tree_of(self.ask(tensors), found := [])
             parts.append(found)
@@ -375,14 +382,15 @@ def label_files(predictor: Predictor,  # An exported learner that was trained on
                 bs: int = 64,  # Files that are read at a time
                 ) -> Iterator:  # Pairs: a file, and its answer or the error in reading it
     "What the model says of each file; a file that cannot be read gets the error as its answer"
+    files, bs = list(files), check_number('bs', bs, 1, whole=True)
     def read(file):
         try: return predictor.prepare(file)
         except ValueError as e: return e
-    files = list(files)
-    for i in range(0, len(files), bs):
-        read_in = [read(o) for o in files[i:i+bs]]
+    def answered(files):
+        read_in = [read(o) for o in files]
         good = [o for o in read_in if isinstance(o, list)]
         tensors = [torch.cat(o) for o in zip(*good)]
         answers = iter(predictor.answers(predictor.ask(tensors)) if good else [])
-        for file, o in zip(files[i:i+bs], read_in):
-            yield file, next(answers) if isinstance(o, list) else o
+        return [(file, next(answers) if isinstance(o, list) else o)
+                for file, o in zip(files, read_in)]
+    return (pair for i in range(0, len(files), bs) for pair in answered(files[i:i+bs]))

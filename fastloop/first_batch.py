@@ -167,6 +167,7 @@ def check_one_number(loss_func: Callable,  # The loss
         f'loss_func: {name} gave the shape {tuple(loss.shape)}, and not one number: take the mean')
 
 
+
 # %% ../nbs/06_first_batch.ipynb #4a3e5bfc
 def told_inputs(xb: object,  # The inputs of a batch
                 ) -> str:  # Such as `shape (64, 5)`
@@ -206,6 +207,7 @@ def what_misfits(e: BaseException,  # What a model raised
     return error
 
 
+
 # %% ../nbs/06_first_batch.ipynb #59bb0147
 def explained_call(model: nn.Module,  # A model
                    xb: object,  # Inputs
@@ -216,6 +218,7 @@ def explained_call(model: nn.Module,  # A model
     """
     try: return call_model(model, xb)
     except Exception as e: raise what_misfits(e, model, xb) from e
+
 
 
 # %% ../nbs/06_first_batch.ipynb #e839aab6
@@ -242,12 +245,19 @@ def _is_column(pred, yb=None, *others):
     return (is_tensor(pred) and is_tensor(yb) and len(pred.shape) == 2 and len(pred) > 1
             and pred.shape == (*yb.shape, 1))
 
+def _lacks_fractions(pred, yb=None, *others):
+    "Are these outputs with fractions and targets without, in numbers that belong together?"
+    return (is_tensor(pred) and is_tensor(yb) and pred.is_floating_point()
+            and not (yb.is_floating_point() or yb.is_complex())
+            and (pred.shape == yb.shape or _is_column(pred, yb)))
+
 def _misfit(loss_func, pred, targets):
     "Words for outputs and targets that do not fit, and what to write instead"
     parts = pred, *targets
     shapes = ' and '.join(str(tuple(o.shape)) if is_tensor(o) else type(o).__name__ for o in parts)
     name = getattr(loss_func, '__name__', type(loss_func).__name__)
-    hint = ' (write the targets as y[:, None])' if _is_column(*parts) else ''
+    how = '.float()'*_lacks_fractions(*parts) + '[:, None]'*_is_column(*parts)
+    hint = f' (write the targets as y{how})' if how else ''
     if is_about_classes(loss_func) and is_tensor(pred) and is_tensor(parts[-1]):
         labels = parts[-1]
         if labels.ndim == 2 and labels.shape[1] == 1 < pred.shape[1]:
@@ -282,19 +292,25 @@ def first_loss(loss_func: Callable,  # Takes the prediction and the targets
     except Exception as e:
         text = _misfit(loss_func, pred, targets)
         if isinstance(e, UserWarning): raise ValueError(f'{text}: {e}') from None
-        check_labels(loss_func, pred, yb)  # does this explain it?
-        if str(getattr(loss_func, '__module__', '')).startswith('torch'):
-            raise ValueError(f'{text}: {e}') from e
+        of_torch = str(getattr(loss_func, '__module__', '')).startswith('torch')
+        if isinstance(e, IndexError) or not (of_torch or _is_column(pred, yb)):
+            check_labels(loss_func, pred, yb)  # does this explain it?
+        if of_torch: raise ValueError(f'{text}: {e}') from e
         add_note(e, text)
         raise
 
 # %% ../nbs/06_first_batch.ipynb #112b939d
-def about_label(e: BaseException,  # What has ended a batch that was not the first
-                run: Any,  # Has `learn`, `pred` and `yb`
-                ) -> BaseException:  # A `ValueError`, or `e`
-    "Name the label of a later batch that has no output"
-    if not isinstance(e, IndexError) or not is_about_classes(run.learn.loss_func): return e
-    try: check_labels(run.learn.loss_func, run.pred, run.yb)
+def about_targets(e: BaseException,  # What has ended a batch whose loss was found, or a later one
+                  run: Any,  # Has `learn`, `pred` and `yb`
+                  ) -> BaseException:  # A `ValueError`, or `e`
+    "Name the label that has no output, or the type of targets for which torch has no gradient"
+    loss_func = run.learn.loss_func
+    of_type = isinstance(e, RuntimeError) and 'Found dtype' in str(e) and not in_model(e)
+    if not (of_type or isinstance(e, IndexError) and is_about_classes(loss_func)): return e
+    try:
+        if not of_type: check_labels(loss_func, run.pred, run.yb)
+        elif _lacks_fractions(run.pred, run.yb):
+            raise ValueError(f'{_misfit(loss_func, run.pred, [run.yb])}: {e}')
     except ValueError as told:
         told.__cause__ = e
         return told
@@ -350,7 +366,7 @@ class FirstBatch:
                 run: Any,  # Has `learn` and `xb`
                 ) -> BaseException:  # What to raise
         "The error for a first batch that the model cannot take, or for a label that has no output"
-        if not self.undos: return about_label(e, run)
+        if not self.undos: return about_targets(e, run)
         if not in_model(e): return e
         self.failed, error = True, what_misfits(e, run.learn.model, run.xb)
         return error

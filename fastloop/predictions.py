@@ -81,12 +81,17 @@ class GatherPreds(Callback):
         return tuple(joined(o) for o in lists)
 
 # %% ../nbs/25_predictions.ipynb #770ad23e
+def _innermost(o):
+    "The first thing in lists of lists: a number, if they are rows written as Python's numbers"
+    while isinstance(o, (list, tuple)) and o: o = o[0]
+    return o
+
 def gives_batches(o: Any,  # A loader, or items
               ) -> bool:  # Whether it gives batches
     "Is this something to go through, batch by batch?"
     if isinstance(o, (list, tuple)):
-        return all(isinstance(b, (list, tuple)) and len(b) == 2 and hasattr(b[0], '__len__')
-                   for b in o)
+        return all(isinstance(b, (list, tuple)) and len(b) == 2
+                   and hasattr(_innermost(b[0]), '__len__') for b in o)
     names = str, bytes, PathLike
     known = torch.is_tensor(o) or isinstance(o, (dict, *names)) or any(
         hasattr(o, name) for name in ('__array__', 'read', 'getbands'))

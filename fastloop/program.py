@@ -10,9 +10,10 @@ import logging
 import re
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
+from functools import partial
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
@@ -65,6 +66,15 @@ def leaves_of(tree: dict,  # From `tree_of`
     if 'tensor' in tree: return [tree]
     if 'dict' in tree: return [leaf for _, o in tree['dict'] for leaf in leaves_of(o)]
     return [leaf for o in tree.get('list', tree.get('tuple', ())) for leaf in leaves_of(o)]
+
+# %% ../nbs/48_program.ipynb #4d7adfdc
+def free_tree(tree: dict,  # Of a batch of several rows
+              other: dict,  # Of the same batch with another number of rows
+              ) -> dict:  # The first one, changed
+    "A tree in which sizes that differ are free"
+    for a, b in zip(leaves_of(tree), leaves_of(other)):
+        a['shape'] = [m if m == n else None for m, n in zip(a['shape'], b['shape'])]
+    return tree
 
 # %% ../nbs/48_program.ipynb #eb585cfa
 def _hooks(layer):
@@ -261,3 +271,66 @@ def onnx_model(program: torch.export.ExportedProgram,  # From `trace_program`
                                      output_names=outputs).model_proto
     except Exception as e:
         raise ValueError(f'ONNX cannot say what this model does: {e!s:.500}') from e
+
+# %% ../nbs/48_program.ipynb #e042ca10
+def onnx_session(data: bytes,  # An ONNX file
+                 device: torch.device,  # Where to compute
+                 ) -> Any:  # An `InferenceSession` of the package `onnxruntime`
+    """Let onnxruntime read a program
+
+    Raises: ImportError that names the extra; ValueError if onnxruntime cannot compute it.
+    """
+    with needs_extra('an .onnx file needs the packages of an extra', 'onnx'):
+        import onnxruntime
+    wanted = ['CUDAExecutionProvider']*(device.type == 'cuda') + ['CPUExecutionProvider']
+    there = [o for o in wanted if o in onnxruntime.get_available_providers()]
+    try: return onnxruntime.InferenceSession(data, providers=there)
+    except Exception as e:
+        raise ValueError('onnxruntime cannot compute this model; has it numbers of a type that '
+                         f'onnxruntime does not know? It knows float32: {e!s:.300}') from e
+
+def run_onnx(session: Any,  # From `onnx_session`
+             names: list,  # Of all inputs
+             *tensors: torch.Tensor,  # The inputs
+             ) -> list:  # Tensors
+    """What a program in the words of ONNX answers
+
+    Raises: ValueError if onnxruntime cannot compute it.
+    """
+    used = [o.name for o in session.get_inputs()]  # an input that nothing depends on is not there
+    try:
+        given = {k: t.cpu().numpy() for k, t in zip(names, tensors) if k in used}
+        return [torch.from_numpy(o) for o in session.run(None, given)]
+    except Exception as e:
+        raise ValueError(f'onnxruntime cannot compute this: {e!s:.300}') from e
+
+def onnx_back(data: bytes,  # An ONNX file that is about to be written
+              inputs: dict,  # The structure of its inputs
+              program: torch.export.ExportedProgram,  # What was written
+              ) -> Callable:  # A function of tensors
+    "What is in the file, or, where there is no onnxruntime, what should be"
+    try: session = onnx_session(data, torch.device('cpu'))
+    except ImportError: return program.module()
+    return partial(run_onnx, session, [o['tensor'] for o in leaves_of(inputs)])
+
+# %% ../nbs/48_program.ipynb #b7059cd9
+@contextmanager
+def plain_attention():
+    "Inside this block torch takes no short cut for attention"
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try: yield
+    finally: torch.backends.mha.set_fastpath_enabled(before)
+
+def close_enough(got: Any,  # An answer
+                 want: Any,  # The answer that is right
+                 share: float = 1e-3,  # Of the largest number, how much it may be off
+                 ) -> bool:  # Structure, types and sizes included
+    "Are two answers the same, but for the last digits, of which a half has few?"
+    if (tree_of(got, a := []) != tree_of(want, b := [])) and share < .1: return False
+    def off(t):
+        few = 8*torch.finfo(t.dtype).eps if t.is_floating_point() else 0
+        largest = float(t.double().nan_to_num().abs().max()) if t.numel() else 0
+        return max(share, few)*(1 + largest)
+    return len(a) == len(b) and all(x.shape == y.shape and torch.allclose(
+        x.double(), y.double(), rtol=0, equal_nan=True, atol=off(y)) for x, y in zip(a, b))

@@ -350,6 +350,24 @@ def test_folders_and_lists_of_files(pictures):
         predictor.get_preds([files[0], b'broken'])
 
 
+def test_names_of_files_in_a_column(pictures):
+    pd, fastcore = pytest.importorskip('pandas'), pytest.importorskip('fastcore.foundation')
+    learn, predictor, _, _ = pictures
+    files, want = learn.data.valid_ds.files, learn.get_preds()[0]
+    for items in (pd.Series(files, index=range(5, 5+len(files))), np.array(files),
+                  np.array([Path(o) for o in files], dtype=object), fastcore.L(files)):
+        torch.testing.assert_close(learn.get_preds(items)[0], want)
+        torch.testing.assert_close(predictor.get_preds(items)[0], want)
+
+
+@pytest.mark.parametrize('bs', [0, -1, '4', 2.5])
+def test_batches_have_a_size(pictures, bs):
+    learn, predictor, _, _ = pictures
+    files = learn.data.valid_ds.files
+    for ask in (predictor.get_preds, partial(label_files, predictor), learn.data.test_dl):
+        with pytest.raises(ValueError, match=f'bs={bs!r} must be'): ask(files, bs=bs)
+
+
 def test_broken_files_cost_the_others_nothing(pictures, tmp_path):
     learn, predictor, folder, _ = pictures
     (tmp_path/'broken.png').write_bytes(b'no')
@@ -525,6 +543,14 @@ def test_numbers_without_end(key, value, good):
 def test_strange_structures(text): assert not is_plain_nest(text)
 
 
+@pytest.mark.parametrize('device, said', [('cuda:77', 'is not there'), ('toaster', 'is none')])
+@pytest.mark.parametrize('suffix', ['pt2', 'onnx'])
+def test_a_device_that_is_not_there_is_named_and_not_the_file(device, said, suffix, tmp_path):
+    (tmp_path/f'm.{suffix}').write_bytes(b'not read')
+    with pytest.raises(ValueError, match=f"device='{device}' {said}"):
+        Predictor.load(tmp_path/f'm.{suffix}', device)
+
+
 def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError, match='nothing'): Predictor.load(tmp_path/'nothing.pt2')
 
@@ -593,6 +619,80 @@ def test_transformers_with_masks(tmp_path):
         x[:, n-1] = 0
         with torch.no_grad(): want = model(x)
         torch.testing.assert_close(predictor.get_preds(x)[0], want)
+
+
+class Padded(Words):
+    def forward(self, x):
+        return self.head(self.layers(self.embed(x), src_key_padding_mask=x == 0).mean(1))
+
+
+@pytest.mark.filterwarnings('ignore:The PyTorch API of nested tensors')
+def test_a_short_cut_of_torch_is_named_with_its_remedy(tmp_path):
+    torch.manual_seed(0)
+    model, x = Padded(), torch.randint(1, 30, (8, 6))
+    x[::2, 4:] = 0
+    learn = Learner(Batches(x, torch.zeros(8).long()), model, F.cross_entropy, silent=True)
+    with pytest.raises(ValueError, match='zeros where the padding is.*enable_nested_tensor=False'):
+        learn.export(tmp_path/'m.pt2')
+    assert torch.backends.mha.get_fastpath_enabled() and not list(tmp_path.iterdir())
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    model.layers = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+    predictor = Predictor.load(learn.export(tmp_path/'m.pt2'), 'cpu')
+    torch.testing.assert_close(predictor.get_preds(x)[0], learn.get_preds([(x, None)])[0])
+
+
+class NamedLayers(nn.Module):
+    def __init__(self, name):
+        super().__init__()
+        self.parts, self.name = nn.ModuleDict({name: mlp()}), name
+        self.parts[name].register_buffer('b-1', torch.ones(3))
+        self.parts[name].shift = torch.ones(3)  # neither a parameter nor a buffer
+    def forward(self, x):
+        part = self.parts[self.name]
+        return part(x)*getattr(part, 'b-1') + part.shift
+
+
+@pytest.mark.parametrize('name', ['my-head', 'a b', 'a/b', '1:2', 'c++'])
+def test_layers_of_any_name(name, tmp_path):
+    x = numbers(3)
+    learn = Learner(Batches(x, torch.zeros(8).long()), NamedLayers(name), F.cross_entropy,
+                    silent=True)
+    predictor = Predictor.load(learn.export(tmp_path/'m.pt2'), 'cpu')
+    torch.testing.assert_close(predictor.get_preds(x)[0], learn.get_preds([(x, None)])[0])
+    weights = read_parts((tmp_path/'m.pt2').read_bytes())['data/weights/model_weights_config.json']
+    assert f'"model.parts.{name}.0.weight"'.encode() in weights
+
+
+@pytest.mark.parametrize('key, value, good', [
+    ('parameter_name', 'a.my-head.weight', True), ('parameter_name', 'a") or exec("1', False),
+    ('buffer_name', 'a\\', False), ('fqn', 'a\nb', False), ('fqn', 'exec(1)', False),
+    ('config', {'my-head': 1}, True), ('config', {'my"head': 1}, False),
+    ('name', 'my-head', False), ('tensor_values', {'my-head': 1}, False), ('target', 'a-b', False)])
+def test_only_names_of_layers_have_hyphens(key, value, good):
+    assert (strange_part({'nodes': [{key: value}]}) is None) == good
+
+
+class Chooses(nn.Module):
+    "As `why_not` recommends"
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(3, 3), nn.Linear(3, 3)
+    def forward(self, x):
+        return torch.cond(x.sum() > 0, lambda x: self.one(x).relu(), lambda x: self.two(x), (x,))
+
+
+def test_a_program_that_chooses(tmp_path):
+    model, x = Chooses(), numbers(3)
+    learn = Learner(Batches(x, torch.zeros(8).long()), model, F.cross_entropy, silent=True)
+    file = learn.export(tmp_path/'m.pt2')
+    predictor = Predictor.load(file, 'cpu')
+    for items in (x.abs(), -x.abs()):
+        with torch.no_grad():
+            want = model.one(items).relu() if items.sum() > 0 else model.two(items)
+        torch.testing.assert_close(predictor.get_preds(items)[0], want)
+    evil = in_program(relu, b'torch.os.system')(read_parts(file.read_bytes()))
+    (tmp_path/'forged.pt2').write_bytes(forged(file, **evil))
+    with pytest.raises(ValueError, match='os.system'): Predictor.load(tmp_path/'forged.pt2')
 
 
 @pytest.mark.parametrize('function, said', [
@@ -862,6 +962,33 @@ def test_onnx_answers_alike(kind, tmp_path, capfd):
         with pytest.raises(ValueError, match='refused'): Predictor.load(file)
 
 
+def test_what_onnxruntime_cannot_compute(tmp_path, monkeypatch, capfd):
+    "It is neither written nor, where nobody could look at it, read"
+    pytest.importorskip('onnxscript')
+    pytest.importorskip('onnxruntime')
+    learn = make('half')
+    with pytest.raises(ValueError, match='onnxruntime cannot compute this model.*float32'):
+        learn.export(tmp_path/'m.onnx')
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr('fastloop.model_file.onnx_back', lambda data, inputs, program:
+                        program.module())  # as if onnxruntime were not there
+    learn.export(tmp_path/'m.onnx')
+    with pytest.raises(ValueError, match='m.onnx is refused: onnxruntime cannot'):
+        Predictor.load(tmp_path/'m.onnx')
+    (tmp_path/'a.png').write_bytes(b'')
+    assert main(['predict', *map(str, (tmp_path/'m.onnx', tmp_path))]) == 1
+    assert 'Traceback' not in (err := capfd.readouterr().err) and 'm.onnx is refused' in err
+
+
+def test_the_file_of_onnx_is_asked_and_not_the_program(table, tmp_path, monkeypatch):
+    pytest.importorskip('onnxscript')
+    pytest.importorskip('onnxruntime')
+    monkeypatch.setattr('fastloop.program.run_onnx', lambda session, names, *tensors: [
+        torch.zeros(len(tensors[0]), 2)])
+    with pytest.raises(ValueError, match='does not answer as the learner does'):
+        table[0].export(tmp_path/'m.onnx')
+
+
 def test_onnx_without_its_packages(table, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnx', None)
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
@@ -919,7 +1046,31 @@ def test_the_command_prints_a_table(pictures, capsys):
     assert not err and line.split()[-1] == learn.predict(folder/'valid'/'red'/'0.png')[0]
 
 
+class TwoAnswers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.kind, self.size = nn.Linear(3, 2), nn.Linear(3, 1)
+    def forward(self, x):
+        x = x.mean((2, 3))
+        return {'kind': self.kind(x), 'more': (self.size(x), x.mean())}
+
+
+def test_the_command_prints_answers_of_any_structure(pictures, tmp_path, capsys):
+    learn, _, folder, _ = pictures
+    other = Learner(learn.data, TwoAnswers(), lambda pred, yb: F.cross_entropy(pred['kind'], yb),
+                    silent=True)
+    file = other.export(tmp_path/'m.pt2')
+    assert main(['predict', str(file), str(folder/'valid'/'red'), '--csv', '--bs', '1']) == 0
+    out, err = capsys.readouterr()
+    answer = other.predict(folder/'valid'/'red'/'0.png')[0]
+    one, two, three, four = [f'{o:.6g}' for o in (*answer['kind'].tolist(), *[
+        float(o) for o in answer['more']])]
+    assert not err and len(out.splitlines()) == 5
+    assert out.splitlines()[1].endswith(f'0.png,kind: {one} {two}; more: {three}; {four},""')
+
+
 @pytest.mark.parametrize('words, status, said', [
+    (['{file}', '{photo}', '--device', 'cuda:77'], 1, "device='cuda:77' is not there"),
     (['{file}', 'nowhere'], 1, 'nowhere'), (['nothing.pt2', '.'], 1, 'nothing.pt2'),
     (['{file}', '{empty}'], 1, 'no pictures'), (['{table}', '{photo}'], 1, 'not trained on files'),
     (['{file}'], 2, 'path'), (['{file}', '{photo}', '--top', '0'], 2, 'below 1'),

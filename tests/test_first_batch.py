@@ -131,3 +131,27 @@ def test_a_loss_that_stretches_a_column_is_refused_with_the_remedy(loss_func):
     lambda p, t: ((p - p.T)*(t[:, None] - t)).mean()])
 def test_a_loss_that_takes_care_of_the_shapes_trains(loss_func):
     assert fit([(x, line)], nn.Linear(4, 1), loss_func).n_iter == 1
+
+
+# ---- targets without fractions -------------------------------------------------------------------
+def wrapped(pred, y): return F.binary_cross_entropy_with_logits(pred, y)
+
+
+@pytest.mark.parametrize('loss_func', [nn.BCEWithLogitsLoss(), wrapped, nn.HuberLoss(),
+                                       F.binary_cross_entropy_with_logits])
+@pytest.mark.parametrize('form, hint', [
+    (lambda y: y, 'y.float()[:, None]'), (lambda y: y[:, None], 'y.float()'),
+    (lambda y: y > 0, 'y.float()[:, None]')])
+def test_whole_numbers_where_fractions_are_wanted_are_told_the_remedy(loss_func, form, hint):
+    y = form(torch.tensor([0, 1]*4))
+    model = nn.Linear(4, 1)
+    before = model.weight.clone()
+    with pytest.raises((ValueError, RuntimeError)) as e: fit([(x, y)], model, loss_func)
+    told = ' '.join([str(e.value), *getattr(e.value, '__notes__', [])])
+    assert f'(write the targets as {hint})' in told and 'label' not in told
+    assert torch.equal(model.weight, before)
+    assert fit([(x, eval(hint))], model, loss_func).n_iter == 1  # and it helps
+
+
+def test_targets_for_which_a_loss_has_a_gradient_train():
+    assert fit([(x, torch.tensor([[0], [1]]*4))], nn.Linear(4, 1), nn.L1Loss()).n_iter == 1

@@ -72,6 +72,17 @@ def test_items_without_targets_are_answered_in_order(items):
     assert learn.model.training  # as it was
 
 
+@pytest.mark.parametrize('shape', [(2, 3), (3, 2), (2, 1, 3), (2,)])
+def test_rows_of_two_in_lists_are_no_batches(shape):
+    torch.manual_seed(0)
+    x, n = torch.randn(20, *shape), torch.Size(shape).numel()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(n, 3))
+    data = DataBunch.from_tensors(x, torch.randint(0, 3, (20,)), bs=8, device='cpu')
+    learn = Learner(data, model, silent=True)
+    torch.testing.assert_close(learn.get_preds(x.tolist())[0], model(x).detach())
+    torch.testing.assert_close(learn.get_preds([[x, None]])[0], model(x).detach())
+
+
 @pytest.mark.parametrize('items', [TensorDataset(x, y), TensorLoader(x, y, bs=9), [(x, y)],
                                    [(x[:9], y[:9]), (x[9:], y[9:])]])
 def test_targets_that_are_there_come_back(items):

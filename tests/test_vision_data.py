@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from fastloop.data.external import image_folder_tensors
 from fastloop.data.load import TensorLoader, in_order
+from fastloop.export import Predictor
 from fastloop.learner import Learner
 from fastloop.torch_core import end_workers, set_seed
 from fastloop.vision import data as vision_data
@@ -121,7 +122,7 @@ def test_the_examples_of_fastai_v1(tmp_path, example):
 
 def test_hidden_and_strange_files(path):
     (path/'train'/'cat'/'.hidden.png').write_bytes(b'x')
-    (path/'train'/'.ipynb_checkpoints').mkdir()
+    for name in ('.ipynb_checkpoints', '__pycache__', '@eaDir'): (path/'train'/name).mkdir()
     (path/'train'/'cat'/'Thumbs.db').write_bytes(b'x')
     (path/'train'/'readme.txt').write_text('beside the classes')
     with warnings.catch_warnings():
@@ -130,6 +131,25 @@ def test_hidden_and_strange_files(path):
     (path/'train'/'cat'/'00.jgp').write_bytes(b'x')
     with pytest.warns(UserWarning, match=r'left out.*00\.jgp'):
         assert len(ImageDataBunch.from_folder(path, **CPU).train_ds) == len(data.train_ds) == 12
+
+
+def test_a_script_that_saves_its_weights_can_run_again(tmp_path):
+    for k, name in enumerate(('cat', 'dog')): put(tmp_path/name, 6, 100*k)
+    def run():
+        data = ImageDataBunch.from_folder(tmp_path, valid_pct=.3, bs=4, **CPU)
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, data.c))
+        learn = Learner(data, model, silent=True)
+        learn.fit(1)
+        return data.classes, len(data.train_ds), learn.save('first')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        first = run()
+        assert run() == first == (['cat', 'dog'], 9, tmp_path/'models'/'first.pth')
+    with pytest.raises(ValueError, match='no image of the class models'):
+        ImageDataBunch.from_folder(tmp_path, valid_pct=.3, classes=['cat', 'models'])
+    put(tmp_path/'emu', 1)
+    (tmp_path/'emu'/'00.png').rename(tmp_path/'emu'/'00.heic')  # its pictures are not read
+    with pytest.warns(UserWarning, match=r'left out.*00\.heic'): assert run()[0] == first[0]
 
 
 def test_nested_folders_and_links(path):
@@ -359,6 +379,26 @@ def test_lists_that_do_not_fit(heap):
     with pytest.raises(ValueError, match='row 1'): ImageDataBunch.from_csv(p)
     (p/'labels.csv').write_text('')
     with pytest.raises(ValueError, match='empty'): ImageDataBunch.from_csv(p)
+
+
+def test_a_table_that_is_not_in_utf8(heap):
+    rows = [f'images/{file},{"Käse" if label else "Brot"}\n' for file, label
+            in zip(heap.names, [0, 1]*5)]
+    table = heap.path/'labels.csv'
+    table.write_text('name,label\n' + ''.join(rows), encoding='cp1252')
+    with pytest.raises(ValueError, match=r'labels.csv is not written in UTF-8.*encoding="cp1252"'):
+        ImageDataBunch.from_csv(heap.path)
+    data = ImageDataBunch.from_df(heap.path, pd.read_csv(table, encoding='cp1252'),
+                                  fn_col=np.int64(0), label_col=np.int64(-1), **CPU)
+    assert data.classes == ['Brot', 'Käse']
+
+
+def test_numbers_of_numpy_as_settings(path):
+    want = ImageDataBunch.from_folder(path, size=4, valid_pct=.5, **CPU)
+    for size in (np.int64(4), (np.int32(4), 4)):
+        data = ImageDataBunch.from_folder(path, size=size, valid_pct=np.float32(.5), **CPU)
+        assert data.item_settings() == want.item_settings() and data.valid_ds.files == \
+            want.valid_ds.files and type(data.item_settings()['size'][0]) is int
 
 
 def test_no_pandas_needed(heap):
@@ -988,6 +1028,28 @@ def test_what_cannot_be_asked_about(asked, items, error, words):
     (asked.data.path/'empty').mkdir(exist_ok=True)
     (asked.data.path/'broken.png').write_text('none')
     with pytest.raises(error, match=words): asked.get_preds(items)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_a_stack_of_grey_pictures(tmp_path, channels):
+    "Of whatever number: each is answered as its own array of rows and columns is"
+    for name in 'ab': put(tmp_path/name, 4, size=(8, 8))
+    data = ImageDataBunch.from_folder(tmp_path, valid_pct=.3, **{**CPU, 'channels': channels})
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64*channels, 2))
+    learn = Learner(data, model, silent=True)
+    predictor = Predictor.load(learn.export(tmp_path/'m.pt2'), 'cpu')
+    x = np.random.RandomState(0).randint(0, 256, (5, 8, 8)).astype(np.uint8)
+    want = torch.stack([model(data.open_image(o)[None])[0] for o in x]).detach()
+    for n, kind in ((1, np.asarray), (2, np.asarray), (3, np.asarray), (4, torch.tensor),
+                    (5, torch.tensor)):
+        for ask in (learn.get_preds, predictor.get_preds):
+            torch.testing.assert_close(ask(list(kind(x[:n])))[0], want[:n])
+            if channels == 3 and n in (3, 4):
+                with pytest.raises(ValueError, match=r'give x\[None\] for one, or list\(x\)'):
+                    ask(kind(x[:n]))
+            else: torch.testing.assert_close(ask(kind(x[:n]))[0], want[:n])
+            for one in (np.stack([x[0]]*3, 2), np.stack([x[0]]*3)[None]):  # the same in colours
+                torch.testing.assert_close(ask(kind(one))[0], want[:1])
 
 
 def test_a_table_of_files_is_refused(asked):

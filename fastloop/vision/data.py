@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -240,10 +241,10 @@ class _FileLoader(Resumable):
 def _check_size(size):
     "`size` as (height, width)"
     if size is None: return None
-    pair = [size, size] if isinstance(size, int) else size
+    pair = [size, size] if isinstance(size, Integral) else size
     good = isinstance(pair, (list, tuple)) and len(pair) == 2
-    if good and all(isinstance(o, int) and not isinstance(o, bool) and o > 0 for o in pair):
-        return tuple(pair)
+    if good and all(isinstance(o, Integral) and not isinstance(o, bool) and o > 0 for o in pair):
+        return tuple(map(int, pair))
     raise ValueError(f'size={size!r} must be a whole number above 0, or two: (height, width)')
 
 # %% ../../nbs/62_vision.data.ipynb #ecd8bbe6
@@ -357,7 +358,7 @@ def _column(table, col, argument):
     "One column of anything with `columns`, as a list"
     columns = list(table.columns)
     if col in columns: return list(table[col])
-    if isinstance(col, int) and -len(columns) <= col < len(columns):
+    if isinstance(col, Integral) and -len(columns) <= col < len(columns):
         return list(table[columns[col]])
     there = name_some(columns, 20)
     raise ValueError(f'{argument}={col!r}: there is no such column, there is: {there}')
@@ -367,7 +368,10 @@ class _Table:
     "What is needed of a data frame, from a file"
     def __init__(self, file, delimiter, header):
         with open(file, newline='', encoding='utf-8-sig') as f:
-            rows = [o for o in csv.reader(f, delimiter=delimiter) if o]
+            try: rows = [o for o in csv.reader(f, delimiter=delimiter) if o]
+            except UnicodeDecodeError as e: raise ValueError(
+                f'{file} is not written in UTF-8 ({e}): save it in UTF-8, or let pandas read it, '
+                'from_df(path, pandas.read_csv(file, encoding="cp1252"))') from e
         if not rows: raise ValueError(f'{file} is empty')
         self.columns = rows.pop(0) if header else list(range(len(rows[0])))
         for i, row in enumerate(rows):
@@ -460,7 +464,7 @@ def _some_item(file, path):
     raise ValueError(f'there is no file {str(file)!r}, neither here nor in {str(path)!r}')
 
 
-def _listed(items, path):
+def _listed(items, path, channels):
     "Pictures of any kind as a list: files, or what holds pixels"
     if isinstance(items, (str, Path)):
         place = _some_item(items, path)
@@ -470,7 +474,7 @@ def _listed(items, path):
     one = isinstance(items, (bytes, bytearray)) or hasattr(items, 'read') or hasattr(
         items, 'getbands')
     if not one and getattr(items, 'dtype', None) in (np.uint8, torch.uint8):
-        one = is_one_picture(items)
+        one = is_one_picture(items, channels)
     return [items] if one else [_some_item(o, path) for o in items]
 
 # %% ../../nbs/62_vision.data.ipynb #d777a2ba
@@ -564,16 +568,17 @@ class ImageDataBunch(DataBunch):
         Raises: ValueError or TypeError for items that are not there, or no pictures.
         """
         if isinstance(items, Dataset): return super().test_dl(items, bs)
-        listed = _listed(items, self.path)
+        channels = self._pictures.pixels.channels
+        listed = _listed(items, self.path, channels)
         if not listed: raise ValueError(f'items: there are no pictures in {items!r:.60}')
         seen = {_read_already(o) for o in listed}
         if len(seen) > 1: raise ValueError('items: some are files or pixels, and some are numbers '
                                            'as the model sees them: give one kind')
         if True in seen:
-            for o in listed: _check_seen(o, self._pictures.pixels.channels)
+            for o in listed: _check_seen(o, channels)
             return super().test_dl(items, bs)
-        bs = check_number('bs', bs or getattr(self.valid_dl or self.train_dl, 'bs', 64), 1,
-                          whole=True)
+        bs = getattr(self.valid_dl or self.train_dl, 'bs', 64) if bs is None else bs
+        bs = check_number('bs', bs, 1, whole=True)
         return _PictureLoader(self.train_ds, listed, bs, count_cpus())
 
     def item_settings(self) -> dict:  # can be written as JSON

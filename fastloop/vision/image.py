@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from numbers import Real
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -87,7 +88,8 @@ def _opened(file):
     from PIL import Image
     try:
         if hasattr(file, 'getbands'): yield file.copy()  # the caller's own stays as it is
-        elif hasattr(file, 'dtype'): yield _from_pixels(file)
+        elif hasattr(file, 'dtype') and not isinstance(file, (str, bytes)):  # as NumPy's texts are
+            yield _from_pixels(file)
         elif not isinstance(file, (str, Path, bytes, bytearray)) and not hasattr(file, 'read'):
             raise TypeError('give a file, its bytes, an image of PIL, or pixels; predict takes '
                             'one picture, get_preds a list of them')
@@ -152,15 +154,22 @@ def picture_input(
 # %% ../../nbs/60_vision.image.ipynb #6979a5e4
 def is_one_picture(
     pixels: Any,  # an array or tensor of bytes
+    channels: int,  # 1 if the model sees grey, 3 if it sees colours
 ) -> bool:  # `False` if they are several in a stack
-    "Do these pixels have rows and columns, and channels at most?"
-    shape = np.shape(pixels)
-    return len(shape) == 2 or len(shape) == 3 and bool({1, 3, 4} & {*shape[::2]})
+    """Do these pixels have rows and columns, and channels at most?
+
+    Raises: ValueError if they may be one as well as several.
+    """
+    shape = tuple(np.shape(pixels))
+    if len(shape) != 3 or shape[0] == 1 or shape[2] in (1, 3, 4): return len(shape) in (2, 3)
+    if shape[0] not in (3, 4) or channels == 1: return False
+    raise ValueError(f'pixels of shape {shape} may be one picture in colours or {shape[0]} grey '
+                     'ones: give x[None] for one, or list(x) for several')
 
 # %% ../../nbs/60_vision.image.ipynb #fc081446
 image_suffixes = ('.png', '.jpg', '.jpeg', '.jfif', '.bmp', '.gif', '.webp', '.tif', '.tiff',
                   '.pgm', '.ppm')
-_clutter = ('thumbs.db', 'desktop.ini', '__macosx')
+_clutter = ('thumbs.db', 'desktop.ini', '__macosx', '__pycache__', '@eadir')
 
 
 def name_some(
@@ -274,7 +283,8 @@ def _class_items(folder, argument, only, root):
         images, strange = _images(folder/name, True, root)
         items += [(file, name) for file in images]
         others += strange
-    if others := _tell_links(others, root):
+    others = [o for o in _tell_links(others, root) if o.suffix != '.pth']  # weights are no slip
+    if others:
         warnings.warn(f'left out, no images by their suffix: {name_some(others)}', stacklevel=4)
     return items, names
 
@@ -302,7 +312,7 @@ def train_valid_items(
     if not held: raise ValueError(f'{str(path/valid)!r} has no images ({hint})')
     return items, held, classes
 
-
+# %% ../../nbs/60_vision.image.ipynb #c78a1fba
 def all_items(
     path: Path,  # the folder that holds everything
     parts: Sequence,  # names of folders that are put together, if they are there
@@ -312,9 +322,12 @@ def all_items(
 
     Raises: ValueError for a class that is asked for and not there.
     """
-    parts = [path/o for o in parts if o and (path/o).is_dir()] or [path]
-    found = [_class_items(o, f'path={str(path)!r}', only, path) for o in parts]
-    classes = _number_classes({name for _, names in found for name in names}, only, *parts)
+    places = [path/o for o in parts if o and (path/o).is_dir()] or [path]
+    found = [_class_items(o, f'path={str(path)!r}', only, path) for o in places]
+    names = {name for _, names in found for name in names}
+    if parts and places == [path] and only is None:  # learn.save makes `models` there
+        names = {name for items, _ in found for _, name in items} or names
+    classes = _number_classes(names, only, *places)
     return [(o.relative_to(path).as_posix(), name) for items, _ in found
             for o, name in items], classes
 
@@ -328,7 +341,7 @@ def split_items(
 
     Raises: ValueError for a share that leaves nothing.
     """
-    good = isinstance(valid_pct, (int, float)) and 0 <= valid_pct < 1
+    good = isinstance(valid_pct, Real) and 0 <= valid_pct < 1
     if not good: raise ValueError(f'valid_pct={valid_pct!r} must be from 0 to below 1')
     items = sorted(items, key=lambda o: (str(o[0]), str(o[1])))
     count = min(max(int(valid_pct*len(items)), valid_pct > 0), len(items)-1)
