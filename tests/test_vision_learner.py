@@ -94,6 +94,7 @@ def test_the_body_computes_what_the_network_computes_before_its_pooling():
 
 def test_where_it_is_cut():
     assert [len(create_body(net(), cut=o)) for o in (None, 1, -1, -2, 5)] == [3, 1, 4, 3, 5]
+    assert len(create_body(net(), cut=np.int64(-1))) == 4
     assert len(create_body(resnet50, False)) == 8
     body = create_body(net(), cut=lambda model: model[:2])
     assert body(torch.zeros(1, 3, 8, 8)).shape == (1, 8, 2, 2)
@@ -367,7 +368,7 @@ def test_data_without_classes():
     batches = [(torch.randn(4, 3, 8, 8), torch.zeros(4).long())]
     data = DataBunch(batches, batches, device='cpu')
     with pytest.raises(ValueError, match='no classes .*give n_out='): cnn_learner(data, net())
-    assert cnn_learner(data, net(), n_out=2, silent=True).model[1][-1].out_features == 2
+    assert cnn_learner(data, net(), n_out=np.int64(2), silent=True).model[1][-1].out_features == 2
     with pytest.raises(ValueError, match='n_out=0'): cnn_learner(data, net(), n_out=0)
 
 

@@ -10,6 +10,7 @@ __all__ = ['vision_learner', 'create_body', 'AdaptiveConcatPool2d', 'create_head
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,11 @@ def _find_cut(model, cut):
         raise ValueError(f'{type(model).__name__} has no pooling layer to cut at; its parts are '
                          f'{", ".join(parts) or "none"}: give cut=…, how many of them to keep')
     n = len(parts)
-    good = isinstance(cut, int) and not isinstance(cut, bool) and -n < cut <= n and cut
+    good = isinstance(cut, Integral) and not isinstance(cut, bool) and -n < cut <= n and cut
     if not good: raise ValueError(f'cut={cut!r}: the network has {n} parts ({", ".join(parts)}), '
                                   f'cut must be a number of parts to keep, 1 to {n}, or how many '
                                   'to leave out, as a number below 0; or a function')
-    return cut
+    return int(cut)
 
 # %% ../../nbs/64_vision.learner.ipynb #b835e578
 def _asks_for(arch, pretrained, channels):
@@ -121,7 +122,7 @@ def create_body(
     Source: fastai v1's `create_body`.
     """
     model = _network(arch, pretrained, channels)
-    if cut is not None and not isinstance(cut, int):
+    if cut is not None and not isinstance(cut, Integral):
         if not callable(cut): raise TypeError(f'cut={cut!r} must be a number or a function')
         body = cut(model)
         if not isinstance(body, nn.Module):
@@ -277,7 +278,7 @@ def _image_shape(data):
 def _count_outputs(data, n_out):
     "How many outputs the network needs"
     n = getattr(data, 'c', None) if n_out is None else n_out
-    if isinstance(n, int) and not isinstance(n, bool) and n > 0: return n
+    if isinstance(n, Integral) and not isinstance(n, bool) and n > 0: return int(n)
     raise ValueError(f'n_out={n_out!r}: the data have no classes (c={getattr(data, "c", None)!r}), '
                      'so give n_out=…, the number of outputs')
 
