@@ -14,16 +14,11 @@ from time import perf_counter
 from ..bar import PhaseBar, is_terminal, output_may_break, print_line
 from .core import Callback
 from .recorder import find_recorder
-from ..core import check_word, format_time
+from ..core import check_word, format_time, running_shell
 from ..table import EpochTable, cell_text
 from ..torch_core import Learns, Run
 
 # %% ../../nbs/22_callback.progress.ipynb #3a7c7a5c
-def _shell():
-    "The running IPython, or `None`; IPython is not imported for it"
-    ipython = sys.modules.get('IPython')
-    return None if ipython is None else ipython.get_ipython()
-
 def _takes_input(shell):
     "Could the frontend that runs this cell answer `input()`?"
     try: return shell.get_parent().get('content', {}).get('allow_stdin', True)
@@ -39,7 +34,7 @@ def progress_mode() -> str:  # One of `progress_modes`
     """
     asked = os.environ.get('FASTLOOP_PROGRESS', '').strip().lower()
     if asked: return check_word('FASTLOOP_PROGRESS', asked, progress_modes)
-    shell = _shell()
+    shell = running_shell()
     if hasattr(shell, 'kernel'): return 'notebook' if _takes_input(shell) else 'plain'
     return 'terminal' if is_terminal(sys.stdout) else 'plain'
 
@@ -49,7 +44,7 @@ def _print_line(line, mode):
     encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
     line = line.encode(encoding, 'replace').decode(encoding)
     if mode != 'terminal':
-        return print_line(line, flush=_shell() is None)  # a kernel sends what it has by itself
+        return print_line(line, flush=running_shell() is None)  # a kernel sends it by itself
     from tqdm import tqdm
     with output_may_break(): tqdm.write(line)
 
@@ -76,7 +71,7 @@ class ProgressCallback(Callback):
         super().set_runner(run)
         silent = getattr(run.learn, 'silent', False) if self.silent is None else self.silent
         self.mode = 'off' if silent else self.asked or progress_mode()
-        if self.mode == 'notebook' and _shell() is None: self.mode = 'plain'
+        if self.mode == 'notebook' and running_shell() is None: self.mode = 'plain'
         self.bar.remove()
         self.bar = PhaseBar(self.mode == 'notebook')
         vars(self).pop('after_batch', None)
