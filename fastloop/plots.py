@@ -48,7 +48,8 @@ def _panels(names, ax):
 def _at_ends(rows, i, nb_batches, first, last):
     "Column `i` of `rows`, each with the batch at which its epoch ended, from `first` to `last`"
     ends = accumulate(nb_batches)
-    return [(n, row[i]) for n, row in zip(ends, rows) if row[i] is not None and first <= n <= last]
+    found = [(n, row[i]) for n, row in zip(ends, rows) if i < len(row) and first <= n <= last]
+    return [o for o in found if o[1] is not None]
 
 # %% ../nbs/19_plots.ipynb #eb228462
 def _is_search(lrs):

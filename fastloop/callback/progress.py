@@ -15,6 +15,7 @@ from ..bar import PhaseBar, is_terminal, output_may_break, print_line
 from .core import Callback
 from .recorder import find_recorder
 from ..core import check_word, format_time, running_shell
+from ..rows import in_columns
 from ..table import EpochTable, cell_text
 from ..torch_core import Learns, Run
 
@@ -87,7 +88,8 @@ class ProgressCallback(Callback):
         if self.mode == 'off' or self.recorder is None: return
         header, table = [cell_text(o) for o in self.recorder.header], self.table
         if table is not None and table.header == header: return  # no row is copied
-        self.table = EpochTable(header, table.rows if table else ())
+        self.table = EpochTable(header)
+        for row in table.rows if table else (): self.table.add(in_columns(table.header, row, header))
         if self.mode == 'notebook': self.show_html()
         else: self.show_line(self.table.head)
 
@@ -121,6 +123,7 @@ class ProgressCallback(Callback):
         if self.mode == 'off' or self.recorder is None: return
         self.begin_epoch()  # columns may have been added
         values, seconds = self.recorder.values[-1], self.recorder.times[-1]
+        values = [*values, *self.recorder.gap(values)]
         line = self.table.add([self.run.epoch, *values, format_time(seconds)])
         if self.mode != 'notebook': self.show_line(line)
         elif perf_counter() >= self.table_due: self.show_html()
