@@ -20,7 +20,8 @@ def cell_text(value: Any,  # A number, a text, or `None`
     if value is None: return '#na#'
     if isinstance(value, (str, int)):
         return ''.join(o if o.isprintable() else '?' for o in str(value))
-    value = float(value.item() if hasattr(value, 'item') else value)
+    try: value = float(value.item() if hasattr(value, 'item') else value)
+    except (TypeError, ValueError, RuntimeError): return cell_text(str(value))  # no number
     text = f'{value:.6f}'
     if len(text) <= 10 and (float(text) or not value): return text
     digits = 4 - (value < 0) - (not 1e-99 < abs(value) < 1e99)

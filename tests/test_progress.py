@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -108,7 +109,8 @@ def test_a_number_is_short_and_right(value):
 @pytest.mark.parametrize('value, text', [
     (0.123456789, '0.123456'), (0., '0.000000'), (None, '#na#'), (float('nan'), 'nan'),
     (7, '7'), (torch.tensor(0.5, requires_grad=True), '0.500000'), ('00:07', '00:07'),
-    ('two\nlines\x1b[31m', 'two?lines?[31m')])
+    ('two\nlines\x1b[31m', 'two?lines?[31m'), ([1, 2], '[1, 2]'), ({'a': None}, "{'a': None}"),
+    (np.ones(2), '[1. 1.]'), (torch.ones(2), 'tensor([1., 1.])'), (np.ones((1, 1)), '1.000000')])
 def test_values(value, text): assert cell_text(value) == text.replace('123456', '123457')
 
 

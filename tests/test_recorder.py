@@ -200,6 +200,14 @@ def test_a_column_that_comes_late_is_empty_before(cuts):
     assert lines == [[6, 9] if cuts else [3, 6, 9], [6, 9]]
 
 
+def test_only_numbers_are_drawn():
+    recorder, late = Recorder(), Late(cuts=False)
+    Runner([recorder, late]).fit(3, toy())
+    recorder.values[1][-1] = 'warm-up'
+    axes = recorder.plot_metrics().axes
+    assert [list(o.lines[0].get_xdata()) for o in axes] == [[3, 6, 9], [9]]
+
+
 def test_each_fit_starts_again():
     recorder, learn = Recorder(), toy()
     for _ in range(2): Runner(recorder).fit(2, learn)
