@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
