@@ -617,12 +617,20 @@ def axes_for(
     return fig, ax
 
 
+def running_shell() -> Any:  # The running IPython; `None` where there is none
+    "The shell that runs this program, if one does; IPython is not imported for it."
+    ipython = sys.modules.get('IPython')
+    half = getattr(getattr(ipython, '__spec__', None), '_initializing', False)
+    ask = None if half else getattr(ipython, 'get_ipython', None)  # half: a thread is importing it
+    return ask and ask()
+
+
 def show_figure(
     fig: 'Figure',  # A matplotlib figure
 ) -> bool:  # Whether there was a notebook to show it
     "Show a figure at once in a notebook, and nowhere else."
-    ipython = sys.modules.get('IPython')
-    shell = None if ipython is None else ipython.get_ipython()
+    shell = running_shell()
     if shell is None or type(shell).__name__ == 'TerminalInteractiveShell': return False
-    ipython.display.display(fig)
+    from IPython.display import display
+    display(fig)
     return True

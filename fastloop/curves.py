@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from html import escape
 from itertools import accumulate
 
+# %% ../nbs/05_curves.ipynb #05a57b33
+from .rows import number_of
+
 # %% ../nbs/05_curves.ipynb #2f7c5001
 def thinned(n: int,  # How many points there are
             most: int = 400,  # How many are drawn at most
@@ -187,8 +190,8 @@ def _batch_curve(label, values, color, kind='line', side='left'):
 
 def _epoch_curve(label, column, rows, ends, color):
     "A curve with a point for each epoch"
-    found = [(x, row[column]) for x, row in zip(ends, rows)
-             if column < len(row) and row[column] is not None]
+    found = [(x, number_of(row[column])) for x, row in zip(ends, rows) if column < len(row)]
+    found = [o for o in found if o[1] is not None]
     at = thinned(len(found))
     return Curve(label, [found[i][0] for i in at], [found[i][1] for i in at], color, 'dots')
 

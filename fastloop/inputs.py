@@ -7,12 +7,15 @@ __all__ = []
 
 # %% ../nbs/08_inputs.ipynb #c375bf66
 from collections.abc import Iterable, Iterator, Mapping
+from numbers import Integral
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import torch
 
 # %% ../nbs/08_inputs.ipynb #b0518d4c
+from .rows import plain_value
 from .torch_core import find_bs, map_tensors
 
 # %% ../nbs/08_inputs.ipynb #4b32f31a
@@ -52,6 +55,19 @@ def usual_tensor(
     return t if torch.get_default_dtype() == torch.float64 else t.float()
 
 # %% ../nbs/08_inputs.ipynb #2981f87b
+def class_names(
+    classes: Any,  # as a data set has them: a list, an array, or a dict of names and numbers
+) -> list | None:  # the names, in the order of the numbers; `None` if there are none
+    "The names of the classes, whatever they are kept in."
+    if classes is None or isinstance(classes, list): return classes
+    if isinstance(classes, Mapping):
+        numbered = all(isinstance(o, Integral) for o in classes)
+        pairs = classes.items() if numbered else [(i, name) for name, i in classes.items()]
+        sortable = all(isinstance(i, Integral) for i, _ in pairs)
+        classes = [name for _, name in (sorted(pairs, key=itemgetter(0)) if sortable else pairs)]
+    return list(plain_value(classes))
+
+
 def check_classes(
     classes: Iterable | None,  # names of the classes; `None` if there are none
     *targets: object,  # targets as they are given: texts, or numbers of classes
@@ -63,7 +79,7 @@ def check_classes(
     if classes is None: return None
     if isinstance(classes, (str, bytes)) or not hasattr(classes, '__iter__'):
         raise TypeError(f'classes={classes!r} must be a list of names')
-    classes = list(classes)
+    classes = list(class_names(classes))
     twice = next((o for i, o in enumerate(classes) if o in classes[:i]), None)
     if twice is not None: raise ValueError(f'classes={classes!r:.99}: {twice!r} is there twice')
     for y in targets:
@@ -72,6 +88,7 @@ def check_classes(
         if y.is_floating_point() or int(y.max()) < len(classes): continue
         raise ValueError(f'classes has {len(classes)} names, but there is the label {int(y.max())}')
     return classes
+
 
 
 # %% ../nbs/08_inputs.ipynb #df528f62

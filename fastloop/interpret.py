@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from .core import Axes, axes_for, check_number
 from .data.load import in_order
 from .glance import draw_images, in_short, short_name
+from .inputs import class_names
 from .learner import Learner
 from .predictions import as_pair, meaning_of, probabilities, unreduced, valid_loader
 from .summary import PrintedText
@@ -240,7 +241,7 @@ class ClassificationInterpretation:
                              'must be of the same items')
         self.learn, self.preds, self.targets, self.losses = learn, preds, targets, losses
         self.ds = getattr(learn.data, 'valid_ds', None) if ds is None and dl is None else ds
-        names = list(getattr(learn.data, 'classes', None) or [])[:preds.shape[1]]
+        names = (class_names(getattr(learn.data, 'classes', None)) or [])[:preds.shape[1]]
         self.classes = [*map(str, names), *map(str, range(len(names), preds.shape[1]))]
         self.pred_class, self.dl = preds.argmax(-1), dl
 

@@ -7,6 +7,8 @@ __all__ = []
 
 # %% ../nbs/07_mean_loss.ipynb #bc5da0d9
 from collections.abc import Callable
+from contextlib import suppress
+from numbers import Real
 from typing import Any
 
 import torch
@@ -138,6 +140,25 @@ def stack_numbers(values: list,  # Numbers, and tensors of one number
         return torch.stack(values).to(dtype)
     return torch.stack([o.reshape(()) if isinstance(o, torch.Tensor)
                         else torch.tensor(o, dtype=dtype, device=device) for o in values]).to(dtype)
+
+def one_number(value: Any,  # What a metric gave
+               name: str,  # What the metric is called
+               of: str = 'an epoch',  # What it has seen
+               ) -> Any:  # A number, or a tensor of one, which stays where it is
+    """The number that was given, also if it is the only one in an array or a list
+
+    Raises: ValueError if that is no number, or several."""
+    if isinstance(value, torch.Tensor):
+        if value.numel() == 1: return value
+    elif isinstance(value, Real): return value
+    elif hasattr(value, '__float__'):  # an array, or a tensor of another library
+        with suppress(TypeError, ValueError):
+            return float(value.item() if hasattr(value, 'item') else value)
+    elif isinstance(value, (list, tuple)) and len(value) == 1: return one_number(value[0], name, of)
+    kind = 'a tensor' if isinstance(value, torch.Tensor) else 'an array'
+    shape = getattr(value, 'shape', None)
+    told = f'{value!r:.80}' if shape is None else f'{kind} of shape {tuple(shape)}'
+    raise ValueError(f'{name} gave {told}; a metric gives one number for {of}')
 
 def to_floats(values: list,  # Numbers, tensors without dimensions, and `None`
               ) -> list:  # Floats, and `None` where it was

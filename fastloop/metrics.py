@@ -18,7 +18,7 @@ import torch
 
 from .core import camel2snake, listify
 from .first_batch import label_to_ignore, takes_apart
-from .mean_loss import CountedMean, WeightedMean, label_rules
+from .mean_loss import CountedMean, WeightedMean, label_rules, one_number
 from .torch_core import batch_size, one_or_many, to_detach
 
 # %% ../nbs/15_metrics.ipynb #5298e999
@@ -137,7 +137,8 @@ class Metric:
     def compute(self) -> Any:  # on the device of the data; None without any
         "Give the value over all batches since `reset`."
         if not self.count: return None
-        with torch.no_grad(): self.latest = self._result()
+        with torch.no_grad(): found = self._result()
+        self.latest = None if found is None else one_number(found, self.name)
         return self.latest
 
     def fresh(self) -> 'Metric':  # of the same kind
@@ -252,10 +253,7 @@ class AverageMetric(Metric):
 
     def _add(self, pred, targets, size):
         if self.counts is not None: return self._add_counts(pred, targets)
-        value = self.func(pred, *targets)
-        if isinstance(value, torch.Tensor) and value.numel() != 1:
-            raise ValueError(f'{self.name} gave a tensor of shape {tuple(value.shape)}; a metric '
-                             'gives one number for a batch')
+        value = one_number(self.func(pred, *targets), self.name, 'a batch')
         if self.rules is None or targets[0].is_floating_point(): self.mean.add(value, size)
         else: self.mean.add_labels(value, targets[0], self.rules)
 
@@ -318,7 +316,9 @@ class EpochMetric(Metric):
         self.preds.append(to_detach(pred, cpu=False))
         self.targets.append(to_detach(tuple(targets), cpu=False))
 
-    def _result(self): return self.func(joined(self.preds), *map(joined, zip(*self.targets)))
+    def _result(self):
+        targets = map(joined, zip(*self.targets))
+        return one_number(self.func(joined(self.preds), *targets), self.name)  # `None` is none
 
     def fresh(self) -> 'Metric':  # of the same function
         "Another one like this, without data."

@@ -24,6 +24,7 @@ import torch
 # %% ../nbs/49_model_file.ipynb #ac151784
 from .callback.precision import MixedPrecision
 from .core import as_path, atomic_write, check_writable, understands
+from .inputs import class_names
 from .predictions import GatherPreds, ask, meaning_of, takes_part
 from fastloop.program import (
     batch_rows,
@@ -66,7 +67,7 @@ def model_settings(learn: Learns,  # A learner
                    outputs: dict,  # The structure of its outputs
                    ) -> dict:  # Can be written as JSON
     "What is needed beside the program"
-    classes = getattr(learn.data, 'classes', None)
+    classes = class_names(getattr(learn.data, 'classes', None))
     items = getattr(learn.data, 'item_settings', None)
     return {'format': 1, 'fastloop': _version('fastloop'), 'torch': torch.__version__,
             'classes': None if classes is None else [_plain(o) for o in classes],

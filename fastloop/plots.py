@@ -12,6 +12,7 @@ import torch
 
 # %% ../nbs/19_plots.ipynb #3ba915c4
 from .core import Axes, Figure, axes_for, show_figure
+from .rows import number_of
 
 # %% ../nbs/19_plots.ipynb #3351fa3d
 def cut_ends(values: list,  # A number for each batch
@@ -48,7 +49,9 @@ def _panels(names, ax):
 def _at_ends(rows, i, nb_batches, first, last):
     "Column `i` of `rows`, each with the batch at which its epoch ended, from `first` to `last`"
     ends = accumulate(nb_batches)
-    return [(n, row[i]) for n, row in zip(ends, rows) if row[i] is not None and first <= n <= last]
+    found = [(n, number_of(row[i])) for n, row in zip(ends, rows)
+             if i < len(row) and first <= n <= last]
+    return [o for o in found if o[1] is not None]
 
 # %% ../nbs/19_plots.ipynb #eb228462
 def _is_search(lrs):

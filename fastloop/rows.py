@@ -10,6 +10,7 @@ import csv
 import os
 import re
 import warnings
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,13 @@ def plain_value(value: Any,  # What a row may hold: a number, a text, a tensor, 
                 ) -> Any:  # The same without tensors and arrays
     "Turn tensors and arrays into Python's numbers and lists"
     return value.tolist() if hasattr(value, 'tolist') else value
+
+def number_of(value: Any,  # What a row may hold
+              ) -> float | None:  # `None` for a text, and where there is nothing
+    "The number in a cell of a row, if there is one"
+    value = plain_value(value)
+    while isinstance(value, list) and len(value) == 1: value = value[0]
+    return float(value) if isinstance(value, Real) else None
 
 def csv_line(values: list,  # Numbers, texts, or `None`
              separator: str = ',',  # What stands between two cells

@@ -21,6 +21,7 @@ from torch import nn
 
 # %% ../nbs/43_summaries.ipynb #ca87376e
 from .core import atomic_write, nearest_name
+from .inputs import class_names
 from .torch_core import first_tensor, model_device, no_random, to_np
 
 # %% ../nbs/43_summaries.ipynb #fa1d72a9
@@ -243,7 +244,8 @@ def answer_table(pred: torch.Tensor | None,  # What the model said, a column for
     if not all(isinstance(o, torch.Tensor) for o in (pred, targets)): return None
     if pred.ndim != 2 or pred.shape[1] < 2 or targets.ndim != 1 or targets.is_floating_point():
         return None
-    def name(i): return str(classes[i] if classes and 0 <= i < len(classes) else i)
+    names = class_names(classes) or []
+    def name(i): return str(names[i] if 0 <= i < len(names) else i)
     def cell(i): return re.sub(r'\s', ' ', name(i)).replace('|', '\\|')
     pairs = zip(targets.tolist(), pred.argmax(1).tolist())
     return '\n'.join(['| right | the model says |', '|---|---|',

@@ -7,9 +7,11 @@ __all__ = []
 
 # %% ../nbs/05_table.ipynb #b08fb362
 import math
-import sys
 from html import escape
 from typing import Any
+
+# %% ../nbs/05_table.ipynb #075d4fe5
+from .core import running_shell
 
 # %% ../nbs/05_table.ipynb #16e678d7
 def cell_text(value: Any,  # A number, a text, or `None`
@@ -18,7 +20,8 @@ def cell_text(value: Any,  # A number, a text, or `None`
     if value is None: return '#na#'
     if isinstance(value, (str, int)):
         return ''.join(o if o.isprintable() else '?' for o in str(value))
-    value = float(value.item() if hasattr(value, 'item') else value)
+    try: value = float(value.item() if hasattr(value, 'item') else value)
+    except (TypeError, ValueError, RuntimeError): return cell_text(str(value))  # no number
     text = f'{value:.6f}'
     if len(text) <= 10 and (float(text) or not value): return text
     digits = 4 - (value < 0) - (not 1e-99 < abs(value) < 1e99)
@@ -74,9 +77,7 @@ class EpochTable:
 # %% ../nbs/05_table.ipynb #194c20e4
 def current_cell() -> int | None:  # `None` outside of IPython and Jupyter
     "The number of the cell that is running"
-    ipython = sys.modules.get('IPython')
-    shell = ipython and ipython.get_ipython()
-    return getattr(shell, 'execution_count', None)
+    return getattr(running_shell(), 'execution_count', None)
 
 def show_table(table: EpochTable,  # With all its rows
                ):

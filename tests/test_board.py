@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -51,6 +52,7 @@ from fastloop.watch import (
     page_of,
     read_recorder,
     read_rows,
+    told_run,
 )
 
 NAN, INF = float('nan'), float('inf')
@@ -101,6 +103,16 @@ def test_curves_are_where_they_should_be():
               re.findall(r'polyline points="([^"]*)"', picture)[0].split()]
     (x0, y0), (x1, y1), (x2, y2) = points
     assert x1-x0 == pytest.approx(x2-x1) and y1-y0 == pytest.approx(y2-y1) and x2 > x0 and y2 < y0
+
+
+def test_texts_in_a_column_are_left_out():
+    names, rows = ['train_loss', 'valid_loss', 'note'], [[.5, 'x', 'warm-up'], [.4, .6, .7]]
+    panels = run_panels(rows=rows, names=names)
+    assert [(o.xs, o.ys) for p in panels for o in p.curves if o.ys] == [
+        ([1, 2], [.5, .4]), ([2], [.6]), ([2], [.7])]
+    ElementTree.fromstring(svg_text(panels, ''))
+    lines = told_run(Path(), Path('a.pt'), None, names, rows[:1], {})  # as from a checkpoint
+    assert lines[-1] == '1 epochs: train_loss 0.5'
 
 
 def test_letters_are_where_they_should_be():

@@ -113,6 +113,24 @@ def test_a_column_that_comes_in_mid_run(tmp_path):
     assert table['late, "very"'] == [None, None, .5] and table['epoch'] == [0, 1, 2]
 
 
+@pytest.mark.parametrize('event, order, first', [
+    ('begin_epoch', 99, 1), ('begin_train', 0, 1), ('after_validate', 0, 1), ('after_epoch', 0, 2),
+    ('after_epoch', 99, 2)])
+def test_a_logger_attached_while_a_fit_runs(tmp_path, event, order, first):
+    class Attaches(Callback):
+        def attach(self):
+            if self.run.epoch == 1 and len(self.learn.cbs) == before: self.learn.add_cbs(CSVLogger())
+    Attaches.order = order
+    setattr(Attaches, event, Attaches.attach)
+    learn, attaches = make(tmp_path), Attaches()
+    learn.add_cbs(attaches)
+    before = len(learn.cbs)
+    learn.fit(4)
+    table = read_table(tmp_path/'history.csv')
+    assert table['epoch'] == list(range(first, 4))
+    assert table['train_loss'] == [row[0] for row in learn.recorder.values[first:]]
+
+
 def test_names_of_metrics_may_be_odd(tmp_path):
     odd = 'F1, "macro"\n(%)'
     def metric(pred, yb): return torch.tensor(.5)

@@ -2,7 +2,10 @@
 import copy
 import math
 import pickle
+import re
 import sys
+from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 from types import SimpleNamespace
 
@@ -247,9 +250,43 @@ def test_empty_batches_are_passed_over():
     assert metric.compute() is None and metric.count == 0
 
 
-def test_a_metric_of_many_numbers_is_refused():
-    with pytest.raises(ValueError, match=r'each gave a tensor of shape \(3,\)'):
-        AverageMetric(lambda p, y: p - y, name='each').update(torch.ones(3), torch.ones(3))
+@pytest.mark.parametrize('kind, of', [(AverageMetric, 'a batch'), (EpochMetric, 'an epoch')])
+@pytest.mark.parametrize('gives, told', [
+    (torch.ones(3), 'a tensor of shape (3,)'), (np.ones((2, 1)), 'an array of shape (2, 1)'),
+    ([.5, .25], '[0.5, 0.25]'), ({'a': 1.}, "{'a': 1.0}"), (None, 'None'), ('0.5', "'0.5'"),
+    (1j, '1j'), (torch.ones(0), 'a tensor of shape (0,)'), ([], '[]')])
+def test_what_is_not_one_number_is_refused(kind, of, gives, told):
+    metric = kind(lambda p, y: gives, name='each')
+    message = re.escape(f'each gave {told}; a metric gives one number for {of}')
+    with pytest.raises(ValueError, match=message):
+        for _ in range(2): metric.update(torch.ones(3), torch.ones(3))
+        metric.compute()
+
+
+@pytest.mark.parametrize('kind', [AverageMetric, EpochMetric])
+@pytest.mark.parametrize('form', [
+    lambda o: o, np.float32, np.array, torch.tensor, lambda o: [o], lambda o: np.array([[o]]),
+    lambda o: torch.tensor([o]), lambda o: (torch.tensor([[o]]),), Fraction, Decimal])
+def test_one_number_may_come_in_any_form(kind, form):
+    metric = kind(lambda p, y: form(float(p.mean())))
+    for part in (torch.tensor([1., 2., 6.]), torch.tensor([7.])): metric.update(part, part)
+    assert metric.value == 4 and metric.compute() == 4
+
+
+def test_metric_objects_of_several_numbers_are_named_and_may_have_none():
+    classification = pytest.importorskip('torchmetrics.classification')
+    metric = as_metric(classification.MulticlassAccuracy(3, average=None))
+    metric.update(torch.eye(3), torch.arange(3))
+    with pytest.raises(ValueError, match=r'multiclass_accuracy gave a tensor of shape \(3,\)'):
+        metric.compute()
+
+    class Nothing(Metric):
+        def _clear(self): pass
+        def _add(self, pred, targets, size): pass
+        def _result(self): return None
+    nothing = Nothing('nothing')
+    nothing.update(torch.eye(3), torch.arange(3))
+    assert nothing.compute() is None and nothing.value is None
 
 
 # ---- the object ----------------------------------------------------------------------------------

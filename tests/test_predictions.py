@@ -1,4 +1,7 @@
 "A trained model is asked about items of any kind, and its answers keep their form and their order."
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -8,7 +11,10 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from fastloop.callback.core import Callback
 from fastloop.data.bunch import DataBunch
 from fastloop.data.load import TensorLoader
+from fastloop.interpret import interpret
 from fastloop.learner import Learner
+from fastloop.model_file import model_settings
+from fastloop.summaries import answer_table
 
 g = torch.Generator().manual_seed(0)
 x, y = torch.randn(40, 4, generator=g), torch.randint(0, 3, (40,), generator=g)
@@ -20,6 +26,32 @@ def classifier():
     torch.manual_seed(0)
     data = DataBunch.from_tensors(x, y, x, y, bs=8, classes=names, device='cpu')
     return Learner(data, nn.Linear(4, 3), silent=True)
+
+
+@pytest.mark.parametrize('kept', [
+    tuple(names), np.array(names), {'coat': 2, 'bag': 0, 'boot': 1},
+    {2: 'coat', 0: 'bag', 1: 'boot'}])
+@pytest.mark.parametrize('bunch', [False, True])
+def test_names_of_classes_in_whatever_they_are_kept(kept, bunch):
+    learn = classifier()
+    if bunch: learn.data.train_ds.classes = kept
+    else: learn.data = SimpleNamespace(train_dl=learn.data.train_dl, valid_dl=learn.data.valid_dl,
+                                       valid_ds=learn.data.valid_ds, classes=kept)
+    name, number, _ = learn.predict(x[0])
+    assert name == names[int(number)] == names[int(learn.model(x[:1]).argmax())]
+    assert interpret(learn).classes == names
+    assert model_settings(learn, {}, {})['classes'] == names
+    lines = answer_table(torch.eye(3), torch.arange(3), learn.data.classes).splitlines()
+    assert lines[2:] == [f'| {o} | {o} |' for o in names]
+    assert DataBunch.from_tensors(x, y, classes=kept).classes == names
+
+
+@pytest.mark.parametrize('kept', [None, [], np.array([]), {}])
+def test_without_names_classes_are_numbers(kept):
+    learn = classifier()
+    learn.data.train_ds.classes = kept
+    name, number, _ = learn.predict(x[0])
+    assert name == int(number) and interpret(learn).classes == ['0', '1', '2']
 
 
 class Heads(nn.Module):

@@ -14,9 +14,10 @@ import warnings
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -32,13 +33,16 @@ from fastloop.callback.core import (
     CancelFitException,
     CancelTrainException,
 )
+from fastloop.callback.dashboard import has_front_end
 from fastloop.callback.logger import CSVLogger, read_table
 from fastloop.callback.progress import ProgressCallback
 from fastloop.callback.recorder import LossHistory, Recorder
+from fastloop.core import running_shell, show_figure
+from fastloop.data import external
 from fastloop.examples import line
 from fastloop.metrics import accuracy
 from fastloop.runner import Runner
-from fastloop.table import EpochTable, cell_text
+from fastloop.table import EpochTable, cell_text, current_cell
 
 root = Path(__file__).resolve().parent.parent
 
@@ -105,7 +109,8 @@ def test_a_number_is_short_and_right(value):
 @pytest.mark.parametrize('value, text', [
     (0.123456789, '0.123456'), (0., '0.000000'), (None, '#na#'), (float('nan'), 'nan'),
     (7, '7'), (torch.tensor(0.5, requires_grad=True), '0.500000'), ('00:07', '00:07'),
-    ('two\nlines\x1b[31m', 'two?lines?[31m')])
+    ('two\nlines\x1b[31m', 'two?lines?[31m'), ([1, 2], '[1, 2]'), ({'a': None}, "{'a': None}"),
+    (np.ones(2), '[1. 1.]'), (torch.ones(2), 'tensor([1., 1.])'), (np.ones((1, 1)), '1.000000')])
 def test_values(value, text): assert cell_text(value) == text.replace('123456', '123457')
 
 
@@ -177,6 +182,21 @@ def test_mode(monkeypatch, shell, stdout, mode):
     monkeypatch.setitem(sys.modules, 'IPython', SimpleNamespace(get_ipython=lambda: shell))
     monkeypatch.setattr(sys, 'stdout', stdout)
     assert p.progress_mode() == mode
+
+
+@pytest.mark.parametrize('asked', [False, True])
+def test_an_ipython_that_another_thread_is_importing(monkeypatch, asked):
+    half = ModuleType('IPython')  # as a tracker's thread makes it: empty, or not ready to be asked
+    if asked:
+        half.__spec__ = SimpleNamespace(_initializing=True)
+        half.get_ipython = lambda: pytest.fail('asked')
+    monkeypatch.setitem(sys.modules, 'IPython', half)
+    monkeypatch.setattr(sys, 'stdout', StringIO())
+    assert running_shell() is None and current_cell() is None
+    assert not show_figure(None) and not has_front_end() and p.progress_mode() == 'plain'
+    external._bar('file', 1, 0).close()
+    Runner([Recorder(), ProgressCallback()]).fit(2, learner())
+    assert sys.stdout.getvalue().count('\n') == 3
 
 
 def test_terminals_that_cannot_move_back(monkeypatch):

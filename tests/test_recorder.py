@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fastloop.callback.core import Callback, CancelEpochException, CancelFitException
+from fastloop.callback.progress import ProgressCallback
 from fastloop.callback.recorder import LossHistory, Recorder, SmoothenValue, find_recorder
 from fastloop.core import show_figure
 from fastloop.metrics import accuracy
@@ -166,6 +167,45 @@ def test_names_and_added_columns():
     assert recorder.names == ['train_loss', 'valid_loss', 'accuracy', 'extra']
     assert recorder.header == ['epoch', *recorder.names, 'time']
     assert [row[-1] for row in recorder.values] == [7., 7.] and len(recorder.times) == 2
+
+
+class Late(Callback):
+    "Adds a column in the second epoch; may have shortened the row before"
+    order = 5
+    def __init__(self, cuts): self.cuts = cuts
+    def after_epoch(self):
+        recorder = self.recorder
+        if self.run.epoch == 1:
+            if self.cuts: del recorder.values[0][2:]
+            self.before = recorder.state_dict()
+            recorder.add_metric_names(['late'])
+        if self.run.epoch: recorder.values[-1][-1] = 7.
+
+
+@pytest.mark.parametrize('cuts', [False, True])
+def test_a_column_that_comes_late_is_empty_before(cuts):
+    pandas = pytest.importorskip('pandas')
+    recorder, late, progress = Recorder(), Late(cuts), ProgressCallback(mode='plain')
+    Runner([recorder, late, progress]).fit(3, toy())
+    assert late.before['metrics_names'] == ['accuracy'] and late.before['values'][1][2] != 7
+    assert [len(o) for o in late.before['values']] == [2 if cuts else 3, 3]
+    frame = recorder.to_frame()
+    assert list(frame['time']) == recorder.times and frame['late'].tolist()[1:] == [7, 7]
+    assert pandas.isna(frame['late'][0]) and pandas.isna(frame['accuracy'][0]) == cuts
+    for text in (recorder.table.text, progress.text):
+        cells = [o.split()[-2:] for o in text.splitlines()]
+        assert cells[0] == ['late', 'time'] and cells[1][0] == '#na#' and ':' in cells[1][1]
+    assert progress.text.splitlines()[1:] == recorder.table.text.splitlines()[1:] or cuts
+    lines = [list(o.lines[0].get_xdata()) for o in recorder.plot_metrics().axes]
+    assert lines == [[6, 9] if cuts else [3, 6, 9], [6, 9]]
+
+
+def test_only_numbers_are_drawn():
+    recorder, late = Recorder(), Late(cuts=False)
+    Runner([recorder, late]).fit(3, toy())
+    recorder.values[1][-1] = 'warm-up'
+    axes = recorder.plot_metrics().axes
+    assert [list(o.lines[0].get_xdata()) for o in axes] == [[3, 6, 9], [9]]
 
 
 def test_each_fit_starts_again():

@@ -240,6 +240,16 @@ def test_epoch_scalars_can_be_renamed_and_other_columns_come_along(tmp_path):
     assert scalars(tmp_path/'logs', 'n') == [(0, 1.5)]
 
 
+def test_a_text_in_a_column_is_left_out(tmp_path):
+    class Note(Callback):
+        def begin_fit(self): self.learn.recorder.add_metric_names(['note', 'one'])
+        def after_epoch(self):
+            self.learn.recorder.values[-1][-2:] = ['warm-up', torch.ones(1)]
+    make(tmp_path).fit(1, .1, cbs=[TensorBoardCallback(), Note()])
+    assert {'valid_loss', 'one'} <= set(read(tmp_path/'logs').Tags()['scalars'])
+    assert 'note' not in read(tmp_path/'logs').Tags()['scalars']
+
+
 # ---- histograms ----------------------------------------------------------------------------------
 def same_histogram(found, values):
     values = np.asarray(values, dtype=float).ravel()

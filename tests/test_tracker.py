@@ -11,6 +11,7 @@ from scripted import (
     BeginsLater,
     Breaks,
     Notes,
+    Script,
     check_all_put_back,
     files,
     follow,
@@ -103,6 +104,12 @@ def test_a_name_that_will_not_exist_is_refused_before_training(cls, tmp_path):
     with pytest.raises(ValueError, match='acuracy.*train_loss.*valid_loss.*mean .accuracy'):
         learn.fit(1, cbs=cls(monitor='acuracy'))
     assert same(before, weights(learn)) and not files(learn) and learn.recorder.values == []
+
+
+@pytest.mark.parametrize('cls', [SaveModelCallback, EarlyStoppingCallback])
+def test_a_column_of_texts_cannot_be_watched(cls, tmp_path):
+    with pytest.raises(ValueError, match="monitor='score': 'warm-up' in epoch 1 is no number"):
+        make(tmp_path).fit(3, cbs=[Script([.5, 'warm-up', .4]), cls(monitor='score')])
 
 
 @pytest.mark.parametrize('monitor', ['valid_loss', 'accuracy'])

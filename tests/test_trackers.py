@@ -342,6 +342,47 @@ def test_the_file_of_save_model_is_taken(tmp_path):
     assert tracker.best.temp is None
 
 
+class Feeds(Callback):
+    "Fills a column with known numbers, and keeps the weights of each epoch"
+    order = 0
+
+    def __init__(self, numbers): self.numbers = numbers
+
+    def begin_fit(self):
+        self.learn.recorder.add_metric_names(['m'])
+        self.weights = []
+
+    def after_epoch(self):
+        self.learn.recorder.values[-1][-1] = self.numbers[self.run.epoch]
+        self.weights.append(self.model.weight.detach().clone())
+
+
+@pytest.mark.parametrize('numbers, best, taken, options', [
+    ([.9, .5, .6], 0, False, dict(monitor='valid_loss')),
+    ([.9, .5, .6], 0, False, dict(mode='min')), ([.9, .5, .6], 0, False, dict(at_end=True)),
+    ([.5, .6, .4], 1, False, dict(min_delta=.2)),
+    ([.5, .6, .4], 1, False, dict(baseline=.7)), ([.5, .6, .4], 1, False, dict(every='epoch')),
+    ([.5, .6, .4], 1, True, dict(keep=2)), ([.5, .6, .4], 1, True, {})])
+def test_the_file_of_save_model_is_taken_only_if_it_has_the_best_weights(tmp_path, numbers, best,
+                                                                         taken, options):
+    tracker, feeds = Memory(monitor='m', mode='max'), Feeds(numbers)
+    save = SaveModelCallback(**dict(monitor='m', mode='max', verbose=False) | options)
+    make(tmp_path).fit(3, cbs=[feeds, tracker, save])
+    (_, state, value), = [o for o in tracker.told if o[0] == 'write_file']
+    assert value == numbers[best] and torch.equal(state['model']['weight'], feeds.weights[best])
+    assert (tracker.best.temp is None) == taken
+
+
+def test_a_file_from_an_earlier_fit_is_not_the_best_of_this_one(tmp_path):
+    learn, save = make(tmp_path), SaveModelCallback(
+        monitor='m', mode='max', verbose=False, reset_on_fit=False)
+    learn.fit(1, cbs=[Feeds([.9]), save])
+    tracker, feeds = Memory(monitor='m', mode='max'), Feeds([.5, .4])
+    learn.fit(2, cbs=[feeds, tracker, save])
+    state, = tracker.of('write_file')
+    assert torch.equal(state['model']['weight'], feeds.weights[0])
+
+
 # ---- going on from a checkpoint ------------------------------------------------------------------
 class TakesState(Callback):
     "Takes the state of a tracker after some batches"

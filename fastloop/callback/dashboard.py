@@ -6,7 +6,6 @@
 __all__ = ['DashboardCallback']
 
 # %% ../../nbs/49_callback.dashboard.ipynb #04691801
-import sys
 import warnings
 from base64 import b64encode
 from html import escape
@@ -19,7 +18,7 @@ from ..bar import print_line
 from .control import Control
 from .progress import progress_mode
 from .recorder import find_recorder
-from ..core import check_number, format_time
+from ..core import check_number, format_time, running_shell
 from ..curves import run_panels, svg_text, told
 from ..table import cell_text
 from ..torch_core import Learns, Run
@@ -130,9 +129,7 @@ def leave(bundle: dict,  # Of `as_figure`
 # %% ../../nbs/49_callback.dashboard.ipynb #0bfaba98
 def has_front_end() -> bool:  # Whether a board makes sense
     "Is there a notebook, with somebody who could press a button?"
-    ipython = sys.modules.get('IPython')
-    shell = None if ipython is None else ipython.get_ipython()
-    return hasattr(shell, 'kernel') and progress_mode() == 'notebook'
+    return hasattr(running_shell(), 'kernel') and progress_mode() == 'notebook'
 
 # %% ../../nbs/49_callback.dashboard.ipynb #207c8e4c
 class DashboardCallback(Control):

@@ -24,11 +24,12 @@ import torch
 # %% ../../nbs/43_callback.experiment.ipynb #85d3e125
 from .core import Callback
 from .logger import check_recorded, epoch_row
-from .save import SaveModelCallback
+from .save import file_of_best
 from .tracker import TrackerCallback
 from ..core import atomic_write, check_number
 from ..fit_settings import fit_settings, numbered, told_error
 from ..optimizer import as_wrapper
+from ..rows import number_of
 from ..torch_core import Learns, Run
 
 # %% ../../nbs/43_callback.experiment.ipynb #617018b9
@@ -90,7 +91,7 @@ class BestWeights:
     def __init__(self, monitor: str | None = None,  # A column; by default the validation loss
                  mode: str = 'auto',  # `min`, `max`, or `auto` to ask the metric, then the name
                  ):
-        self.monitor, self.mode, self.temp, self.kept = monitor, mode, None, None
+        self.monitor, self.mode, self.temp, self.path, self.kept = monitor, mode, None, None, None
         self.watch = TrackerCallback(monitor=monitor or 'valid_loss', mode=mode, verbose=False,
                                      reset_on_fit=False)
 
@@ -105,30 +106,27 @@ class BestWeights:
         self.watch.monitor = self.monitor or ('valid_loss' if validates else 'train_loss')
         self.watch.set_runner(run)
         self.watch.begin_fit()
-
-    def saver(self) -> SaveModelCallback | None:  # `None` if there is none
-        "A callback of the run that keeps a file of the best weights anyway"
-        return next((cb for cb in self.watch.run.cbs if isinstance(cb, SaveModelCallback)
-                     and cb.every == 'improvement'), None)
+        if self.path and self.path.parent != self.temp: self.path = None  # it may be written anew
 
     def look(self):
-        "Write a file if this was the best epoch, and nobody else does"
+        "If this was the best epoch, remember its file; write one if nobody else does"
         self.watch.after_epoch()
-        if not self.watch.new_best or self.saver() is not None: return
+        if self.watch.new_best: self.path = file_of_best(self.watch) or self.write()
+
+    def write(self) -> Path:  # In a temporary folder
+        "Write the weights as they are now"
         if self.temp is None:
             self.temp = Path(tempfile.mkdtemp(prefix='fastloop-'))
             finalize(self, shutil.rmtree, self.temp, ignore_errors=True)
         with atomic_write(self.temp/'bestmodel.pth') as f:
             torch.save({'model': self.watch.learn.model.state_dict()}, f)
+        return self.temp/'bestmodel.pth'
 
     def news(self) -> tuple:  # A file, or `None`, and the value that was watched
         "The best weights, if they were not asked for yet"
-        if self.watch.best in (None, self.kept): return None, None
-        path = self.temp and self.temp/'bestmodel.pth'
-        if (cb := self.saver()) is not None:
-            path = self.watch.learn.model_file(cb.saved[0][2]) if cb.saved else None
-        if path is not None: self.kept = self.watch.best
-        return path, self.kept
+        if self.path is None or self.watch.best == self.kept: return None, None
+        self.kept = self.watch.best
+        return self.path, self.kept
 
 # %% ../../nbs/43_callback.experiment.ipynb #fbeb775a
 def end_of(e: BaseException | None,  # What ended a fit
@@ -258,8 +256,8 @@ class ExperimentCallback(Callback):
         "Hand over the numbers of this epoch and of its batches, and keep the weights of the best"
         if not self.active: return self.beside.tell(self)
         row, self.ended = epoch_row(self.run), self.run.epoch+1
-        self.hand_over({k: float(v) for k, v in row.items()
-                        if isinstance(v, Real) and k != 'epoch'})
+        self.hand_over({k: o for k, v in row.items()
+                        if k != 'epoch' and (o := number_of(v)) is not None})
         if self.best_weights: self.beside.attempt(self.best.look)
         self.beside.tell(self)
 

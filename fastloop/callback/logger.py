@@ -148,6 +148,7 @@ class CSVLogger(Callback):
     def begin_epoch(self):
         "Before the first epoch write the header, now that all columns are known"
         if self.started: return
+        if self.file is None: self.begin_fit()  # attached while the fit was running
         path = self.file.path
         self.before = path.read_bytes() if path.is_file() else None
         self.file.begin(find_recorder(self.run).header, self.append, self.loaded)
@@ -155,6 +156,7 @@ class CSVLogger(Callback):
 
     def after_epoch(self):
         "Write the row of this epoch"
+        if not self.started: self.begin_epoch()  # attached inside this epoch
         recorder = find_recorder(self.run)
         values = [self.run.epoch, *recorder.values[-1]]
         values += [None]*(len(recorder.names)+1-len(values))

@@ -23,7 +23,15 @@ from .progress import ProgressCallback
 from .recorder import Recorder, SmoothenValue, find_recorder
 from .schedule import count_groups
 from .snapshot import TrainingSnapshot
-from ..core import Axes, Figure, axes_for, check_number, listify, show_figure
+from fastloop.core import (
+    Axes,
+    Figure,
+    axes_for,
+    check_number,
+    listify,
+    running_shell,
+    show_figure,
+)
 from ..optimizer import as_wrapper
 from ..torch_core import Learns, Run, count_batches
 
@@ -344,5 +352,5 @@ def find_lr(learn: Learns,  # A learner
     _search(learn, finder, inside)
     if not inside and (recorder := find_recorder(learn)) is not None:
         recorder.min_grad_lr = finder.min_grad_lr
-    if show_plot and finder.lrs and 'IPython' in sys.modules: show_figure(finder.plot())
+    if show_plot and finder.lrs and running_shell() is not None: show_figure(finder.plot())
     return finder.suggestions

@@ -14,16 +14,12 @@ from time import perf_counter
 from ..bar import PhaseBar, is_terminal, output_may_break, print_line
 from .core import Callback
 from .recorder import find_recorder
-from ..core import check_word, format_time
+from ..core import check_word, format_time, running_shell
+from ..rows import in_columns
 from ..table import EpochTable, cell_text
 from ..torch_core import Learns, Run
 
 # %% ../../nbs/22_callback.progress.ipynb #3a7c7a5c
-def _shell():
-    "The running IPython, or `None`; IPython is not imported for it"
-    ipython = sys.modules.get('IPython')
-    return None if ipython is None else ipython.get_ipython()
-
 def _takes_input(shell):
     "Could the frontend that runs this cell answer `input()`?"
     try: return shell.get_parent().get('content', {}).get('allow_stdin', True)
@@ -39,7 +35,7 @@ def progress_mode() -> str:  # One of `progress_modes`
     """
     asked = os.environ.get('FASTLOOP_PROGRESS', '').strip().lower()
     if asked: return check_word('FASTLOOP_PROGRESS', asked, progress_modes)
-    shell = _shell()
+    shell = running_shell()
     if hasattr(shell, 'kernel'): return 'notebook' if _takes_input(shell) else 'plain'
     return 'terminal' if is_terminal(sys.stdout) else 'plain'
 
@@ -49,7 +45,7 @@ def _print_line(line, mode):
     encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
     line = line.encode(encoding, 'replace').decode(encoding)
     if mode != 'terminal':
-        return print_line(line, flush=_shell() is None)  # a kernel sends what it has by itself
+        return print_line(line, flush=running_shell() is None)  # a kernel sends it by itself
     from tqdm import tqdm
     with output_may_break(): tqdm.write(line)
 
@@ -76,7 +72,7 @@ class ProgressCallback(Callback):
         super().set_runner(run)
         silent = getattr(run.learn, 'silent', False) if self.silent is None else self.silent
         self.mode = 'off' if silent else self.asked or progress_mode()
-        if self.mode == 'notebook' and _shell() is None: self.mode = 'plain'
+        if self.mode == 'notebook' and running_shell() is None: self.mode = 'plain'
         self.bar.remove()
         self.bar = PhaseBar(self.mode == 'notebook')
         vars(self).pop('after_batch', None)
@@ -92,7 +88,8 @@ class ProgressCallback(Callback):
         if self.mode == 'off' or self.recorder is None: return
         header, table = [cell_text(o) for o in self.recorder.header], self.table
         if table is not None and table.header == header: return  # no row is copied
-        self.table = EpochTable(header, table.rows if table else ())
+        self.table = EpochTable(header)
+        for row in table.rows if table else (): self.table.add(in_columns(table.header, row, header))
         if self.mode == 'notebook': self.show_html()
         else: self.show_line(self.table.head)
 
@@ -126,6 +123,7 @@ class ProgressCallback(Callback):
         if self.mode == 'off' or self.recorder is None: return
         self.begin_epoch()  # columns may have been added
         values, seconds = self.recorder.values[-1], self.recorder.times[-1]
+        values = [*values, *self.recorder.gap(values)]
         line = self.table.add([self.run.epoch, *values, format_time(seconds)])
         if self.mode != 'notebook': self.show_line(line)
         elif perf_counter() >= self.table_due: self.show_html()

@@ -199,7 +199,7 @@ class Recorder(Callback):
         if not self.begun: self.begin_epoch()  # broken off before it began for the recorder
         row = [self.train_mean, *self.valid_row]
         self.begun = False
-        self.values.append(row + [None]*(len(self.names)-len(row)))
+        self.values.append(row + self.gap(row))
         self.nb_batches.append(len(self.weights))
         self.times.append(time.perf_counter()-self.started)
 
@@ -228,6 +228,12 @@ class Recorder(Callback):
                          ):
         "Add columns that another callback fills; empty until then (fastai v1)"
         self.metrics_names = [*self.metrics_names, *distinct(listify(names), self.header)]
+        for row in self.values: row += self.gap(row)
+
+    def gap(self, row: list,  # Numbers, perhaps from before a column was added
+            ) -> list:  # As many `None` as there are columns more
+        "What a row lacks"
+        return [None]*(len(self.names)-len(row))
 
     @property
     def losses(self) -> list:  # Floats, one for each training batch
@@ -301,7 +307,8 @@ class Recorder(Callback):
     def table(self) -> EpochTable:  # A row for each epoch, with its number and its time
         "What the progress bar prints"
         table = EpochTable(self.header)
-        for i, row in enumerate(self.values): table.add([i, *row, format_time(self.times[i])])
+        for i, row in enumerate(self.values):
+            table.add([i, *row, *self.gap(row), format_time(self.times[i])])
         return table
 
     def to_frame(self) -> Any:  # A pandas `DataFrame`, a row for each epoch; `time` in seconds
@@ -309,7 +316,7 @@ class Recorder(Callback):
 
         Raises: ImportError if pandas is not installed.
         """
-        rows = [[i, *row, self.times[i]] for i, row in enumerate(self.values)]
+        rows = [[i, *o, *self.gap(o), self.times[i]] for i, o in enumerate(self.values)]
         return to_frame(self.header, rows)
 
     def _repr_html_(self): return self.table.html
@@ -322,6 +329,7 @@ class Recorder(Callback):
     def state_dict(self) -> dict:  # Lists of plain numbers
         "Everything needed to go on elsewhere"
         found = {k: list(getattr(self, k)) for k in (*_lists, 'sizes')}
+        found['values'] = [list(row) for row in self.values]
         return {**found, 'history': self.history.state_dict()}
 
     def load_state_dict(self, state: dict,  # From `state_dict`

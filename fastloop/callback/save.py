@@ -186,3 +186,14 @@ class SaveModelCallback(TrackerCallback):
         if self.at_end: self.last_saved_path = self.write_file(self.fname)
         elif self.every == 'improvement' and self.load_at_end and self.saved:
             self.read_file(self.saved[0][2])
+
+# %% ../../nbs/41_callback.save.ipynb #64342dcd
+def file_of_best(watch: TrackerCallback,  # Has just seen the best value
+                 ) -> Path | None:  # `None` if there is none
+    "The file of this epoch, if a callback keeps it until `watch` sees something better"
+    def rule(cb): return cb.best_epoch, cb.column, cb.mode, cb.min_delta, cb.first_best
+    for cb in watch.run.cbs:
+        best_only = isinstance(cb, SaveModelCallback) and cb.every == 'improvement'
+        if best_only and cb.new_best and not cb.at_end and rule(cb) == rule(watch):
+            return watch.learn.model_file(cb.saved[0][2])
+    return None

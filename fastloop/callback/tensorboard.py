@@ -23,6 +23,7 @@ from .recorder import LossHistory, find_recorder
 from ..core import as_path, check_number, listify
 from ..event_files import EventFiles, summary_writer
 from ..optimizer import as_wrapper
+from ..rows import number_of
 from fastloop.summaries import (
     add_histograms,
     add_model_graph,
@@ -257,11 +258,11 @@ class TensorBoardCallback(Callback):
         self.watch.stop()
 
     def epoch_scalars(self) -> dict:  # Numbers by tag
-        "The recorder's row of this epoch, without what is missing in it"
+        "The numbers in the recorder's row of this epoch"
         recorder = self.numbers.recorder
         if recorder is None or not recorder.values: return {}
-        row = zip(recorder.names, recorder.values[-1])
-        return {name: float(value) for name, value in row if value is not None}
+        row = zip(recorder.names, map(number_of, recorder.values[-1]))
+        return {name: value for name, value in row if value is not None}
 
     def write_epoch(self):
         "Write everything that belongs to this epoch"

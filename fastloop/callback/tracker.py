@@ -23,6 +23,7 @@ from .recorder import find_recorder
 from ..core import check_number, check_word, listify
 from ..metrics import better_direction
 from ..optimizer import as_wrapper
+from ..rows import number_of
 from ..torch_core import Learns, Run
 
 # %% ../../nbs/40_callback.tracker.ipynb #788228bb
@@ -155,11 +156,16 @@ class TrackerCallback(Callback):
         self.comp = operator.lt if self.mode == 'min' else operator.gt
 
     def get_monitor_value(self) -> float | None:  # `None` if it was not measured in this epoch
-        "The watched number in the epoch that has just ended"
+        """The watched number in the epoch that has just ended
+
+        Raises: ValueError if there is something else in its column."""
         at = self.column
         row = [] if at is None else find_recorder(self.run).values[-1]
         value = row[at] if at is not None and at < len(row) else None
-        return None if value is None else float(value)
+        if value is None: return None
+        if (found := number_of(value)) is not None: return found
+        raise ValueError(f'monitor={self.monitor!r}: {value!r:.80} in epoch {self.run.epoch} is no '
+                         'number; watch a column of numbers')
 
     def is_better(self, value: float,  # A value
                   than: float | None,  # Another one; `None` stands for the worst possible

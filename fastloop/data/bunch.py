@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from ..core import as_path, check_flag, check_number, understands
 from .load import TensorLoader, check_tensors
-from ..inputs import check_classes, cut, inputs_like, usual_tensor
+from ..inputs import check_classes, class_names, cut, inputs_like, usual_tensor
 from fastloop.torch_core import (
     as_device,
     count_batches,
@@ -355,7 +355,7 @@ class DataBunch:
     @property
     def classes(self) -> list | None:  # in the order of the labels; `None` where there are none
         "The names of the classes."
-        return getattr(_owner(self.train_ds), 'classes', None)
+        return class_names(getattr(_owner(self.train_ds), 'classes', None))
 
     @property
     def bs(self) -> int | None:  # items; `None` where it cannot be told

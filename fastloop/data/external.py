@@ -28,7 +28,7 @@ from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_ope
 import numpy as np
 import torch
 
-from ..core import atomic_write
+from ..core import atomic_write, running_shell
 from fastloop.data.archive import (
     ArchiveError,
     is_filled,
@@ -197,8 +197,8 @@ def _need_space(folder, n_bytes):
 def _bar(name, total, done):
     "A progress bar in bytes; silent where nobody is looking"
     from tqdm.auto import tqdm
-    shell = sys.modules['IPython'].get_ipython() if 'IPython' in sys.modules else None
-    in_notebook = hasattr(shell, 'kernel') and os.environ.get('FASTLOOP_PROGRESS') != 'plain'
+    plain = os.environ.get('FASTLOOP_PROGRESS') == 'plain'
+    in_notebook = hasattr(running_shell(), 'kernel') and not plain
     return tqdm(total=total, initial=done, unit='B', unit_scale=True, desc=name, leave=False,
                 disable=not (sys.stderr.isatty() or in_notebook))
 
