@@ -6,17 +6,20 @@
 __all__ = []
 
 # %% ../nbs/47_loader_place.ipynb #9ba67aea
+import math
 import random
 import warnings
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from functools import partial
 from types import MemberDescriptorType, ModuleType
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 # %% ../nbs/47_loader_place.ipynb #5bebf1ac
 from .clean_up import InPlaceOf
@@ -34,47 +37,101 @@ _opaque = (torch.Tensor, np.ndarray, torch.nn.Module, str, bytes, int, float, ty
 _common = {id(o.__self__) for o in (random.random, np.random.random_sample)}  # of the process
 
 def _given(o):
-    "What a function has been given besides its arguments, and what stands in slots"
+    "What a function has been given besides its arguments"
     if isinstance(o, partial): return [o.func, *o.args, *o.keywords.values()]
     cells, owner, found = getattr(o, '__closure__', None) or (), getattr(o, '__self__', None), []
     if not isinstance(owner, (*_opaque, ModuleType, type(None))):
         found += [owner, *getattr(owner, '__dict__', {}).values()]
     for cell in cells:
         with suppress(ValueError): found.append(cell.cell_contents)  # empty: not yet bound
-    found += [*(getattr(o, '__defaults__', None) or ()),
-              *(getattr(o, '__kwdefaults__', None) or {}).values()]
-    names = [(kind, k) for kind in type(o).__mro__ if '__slots__' in vars(kind)
-             for k, v in vars(kind).items() if isinstance(v, MemberDescriptorType)]
+    return found + [*(getattr(o, '__defaults__', None) or ()),
+                    *(getattr(o, '__kwdefaults__', None) or {}).values()]
+
+def _in_slots(o):
+    "What stands in the slots of an object"
+    names, found = [(kind, k) for kind in type(o).__mro__ if '__slots__' in vars(kind)
+                    for k, v in vars(kind).items() if isinstance(v, MemberDescriptorType)], []
     for kind, k in names:
         with suppress(AttributeError): found.append(vars(kind)[k].__get__(o))
     return found
 
 # %% ../nbs/47_loader_place.ipynb #73ad2771
+_settings = {*vars(DataLoader([0])), *vars(torch.nn.Module())}  # torch's own names
+
 def _inside(o):
     "What may own a generator below `o`"
     if isinstance(o, dict): return list(o.values()) if len(o) <= 100 else []
     if isinstance(o, (list, tuple)): return list(o) if len(o) <= 100 else []
-    if isinstance(o, (DataLoader, Dataset, Sampler)) or callable(o) or hasattr(o, '__iter__'):
-        own = [v for k, v in getattr(o, '__dict__', {}).items() if k != '_iterator']
-        return own + _given(o)
-    return []
+    if isinstance(o, ModuleType): return []
+    own = [v for k, v in getattr(o, '__dict__', {}).items() if k != '_iterator']
+    return own + (_given(o) if callable(o) else []) + _in_slots(o)
 
-def own_generators(dl: Any,  # A loader of any kind
+def _below(top, most=2000):
+    "Everything in and below an object, each once; of a network, what its modules have of their own"
+    waiting, found = deque([top]), {}
+    if isinstance(top, torch.nn.Module): waiting = deque(
+        v for m in top.modules() for k, v in vars(m).items() if k not in _settings)
+    while waiting and len(found) < most:
+        o = waiting.popleft()
+        if o is None or id(o) in found or id(o) in _common or isinstance(o, _opaque): continue
+        found[id(o)] = o
+        if not isinstance(o, tuple(_readers)): waiting += _inside(o)
+    return list(found.values())
+
+def own_generators(top: Any,  # A loader of any kind, a model, a loss
                    most: int = 2000,  # Objects to look at
                    ) -> list:  # Of torch, NumPy and Python, each once
-    "The random generators that belong to a loader"
-    found, seen, waiting = [], {}, [dl]
-    while waiting and len(seen) < most:
-        o = waiting.pop(0)
-        if o is None or id(o) in seen or id(o) in _common or isinstance(o, _opaque): continue
-        seen[id(o)] = o
-        if isinstance(o, tuple(_readers)): found.append(o)
-        else: waiting += _inside(o)
-    return found
+    "The random generators that belong to an object"
+    return [o for o in _below(top, most) if isinstance(o, tuple(_readers))]
 
 def _kind_of(o): return next(kind for kind in _readers if isinstance(o, kind))
 
 # %% ../nbs/47_loader_place.ipynb #1f8be6ed
+def _count(o, most=100_000, depth=3):
+    "How many numbers these are; infinitely many if there are other things, or too many"
+    if o is None or isinstance(o, (int, float, np.number, np.bool_)): return 1
+    if isinstance(o, np.ndarray): return o.size if o.dtype.kind in 'biu' else math.inf
+    if isinstance(o, torch.Tensor): return math.inf if o.is_floating_point() else o.numel()
+    if type(o) not in (list, tuple) or len(o) > most or not depth: return math.inf
+    total = 0
+    for part in o:
+        total += _count(part, most, depth-1)
+        if total > most: return math.inf
+    return total
+
+def _are_many():
+    there = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return there and torch.distributed.get_world_size() > 1
+
+def _of_users(o): return type(o).__module__.split('.')[0] not in ('torch', 'fastloop')
+
+# %% ../nbs/47_loader_place.ipynb #295e8c68
+def counting(top: Any,  # A loader of any kind
+             ) -> list:  # Samplers, streams, loaders
+    "What may count its passes, or shuffle its list, and is neither torch's nor ours"
+    return [o for o in _below(top) if hasattr(type(o), '__iter__') and hasattr(o, '__dict__')
+            and _of_users(o) and isinstance(o, IterableDataset) >= isinstance(o, Dataset)]
+
+def numbers_of(o: Any,  # An object with attributes
+               most: int = 100_000,  # Of numbers in one attribute
+               ) -> dict:  # Numbers, lists and arrays, by name
+    "What an object knows by numbers"
+    return {k: deepcopy(v) for k, v in vars(o).items()
+            if k not in _settings and _count(v, most) <= most}
+
+def put_numbers(o: Any,  # An object like the one that they are from
+                kept: dict,  # From `numbers_of`
+                most: int = 100_000,  # Of numbers in one attribute
+                ):
+    "Give an object the numbers of another one"
+    mine = vars(o)
+    for k in numbers_of(o, most).keys() - kept.keys():
+        if hasattr(type(o), k): del mine[k]  # the class has its first value
+    for k, v in kept.items():
+        if type(mine.get(k)) is list and type(v) is list: mine[k][:] = deepcopy(v)
+        else: mine[k] = deepcopy(v)
+
+# %% ../nbs/47_loader_place.ipynb #3ae9e4e1
 def says_place(o: object,  # A loader, a sampler, a callback: anything
                ) -> bool:  # Whether its state can be taken down and put back
     "Does an object say itself where it is?"
@@ -85,22 +142,49 @@ def _stateful(dl):
     if says_place(dl): return [dl]
     parts = [getattr(dl, o, None) for o in ('sampler', 'batch_sampler', 'dataset')]
     parts.append(getattr(parts[1], 'sampler', None))
-    return [o for o in {id(o): o for o in parts}.values() if says_place(o)]
+    return [o for o in {id(o): o for o in parts}.values()
+            if says_place(o) and not isinstance(o, IterableDataset)]
+
+def _drawing(dl):
+    "The generators of a loader, unless it says where they are, as torchdata's do not"
+    return [] if says_place(dl) and not isinstance(dl, DataLoader) else own_generators(dl)
+
+def _counting(dl): return [] if _are_many() or says_place(dl) else counting(dl)
+
+# %% ../nbs/47_loader_place.ipynb #0625405f
+def where_drawn(rngs: list,  # From `own_generators`
+                ) -> list:  # Plain data
+    "Where generators are"
+    return [_readers[_kind_of(o)][0](o) for o in rngs]
+
+def put_drawn(rngs: list,  # From `own_generators`
+              states: list | tuple,  # From `where_drawn`
+              ):
+    "Bring generators to where others were"
+    for o, mine in zip(rngs, states): _readers[_kind_of(o)][1](o, mine)
 
 def loader_state(dl: Any,  # A loader of any kind
                  ) -> dict:  # Plain data
     "Where a loader is, as far as it is known outside of a pass"
-    own = [] if says_place(dl) else own_generators(dl)
-    return dict(states=[o.state_dict() for o in _stateful(dl)],
-                drawn=[_readers[_kind_of(o)][0](o) for o in own])
+    rngs, random_before = _drawing(dl), torch.get_rng_state()
+    drawn, kept = where_drawn(rngs), [numbers_of(o) for o in _counting(dl)]
+    states = [o.state_dict() for o in _stateful(dl)]
+    if states:
+        torch.set_rng_state(random_before)
+        put_drawn(rngs, drawn)
+    return dict(states=states, drawn=drawn, kept=kept)
+
+def _is_over(state): return isinstance(state, dict) and bool(state.get('_iterator_finished'))
 
 def load_loader_state(dl: Any,  # A loader like the one that the state is from
                       state: dict,  # From `loader_state`
                       ):
     "Bring a loader to the place of another one"
-    for o, mine in zip(_stateful(dl), state['states']): o.load_state_dict(mine)
-    own = [] if says_place(dl) else own_generators(dl)
-    for o, mine in zip(own, state['drawn']): _readers[_kind_of(o)][1](o, mine)
+    for o, mine in zip(_stateful(dl), state['states']):
+        o.load_state_dict(mine)
+        if isinstance(o, DataLoader) and _is_over(mine): o.state_dict()  # it reads what it was told
+    for o, mine in zip(_counting(dl), state.get('kept') or ()): put_numbers(o, mine)
+    put_drawn(_drawing(dl), state['drawn'])
 
 # %% ../nbs/47_loader_place.ipynb #9fb7f29c
 def describe_loader(dl: Any,  # A loader of any kind, or `None`
@@ -120,6 +204,30 @@ def told_loader(o: dict,  # From `describe_loader`
     "A description of a loader in words"
     if not o: return 'none'
     return f"{o['kind']}, {o['items']} items, {o['batches']} batches of {o['bs']}"
+
+# %% ../nbs/47_loader_place.ipynb #359d3949
+def _beside(learn):
+    "Modules and loss that may count, and the generators of both"
+    loss = getattr(learn.loss_func, 'crit', learn.loss_func)  # mixup wraps it
+    parts = [m for o in (learn.model, loss)
+             for m in (o.modules() if isinstance(o, torch.nn.Module) else [o])]
+    counts = [o for o in parts if _of_users(o) and hasattr(o, '__dict__')]
+    return ([], []) if _are_many() else (
+        counts, own_generators(learn.model) + own_generators(loss))
+
+def beside_weights(learn: Trained,  # Has `model` and `loss_func`
+                   ) -> dict:  # Plain data
+    "What model and loss have counted and drawn"
+    counts, rngs = _beside(learn)
+    return dict(kept=[numbers_of(o, 1) for o in counts], drawn=where_drawn(rngs))
+
+def put_beside_weights(learn: Trained,  # Has a model and a loss like those
+                       state: dict | None,  # From `beside_weights`; old checkpoints have none
+                       ):
+    "Bring what model and loss have counted and drawn to where it was"
+    counts, rngs = _beside(learn)
+    for o, mine in zip(counts, (state or {}).get('kept', ())): put_numbers(o, mine, 1)
+    put_drawn(rngs, (state or {}).get('drawn', ()))
 
 # %% ../nbs/47_loader_place.ipynb #5b355b94
 def team_of(learn: Trained,  # A learner
@@ -165,7 +273,7 @@ def of_other_count(state: dict,  # A checkpoint
         mine = describe_loader(getattr(learn.data, part, None))
         if told and mine: told.update(batches=mine['batches'], kind=mine['kind'])
     for o in filter(None, state['loaders']):
-        o.update(states=[s | {'position': 0} for s in o['states']], drawn=[])
+        o.update(states=[s | {'position': 0} for s in o['states']], drawn=[], kept=[])
     state['run']['iter'], state['start'] = 0, None
     warnings.warn(f'the checkpoint is of {theirs} processes, this training has {count}: weights go '
                   'on, an epoch that was begun begins again, with other random numbers',
@@ -175,16 +283,34 @@ def of_other_count(state: dict,  # A checkpoint
 class ResumedPass(InPlaceOf):
     "A loader whose pass begins behind some batches, which are read once more and dropped"
     def __init__(self, dl: Any,  # The loader
-                 skip: int,  # How many batches are done
+                 skip: int | None,  # How many batches are done; `None`: all of them
                  then: Callable,  # Called before the next one is asked for
                  ):
         super().__init__(dl)
         self.skip, self.then = skip, then
 
     def __iter__(self):
-        batches = super().__iter__()
-        for i in range(self.skip):
+        batches = iter(()) if self.skip is None else super().__iter__()
+        for i in range(self.skip or 0):
             if next(batches, self) is self: raise RuntimeError(
                 f'the loader gave {i} batches where {self.skip} are done already')
         self.then()
         return batches
+
+def go_on_inside(run: Run,  # A runner that is about to begin a pass
+                 state: dict,  # A checkpoint from the middle of such a pass
+                 ):
+    "Let a pass begin behind the batches that are done"
+    dl, done, start = run.dl, state['run']['iter'], state['start']
+    jumps = says_place(dl) and not state.get('ended')  # a pass that was ended has lost its place
+    over = jumps and any(map(_is_over, state['loaders'][0]['states']))
+    skip = None if over else 0 if jumps else done
+    if start is not None and not jumps:
+        load_loader_state(dl, start['loader'])
+        put_random(run.learn, start)
+
+    def then():
+        run.dl = dl
+        put_drawn(own_generators(dl), state['loaders'][0]['drawn'])
+        put_random(run.learn, state)
+    run.first_iter, run.dl = done, ResumedPass(dl, skip, then)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 # %% ../nbs/05_state_files.ipynb #c9c97f30
-from .core import atomic_write, await_file, file_written, is_quiet
+from .core import as_path, atomic_write, await_file, file_written, is_quiet
 from .torch_core import load_tensors
 
 # %% ../nbs/05_state_files.ipynb #e43db882
@@ -189,6 +189,17 @@ class StateWriter:
         if error is not None: raise error
 
 # %% ../nbs/05_state_files.ipynb #95481bfd
+def named_file(argument: str,  # Name of the argument, for the message
+               value: object,  # What the caller gave
+               ) -> Path:  # The path
+    """Refuse what cannot be the name of a file
+
+    Raises: TypeError or ValueError naming the argument and the value."""
+    path = as_path(argument, value)
+    if not path.name: raise ValueError(f'{argument}={str(value)!r} must name a file')
+    return path
+
+# %% ../nbs/05_state_files.ipynb #c84e18f7
 def write_state(file: str | Path,  # The file; folders that are missing are made
                 state: dict,  # See `to_plain`
                 ) -> Path:  # The file

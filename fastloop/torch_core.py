@@ -236,6 +236,8 @@ def end_workers(
     elif hasattr(loader, '_shutdown_workers'): loader._shutdown_workers()
     elif isinstance(loader, DataLoader):
         batches, loader._iterator = loader._iterator, None
+        if hasattr(loader, '_initial_iter_for_state_dict'):  # of torchdata: is the next one there?
+            loader._initial_iter_for_state_dict = False
         end_workers(batches)
 
 # %% ../nbs/01_torch_core.ipynb #a2a2adc4

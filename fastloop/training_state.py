@@ -18,10 +18,12 @@ import torch
 from .bar import print_line
 from .callback.recorder import find_recorder
 from fastloop.loader_place import (
+    beside_weights,
     counters,
     describe_loader,
     load_loader_state,
     moment_of,
+    put_beside_weights,
     put_random,
     says_place,
     team_of,
@@ -31,7 +33,7 @@ from .mean_loss import to_floats
 from .metrics import as_metrics
 from .names import settings_of
 from .param_groups import split_no_wd_params
-from .state_files import read_state, write_state
+from .state_files import named_file, read_state, write_state
 from fastloop.torch_core import (
     Learns,
     Run,
@@ -86,7 +88,7 @@ def training_state(learn: Trained,  # Has `model`, `opt`, `loss_func` and `data`
     weights = whole_tensors(learn.model.state_dict())
     named = dict(learn.model.named_parameters())
     loss, opt, data = _own_loss(learn), learn.opt, learn.data
-    return dict(
+    return dict(own=beside_weights(learn),
         model=weights, trained=[k for k, p in named.items() if p.requires_grad],
         buffers={k: v for k, v in learn.model.named_buffers() if k not in weights},
         grads=whole_tensors({k: p.grad for k, p in named.items() if p.grad is not None}),
@@ -175,9 +177,8 @@ def asked_of(learn: Trained,  # Has `opt`
              ) -> dict:  # Names and values
     "What a fit was asked for, as far as it is numbers and words: rates, and settings of callbacks"
     groups = getattr(getattr(learn.opt, 'opt', learn.opt), 'param_groups', [])
-    found: dict[str, Any]
-    found = {k: [float(o[k]) for o in groups] for k in ('lr', 'weight_decay')
-             if groups and all(k in o for o in groups)}
+    found: dict[str, Any] = {k: [float(o[k]) for o in groups] for k in ('lr', 'weight_decay')
+                             if groups and all(k in o for o in groups)}
     found['frozen'] = [k for k, p in learn.model.named_parameters() if not p.requires_grad]
     for name, cb in shaping(cbs).items():
         mine = settings_of(cb, (bool, int, float, str, tuple, list))
@@ -188,7 +189,7 @@ def _few(values): return values[0] if isinstance(values, list) and len(set(value
 
 def warn_of_changes(state: dict,  # A checkpoint
                     asked: dict,  # From `asked_of`: what this fit is asked for
-                    ):
+                    ) -> bool:  # Whether there are any
     "Say which numbers are others than those of the fit that goes on"
     before = state.get('asked') or {}
     told = [f'{k}={_few(asked[k])!r:.60} (the checkpoint: {_few(v)!r:.60})'
@@ -196,6 +197,7 @@ def warn_of_changes(state: dict,  # A checkpoint
     if told: warnings.warn(
         f'this fit is asked for other numbers than the one that goes on: {", ".join(told)}; the '
         "optimizer keeps the checkpoint's, plans are those of this fit", stacklevel=5)
+    return bool(told)
 
 # %% ../nbs/48_training_state.ipynb #85f73b8c
 def _steered(states, cbs):
@@ -209,7 +211,7 @@ def check_run_fits(state: dict,  # A checkpoint
                    cbs: list,  # The callbacks of its run
                    epochs: int,  # Epochs of this fit
                    asked: dict,  # From `asked_of`: what this fit is asked for
-                   ):
+                   ) -> bool:  # Whether numbers of this fit are others
     """See whether a fit can go on from a checkpoint, before anything is changed
 
     Raises: ValueError that says what is another one; other numbers cost a warning."""
@@ -230,12 +232,13 @@ def check_run_fits(state: dict,  # A checkpoint
     place = state['run']
     if place['epoch'] + bool(place['iter']) > epochs: raise ValueError(
         f"epochs={epochs}: the checkpoint is in epoch {place['epoch']+1}; epochs is the total")
-    planned = [k for k, cb in here.items() if hasattr(type(cb), 'scheduled')]
+    planned = [k for k, cb in here.items() if hasattr(type(cb), 'scheduled')
+               and (there[k] or {}).get('planned', True)]
     if epochs != place['epochs'] and planned: raise ValueError(
         f"epochs={epochs}: the checkpoint is of {place['epochs']} epochs, for which {planned[0]} "
         'made its plan')
     if _trains_the_same(state, learn): asked = {k: v for k, v in asked.items() if k != 'frozen'}
-    warn_of_changes(state, asked)
+    return warn_of_changes(state, asked)
 
 # %% ../nbs/48_training_state.ipynb #c555be29
 def _trains_the_same(state, learn):
@@ -271,6 +274,7 @@ def load_training(learn: Learns,  # Has `model`, `opt` and `loss_func`
             if k in buffers: buffers[k].copy_(v)
     if state['opt'] is not None: learn.opt.load_state_dict(state['opt'])
     if (loss := _own_loss(learn)) is not None and state['loss']: loss.load_state_dict(state['loss'])
+    put_beside_weights(learn, state.get('own'))
     for o, mine in zip(_parts(run), state['parts']): o.load_state_dict(mine)
     recorder = find_recorder(SimpleNamespace(cbs=cbs))
     for o, value in zip(getattr(recorder, 'metrics', ()), state['latest']): o.latest = value
@@ -294,11 +298,11 @@ def write_checkpoint(learn: Learns,  # A learner
                      ) -> Path:  # The file
     """Write everything that the training of a learner depends on into one file
 
-    Raises: OSError if it cannot be written."""
+    Raises: OSError if it cannot be written; TypeError or ValueError if `path` is no file's."""
     run = getattr(learn, 'run', None)
     cbs = run.cbs if getattr(learn, 'running', False) else learn.cbs
     state = training_state(learn, cbs, run) | moment_of(learn, run)
-    return write_state(path, state | dict(start=None, cut=None, stage=None))
+    return write_state(named_file('path', path), state | dict(start=None, cut=None, stage=None))
 
 # %% ../nbs/48_training_state.ipynb #5c2e0ef8
 _kinds = {**dict.fromkeys(('model', 'buffers', 'grads', 'run', 'random', 'callbacks'), dict),
@@ -312,13 +316,13 @@ def read_checkpoint(path: str | Path,  # From `write_checkpoint` or a `Checkpoin
                     ) -> dict:  # The state
     """Read a checkpoint
 
-    Raises: FileNotFoundError; ValueError if it is damaged, or something else."""
-    state = read_state(path)
+    Raises: FileNotFoundError; ValueError if it is damaged, or something else; TypeError."""
+    state = read_state(path := named_file('path', path))
     told = dict(state) if isinstance(state, dict) else {}
     wrong = [k for k, kind in _kinds.items() if not isinstance(told.get(k), kind) or k not in told]
     if not wrong: wrong = [k for k, parts in _inside.items() for o in (
         told[k] if k == 'loaders' else [told[k]]) if not (isinstance(o, dict) and parts <= set(o))]
-    if wrong: raise ValueError(f'{Path(path).name} is no checkpoint: it lacks {wrong}')
+    if wrong: raise ValueError(f'{path.name} is no checkpoint: it lacks {wrong}')
     return told
 
 # %% ../nbs/48_training_state.ipynb #8b0fb7a4

@@ -23,6 +23,7 @@ from torch.utils.data import (
     DataLoader,
     Dataset,
     IterableDataset,
+    RandomSampler,
     Sampler,
     TensorDataset,
     WeightedRandomSampler,
@@ -230,9 +231,115 @@ class Stream(IterableDataset):
         for x, y in zip(self.x, self.y): yield x + torch.rand(()), y
 
 
+class CountingSampler(EpochSampler):
+    "Another order in each pass, which it counts"
+    set_epoch = property()  # nobody tells it
+
+    def __iter__(self):
+        self.epoch += 1
+        return super().__iter__()
+
+
+class Batches:
+    "Shuffles its list of batches in place, by random numbers of the process"
+    def __init__(self): self.batches = [list(range(i, min(i + BS, N))) for i in range(0, N, BS)]
+    def __len__(self): return len(self.batches)
+
+    def __iter__(self):
+        random.shuffle(self.batches)
+        return iter(self.batches)
+
+
+class OwnLoader:
+    "A loader of one's own, which shuffles an array in place"
+    def __init__(self, x, y): self.x, self.y, self.idx = x, y, np.arange(N)
+    def __len__(self): return -(-N//BS)
+
+    def __iter__(self):
+        np.random.shuffle(self.idx)
+        for i in range(0, N, BS): yield self.x[self.idx[i:i+BS]], self.y[self.idx[i:i+BS]]
+
+
+class Jumping(IterableDataset):
+    "Can begin in the middle, as torchdata wants it, and counts its passes"
+    i, begin, passes = 0, None, 0
+    def __init__(self, x, y): self.x, self.y = x, y
+    def state_dict(self): return {'i': self.i}
+    def load_state_dict(self, state): self.begin = state['i']
+
+    def __iter__(self):
+        self.i, self.begin, self.passes = self.begin or 0, None, self.passes + 1
+        while self.i < N:
+            self.i += 1
+            yield self.x[self.i-1] + self.passes, self.y[self.i-1]
+
+
+class Pass:
+    "A pass over a loader that knows how far it is"
+    over, done = False, 0
+    def __init__(self, batches, start): self.batches, self.start = batches, start
+    def __iter__(self): return self
+
+    def __next__(self):
+        try: batch = next(self.batches)
+        except StopIteration:
+            self.over = True
+            raise
+        self.done += 1
+        return batch
+
+
+class JumpingLoader(DataLoader):
+    "Says its place as torchdata's `StatefulDataLoader` does: asked, it begins a pass, and draws"
+    given, _initial_iter_for_state_dict = None, False
+
+    def begin(self):
+        state, self.given = self.given or {}, None
+        if state: self.sampler.generator.set_state(state['start'])
+        made = Pass(super().__iter__(), self.sampler.generator.get_state())
+        for _ in range(state.get('done', 0)): next(made)
+        made.over = state.get('_iterator_finished', False)
+        return made
+
+    def __iter__(self):
+        if self._initial_iter_for_state_dict:
+            self._initial_iter_for_state_dict = False
+            assert self._iterator is not None
+        else: self._iterator = self.begin()
+        if self._iterator.over: self._iterator = self.begin()
+        return self._iterator
+
+    def state_dict(self):
+        if self._iterator is None:
+            self._iterator, self._initial_iter_for_state_dict = self.begin(), True
+        now = self._iterator
+        return {'start': now.start, 'done': now.done, '_iterator_finished': now.over}
+
+    def load_state_dict(self, state):
+        self._iterator, self._initial_iter_for_state_dict, self.given = None, False, state
+
+
+class Helper:
+    "Neither a function nor iterable, and it draws"
+    def __init__(self, seed): self.rng = np.random.default_rng(seed)
+    def apply(self, x): return x + self.rng.normal()
+
+
+class Helped(Noisy):
+    def __init__(self, x, y, seed): self.x, self.y, self.helper = x, y, Helper(seed)
+    def __getitem__(self, i): return self.helper.apply(self.x[i]).float(), self.y[i]
+
+
 def sampled_data(seed, path, kind):
     x, y, xv, yv = tensors()
     ds = TensorDataset(x, y)
+    rng = torch.Generator().manual_seed(seed)
+    if kind == 'counts': train = DataLoader(ds, BS, sampler=CountingSampler())
+    elif kind == 'shuffles': train = DataLoader(ds, batch_sampler=Batches())
+    elif kind == 'own': train = OwnLoader(x, y)
+    elif kind == 'jumping': train = DataLoader(Jumping(x, y), BS)
+    elif kind == 'stateful': train = JumpingLoader(ds, BS, sampler=RandomSampler(ds, generator=rng))
+    elif kind == 'helped': train = DataLoader(Helped(x, y, seed), BS, shuffle=True)
     if kind == 'epochs': train = DataLoader(ds, BS, sampler=EpochSampler())
     elif kind == 'weights': train = DataLoader(ds, BS, sampler=WeightedRandomSampler(
         torch.arange(1., N+1), N))
@@ -243,7 +350,9 @@ def sampled_data(seed, path, kind):
     return DataBunch(train, DataLoader(TensorDataset(xv, yv), 6), device='cpu', path=path)
 
 
-data_kinds = {k: partial(sampled_data, kind=k) for k in ('epochs', 'weights', 'stream', 'plain')}
+data_kinds = {k: partial(sampled_data, kind=k) for k in (
+    'epochs', 'weights', 'stream', 'plain', 'counts', 'shuffles', 'own', 'jumping', 'stateful',
+    'helped')}
 data_kinds |= dict(tensors=tensor_data, loader=loader_data, lists=list_data,
                   generator=partial(loader_data, generator=True))
 optimizers = dict(adam=partial(torch.optim.Adam, amsgrad=True), rmsprop=torch.optim.RMSprop,
@@ -690,6 +799,160 @@ def test_a_fit_that_is_complete_is_not_run_again(unbroken, tmp_path):
         assert learn.seen.steps == [] and newest(tmp_path) == before
 
 
+class Ends(Kill):
+    "Ends the fit"
+    def strike(self):
+        self.left -= 1
+        if self.left == 0: raise CancelFitException
+
+
+@pytest.mark.parametrize('data', ['tensors', 'loader', 'stateful'])
+@pytest.mark.parametrize('every', [2, 'epoch'])
+@pytest.mark.parametrize('event, nth, told', [
+    ('after_batch', 3, '0 of 2 epochs, batch 3'), ('after_batch', 12, '1 of 2 epochs, batch 4'),
+    ('after_batch', 7, '0 of 2 epochs, batch 6'), ('after_epoch', 1, '1 of 2 epochs')])
+def test_a_fit_that_a_callback_has_ended(data, every, event, nth, told, unbroken, tmp_path, capsys):
+    kwargs = dict(data=data_kinds[data], every=every)
+    ended = make(0, tmp_path, **kwargs)
+    ended.fit(2, cbs=Ends(event, nth))
+    again = make(3, tmp_path, **kwargs)
+    again.checkpoints.verbose = True
+    again.fit(2, resume=True)  # the same fit: it ends there, and says so
+    assert again.seen.steps == []
+    if nth != 7: check_same(ended, again)  # but a metric in the middle of validation
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 1 and f'has ended this fit after {told}: nothing is left' in said[0]
+    whole, _ = unbroken(data + str(every), **kwargs)
+    more = fit(make(4, tmp_path, **kwargs), resume=True)
+    if nth != 7: return check_same(whole, more)
+    a, b = whole.recorder, more.recorder  # the validation that was begun has drawn
+    assert a.values[0] == b.values[0] and a.raw_losses[:6] == b.raw_losses[:6]
+    assert (len(b.values), more.n_iter) == (EPOCHS, 6*EPOCHS)
+
+
+def test_more_patience_goes_on(unbroken, tmp_path):
+    def learner(seed, patience): return make(seed, tmp_path, cbs=[partial(
+        EarlyStoppingCallback, min_delta=9., patience=patience, verbose=False)])
+    learner(0, 1).fit(EPOCHS)
+    learn = learner(1, 50)
+    with pytest.warns(UserWarning, match='patience=50 .the checkpoint: 1.'):
+        learn.fit(EPOCHS, resume=True)
+    check_same(unbroken('tensors1')[0], learn)
+
+
+@pytest.mark.parametrize('every', [(2, 3), (3, 2), ('epoch', 2)])
+@pytest.mark.parametrize('kills', [(8,), (9, 1), (14, 2)])
+def test_of_several_the_one_that_got_furthest_goes_on(every, kills, unbroken, tmp_path, capsys):
+    def learner(seed): return make(seed, tmp_path, loader_data, every=every[0], cbs=[
+        partial(CheckpointCallback, every=every[1], keep=None, folder=tmp_path/'all')])
+    whole, _ = unbroken('loader1', data=loader_data)
+    for i, n in enumerate(kills):
+        with killed(): fit(learner(i), cbs=Kill('after_step', n), resume=i > 0)
+    capsys.readouterr()
+    learn = learner(9)
+    for cb in learn.cbs:
+        if isinstance(cb, CheckpointCallback): cb.verbose = True
+    check_same(whole, fit(learn, resume=True))
+    assert capsys.readouterr().out.count('going on from') == 1
+
+
+@pytest.mark.parametrize('left', [1, 0])
+def test_a_checkpoint_that_cannot_be_read(left, unbroken, tmp_path, monkeypatch):
+    with killed(): fit(make(0, tmp_path), cbs=Kill('after_step', 9))
+    files = newest(tmp_path)
+    module = importlib.import_module('fastloop.callback.checkpoint')
+
+    def read(path, read=module.read_checkpoint):
+        if read is not None and path in files[left:]: return read(path)
+        raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
+    if left: monkeypatch.setattr(module, 'read_checkpoint', read)
+    else: monkeypatch.setattr(module, 'read_checkpoint', partial(read, read=None))
+    learn = make(5, tmp_path)
+    if left:
+        with pytest.warns(UserWarning, match='before this one is taken: .*Permission denied'):
+            fit(learn, resume=True)
+        return check_same(unbroken('tensors1')[0], learn)
+    with pytest.warns(UserWarning), pytest.raises(PermissionError): fit(learn, resume=True)
+    assert learn.opt is None and newest(tmp_path) == files
+
+
+lr_scheduler = torch.optim.lr_scheduler
+endless = dict(step=partial(lr_scheduler.StepLR, step_size=1),
+               chain=lambda opt: lr_scheduler.ChainedScheduler([
+                   lr_scheduler.ExponentialLR(opt, .9), lr_scheduler.MultiStepLR(opt, [2])]),
+               measured=partial(lr_scheduler.ReduceLROnPlateau, mode='max', patience=0),
+               cosine=partial(lr_scheduler.CosineAnnealingLR, T_max=2),
+               own=partial(lr_scheduler.LambdaLR, lr_lambda=lambda epoch: .9**epoch))
+
+
+@pytest.mark.parametrize('name', endless)
+def test_more_epochs_with_a_schedule_of_torch(name, unbroken, tmp_path):
+    kwargs = dict(every='epoch', cbs=[partial(
+        TorchScheduler, make=endless[name],
+        monitor='valid_loss' if name == 'measured' else None)])
+    make(0, tmp_path, **kwargs).fit(1)
+    learn = make(2, tmp_path, **kwargs)
+    if name not in ('cosine', 'own'): return check_same(
+        unbroken(f'more {name}', **kwargs)[0], fit(learn, resume=True))
+    with pytest.raises(ValueError, match='of 1 epochs, for which TorchScheduler'):
+        fit(learn, resume=True)
+
+
+class Counting(Net):
+    "A weight of the output that grows, by a number, and noise from a generator"
+    step = 0
+    def __init__(self):
+        super().__init__()
+        self.rng = torch.Generator().manual_seed(torch.initial_seed())
+        self.scale = nn.Sequential(nn.Identity())
+        self.scale.started = False
+
+    def forward(self, x):
+        if self.training: self.step += 1
+        return super().forward(x + torch.randn(x.shape, generator=self.rng))/(1 + self.step/10)
+
+
+class DrawingFunction:
+    "A loss that draws, and counts"
+    n = 0
+    def __init__(self, seed):
+        super().__init__()
+        self.rngs = [np.random.default_rng(seed), random.Random(seed)]
+
+    def __call__(self, pred, y):
+        self.n += 1
+        return F.cross_entropy(pred, y)*(1 + sum(o.random() for o in self.rngs) + self.n/9)
+
+
+class DrawingModule(DrawingFunction, nn.Module): "The same as a module"
+
+
+@pytest.mark.parametrize('loss', [DrawingModule, DrawingFunction])
+@pytest.mark.parametrize('every', [2, 'epoch'])
+def test_what_model_and_loss_count_and_draw_goes_on(loss, every, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], 'Net', Counting)
+    def learner(seed, name): return make(seed, tmp_path/name, every=every, loss_func=loss(seed))
+    whole = fit(learner(0, 'whole'))
+    with killed(): fit(learner(0, 'b'), cbs=Kill('after_step', 9))
+    learn = fit(learner(5, 'b'), resume=True)
+    check_same(whole, learn)
+    assert learn.model.step == EPOCHS*6
+
+
+def test_best_weights_that_are_gone_are_told_when_a_fit_goes_on(tmp_path):
+    def learner(seed, path): return make(seed, path, cbs=[partial(
+        SaveModelCallback, min_delta=9., verbose=False)])
+    learner(0, tmp_path/'a').fit(1)
+    (tmp_path/'a'/'models'/'checkpoints').rename(tmp_path/'moved')
+    learn = learner(1, tmp_path/'b')
+    learn.checkpoints.folder = tmp_path/'moved'
+    with pytest.warns(UserWarning, match='bestmodel of the .* is not in .*models: ') as told:
+        learn.fit(3, resume=True)
+    assert len(told) == 1 and learn.save_model.best == learn.recorder.values[1][1]
+    assert (tmp_path/'b'/'models'/'bestmodel.pth').exists() and len(learn.recorder.values) == 3
+
+
 def test_the_same_learner_goes_on_after_an_interrupt(unbroken, tmp_path):
     class Interrupt(Kill):
         def strike(self):
@@ -712,9 +975,18 @@ def test_nothing_to_go_on_from(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('kwargs', [dict(every=0), dict(every='step'), dict(every=1.5),
-                                    dict(keep=0), dict(keep='all')])
+                                    dict(keep=0), dict(keep='all'), dict(resume='no'),
+                                    dict(verbose='no'), dict(folder=3)])
 def test_bad_arguments(kwargs):
-    with pytest.raises(ValueError, match=next(iter(kwargs))): CheckpointCallback(**kwargs)
+    with pytest.raises((ValueError, TypeError), match=f'^{next(iter(kwargs))}='):
+        CheckpointCallback(**kwargs)
+
+
+@pytest.mark.parametrize('path', [3, None, '', '.'])
+def test_what_is_no_file_is_refused_by_its_name(path, tmp_path):
+    learn = make(0, tmp_path)
+    for verb in (learn.checkpoint, learn.restore):
+        with pytest.raises((ValueError, TypeError), match=f'^path={path!r} must'): verb(path)
 
 
 class Slots:

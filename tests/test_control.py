@@ -555,6 +555,28 @@ def test_killed_anywhere_after_it_was_steered(event, order, tmp_path):
         check_steered(whole, fit(steered(9, path, left), resume=True))
 
 
+@pytest.mark.parametrize('every', [2, 'epoch'])
+@pytest.mark.parametrize('after', ['epoch', 'batch'])
+def test_more_epochs_go_on_after_a_stop(after, every, tmp_path, capsys):
+    plan = {2: ('rate', .5), 8: ('stop', after)}
+    stopped = steered(0, tmp_path, plan, every=every)
+    stopped.fit(4)
+    assert len(stopped.recorder.values) == 2
+    same = steered(1, tmp_path, every=every)
+    same.checkpoints.verbose = True
+    same.fit(4, resume=True)
+    check_steered(stopped, same)
+    said = capsys.readouterr().out
+    assert 'has ended this fit after 2 of 4 epochs: nothing is left to do; a larger number' in said
+    more = steered(2, tmp_path, every=every)
+    more.fit(5, resume=True)
+    assert len(more.recorder.values) == 5 and more.recorder.interventions[:2] == (
+        stopped.recorder.interventions)
+    whole = steered(0, tmp_path/'whole', {2: ('rate', .5)}, every=every)
+    whole.fit(5)
+    if after == 'epoch': check_same(whole, more)  # no batch was left out
+
+
 schedule_cbs = {'one-cycle': partial(OneCycleScheduler, lr_max=.3),
                 'torch': partial(TorchScheduler, make=partial(lr_scheduler.StepLR, step_size=1)),
                 'plateau': partial(ReduceLROnPlateauCallback, factor=.5, mode='max', verbose=False),

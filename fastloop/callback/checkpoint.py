@@ -19,10 +19,11 @@ from fastloop.callback.core import (
     CancelFitException,
     CancelTrainException,
 )
-from ..core import check_number, check_word
+from ..core import as_path, check_flag, check_number, check_word
 from fastloop.loader_place import (
     ResumedPass,
     counters,
+    go_on_inside,
     load_loader_state,
     loader_state,
     moment_of,
@@ -54,15 +55,20 @@ class CheckpointFolder:
         self.good, self.bad = False, set()  # is there one to go on from? which ones are damaged?
 
     def newest(self) -> tuple:  # Its path and what it holds; twice `None` if there is none
-        "Read checkpoints, the newest first, until one is whole"
+        """Read checkpoints, the newest first, until one is whole
+
+        Raises: OSError if there is none, and one that nobody could read, which may be whole."""
+        unread = None
         for _, path in numbered_files(self.folder):
             try: found = path, read_checkpoint(path)
-            except ValueError as e:
-                self.bad.add(path)
+            except (ValueError, OSError) as e:
+                if isinstance(e, OSError): unread = e
+                else: self.bad.add(path)
                 warnings.warn(f'the checkpoint before this one is taken: {e}', stacklevel=2)
             else:
                 self.good = True
                 return found
+        if unread is not None: raise unread
         return None, None
 
     def write(self, state: dict,  # A checkpoint
@@ -108,26 +114,14 @@ def ready_to_write(learn: Learns,  # A learner
     "Let what was recorded be that of all processes"
     return (team := team_of(learn)) is None or team.gather_losses()
 
-def go_on_inside(run: Run,  # A runner that is about to begin a pass
-                 state: dict,  # A checkpoint from the middle of such a pass
-                 ):
-    "Let a pass begin behind the batches that are done"
-    dl, done, start = run.dl, state['run']['iter'], state['start']
-    if start is not None:
-        load_loader_state(dl, start['loader'])
-        put_random(run.learn, start)
-
-    def then():
-        run.dl = dl
-        if start is not None: load_loader_state(dl, state['loaders'][0])
-        put_random(run.learn, state)
-    run.first_iter, run.dl = done, ResumedPass(dl, 0 if says_place(dl) else done, then)
-
 # %% ../../nbs/49_callback.checkpoint.ipynb #460ed61c
-def _told(path, place, epochs):
+def _told(path, state, epochs):
     "Where a fit goes on, in words"
-    inside = f", batch {place['iter']}" if place['iter'] else ''
-    return f"going on from {path.name}: {place['epoch']} of {epochs} epochs are done{inside}"
+    place, inside = state['run'], f", batch {state['run']['iter']}" if state['run']['iter'] else ''
+    if state['cut'] != 'fit': return (
+        f"going on from {path.name}: {place['epoch']} of {epochs} epochs are done{inside}")
+    return (f"{path.name}: a callback has ended this fit after {place['epoch']} of {epochs} epochs"
+            f'{inside}: nothing is left to do; a larger number of epochs goes on')
 
 def _check_stage(path, theirs, stage):
     "Refuse a checkpoint of `fine_tune` for another verb, and the other way round"
@@ -135,6 +129,57 @@ def _check_stage(path, theirs, stage):
         f'{path.name} is {"not " if theirs is None else ""}of fine_tune: go on with the same verb, '
         'or give CheckpointCallback another folder')
 
+def _end_no_more(state):
+    "Let a fit that was ended go on, also if it was ended by hand"
+    state.update(cut=None, ended=state['start'] is not None)
+    for kept in filter(None, state['callbacks'].values()):
+        if 'interventions' in kept: kept['interventions'] = [
+            *kept['interventions'], ('resume', state['run']['n_iter'], None)]
+
+def notes_start(run: Run,  # Begins a pass
+                ) -> bool:  # Whether the place in it may be lost, or is not known
+    "Is the beginning of this pass worth a note?"
+    return not isinstance(run.dl, ResumedPass) and (
+        hasattr(run.dl, 'end_epoch') or not says_place(run.dl))
+
+# %% ../../nbs/49_callback.checkpoint.ipynb #264e741f
+def savers_of(run: Run,  # A runner
+              ) -> list:  # In the order in which they were given
+    "The callbacks that keep checkpoints"
+    return [cb for cb in run.cbs if isinstance(cb, CheckpointCallback)]
+
+def find_checkpoint(cb: Callback,  # Keeps checkpoints
+                    ):
+    "Take the newest checkpoint that is whole, if it is of this fit"
+    stage, (cb.found, state) = getattr(cb.learn, 'stage', None), newest_for(cb)
+    if state is None: return
+    _check_stage(cb.found, state['stage'], stage)
+    if stage is not None and state['stage'] != stage:
+        cb.skip = state['stage'] > stage  # this fit is over, or is still to begin
+        return
+    check_learner_fits(state, cb.learn)
+    others = check_run_fits(state, cb.learn, cb.run.cbs, cb.run.epochs, **cb.asked)
+    if state['cut'] == 'fit' and (others or cb.run.epochs != state['run']['epochs']):
+        _end_no_more(state)
+    cb.state = state
+
+def choose_furthest(cbs: list,  # All that keep checkpoints, when each has looked
+                    ):
+    "Let one of several put its checkpoint back, and say so"
+    skip = any(cb.skip for cb in cbs)
+    best = max(cbs, key=lambda o: (-1, 0) if o.state is None or skip else
+               (o.state['run']['n_iter'], o.state['run']['epoch']))
+    for cb in cbs:
+        cb.skip = skip
+        if cb is not best or skip: cb.state = None
+        if cb.seeking and not any(o.found for o in cbs):
+            cb.say(f'no checkpoint in {cb.where}: this fit starts anew')
+    if best.state is None: return
+    best.say(_told(best.found, best.state, best.run.epochs))
+    names = silent_ones(best.run.cbs) if best.state['cut'] != 'fit' else ()
+    if names: best.say(f'without state in the checkpoint: {", ".join(names)}')
+
+# %% ../../nbs/49_callback.checkpoint.ipynb #7c6698e6
 class CheckpointCallback(Callback):
     """Keeps checkpoints, from which `fit(…, resume=True)` goes on
 
@@ -158,18 +203,22 @@ class CheckpointCallback(Callback):
         if isinstance(every, str): check_word('every', every, ('epoch',))
         else: check_number('every', every, 1, whole=True)
         if keep is not None: check_number('keep', keep, 1, whole=True)
+        folder = folder if folder is None else as_path('folder', folder)
+        resume = resume if resume is None else check_flag('resume', resume)
+        verbose = check_flag('verbose', verbose)
         vars(self).update(every=every, keep=keep, folder=folder, resume=resume, verbose=verbose)
         self.clear()
 
     def clear(self):
         "Nothing is known of a fit"
-        self.state = self.start = self.pending = self.middle = None
-        self.cancelled = self.skip = self.active = False
+        self.state = self.start = self.pending = self.middle = self.found = None
+        self.cancelled = self.skip = self.active = self.seeking = False
+        self.before = 0  # training batches before this epoch
 
     @property
     def where(self) -> Path:  # Need not be there
         "The folder of the checkpoints"
-        if self.folder is not None: return Path(self.folder)
+        if self.folder is not None: return self.folder
         models = Path(getattr(self.learn, 'path', '.'), getattr(self.learn, 'model_dir', 'models'))
         return models/'checkpoints'
 
@@ -177,7 +226,8 @@ class CheckpointCallback(Callback):
                    ):
         """Before the first event: see whether there is a checkpoint, and whether it fits
 
-        Raises: ValueError if it does not fit, before anything is changed."""
+        Raises: ValueError if it does not fit, OSError if it cannot be read, before anything is
+        changed."""
         super().set_runner(run)
         if run.learn is None or run.n_iter: return
         self.clear()
@@ -186,33 +236,13 @@ class CheckpointCallback(Callback):
         self.active, self.files = True, CheckpointFolder(self.where, self.keep)
         self.asked = dict(asked=asked_of(run.learn, run.cbs))
         if self.every != 'epoch': self.after_batch, self.begin_batch = self.tick, self.write
-        resume = getattr(run.learn, 'resume', False) if self.resume is None else self.resume
+        self.seeking = getattr(run.learn, 'resume', False) if self.resume is None else self.resume
         try:
-            if resume: self.find()
-        except ValueError:
+            if self.seeking: find_checkpoint(self)
+            if self is (savers := savers_of(run))[-1]: choose_furthest(savers)
+        except Exception:
             run.refused = True  # the learner's optimizer is as before
             raise
-
-    def find(self):
-        "Take the newest checkpoint that is whole, if it is of this fit"
-        stage, (path, state) = getattr(self.learn, 'stage', None), newest_for(self)
-        if state is None: return self.say(f'no checkpoint in {self.where}: this fit starts anew')
-        _check_stage(path, state['stage'], stage)
-        if stage is not None and state['stage'] != stage:
-            self.skip = state['stage'] > stage  # this fit is over, or is still to begin
-            return
-        check_learner_fits(state, self.learn)
-        check_run_fits(state, self.learn, self.run.cbs, self.run.epochs, **self.asked)
-        self.state = state
-        self.tell(path, state['run'])
-
-    def tell(self, path: Path,  # The checkpoint
-             place: dict,  # Its counters
-             ):
-        "Say where the fit goes on, and what is not in the checkpoint"
-        self.say(_told(path, place, self.run.epochs))
-        if names := silent_ones(self.run.cbs):
-            self.say(f'without state in the checkpoint: {", ".join(names)}')
 
     def say(self, line: str,  # What there is to say
             ):
@@ -227,8 +257,10 @@ class CheckpointCallback(Callback):
         self.put_back(state)
         run, epoch, inside = self.run, state['run']['epoch'], state['run']['iter'] or state['cut']
         run.first_epoch, run.epoch = epoch, min(epoch, run.epochs-1)
-        self.active = state['cut'] != 'fit'
-        if not self.active: raise CancelFitException
+        for cb in savers_of(run): cb.active = state['cut'] != 'fit'
+        if not self.active:
+            if not state['run']['iter']: run.epoch = max(epoch-1, 0)  # the one that was the last
+            raise CancelFitException
         self.state, self.middle = None, state if inside else None
 
     def put_back(self, state: dict,  # A checkpoint
@@ -244,11 +276,12 @@ class CheckpointCallback(Callback):
         "Go on inside the epoch; or note how the pass begins, if there may be a checkpoint in it"
         state, self.middle, run = self.middle, None, self.run
         if state is None:
-            if not says_place(run.dl):
+            if notes_start(run):
                 self.start = dict(**random_moment(self.learn), loader=loader_state(run.dl))
             return
         self.put_back(state)
-        self.start = state['start']
+        for cb in savers_of(run):
+            cb.start, cb.before = state['start'], run.n_iter - state['run']['iter']
         if state['cut']: raise cuts[state['cut']]
         go_on_inside(run, state)
 
@@ -266,9 +299,8 @@ class CheckpointCallback(Callback):
 
     def after_epoch(self):
         "Note the place"
-        run = self.run
-        if self.active and (self.every == 'epoch' or run.epoch+1 == run.epochs):
-            self.pending = moment_of(self.learn, run, epoch=run.epoch+1, iter=0)
+        if self.active:
+            self.pending = moment_of(self.learn, self.run, epoch=self.run.epoch+1, iter=0)
 
     def write(self,
               # `train`, `epoch` or `fit`, if that was broken off here
@@ -289,10 +321,13 @@ class CheckpointCallback(Callback):
         self.pending = None
 
     def begin_epoch(self):
-        "Write the checkpoint of the epoch before, or of the last batch"
-        self.write()
+        "Write the checkpoint of the epoch before, if one is wanted that is no end"
+        if self.every == 'epoch': self.write()
+        self.pending, self.before = None, self.run.n_iter
 
-    after_train = begin_epoch
+    def after_train(self):
+        "Write the checkpoint of the last batch"
+        self.write()
 
     def after_cancel_train(self):
         "The training part was broken off"
@@ -310,7 +345,8 @@ class CheckpointCallback(Callback):
         "Write the last checkpoint"
         run, over = self.run, self.cancelled and self.run.exception is None
         if not self.active or self.skip: return self.clear()
-        if over and self.pending is None and run.n_iter: self.pending = moment_of(self.learn, run)
+        if over and self.pending is None and run.n_iter:
+            self.pending = moment_of(self.learn, run, iter=run.n_iter-self.before)
         try:
             self.write('fit' if over else None)
             self.files.settle()

@@ -54,6 +54,12 @@ def check_factor(value: float | str,  # A number, or its text
     if math.isinf(number): raise ValueError(f'factor={number!r} must be finite')
     return float(number)
 
+def still_asked(interventions: list,  # Of `(what, batches done, value)`
+                ) -> list:  # The words alone
+    "What was asked for since a fit that was stopped went on"
+    words = [o[0] for o in interventions]
+    return words[len(words) - words[::-1].index('resume'):] if 'resume' in words else words
+
 def _age(path):
     try: return time.time() - path.stat().st_mtime
     except OSError: return -1.
@@ -203,7 +209,7 @@ class Control(Callback):
 
     def follow(self):
         "Do what all interventions together say"
-        done = [o[0] for o in self.interventions]
+        done = still_asked(self.interventions)
         self.factor = math.prod(o[2] for o in self.interventions if o[0] == 'rate')
         self.stopping = 'batch' if 'stop' in done else 'epoch' if 'stop_epoch' in done else None
         if (self.factor != 1) != ('begin_batch' in vars(self)):

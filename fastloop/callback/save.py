@@ -70,7 +70,7 @@ class SaveModelCallback(TrackerCallback):
 
     Source: fastai v1; the keywords after `min_delta` are those of fastai v2 and Keras."""
     order = TrackerCallback.order+1  # before those who lower the rate and stop
-    kept = (*TrackerCallback.kept, 'saved')
+    kept, missed = (*TrackerCallback.kept, 'saved'), None
 
     def __init__(self, learn: Learns | None = None,  # The learner
                  monitor: str = 'valid_loss',  # A column of the recorder
@@ -111,6 +111,21 @@ class SaveModelCallback(TrackerCallback):
             raise TypeError(f'{self!r} needs a learner that can save and load, such as Learner')
         check_writable(self.learn.model_file(self.fname))
         super().start()
+
+    def load_state_dict(self, state: dict,  # From `state_dict`
+                        ):
+        "Go on from where `state` was taken, with those of its files that are still there"
+        super().load_state_dict(state)
+        find = getattr(vars(self).get('learn'), 'model_file', None)
+        gone = [] if find is None else [o[2] for o in self.saved if not find(o[2]).exists()]
+        if not gone: return
+        self.saved = [o for o in self.saved if o[2] not in gone]
+        if self.every == 'improvement':
+            self.best, self.best_epoch, _ = [*self.saved, (self.first_best, None, '')][0]
+        if gone != self.missed: warnings.warn(
+            f'{", ".join(gone)} of the training that goes on is not in {find(gone[0]).parent}: '
+            'what is the best is found out anew, without it', stacklevel=2)
+        self.missed = gone
 
     def file_name(self) -> str:  # Without suffix
         "The name of the file that is written now"

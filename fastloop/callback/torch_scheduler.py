@@ -91,6 +91,15 @@ def _moves_momentum(sched):
     if getattr(sched, 'cycle_momentum', False): return True
     return any(map(_moves_momentum, getattr(sched, '_schedulers', ())))
 
+_plans = torch.optim.lr_scheduler
+_endless = (_plans.StepLR, _plans.MultiStepLR, _plans.ExponentialLR, _plans.ReduceLROnPlateau,
+            _plans.CyclicLR, _plans.CosineAnnealingWarmRestarts)  # they know of no end
+
+def _is_planned(sched):
+    "Could it have been made for a number of epochs?"
+    parts = getattr(sched, '_schedulers', ())
+    return any(map(_is_planned, parts)) if parts else type(sched) not in _endless
+
 def _check_schedule(sched, n, every, monitor, recorder):
     "Refuse a schedule that could not work for `n` steps"
     kind, measured = type(sched).__name__, _wants_number(sched)
@@ -210,9 +219,9 @@ class TorchScheduler(Callback):
         self._opt = None
 
     def state_dict(self) -> dict:  # Plain numbers
-        "How it began, and for one that measures, how it stands"
+        "How it began, whether it knows of an end, and for one that measures, how it stands"
         if self._replay is None: return {}
-        state = {'initial': self._replay.initial}
+        state = {'initial': self._replay.initial, 'planned': _is_planned(self._replay.sched)}
         if not self._measured: return state
         now = [{k: _copied(o[k]) for k in self._replay.initial[0]} for o in
                self._replay.opt.param_groups]
