@@ -88,8 +88,8 @@ class ProgressCallback(Callback):
         if self.mode == 'off' or self.recorder is None: return
         header, table = [cell_text(o) for o in self.recorder.header], self.table
         if table is not None and table.header == header: return  # no row is copied
-        self.table = EpochTable(header)
-        for row in table.rows if table else (): self.table.add(in_columns(table.header, row, header))
+        self.table, before = EpochTable(header), table.rows if table else ()
+        for row in before: self.table.add(in_columns(table.header, row, header))
         if self.mode == 'notebook': self.show_html()
         else: self.show_line(self.table.head)
 
