@@ -79,7 +79,7 @@ def check_classes(
     if classes is None: return None
     if isinstance(classes, (str, bytes)) or not hasattr(classes, '__iter__'):
         raise TypeError(f'classes={classes!r} must be a list of names')
-    classes = list(class_names(classes))
+    classes = list(class_names(classes) or ())
     twice = next((o for i, o in enumerate(classes) if o in classes[:i]), None)
     if twice is not None: raise ValueError(f'classes={classes!r:.99}: {twice!r} is there twice')
     for y in targets:

@@ -61,6 +61,8 @@ from fastloop.predictions import (
     to_ask,
     valid_loader,
 )
+
+# %% ../nbs/29_learner.ipynb #7242b290
 from .runner import Runner, TrainEvalCallback, check_hiding
 from .summary import PrintedText, describe, model_summary
 from fastloop.torch_core import (

@@ -56,7 +56,7 @@ def _in_slots(o):
     return found
 
 # %% ../nbs/47_loader_place.ipynb #73ad2771
-_settings = {*vars(DataLoader([0])), *vars(torch.nn.Module())}  # torch's own names
+_settings = {*vars(DataLoader(cast(Any, [0]))), *vars(torch.nn.Module())}  # torch's own names
 
 def _inside(o):
     "What may own a generator below `o`"
@@ -182,7 +182,7 @@ def load_loader_state(dl: Any,  # A loader like the one that the state is from
     "Bring a loader to the place of another one"
     for o, mine in zip(_stateful(dl), state['states']):
         o.load_state_dict(mine)
-        if isinstance(o, DataLoader) and _is_over(mine): o.state_dict()  # it reads what it was told
+        if isinstance(o, DataLoader) and _is_over(mine): cast(Any, o).state_dict()  # it reads it
     for o, mine in zip(_counting(dl), state.get('kept') or ()): put_numbers(o, mine)
     put_drawn(_drawing(dl), state['drawn'])
 

@@ -304,7 +304,7 @@ def torch_word(word: str,  # A number of an optimizer, as Keras calls it
                          f'{", ".join(filter(find, _torch_words))}')
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #ad5ef4ca
-def number_of(word: str,  # Keras' word for a number
+def hyper_number(word: str,  # Keras' word for a number
               ) -> property:  # For a class with `read(word)` and `write(word, value)`
     "A property for a number of an optimizer"
     def read(self): return self.read(word)
@@ -317,7 +317,7 @@ class OptimizerView:
     "An optimizer of torch as Keras sees it"
     built, use_ema, ema_momentum = True, False, .99
     learning_rate, lr, momentum, beta_1, beta_2, rho, epsilon, weight_decay = map(
-        number_of, hyper_words)
+        hyper_number, hyper_words)
 
     def __init__(self, model: 'ModelView',  # The stand-in of the model
                  ):

@@ -13,7 +13,7 @@ from time import perf_counter
 # %% ../../nbs/22_callback.progress.ipynb #325b1e36
 from ..bar import PhaseBar, is_terminal, output_may_break, print_line
 from .core import Callback
-from .recorder import find_recorder
+from .recorder import find_recorder, gap
 from ..core import check_word, format_time, running_shell
 from ..rows import in_columns
 from ..table import EpochTable, cell_text
@@ -123,7 +123,7 @@ class ProgressCallback(Callback):
         if self.mode == 'off' or self.recorder is None: return
         self.begin_epoch()  # columns may have been added
         values, seconds = self.recorder.values[-1], self.recorder.times[-1]
-        values = [*values, *self.recorder.gap(values)]
+        values = [*values, *gap(values, self.recorder.names)]
         line = self.table.add([self.run.epoch, *values, format_time(seconds)])
         if self.mode != 'notebook': self.show_line(line)
         elif perf_counter() >= self.table_due: self.show_html()

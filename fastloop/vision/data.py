@@ -243,7 +243,8 @@ def _check_size(size):
     if size is None: return None
     pair = [size, size] if isinstance(size, Integral) else size
     good = isinstance(pair, (list, tuple)) and len(pair) == 2
-    if good and all(isinstance(o, Integral) and not isinstance(o, bool) and o > 0 for o in pair):
+    if good and all(isinstance(o, Integral) and not isinstance(o, bool) and int(o) > 0
+                    for o in pair):
         return tuple(map(int, pair))
     raise ValueError(f'size={size!r} must be a whole number above 0, or two: (height, width)')
 
@@ -358,8 +359,8 @@ def _column(table, col, argument):
     "One column of anything with `columns`, as a list"
     columns = list(table.columns)
     if col in columns: return list(table[col])
-    if isinstance(col, Integral) and -len(columns) <= col < len(columns):
-        return list(table[columns[col]])
+    if isinstance(col, Integral) and -len(columns) <= int(col) < len(columns):
+        return list(table[columns[int(col)]])
     there = name_some(columns, 20)
     raise ValueError(f'{argument}={col!r}: there is no such column, there is: {there}')
 

@@ -59,7 +59,7 @@ def _find_cut(model, cut):
         raise ValueError(f'{type(model).__name__} has no pooling layer to cut at; its parts are '
                          f'{", ".join(parts) or "none"}: give cut=…, how many of them to keep')
     n = len(parts)
-    good = isinstance(cut, Integral) and not isinstance(cut, bool) and -n < cut <= n and cut
+    good = isinstance(cut, Integral) and not isinstance(cut, bool) and -n < int(cut) <= n and cut
     if not good: raise ValueError(f'cut={cut!r}: the network has {n} parts ({", ".join(parts)}), '
                                   f'cut must be a number of parts to keep, 1 to {n}, or how many '
                                   'to leave out, as a number below 0; or a function')
@@ -278,7 +278,7 @@ def _image_shape(data):
 def _count_outputs(data, n_out):
     "How many outputs the network needs"
     n = getattr(data, 'c', None) if n_out is None else n_out
-    if isinstance(n, Integral) and not isinstance(n, bool) and n > 0: return int(n)
+    if isinstance(n, Integral) and not isinstance(n, bool) and int(n) > 0: return int(n)
     raise ValueError(f'n_out={n_out!r}: the data have no classes (c={getattr(data, "c", None)!r}), '
                      'so give n_out=…, the number of outputs')
 
