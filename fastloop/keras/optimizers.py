@@ -20,7 +20,7 @@ from fastloop.adapters.keras_model import (
     NotInOptimizer,
     OptimizerView,
     hyper_words,
-    number_of,
+    hyper_number,
     plain_number,
 )
 from ..core import check_number, check_word
@@ -87,7 +87,7 @@ class Optimizer:
     view: Any = None
     use_ema, ema_momentum = False, .99
     learning_rate, lr, momentum, beta_1, beta_2, rho, epsilon, weight_decay = map(
-        number_of, hyper_words)
+        hyper_number, hyper_words)
 
     def __init__(self, name: str,  # Such as `rmsprop`
                  **config: object,  # Keras' words, such as `learning_rate` and `momentum`
