@@ -14,7 +14,7 @@ from html import escape
 from itertools import accumulate
 
 # %% ../nbs/05_curves.ipynb #05a57b33
-from .rows import number_of
+from .rows import real_number
 
 # %% ../nbs/05_curves.ipynb #2f7c5001
 def thinned(n: int,  # How many points there are
@@ -190,7 +190,7 @@ def _batch_curve(label, values, color, kind='line', side='left'):
 
 def _epoch_curve(label, column, rows, ends, color):
     "A curve with a point for each epoch"
-    found = [(x, number_of(row[column])) for x, row in zip(ends, rows) if column < len(row)]
+    found = [(x, real_number(row[column])) for x, row in zip(ends, rows) if column < len(row)]
     found = [o for o in found if o[1] is not None]
     at = thinned(len(found))
     return Curve(label, [found[i][0] for i in at], [found[i][1] for i in at], color, 'dots')

@@ -49,7 +49,6 @@ from .data.bunch import DataBunch
 from .first_batch import check_fit
 
 # %% ../nbs/29_learner.ipynb #7242b28f
-from .inputs import class_names
 from .layer_groups import freeze_before, spread_rates
 from .optimizer import AdamW
 from fastloop.predictions import (
@@ -424,8 +423,7 @@ class Learner(SeesRun):
         "What the model says of one item; where there are no classes, the output three times"
         gather = GatherPreds()
         ask(self, gather, [(batch_of_one(x, self.model, self.data), None)])
-        classes = class_names(getattr(self.data, 'classes', None))
-        return as_answer(gather.preds[0], self.loss_func, classes)
+        return as_answer(gather.preds[0], self.loss_func, getattr(self.data, 'classes', None))
 
     def summary(self) -> PrintedText:  # A table
         "The layers of the model, with the shapes that one batch has after each"

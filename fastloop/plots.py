@@ -12,7 +12,7 @@ import torch
 
 # %% ../nbs/19_plots.ipynb #3ba915c4
 from .core import Axes, Figure, axes_for, show_figure
-from .rows import number_of
+from .rows import real_number
 
 # %% ../nbs/19_plots.ipynb #3351fa3d
 def cut_ends(values: list,  # A number for each batch
@@ -49,7 +49,7 @@ def _panels(names, ax):
 def _at_ends(rows, i, nb_batches, first, last):
     "Column `i` of `rows`, each with the batch at which its epoch ended, from `first` to `last`"
     ends = accumulate(nb_batches)
-    found = [(n, number_of(row[i])) for n, row in zip(ends, rows)
+    found = [(n, real_number(row[i])) for n, row in zip(ends, rows)
              if i < len(row) and first <= n <= last]
     return [o for o in found if o[1] is not None]
 

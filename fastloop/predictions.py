@@ -25,6 +25,7 @@ from .data.bunch import inputs_like
 from .data.load import in_order
 from .fetch import other_loader
 from .first_batch import takes_apart
+from .inputs import class_names
 from .mean_loss import inner_loss
 from .metrics import is_of_samples, joined
 from .torch_core import Learns, map_tensors, to_detach
@@ -236,6 +237,7 @@ def as_answer(pred: Any,  # What the model answered to a batch of one
     of_samples = isinstance(pred, (list, tuple)) and is_of_samples(pred)  # an entry for each item
     pred = pred[0] if of_samples else map_tensors(pred, lambda o: o[0] if o.ndim else o)
     if probs is None: return pred, pred, pred
+    classes = class_names(classes)
     probs = probs[0] if probs.ndim > 1 else probs
     several = meaning_of(loss_func) in ('sigmoid', 'clone')
     if several and probs.ndim == 1 and len(probs) > 1:

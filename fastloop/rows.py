@@ -23,7 +23,7 @@ def plain_value(value: Any,  # What a row may hold: a number, a text, a tensor, 
     "Turn tensors and arrays into Python's numbers and lists"
     return value.tolist() if hasattr(value, 'tolist') else value
 
-def number_of(value: Any,  # What a row may hold
+def real_number(value: Any,  # What a row may hold
               ) -> float | None:  # `None` for a text, and where there is nothing
     "The number in a cell of a row, if there is one"
     value = plain_value(value)

@@ -24,7 +24,7 @@ from typing import Any
 # %% ../nbs/91_watch.ipynb #380e3124
 from .bar import is_terminal
 from .curves import run_panels, smoothed, svg_text, text_panel, told
-from .rows import number_of, parse_cell, row_ends
+from .rows import real_number, parse_cell, row_ends
 
 # %% ../nbs/91_watch.ipynb #0526ef0d
 def read_rows(path: Path,  # A CSV file, perhaps being written
@@ -123,7 +123,7 @@ def told_run(folder: Path,  # Of a run
     if table is None and saved is None: return [f'{folder}: nothing yet']
     lines = [f'{folder}: ' + ', '.join(o.name for o in (table, saved) if o)]
     last = [f'{name} {value:.6g}' for name, o in zip(names, rows[-1])
-            if (value := number_of(o)) is not None] if rows else []
+            if (value := real_number(o)) is not None] if rows else []
     if rows: lines.append(f'{len(rows)} epochs: {", ".join(last)}')
     if place := recorded.get('place'):
         lines.append(f"checkpoint after {place['n_iter']} batches, "

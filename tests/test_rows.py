@@ -12,7 +12,7 @@ from logged import HalfDisk
 from fastloop.callback.logger import (
     read_table,
 )
-from fastloop.rows import RowFile, csv_line, number_of, parse_cell, plain_value, row_ends
+from fastloop.rows import RowFile, csv_line, real_number, parse_cell, plain_value, row_ends
 
 # ---- cells and rows ------------------------------------------------------------------------------
 texts = st.text(st.characters(exclude_categories=('Cs',), exclude_characters='\0'), max_size=8)
@@ -60,7 +60,7 @@ def test_texts_as_values(text, value): assert parse_cell(text) == value
     (.5, .5), (True, 1.), (torch.tensor(2), 2.), (torch.tensor([[.5]]), .5), (math.inf, math.inf),
     ('0.5', None), (None, None), ({}, None), ([], None), ([1., 2.], None), (torch.ones(2), None),
     (1j, None)])
-def test_the_number_in_a_cell(value, number): assert number_of(value) == number
+def test_the_number_in_a_cell(value, number): assert real_number(value) == number
 
 
 def test_numpy_values_are_plain():

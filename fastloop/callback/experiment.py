@@ -29,7 +29,7 @@ from .tracker import TrackerCallback
 from ..core import atomic_write, check_number
 from ..fit_settings import fit_settings, numbered, told_error
 from ..optimizer import as_wrapper
-from ..rows import number_of
+from ..rows import real_number
 from ..torch_core import Learns, Run
 
 # %% ../../nbs/43_callback.experiment.ipynb #617018b9
@@ -257,7 +257,7 @@ class ExperimentCallback(Callback):
         if not self.active: return self.beside.tell(self)
         row, self.ended = epoch_row(self.run), self.run.epoch+1
         self.hand_over({k: o for k, v in row.items()
-                        if k != 'epoch' and (o := number_of(v)) is not None})
+                        if k != 'epoch' and (o := real_number(v)) is not None})
         if self.best_weights: self.beside.attempt(self.best.look)
         self.beside.tell(self)
 

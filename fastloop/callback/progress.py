@@ -89,7 +89,8 @@ class ProgressCallback(Callback):
         header, table = [cell_text(o) for o in self.recorder.header], self.table
         if table is not None and table.header == header: return  # no row is copied
         self.table = EpochTable(header)
-        for row in table.rows if table else (): self.table.add(in_columns(table.header, row, header))
+        for row in table.rows if table else ():
+            self.table.add(in_columns(table.header, row, header))
         if self.mode == 'notebook': self.show_html()
         else: self.show_line(self.table.head)
 
@@ -123,7 +124,7 @@ class ProgressCallback(Callback):
         if self.mode == 'off' or self.recorder is None: return
         self.begin_epoch()  # columns may have been added
         values, seconds = self.recorder.values[-1], self.recorder.times[-1]
-        values = [*values, *self.recorder.gap(values)]
+        values = values + [None]*(len(self.recorder.names)-len(values))
         line = self.table.add([self.run.epoch, *values, format_time(seconds)])
         if self.mode != 'notebook': self.show_line(line)
         elif perf_counter() >= self.table_due: self.show_html()

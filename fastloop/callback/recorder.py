@@ -199,7 +199,7 @@ class Recorder(Callback):
         if not self.begun: self.begin_epoch()  # broken off before it began for the recorder
         row = [self.train_mean, *self.valid_row]
         self.begun = False
-        self.values.append(row + self.gap(row))
+        self.values.append(row + [None]*(len(self.names)-len(row)))
         self.nb_batches.append(len(self.weights))
         self.times.append(time.perf_counter()-self.started)
 
@@ -228,12 +228,11 @@ class Recorder(Callback):
                          ):
         "Add columns that another callback fills; empty until then (fastai v1)"
         self.metrics_names = [*self.metrics_names, *distinct(listify(names), self.header)]
-        for row in self.values: row += self.gap(row)
+        for row in self.values: row += [None]*(len(self.names)-len(row))
 
-    def gap(self, row: list,  # Numbers, perhaps from before a column was added
-            ) -> list:  # As many `None` as there are columns more
-        "What a row lacks"
-        return [None]*(len(self.names)-len(row))
+    def whole_rows(self) -> list:  # Lists, one for each epoch
+        "The values as a table has them: `None` for each column that a row lacks"
+        return [row + [None]*(len(self.names)-len(row)) for row in self.values]
 
     @property
     def losses(self) -> list:  # Floats, one for each training batch
@@ -307,8 +306,7 @@ class Recorder(Callback):
     def table(self) -> EpochTable:  # A row for each epoch, with its number and its time
         "What the progress bar prints"
         table = EpochTable(self.header)
-        for i, row in enumerate(self.values):
-            table.add([i, *row, *self.gap(row), format_time(self.times[i])])
+        for i, row in enumerate(self.whole_rows()): table.add([i, *row, format_time(self.times[i])])
         return table
 
     def to_frame(self) -> Any:  # A pandas `DataFrame`, a row for each epoch; `time` in seconds
@@ -316,7 +314,7 @@ class Recorder(Callback):
 
         Raises: ImportError if pandas is not installed.
         """
-        rows = [[i, *o, *self.gap(o), self.times[i]] for i, o in enumerate(self.values)]
+        rows = [[i, *row, self.times[i]] for i, row in enumerate(self.whole_rows())]
         return to_frame(self.header, rows)
 
     def _repr_html_(self): return self.table.html
@@ -329,8 +327,7 @@ class Recorder(Callback):
     def state_dict(self) -> dict:  # Lists of plain numbers
         "Everything needed to go on elsewhere"
         found = {k: list(getattr(self, k)) for k in (*_lists, 'sizes')}
-        found['values'] = [list(row) for row in self.values]
-        return {**found, 'history': self.history.state_dict()}
+        return found | dict(values=[[*o] for o in self.values], history=self.history.state_dict())
 
     def load_state_dict(self, state: dict,  # From `state_dict`
                         ):

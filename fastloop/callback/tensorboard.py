@@ -23,7 +23,7 @@ from .recorder import LossHistory, find_recorder
 from ..core import as_path, check_number, listify
 from ..event_files import EventFiles, summary_writer
 from ..optimizer import as_wrapper
-from ..rows import number_of
+from ..rows import real_number
 from fastloop.summaries import (
     add_histograms,
     add_model_graph,
@@ -261,7 +261,7 @@ class TensorBoardCallback(Callback):
         "The numbers in the recorder's row of this epoch"
         recorder = self.numbers.recorder
         if recorder is None or not recorder.values: return {}
-        row = zip(recorder.names, map(number_of, recorder.values[-1]))
+        row = zip(recorder.names, map(real_number, recorder.values[-1]))
         return {name: value for name, value in row if value is not None}
 
     def write_epoch(self):

@@ -23,7 +23,7 @@ from .recorder import find_recorder
 from ..core import check_number, check_word, listify
 from ..metrics import better_direction
 from ..optimizer import as_wrapper
-from ..rows import number_of
+from ..rows import real_number
 from ..torch_core import Learns, Run
 
 # %% ../../nbs/40_callback.tracker.ipynb #788228bb
@@ -163,7 +163,7 @@ class TrackerCallback(Callback):
         row = [] if at is None else find_recorder(self.run).values[-1]
         value = row[at] if at is not None and at < len(row) else None
         if value is None: return None
-        if (found := number_of(value)) is not None: return found
+        if (found := real_number(value)) is not None: return found
         raise ValueError(f'monitor={self.monitor!r}: {value!r:.80} in epoch {self.run.epoch} is no '
                          'number; watch a column of numbers')
 
