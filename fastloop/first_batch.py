@@ -31,6 +31,7 @@ from fastloop.torch_core import (
     first_tensor,
     rng_state,
     set_rng_state,
+    the_only,
 )
 
 # %% ../nbs/06_first_batch.ipynb #012241e4
@@ -142,10 +143,11 @@ def check_labels(loss_func: Any,  # A loss
 
     Raises: ValueError that names the label.
     """
+    yb = the_only(yb)
     if not (is_tensor(pred) and is_tensor(yb)) or yb.is_floating_point(): return
     if pred.ndim != yb.ndim+1 or not yb.numel() or yb.dtype == torch.bool: return
-    if pred.shape[0] != yb.shape[0]: return
-    n = pred.shape[1]
+    if yb.ndim and pred.shape[0] != yb.shape[0]: return
+    n = pred.shape[min(1, yb.ndim)]  # one sample without a batch has its classes first
     low, high = map(int, yb.aminmax())
     if 0 <= low and high < n: return
     bad = yb[((yb < 0) | (yb >= n)) & (yb != label_to_ignore(loss_func))]
@@ -165,6 +167,7 @@ def check_one_number(loss_func: Callable,  # The loss
         f'loss_func: {name} gave {loss!r}, and not a tensor with one number')
     if loss.numel() != 1: raise ValueError(
         f'loss_func: {name} gave the shape {tuple(loss.shape)}, and not one number: take the mean')
+
 
 
 # %% ../nbs/06_first_batch.ipynb #4a3e5bfc
@@ -206,6 +209,7 @@ def what_misfits(e: BaseException,  # What a model raised
     return error
 
 
+
 # %% ../nbs/06_first_batch.ipynb #59bb0147
 def explained_call(model: nn.Module,  # A model
                    xb: object,  # Inputs
@@ -216,6 +220,7 @@ def explained_call(model: nn.Module,  # A model
     """
     try: return call_model(model, xb)
     except Exception as e: raise what_misfits(e, model, xb) from e
+
 
 
 # %% ../nbs/06_first_batch.ipynb #e839aab6
