@@ -41,7 +41,7 @@ def label_rules(loss_func: Any,  # A loss
     "What a loss makes of labels if its mean depends on them: torch's cross entropy and its kin"
     inner, given = inner_loss(loss_func)
     word = given.get('reduction') or getattr(inner, 'reduction', 'mean')
-    if word != 'mean' and not isinstance(loss_func, (nn.Module, partial)): return None  # its own way
+    if word != 'mean' and not isinstance(loss_func, (nn.Module, partial)): return None  # its own
     if isinstance(inner, (nn.CrossEntropyLoss, nn.NLLLoss)):
         own = type(inner).forward not in (nn.CrossEntropyLoss.forward, nn.NLLLoss.forward)
         return None if own else (inner.weight, inner.ignore_index)

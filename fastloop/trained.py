@@ -205,6 +205,9 @@ def make_opt(learn: Learns,  # A learner
              ):
     "Make a new optimizer over the parameters that need gradients"
     check_shapes(learn.model)
+    for name, p in learn.model.named_parameters():
+        if p.is_inference(): raise ValueError(
+            f'model: {name} was made inside torch.inference_mode(): make the model outside it')
     opt = OptimWrapper.create(learn.opt_func, lr, learn.layer_groups, wd, None if wd is None else
                               learn.true_wd, learn.bn_wd, getattr(learn, 'paired', True))
     check_step(opt)
