@@ -20,7 +20,7 @@ from .bar import print_line
 from .callback.core import Callback, is_native
 from .core import listify, nearest_name, required_arguments
 from .first_batch import check_loss
-from .layer_groups import plain_number
+from .layer_groups import number_in
 from .metrics import as_metrics
 from .names import own_attributes, own_functions
 from .optimizer import OptimWrapper, as_wrapper
@@ -217,7 +217,7 @@ def check_can_learn(model: torch.nn.Module,  # What is to be trained
 def plain_decays(wd: float | Iterable,  # Weight decay, or one for each group
                  ) -> Any:  # Without tensors, which the next fit would write to
     "Weight decay as plain numbers"
-    return [plain_number(o) for o in wd] if isinstance(wd, (list, tuple)) else plain_number(wd)
+    return [number_in(o) for o in wd] if isinstance(wd, (list, tuple)) else number_in(wd)
 
 def as_made(opt: OptimWrapper,  # An optimizer that no fit has changed
             opt_func: Callable | None,  # What made it; `None` if it was given
