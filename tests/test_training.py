@@ -491,10 +491,26 @@ def test_the_average_is_the_definition(decay, warmup):
     assert same(cb.average.values(), average)
 
 
+class Spectral(nn.Linear):
+    "Has complex weights, as a Fourier neural operator has"
+    def __init__(self, n_in, n_out):
+        super().__init__(n_in, n_out)
+        self.filter = nn.Parameter(torch.ones(n_in//2+1, dtype=torch.complex64))
+        self.register_buffer('seen', torch.ones(n_in//2+1, dtype=torch.complex64))
+
+    def forward(self, x):
+        waves = torch.fft.rfft(x)
+        if self.training: self.seen.add_(waves.detach().mean(0))
+        return super().forward(torch.fft.irfft(waves*self.filter, x.shape[1]))
+
+
+@pytest.mark.parametrize('spectral', [False, True])
 @pytest.mark.parametrize('buffers', ['copy', 'average'])
-def test_against_torch(buffers):
+def test_against_torch(buffers, spectral):
     "torch's AveragedModel agrees bit for bit, buffers included"
-    learn = learner(model=network(norm=True), opt_func=momentum)
+    model = network(norm=True)
+    if spectral: model = nn.Sequential(Spectral(4, 4).double(), model)
+    learn = learner(model=model, opt_func=momentum)
     theirs = torch.optim.swa_utils.AveragedModel(
         learn.model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(.8),
         use_buffers=buffers == 'average')
