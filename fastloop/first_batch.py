@@ -31,6 +31,7 @@ from fastloop.torch_core import (
     first_tensor,
     rng_state,
     set_rng_state,
+    the_only,
 )
 
 # %% ../nbs/06_first_batch.ipynb #012241e4
@@ -142,10 +143,11 @@ def check_labels(loss_func: Any,  # A loss
 
     Raises: ValueError that names the label.
     """
+    yb = the_only(yb)
     if not (is_tensor(pred) and is_tensor(yb)) or yb.is_floating_point(): return
     if pred.ndim != yb.ndim+1 or not yb.numel() or yb.dtype == torch.bool: return
-    if pred.shape[0] != yb.shape[0]: return
-    n = pred.shape[1]
+    if yb.ndim and pred.shape[0] != yb.shape[0]: return
+    n = pred.shape[min(1, yb.ndim)]  # one sample without a batch has its classes first
     low, high = map(int, yb.aminmax())
     if 0 <= low and high < n: return
     bad = yb[((yb < 0) | (yb >= n)) & (yb != label_to_ignore(loss_func))]
@@ -316,6 +318,19 @@ def about_targets(e: BaseException,  # What has ended a batch whose loss was fou
         return told
     return e
 
+def without_gradient(loss_func: Callable,  # The loss
+                     pred: Any,  # What the model answered
+                     ) -> ValueError:  # What to raise
+    "Say why nothing can be learned from a loss"
+    name, out = getattr(loss_func, '__name__', type(loss_func).__name__), first_tensor(pred)
+    if out is None or out.requires_grad: return ValueError(
+        f'loss_func: {name} gave a loss without a gradient, so nothing can be learned from it: it '
+        'has to compute with the outputs themselves, not with classes or with what detach() gives; '
+        'a metric goes to metrics')
+    return ValueError(
+        'model: its output has no gradient, so nothing can be learned from the loss: unfreeze a '
+        'layer before it, and leave out detach(), argmax() and torch.no_grad() in its forward')
+
 @contextmanager
 def as_written():
     "Inside a `with` block nothing runs compiled, where torch can be told so"
@@ -333,6 +348,7 @@ class FirstBatch:
     "Looks at the first batch of a run, and undoes it if it is refused"
     failed = False  # by itself or the model, not by what a callback did in it
     begun = False  # has it come?
+    learns = None  # has its loss a gradient? `None` before there is one
 
     def __init__(self, learn: Trained,  # Has `model` and `data`
                  ):
@@ -355,20 +371,24 @@ class FirstBatch:
              pred: Any,  # What the model answered
              yb: Any,  # The targets
              ) -> torch.Tensor:  # The loss
-        "The loss, as `first_loss` gives it; from now on there is nothing to undo"
-        self.failed = True  # unless we get beyond the next line
+        "The loss, as `first_loss` gives it; only a backward pass can now be refused"
+        self.failed = self.learns is None  # unless we get beyond the next line
         with as_written(): loss = first_loss(loss_func, pred, yb)
         check_one_number(loss_func, loss)
-        self.failed, self.undos = False, []
+        self.failed, self.learns = False, loss.requires_grad
         return loss
 
     def explain(self, e: BaseException,  # What has ended a batch
-                run: Any,  # Has `learn` and `xb`
+                run: Any,  # Has `learn`, `xb` and `pred`
                 ) -> BaseException:  # What to raise
-        "The error for a first batch that the model cannot take, or for a label that has no output"
+        "The error for a first batch that cannot be learned from, or for targets of a later one"
         if not self.undos: return about_targets(e, run)
-        if not in_model(e): return e
-        self.failed, error = True, what_misfits(e, run.learn.model, run.xb)
+        if in_model(e): error = what_misfits(e, run.learn.model, run.xb)
+        elif self.learns is False and 'does not require grad' in str(e):  # torch's backward pass
+            error = without_gradient(run.learn.loss_func, run.pred)
+            error.__cause__ = e
+        else: error = about_targets(e, run)
+        self.failed = self.failed or error is not e
         return error
 
     def refuse(self, run: Any,  # Has failed, if it has an `exception`

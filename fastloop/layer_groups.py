@@ -56,6 +56,11 @@ def freeze_before(groups: list,  # The layer groups, from the input to the outpu
     for group in groups[n % count:]: set_trainable(group, True)
 
 # %% ../nbs/24_layer_groups.ipynb #678eded8
+def number_in(value: Any,  # A number, or anything else
+                 ) -> Any:  # A tensor of one number as that number, anything else as it is
+    "The number in a tensor"
+    return value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
+
 def spread_rates(
                  # A number, a list with one for each layer group, or a slice
                  lr: float | Iterable | slice,
@@ -85,4 +90,5 @@ def spread_rates(
             raise TypeError(f'lr={o!r} is no number')
         if not 0 <= float(o) < math.inf: raise ValueError(
             f'lr={o!r}: a rate is finite, and not negative')
-    return lr
+    if isinstance(lr, (Real, torch.Tensor)): return number_in(lr)
+    return [number_in(o) for o in rates] or lr

@@ -189,7 +189,7 @@ class Learner(SeesRun):
 
     Source: the names and defaults are those of fastai v1 and v2.
     """
-    running, made = False, (None, None, None)  # the optimizer made, by what, and its momentum
+    running, made = False, (None,)*4  # the optimizer made, by what, its momentum and decays
 
     def __init__(self, data: DataBunch,  # Loaders and what is known of them: a `DataBunch`
                  model: torch.nn.Module,  # What is trained; moved to the device of the data
@@ -250,12 +250,12 @@ class Learner(SeesRun):
         reset_opt, resume = check_flag('reset_opt', reset_opt), check_flag('resume', resume)
         def train():
             read_groups(self)
-            lrs, decay = self.lr_range(self.lr if lr is None else lr), self.wd if wd is None else wd
-            check_settings(self.opt_func, decay)
+            lrs = self.lr_range(self.lr if lr is None else lr)
+            check_settings(self.opt_func, self.wd if wd is None else wd)
             mine = [*self.cbs, *(as_callback(cb) for cb in [*listify(cbs), *listify(callbacks)])]
             mine, self.resume = able_to_resume(resume, mine), resume
             with unless_refused(self, mine):
-                ready_opt(self, lrs, decay, reset_opt)
+                ready_opt(self, lrs, wd, reset_opt)
                 self.runner(mine).fit(epochs, self)
         only_fit(self, train)
         return find_recorder(self.run)

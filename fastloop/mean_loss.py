@@ -8,6 +8,7 @@ __all__ = []
 # %% ../nbs/07_mean_loss.ipynb #bc5da0d9
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -16,14 +17,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from .core import default_of
-from .torch_core import batch_size
+from .torch_core import batch_size, the_only
 
 # %% ../nbs/07_mean_loss.ipynb #f072ff23
 def inner_loss(loss_func: Any,  # A loss, perhaps inside a `partial` or another wrapper
                ) -> tuple:  # The loss inside, and the keywords it is given
-    "Look through the wrappers of a loss"
+    "Look through the wrappers of a loss; a module is none: it may do anything with its `func`"
     given = {}
-    while hasattr(loss_func, 'func'):
+    while hasattr(loss_func, 'func') and not isinstance(loss_func, nn.Module):
         given, loss_func = {**(getattr(loss_func, 'keywords', None) or {}), **given}, loss_func.func
     return loss_func, given
 
@@ -32,7 +33,8 @@ def loss_reduction(loss_func: Any,  # A loss
     "Whether a loss is a mean or a sum over the batch"
     if loss_func is None: return 'mean'
     inner, given = inner_loss(loss_func)
-    word = given.get('reduction') or getattr(inner, 'reduction', None)
+    own = getattr(loss_func, 'reduction', None)  # a wrapper that says so itself knows best
+    word = own or given.get('reduction') or getattr(inner, 'reduction', None)
     if word is None and not isinstance(inner, nn.Module): word = default_of(inner, 'reduction')
     return word if isinstance(word, str) else 'mean'
 
@@ -40,6 +42,8 @@ def label_rules(loss_func: Any,  # A loss
                 ) -> tuple | None:  # Weights of the classes or `None`, and the label to ignore
     "What a loss makes of labels if its mean depends on them: torch's cross entropy and its kin"
     inner, given = inner_loss(loss_func)
+    word = given.get('reduction') or getattr(inner, 'reduction', 'mean')
+    if word != 'mean' and not isinstance(loss_func, (nn.Module, partial)): return None  # its own
     if isinstance(inner, (nn.CrossEntropyLoss, nn.NLLLoss)):
         own = type(inner).forward not in (nn.CrossEntropyLoss.forward, nn.NLLLoss.forward)
         return None if own else (inner.weight, inner.ignore_index)
@@ -306,7 +310,8 @@ class LossRule:
               yb: Any,  # Targets of the batch
               ):
         "Add the weight of one more batch; no device is waited for"
-        if self.rules is not None and isinstance(yb, torch.Tensor):
+        if self.rules is not None and (isinstance(yb, torch.Tensor)
+                                       or isinstance(yb := the_only(yb), torch.Tensor)):
             if not yb.is_floating_point(): return weights.add_labels(yb, self.rules)
             return weights.add(yb.numel()/yb.shape[min(1, yb.ndim-1)] if yb.numel() else 0)
         count = self.loss_func.counted if self.says else None

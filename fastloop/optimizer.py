@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .core import check_property
+from .core import check_property, listify
 from .fused import FusedStep, dynamo_left_alone
 from fastloop.param_groups import (
     all_hypers,
@@ -91,6 +91,10 @@ def _refuse(opt, name):
     keys = dict.fromkeys([*find_places(group), *group])
     raise ValueError(f"{type(opt).__name__} has no {name!r}; it has "
                      f"{', '.join(k for k in keys if k != 'params')}")
+
+def _no_place(opt, name, val):
+    "Nothing, and a decay of 0, need no place in the optimizer; anything else is refused"
+    if val is not None and (name != 'wd' or any(listify(val))): _refuse(opt, name)
 
 def _check_state(opt, state):
     "Refuse the state of another kind of optimizer, or of other parameters"
@@ -217,7 +221,7 @@ class OptimWrapper(torch.optim.Optimizer):
 
     def _set(self, name, val, bn_groups=True):
         "Write one value to every layer group, or to each its own"
-        if name not in self._places: return None if val is None else _refuse(self.opt, name)
+        if name not in self._places: return _no_place(self.opt, name, val)
         groups, width = self.opt.param_groups, self.groups_per_layer
         n = len(groups)//width
         vals = [val]*n if type(val) is float else spread_numbers(name, val, n)

@@ -6,7 +6,7 @@
 __all__ = ['Hypers']
 
 # %% ../nbs/04_param_groups.ipynb #72f174be
-from collections.abc import Iterable, MutableMapping, Set
+from collections.abc import Callable, Iterable, MutableMapping, Set
 from numbers import Real
 from typing import Any
 
@@ -143,6 +143,10 @@ def write_values(groups: list,  # All `param_groups`
             group[key] = new if index is None else (*old[:index], new, *old[index+1:])
 
 # %% ../nbs/04_param_groups.ipynb #07090ef7
+def _own(value):
+    "The value; a tensor is copied, since the other optimizer will write into its own"
+    return value.clone() if isinstance(value, torch.Tensor) else value
+
 def copy_values(olds: list,  # `param_groups` to read
                 old_width: int,  # How many of them make one layer group
                 news: list,  # `param_groups` to write
@@ -153,7 +157,39 @@ def copy_values(olds: list,  # `param_groups` to read
     for i, group in enumerate(news):
         layer = i//new_width if same else len(olds)//old_width - 1
         old = olds[layer*old_width + min(i % new_width, old_width-1)]
-        group.update({k: v for k, v in old.items() if k in group and k != 'params'})
+        group.update({k: _own(v) for k, v in old.items() if k in group and k != 'params'})
+
+# %% ../nbs/04_param_groups.ipynb #f02a1306
+def note_values(opt: Any,  # An optimizer
+                ) -> Callable:  # Puts back what its groups are now
+    "Note which parameter groups there are, and every value in them"
+    before = [(group, dict(group)) for group in opt.param_groups]
+    tensors = [(o, o.clone()) for _, values in before for o in values.values()
+               if isinstance(o, torch.Tensor)]
+
+    def put_back():
+        opt.param_groups[:] = [group for group, _ in before]
+        for group, values in before:
+            group.clear()
+            group.update(values)
+        with torch.no_grad():
+            for o, value in tensors: o.copy_(value)
+    return put_back
+
+def read_decays(groups: list,  # The `param_groups` of an optimizer
+                ) -> list | None:  # One for each of them, `None` if there is no weight decay
+    "The weight decay of each parameter group"
+    key, _ = find_places(groups[0]).get('wd', (None, None))
+    return None if key is None else [group[key] for group in groups]
+
+def write_decays(groups: list,  # The `param_groups` of an optimizer
+                 width: int,  # How many of them make one layer group
+                 decays: list,  # As they were read; groups that came later have those of the last
+                 ):
+    "Give each parameter group its weight decay again"
+    key, _ = find_places(groups[0])['wd']
+    for i, group in enumerate(groups):
+        group[key] = decays[i if i < len(decays) else i % width - width]
 
 # %% ../nbs/04_param_groups.ipynb #0942a37e
 def regrouped(olds: list,  # `param_groups` of an optimizer

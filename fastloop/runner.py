@@ -231,7 +231,8 @@ class Runner(Callbacks):
         check_fit(epochs, learn)
         if hasattr(learn, '__dict__'): learn.run = self  # not on a named tuple
         learn.opt.zero_grad()
-        with torch.enable_grad(): self._run(epochs, learn, self.all_epochs)
+        # with gradients, wherever it is called
+        with torch.inference_mode(False): self._run(epochs, learn, self.all_epochs)
 
     def evaluate(self, dl: Iterable,  # A loader
                  learn: Trained,  # Anything with `model`, `opt`, `loss_func` and `data`

@@ -186,6 +186,11 @@ def first_tensor(
         if t is not None: return t
     return None
 
+def the_only(b: Any,  # Targets, or inputs
+             ) -> Any:  # What a tuple or list of one holds, as a `DataLoader` makes of `(y,)`
+    "One thing that stands alone in a tuple or list, or `b` itself"
+    return b[0] if isinstance(b, (tuple, list)) and len(b) == 1 else b
+
 # %% ../nbs/01_torch_core.ipynb #800c8e75
 def find_bs(
     b: Any,  # A batch: a tensor or a nest of them

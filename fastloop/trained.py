@@ -21,9 +21,11 @@ from .bar import print_line
 from .callback.core import Callback, is_native
 from .core import listify, nearest_name, required_arguments
 from .first_batch import check_loss
+from .layer_groups import number_in
 from .metrics import as_metrics
 from .names import own_attributes, own_functions
 from .optimizer import OptimWrapper, as_wrapper
+from .param_groups import note_values, read_decays, write_decays
 from .runner import Runner
 from .torch_core import Learns, Loaders, one_or_many
 
@@ -92,16 +94,18 @@ def check_shapes(model: torch.nn.Module,  # What is to be trained
             f'model: {name} has no shape yet; show it a batch first, model(xb)')
 
 def check_step(opt: torch.optim.Optimizer,  # Of torch, or a wrapper
+               runner: type = Runner,  # The class of the loop
                ):
-    """Refuse an optimizer whose step computes the loss anew
+    """Refuse an optimizer whose step computes the loss anew, unless the loop has its own step
 
     Raises: ValueError that names it.
     """
-    inside = getattr(opt, 'opt', opt)
+    inside, parts = getattr(opt, 'opt', opt), ('backward_and_step', 'one_batch')
+    if any(getattr(runner, o) is not getattr(Runner, o) for o in parts): return
     if wants := required_arguments(inside.step): raise ValueError(
         f'{type(inside).__name__}.step wants {", ".join(wants)}: it computes the loss anew in each '
-        'step, and the loop computes it once a batch; take another optimizer, or write a Runner '
-        'with a step of its own')
+        'step, and the loop computes it once a batch; take another optimizer, or give the learner '
+        'a loop of your own: runner=…, a subclass of Runner with its own backward_and_step')
 
 # %% ../nbs/27_trained.ipynb #e4add107
 def check_data(data: Loaders,  # What to train on
@@ -200,21 +204,47 @@ def read_groups(learn: Learns,  # A learner
                             stacklevel=4)
 
 # %% ../nbs/27_trained.ipynb #9a6ae5ab
+def check_can_learn(model: torch.nn.Module,  # What is to be trained
+                    ):
+    """Refuse a model with parameters that no step can change
+
+    Raises: ValueError that names the parameter.
+    """
+    check_shapes(model)
+    for name, p in model.named_parameters():
+        if p.is_inference(): raise ValueError(
+            f'model: {name} was made inside torch.inference_mode(): make the model outside it')
+
+def plain_decays(wd: float | Iterable,  # Weight decay, or one for each group
+                 ) -> Any:  # Without tensors, which the next fit would write to
+    "Weight decay as plain numbers"
+    return [number_in(o) for o in wd] if isinstance(wd, (list, tuple)) else number_in(wd)
+
+def as_made(opt: OptimWrapper,  # An optimizer that no fit has changed
+            opt_func: Callable | None,  # What made it; `None` if it was given
+            ) -> tuple:  # Both, its momentum, and the weight decay of each parameter group
+    "What a learner remembers of its optimizer"
+    return opt, opt_func, opt.mom, read_decays(opt.param_groups)
+
 def make_opt(learn: Learns,  # A learner
              lr: float | Iterable,  # Rate, or one for each group
              wd: float | Iterable | None,  # Weight decay; `None`: that of the learner's `opt_func`
              ):
     "Make a new optimizer over the parameters that need gradients"
-    check_shapes(learn.model)
-    opt = OptimWrapper.create(learn.opt_func, lr, learn.layer_groups, wd, None if wd is None else
-                              learn.true_wd, learn.bn_wd, getattr(learn, 'paired', True))
-    check_step(opt)
-    vars(learn).update(opt=opt, made=(opt, learn.opt_func, opt.mom))  # all or nothing
+    check_can_learn(learn.model)
+    decay = (None, None) if learn.wd is None else (plain_decays(wd), learn.true_wd)
+    opt = OptimWrapper.create(learn.opt_func, lr, learn.layer_groups, *decay, learn.bn_wd,
+                              getattr(learn, 'paired', True))
+    check_step(opt, learn.runner)
+    made = as_made(opt, learn.opt_func)
+    if wd is not None: opt.wd = plain_decays(wd)
+    vars(learn).update(opt=opt, made=made)  # all or nothing
 
+# %% ../nbs/27_trained.ipynb #0a6e6bd3
 def follow_model(learn: Learns,  # A learner
                  ):
     "Let the optimizer take in what has become trainable, and say so"
-    opt, known, _ = learn.made
+    opt, known, *_ = learn.made
     if learn.opt is not opt or known is None or 'exchanged' in vars(opt): return  # not ours
     if not (new := opt.regroup(learn.layer_groups)) or learn.silent: return
     ids = {id(p) for p in new}
@@ -223,22 +253,33 @@ def follow_model(learn: Learns,  # A learner
 
 def ready_opt(learn: Learns,  # A learner
               lr: float | Iterable | slice | None,  # Rate, or one for each group
-              wd: float | Iterable | None,  # Weight decay
+              # Weight decay of this fit; `None`: that of the learner, or as it was made or given
+              wd: float | Iterable | None,
               reset: bool = False,  # Begin with a new optimizer
               ):
     "See that the optimizer is there and fits the model, and give it its values"
-    opt, opt_func, _ = learn.made
+    opt, opt_func, *_ = learn.made
     mine = learn.opt is opt and opt_func is not None
+    given = not (mine or reset or learn.opt is None)
     if reset or learn.opt is None or mine and opt_func is not learn.opt_func:
         learn.create_opt(lr, wd)  # perhaps in a way of its own
     elif learn.opt is not opt:
-        check_step(learn.opt)
+        check_step(learn.opt, learn.runner)
         opt = as_wrapper(learn.opt)
-        vars(learn).update(opt=opt, made=(opt, None, opt.mom))
+        vars(learn).update(opt=opt, made=as_made(opt, None))
     else: follow_model(learn)
     learn.opt.lr = lr
-    if wd is not None: learn.opt.wd = wd
+    give_decay(learn, learn.wd if wd is None and not given else wd)
     if learn.made[2] is not None: learn.opt.mom = learn.made[2]
+
+def give_decay(learn: Learns,  # A learner with its optimizer
+               wd: float | Iterable | None,  # Weight decay; `None`: as it was made or given
+               ):
+    "Set the weight decay of a fit"
+    opt, _, _, decays = learn.made
+    if wd is not None: learn.opt.wd = plain_decays(wd)
+    elif decays is not None and learn.opt is opt and 'exchanged' not in vars(opt):
+        write_decays(opt.param_groups, opt.groups_per_layer, decays)
 
 # %% ../nbs/27_trained.ipynb #3fb65a14
 def only_fit(learn: Any,  # A learner
@@ -273,7 +314,7 @@ def unless_refused(learn: Learns,  # A learner
                    ):
     "What a refused fit has changed in a learner, and in callbacks of this package, is undone"
     opt, made, run = learn.opt, learn.made, learn.run
-    groups = [] if opt is None else [dict(o) for o in opt.param_groups]
+    put_back = None if opt is None else note_values(opt)
     trained = [(p, p.requires_grad) for p in learn.model.parameters()]
     mine = [vars(cb) for cb in cbs if type(cb).__module__.startswith('fastloop.')]
     fields = [(o, dict(o)) for o in mine]
@@ -281,7 +322,7 @@ def unless_refused(learn: Learns,  # A learner
     except Exception:
         if learn.run is run or learn.run.refused:
             vars(learn).update(opt=opt, made=made)
-            if opt is not None: opt.param_groups[:] = groups
+            if put_back is not None: put_back()
             for p, wanted in trained:
                 if p.requires_grad is not wanted: p.requires_grad_(wanted)
             for now, before in fields:

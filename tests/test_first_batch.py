@@ -1,4 +1,5 @@
 "What is refused in the first batch, and what is only unusual and trains"
+import copy
 from functools import partial
 
 import pytest
@@ -13,6 +14,7 @@ from fastloop.callback.core import Callback
 from fastloop.data.bunch import DataBunch
 from fastloop.first_batch import takes_apart
 from fastloop.learner import Learner
+from fastloop.metrics import accuracy
 
 
 def fit(batches, model, loss_func, **kwargs):
@@ -155,3 +157,51 @@ def test_whole_numbers_where_fractions_are_wanted_are_told_the_remedy(loss_func,
 
 def test_targets_for_which_a_loss_has_a_gradient_train():
     assert fit([(x, torch.tensor([[0], [1]]*4))], nn.Linear(4, 1), nn.L1Loss()).n_iter == 1
+
+
+# ---- nothing to learn from -----------------------------------------------------------------------
+class Cut(nn.Module):
+    def forward(self, x): return x.detach()
+
+
+def detached(pred, y): return F.cross_entropy(pred.detach(), y)
+
+
+def small_net(*last):
+    return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3), *last)
+
+
+@pytest.mark.parametrize('loss_func, last, text', [
+    (accuracy, (), 'loss_func: accuracy gave a loss without a gradient'),
+    (detached, (), 'loss_func: detached gave'),
+    (F.cross_entropy, (Cut(),), 'model: its output has no gradient')])
+def test_a_loss_without_a_gradient_is_refused_and_leaves_no_trace(loss_func, last, text):
+    data = DataBunch.from_tensors(x, y % 3, x, y % 3, bs=4)
+    learn = Learner(data, small_net(*last), loss_func, silent=True)
+    before = copy.deepcopy(learn.model.state_dict())
+    rng, place = torch.get_rng_state(), data.train_dl.state_dict()
+    with pytest.raises(ValueError, match=text): learn.fit(1)
+    for k, o in learn.model.state_dict().items(): assert torch.equal(o, before[k]), k
+    assert torch.equal(torch.get_rng_state(), rng) and learn.opt is None
+    assert str(data.train_dl.state_dict()) == str(place)
+    learn.validate()  # asks for no gradient
+
+
+def test_a_loss_that_a_callback_exchanges_needs_no_gradient():
+    class Exchange(Callback):
+        def after_loss(self): self.run.loss = F.cross_entropy(self.run.pred, self.run.yb)
+    assert fit([(x, y % 3)], nn.Linear(4, 3), accuracy, cbs=Exchange()).n_iter == 1
+
+
+@pytest.mark.parametrize('around', [torch.no_grad, torch.inference_mode])
+def test_a_fit_has_gradients_wherever_it_is_called(around):
+    models, batches = [nn.Linear(4, 3) for _ in range(2)], [(x, y % 3)]
+    models[1].load_state_dict(models[0].state_dict())
+    fit(batches, models[0], F.cross_entropy)
+    with around():
+        fit(batches, models[1], F.cross_entropy)
+        assert not torch.is_grad_enabled()
+    assert torch.equal(models[0].weight, models[1].weight)
+    with torch.inference_mode(): unable = nn.Linear(4, 3)
+    with pytest.raises(ValueError, match=r'model: weight was made inside torch.inference_mode\(\)'):
+        fit(batches, unable, F.cross_entropy)

@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 from fastloop.callback.core import Callback, CancelBatchException
 from fastloop.callback.recorder import LossHistory, Recorder
 from fastloop.callback.stats import AvgStats, AvgStatsCallback
+from fastloop.callback.training import GradientAccumulation
 from fastloop.data.bunch import DataBunch
 from fastloop.learner import Learner
 from fastloop.mean_loss import BatchWeights, LossRule, MeanLoss, WeightedMean, label_rules
@@ -34,7 +36,24 @@ class Flat:
     def __call__(self, pred, yb): return self.func(pred, yb)
 
 
+class PerRow(nn.Module):
+    "Keeps a loss as its `func`, and makes a mean over the rows of its sum"
+    def __init__(self, func):
+        super().__init__()
+        self.func = func
+
+    def forward(self, pred, yb): return self.func(pred, yb)/len(yb)
+
+
+class MeanOf(Flat):
+    "A wrapper in the manner of fastai that takes the mean itself"
+    def __call__(self, pred, yb): return self.func(pred, yb).mean()
+
+
 LOSSES = {
+    'per row': PerRow(nn.CrossEntropyLoss(WEIGHT, reduction='sum')),
+    'mean of': MeanOf(nn.CrossEntropyLoss(WEIGHT, reduction='none')),
+    'mean of partial': MeanOf(partial(F.cross_entropy, reduction='none')),
     'module': nn.CrossEntropyLoss(), 'weights': nn.CrossEntropyLoss(WEIGHT), 'nll': nn.NLLLoss(),
     'smooth': nn.CrossEntropyLoss(WEIGHT, label_smoothing=.2),
     'index': nn.CrossEntropyLoss(ignore_index=2), 'function': F.cross_entropy,
@@ -70,6 +89,41 @@ def test_cutting_into_batches_changes_nothing(name, bs):
     assert found == pytest.approx([true]*3, abs=1e-5)
     assert [stats.train_stats.avg_stats[0], stats.valid_stats.avg_stats[0]] == pytest.approx(
         [true]*2, abs=1e-5)
+
+
+@pytest.mark.parametrize('kind', [tuple, list])
+@pytest.mark.parametrize('name', ['weights', 'index', 'partial'])
+def test_one_target_in_a_tuple_is_that_target(name, kind):
+    "torch's DataLoader makes a list of one of an item `(x, (y,))`"
+    loss_func = LOSSES[name]
+    x, y = rows(ignored=-100 if name == 'weights' else None)
+    dl = [(x[i:i+5], kind([y[i:i+5]])) for i in range(0, 37, 5)]
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    learn = Learner(DataBunch(dl, dl), model, loss_func, torch.optim.SGD, lr=.5, wd=0., silent=True,
+                    metrics=[accuracy], cbs=GradientAccumulation(n_batches=len(dl)))
+    twin = copy.deepcopy(model)
+    true = loss_func(twin(x), y)
+    true.backward()
+    measured = learn.validate()
+    learn.fit(1)
+    assert [measured[0], learn.recorder.values[0][0]] == pytest.approx([true.item()]*2, abs=1e-6)
+    for p, q in zip(model.parameters(), twin.parameters()):
+        assert torch.allclose(p, q - .5*q.grad, atol=1e-6)
+
+
+@pytest.mark.parametrize('loss_func', [F.cross_entropy, nn.CrossEntropyLoss(WEIGHT)])
+def test_items_without_a_batch_train(loss_func):
+    x, y = rows()
+    dl = DataLoader(TensorDataset(x, y), batch_size=None)
+    learn = Learner(DataBunch(dl, dl), nn.Linear(4, 3), loss_func, torch.optim.SGD, lr=1e-12,
+                    silent=True)
+    learn.fit(1)
+    true = loss_func(learn.model(x), y).item()
+    assert learn.recorder.values[0] == pytest.approx([true]*2, abs=1e-5)
+    dl = DataLoader(TensorDataset(x, y+1), batch_size=None)
+    with pytest.raises(ValueError, match='label 3 has no output: the model has 3 outputs'):
+        Learner(DataBunch(dl), nn.Linear(4, 3), loss_func, silent=True).fit(1)
 
 
 def test_pictures_and_soft_targets():

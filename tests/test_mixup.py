@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_sequence
 
 from fastloop.callback.core import (
     Callback,
@@ -806,7 +807,11 @@ def test_targets_that_are_no_class_numbers(targets, found):
 def test_other_inputs_that_cannot_be_mixed():
     x, y = images()
     learn = make()
-    for xb, text in (((x*255).byte(), 'uint8'), ({'a': None}, 'no tensor'), ([x, y], 'int64')):
+    ragged, even = (pack_sequence([torch.rand(n, 4) for n in lengths], enforce_sorted=False)
+                    for lengths in ([*range(1, 13)], [3]*12))
+    for xb, text in (((x*255).byte(), 'uint8'), ({'a': None}, 'no tensor'), ([x, y], 'int64'),
+                     (ragged, 'packed sequences cannot be mixed.*pad'), (even, 'packed sequences'),
+                     ({'a': (x, ragged)}, 'packed sequences')):
         learn.data = DataBunch([(xb, y)], None)
         with pytest.raises(TypeError, match=text): learn.fit(1, cbs=MixUpCallback())
     learn.data = DataBunch([((x, x), y)], None)

@@ -7,12 +7,15 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from fastloop.callback.core import Callback
+from fastloop.callback.schedule import try_out
 from fastloop.data.bunch import DataBunch
 from fastloop.learner import Learner
 from fastloop.optimizer import SGD, OptimWrapper
+from fastloop.runner import Runner
 from fastloop.train import lr_find  # noqa: F401  its room hangs the verbs on the learner
 
 
@@ -145,6 +148,87 @@ def test_a_callback_may_unfreeze_in_the_middle_of_a_fit(way):
     assert steps(learn) == {'0.weight': 4, '0.bias': 4, '2.weight': 8, '2.bias': 8}
 
 
+# ---- weight decay and rates are those of the fit -------------------------------------------------
+SMALL = torch.randn(16, 4, generator=torch.Generator().manual_seed(1)), torch.arange(16) % 3
+
+
+def alike(model, other, atol=1e-6):
+    for p, q in zip(model.parameters(), other.parameters()):
+        torch.testing.assert_close(p, q, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize('wds', [(None, .3, None), (.3, None)])
+@pytest.mark.parametrize('given', [False, True])
+@pytest.mark.parametrize('opt_func', [
+    torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW,
+    lambda params, lr=.1: torch.optim.SGD(params, lr, weight_decay=.05)])
+def test_a_decay_named_in_one_fit_is_that_of_this_fit_alone(opt_func, given, wds):
+    "An optimizer that decays as it was made to, by the learner's word or because it was given"
+    learn = Learner(DataBunch([SMALL]), net(), F.cross_entropy, opt_func, lr=.1, silent=True,
+                    **({} if given else dict(wd=None)))
+    if given: learn.opt = opt_func(learn.model.parameters(), lr=.1)
+    twin = net()
+    opt = opt_func(twin.parameters(), lr=.1)
+    own = opt.param_groups[0]['weight_decay']
+    for wd in wds:
+        learn.fit(1, wd=wd)
+        opt.param_groups[0]['weight_decay'] = own if wd is None else wd
+        opt.zero_grad()
+        F.cross_entropy(twin(SMALL[0]), SMALL[1]).backward()
+        opt.step()
+    alike(learn.model, twin)
+
+
+def test_each_parameter_group_gets_its_own_decay_back():
+    def opt_func(groups, lr):
+        for i, group in enumerate(groups): group['weight_decay'] = .1 if i % 2 == 0 else 0.
+        return torch.optim.SGD(groups, lr)
+    learn = make(opt_func=opt_func, wd=None, splitter=lambda m: [m[0], m[2]])
+    found = []
+    for wd in (None, [.2, .3], None):
+        learn.fit(1, wd=wd)
+        found.append([o['weight_decay'] for o in learn.opt.param_groups])
+    assert found == [[.1, 0.]*2, [.2, .2, .3, .3], [.1, 0.]*2]
+
+
+@pytest.mark.parametrize('wd', [0., 1e-2])
+def test_a_given_optimizer_without_a_decay_is_asked_for_none(wd):
+    learn = make(wd=wd)
+    learn.opt = torch.optim.Rprop(learn.model.parameters(), lr=.01)
+    assert moved(learn) == moved(learn, wd=0.) == ALL
+    with pytest.raises(ValueError, match="Rprop has no 'wd'"): learn.fit(1, wd=.1)
+
+
+@pytest.mark.parametrize('number', [torch.tensor, lambda o: [torch.tensor(o)]])
+def test_tensors_that_are_given_as_numbers_are_written_to_by_nobody(number):
+    rate, top, decay = number(.1), number(.2), number(.3)
+    learn = make(lr=rate, wd=decay)
+    for kwargs in ({}, dict(lr=.05, wd=.01), dict(lr=.05), {}): learn.fit(1, **kwargs)
+    assert (learn.opt.lr, learn.opt.wd) == pytest.approx((.1, .3))
+    learn.fit_one_cycle(1, max_lr=top)
+    for kwargs in ({}, dict(lr=top)): learn.fit_flat_cos(1, **kwargs)
+    learn.lr_find(num_it=10, show_plot=False)
+    assert learn.lr is rate and learn.wd is decay
+    assert (rate, top, decay) == (number(.1), number(.2), number(.3))
+
+
+def test_a_rate_that_the_optimizer_keeps_as_a_tensor_is_put_back():
+    "It stays the very tensor that a captured graph reads"
+    learn = make()
+    learn.opt = torch.optim.SGD(learn.model.parameters(), lr=(inside := torch.tensor(.1)))
+    learn.fit(1)
+    labels = learn.data.train_dl.tensors[1]
+    kept = labels.clone()
+    labels[:] = 7
+    with pytest.raises(ValueError, match='label 7'): learn.fit(1, lr=.05)
+    labels.copy_(kept)
+    try_out(learn.opt, 'lr', .5)
+    assert learn.opt.lr is inside and inside.item() == pytest.approx(.1)
+    other = learn.opt.new([learn.model])
+    other.lr = 5.
+    assert inside.item() == pytest.approx(.1)
+
+
 # ---- what nobody can train with ------------------------------------------------------------------
 @pytest.mark.parametrize('model, opt_func, text', [
     (None, torch.optim.LBFGS, 'LBFGS'), (nn.LazyLinear(3), SGD, 'no shape yet')])
@@ -152,6 +236,36 @@ def test_what_no_step_can_be_taken_with_is_refused_before_the_first(model, opt_f
     learn = make(model, opt_func=opt_func, wd=0.)
     with pytest.raises(ValueError, match=text): learn.fit(1)
     assert learn.opt is None
+
+
+class ClosureRunner(Runner):
+    "A loop of one's own, as the error advises"
+    def backward_and_step(self):
+        def closure():
+            self.opt.zero_grad()
+            loss = self.loss_func(self.model(self.xb), self.yb)
+            loss.backward()
+            return loss
+        self.opt.step(closure)
+
+
+@pytest.mark.parametrize('given', [False, True])
+def test_a_loop_with_its_own_step_takes_an_optimizer_with_a_closure(given):
+    learn = Learner(DataBunch([SMALL]), net(), F.cross_entropy, torch.optim.LBFGS, lr=.5, wd=0.,
+                    silent=True, runner=ClosureRunner)
+    if given: learn.opt = torch.optim.LBFGS(learn.model.parameters(), lr=.5)
+    twin = net()
+    opt = torch.optim.LBFGS(twin.parameters(), lr=.5)
+
+    def closure():
+        opt.zero_grad()
+        loss = F.cross_entropy(twin(SMALL[0]), SMALL[1])
+        loss.backward()
+        return loss
+    for _ in range(2):
+        learn.fit(1)
+        opt.step(closure)
+    alike(learn.model, twin, 1e-3)  # the order of the parameters is another: so is the rounding
 
 
 def test_a_lazy_layer_that_has_seen_a_batch_is_trained():

@@ -26,6 +26,7 @@ from fastloop.callback.core import (
 )
 from fastloop.callback.short import ShortEpoch, StopAfterNBatches
 from fastloop.callback.training import BnFreeze, GradientAccumulation, GradientClipping
+from fastloop.data.bunch import DataBunch
 from fastloop.learner import Learner
 from fastloop.optimizer import SGD, OptimWrapper
 from fastloop.runner import Runner
@@ -94,6 +95,26 @@ def test_clipping_by_value():
     pairs = [pair for a, b in zip(before.seen, after.seen) for pair in zip(a, b)]
     assert all(torch.equal(p.clamp(-.01, .01), q) for p, q in pairs)
     assert any(not torch.equal(p, q) for p, q in pairs)
+
+
+@pytest.mark.parametrize('kwargs', [dict(by='norm', clip=.2), dict(by='value', clip=.02),
+                                    dict(by='norm', clip=.1, norm_type=math.inf)])
+def test_sparse_gradients_are_clipped_like_dense_ones(kwargs):
+    "Rows that a batch asks for several times included"
+    g = torch.Generator().manual_seed(0)
+    words, labels = torch.randint(0, 10, (32, 5), generator=g), torch.randint(0, 3, (32,))
+    norms, found = [], []
+    for sparse in (True, False):
+        torch.manual_seed(1)
+        layers = nn.Embedding(10, 4, sparse=sparse), nn.Flatten(), nn.Linear(20, 3)
+        cb = GradientClipping(**kwargs)
+        learn = Learner(DataBunch.from_tensors(words, labels, bs=8, seed=0),
+                        nn.Sequential(*layers), opt_func=torch.optim.SGD, wd=0., silent=True)
+        learn.fit(2, .5, cbs=cb)
+        norms.append(cb.norm)
+        found.append(weights(learn))
+    for p, q in zip(*found): torch.testing.assert_close(p, q)
+    assert norms[0] == norms[1] or torch.allclose(*norms)
 
 
 @pytest.mark.parametrize('off', [0, None, 0.])
@@ -491,10 +512,26 @@ def test_the_average_is_the_definition(decay, warmup):
     assert same(cb.average.values(), average)
 
 
+class Spectral(nn.Linear):
+    "Has complex weights, as a Fourier neural operator has"
+    def __init__(self, n_in, n_out):
+        super().__init__(n_in, n_out)
+        self.filter = nn.Parameter(torch.ones(n_in//2+1, dtype=torch.complex64))
+        self.register_buffer('seen', torch.ones(n_in//2+1, dtype=torch.complex64))
+
+    def forward(self, x):
+        waves = torch.fft.rfft(x)
+        if self.training: self.seen.add_(waves.detach().mean(0))
+        return super().forward(torch.fft.irfft(waves*self.filter, x.shape[1]))
+
+
+@pytest.mark.parametrize('spectral', [False, True])
 @pytest.mark.parametrize('buffers', ['copy', 'average'])
-def test_against_torch(buffers):
+def test_against_torch(buffers, spectral):
     "torch's AveragedModel agrees bit for bit, buffers included"
-    learn = learner(model=network(norm=True), opt_func=momentum)
+    model = network(norm=True)
+    if spectral: model = nn.Sequential(Spectral(4, 4).double(), model)
+    learn = learner(model=model, opt_func=momentum)
     theirs = torch.optim.swa_utils.AveragedModel(
         learn.model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(.8),
         use_buffers=buffers == 'average')

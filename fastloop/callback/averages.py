@@ -20,7 +20,8 @@ def _decay_at(steps, decay, warmup):
     return min(decay, (1+steps)/(10+steps)) if warmup else decay
 
 def _precise(tensor):
-    "The values in float32 at least: in 16 bits an average stands still"
+    "The values in 32 bits at least: in 16 an average stands still"
+    if tensor.dtype == torch.complex32: return tensor.detach().to(torch.complex64)
     low = tensor.dtype in (torch.float16, torch.bfloat16)
     return tensor.detach().float() if low else tensor.detach()
 
@@ -66,7 +67,7 @@ class EMACallback(Callback):
         the_only_one(self, EMACallback)
         named: dict[str, torch.Tensor] = dict(self.learn.model.named_parameters())
         if self.buffers == 'average': named.update(self.learn.model.named_buffers())
-        self.live = {k: v for k, v in named.items() if v.is_floating_point()}
+        self.live = {k: v for k, v in named.items() if v.is_floating_point() or v.is_complex()}
         if self.loaded: return self.match()
         self.average = {k: _precise(v).clone() for k, v in self.live.items()}
         self.raw, self.steps, self.cancelled = None, 0, False

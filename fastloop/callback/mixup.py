@@ -8,7 +8,7 @@ __all__ = ['MixUpLoss', 'MixUpCallback']
 # %% ../../nbs/46_callback.mixup.ipynb #07047f61
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributions import Gamma
+from torch.nn.utils.rnn import PackedSequence
 
 # %% ../../nbs/46_callback.mixup.ipynb #ee4837f9
 from .core import Callback
@@ -167,6 +168,14 @@ def _blend(x, lam, partner):
     other = (1-lam).to(x.dtype).reshape(-1, *[1]*(x.ndim-1))
     return torch.lerp(x, x.index_select(0, partner), other)
 
+def _refuse_packed(b):
+    "A row of packed sequences is one step of a sample, so no two samples lie side by side"
+    if isinstance(b, PackedSequence): raise TypeError(
+        'packed sequences cannot be mixed: each row is one step of a sample; pad them to one '
+        'length instead, torch.nn.utils.rnn.pad_sequence(…, batch_first=True)')
+    parts = b.values() if isinstance(b, Mapping) else b
+    for o in parts if isinstance(b, (tuple, list, Mapping)) else (): _refuse_packed(o)
+
 def _stack(y, lam, partner):
     "The three numbers of each sample that `MixUpLoss` takes"
     if not isinstance(y, torch.Tensor) or y.ndim != 1 or y.is_floating_point() or y.is_complex() \
@@ -229,6 +238,7 @@ class Mixer(Callback):
         Raises: ValueError if `stack_y` and they are no class numbers.
         """
         if self.stack_y: return _stack(yb, lam, partner)
+        _refuse_packed(yb)
         return map_tensors(yb, lambda o: _blend(o if o.is_floating_point() else o.float(), lam,
                                                 partner))
 
@@ -299,9 +309,11 @@ class MixUpCallback(Mixer):
                    ) -> tuple:  # The inputs to train on, and the shares
         """Blend every tensor of the inputs
 
-        Raises: TypeError if one holds whole numbers.
+        Raises: TypeError if one holds whole numbers, or packed sequences.
         """
-        if not self.stack_x: return map_tensors(xb, lambda o: _blend(o, lam, partner)), lam
+        if not self.stack_x:
+            _refuse_packed(xb)
+            return map_tensors(xb, lambda o: _blend(o, lam, partner)), lam
         if not isinstance(xb, torch.Tensor):
             raise TypeError(f'stack_x=True wants one tensor as input, not a {type(xb).__name__}')
         return [xb, xb.index_select(0, partner), lam], lam

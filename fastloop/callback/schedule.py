@@ -26,6 +26,7 @@ from fastloop.anneal import (
 from .core import Callback
 from ..core import check_number, check_word, listify
 from ..optimizer import OptimWrapper, as_wrapper
+from ..param_groups import note_values
 from ..torch_core import Learns, Loaders, Run, count_batches
 
 # %% ../../nbs/31_callback.schedule.ipynb #2a13805d
@@ -48,10 +49,9 @@ def try_out(opt: OptimWrapper,  # The optimizer
             value: float | Iterable,  # A number, or one for each layer group
             ):
     "Set `value` and put everything back: whatever does not fit is refused before training"
-    before = [dict(group) for group in opt.param_groups]
+    put_back = note_values(opt)
     try: opt.set_val(name, value)
-    finally:
-        for group, old in zip(opt.param_groups, before): group.update(old)
+    finally: put_back()
 
 def fast_setter(opt: OptimWrapper,  # The optimizer
                 name: str,  # A hyper-parameter

@@ -27,6 +27,18 @@ def gradients(opt: Optimizer,  # An optimizer
     "The gradients that are there"
     return [p.grad for p in trained(opt) if p.grad is not None]
 
+def to_clip(opt: Optimizer,  # An optimizer
+            ) -> list:  # Of tensors; a stand-in, with the values alone, where a gradient is sparse
+    "All parameters of an optimizer, in a form whose gradients can be measured and cut"
+    found = trained(opt)
+    for i, p in enumerate(found):
+        if p.grad is None or not p.grad.is_sparse: continue
+        p.grad = p.grad.coalesce()  # a row that was met twice has one gradient, their sum
+        values = p.grad._values()  # the very numbers, not a copy
+        found[i] = torch.empty_like(values)
+        found[i].grad = values
+    return found
+
 # %% ../../nbs/45_callback.training.ipynb #3503641b
 class GradientClipping(Callback):
     """Clips the gradients immediately before each step
@@ -50,7 +62,7 @@ class GradientClipping(Callback):
     def begin_step(self):
         "Clip what the step is going to use"
         if not self.clip: return
-        params = trained(self.learn.opt)
+        params = to_clip(self.learn.opt)
         if self.by == 'value': nn.utils.clip_grad_value_(params, self.clip)
         else: self.norm = nn.utils.clip_grad_norm_(params, self.clip, self.norm_type)
 

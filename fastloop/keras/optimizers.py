@@ -19,8 +19,8 @@ from torch import nn
 from fastloop.adapters.keras_model import (
     NotInOptimizer,
     OptimizerView,
-    hyper_words,
     hyper_number,
+    hyper_words,
     plain_number,
 )
 from ..core import check_number, check_word
