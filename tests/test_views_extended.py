@@ -391,7 +391,7 @@ def test_a_validation_batch_that_is_left_out_is_not_recorded():
     same(torch.tensor(one.recorder.values), torch.tensor(two.recorder.values))
 
 
-# ---- v2: what 2.8 does beyond ----------------------------------------------------------------------
+# ---- v2: what 2.8 does beyond --------------------------------------------------------------------
 def star(): return {o: getattr(v2, o) for o in v2.__all__}
 
 
