@@ -209,7 +209,7 @@ class Runner(Callbacks):
     """
     epochs, epoch, n_epochs, first_epoch, pct_train = 0, 0, 0., 0, 0.
     iters, iter, n_iter, first_iter, refused, _stepped = None, 0, 0, 0, False, False
-    dl = xb = yb = pred = loss = device = _apart = None
+    dl = xb = yb = pred = loss = device = _apart = _planned = None
     (model, opt, loss_func, data), ask = map(_of_learner, learner_state), staticmethod(call_model)
 
     def __init__(self, cbs: Callback | Iterable | Any = None,  # A callback or several
@@ -244,11 +244,12 @@ class Runner(Callbacks):
         "Run the epochs that are left"
         for self.epoch in range(self.first_epoch, self.epochs):
             self.in_train, self.n_epochs, self.dl = True, float(self.epoch), self.data.train_dl
-            self.pct_train = self.epoch/self.epochs
+            self.pct_train, self._planned = self.epoch/self.epochs, self.dl
             self._phase('epoch', self.one_epoch)
 
     def one_epoch(self):
-        "Train, then validate"
+        "Train, then validate, on the data as `begin_epoch` has left them"
+        if self.dl is self._planned: self.dl = self.data.train_dl
         self._phase('train', lambda: self.all_batches(self.dl))
         if getattr(self.data, 'valid_dl', None) is not None: self.validate(self.data.valid_dl)
 
@@ -364,5 +365,4 @@ class Runner(Callbacks):
 
     def __getstate__(self):
         gone = dict(handlers={}, _adapters={}, _left=None, _first=None, _passes=None)
-        pred, loss = to_detach((self.pred, self.loss), cpu=False)
-        return {**self.__dict__, **gone, 'pred': pred, 'loss': loss}
+        return vars(self) | gone | to_detach(dict(pred=self.pred, loss=self.loss), cpu=False)

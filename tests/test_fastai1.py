@@ -232,6 +232,37 @@ def test_stopping():
         assert learn.recorder.values[0][1] is not None
 
 
+def test_the_end_of_training_is_told_how_many_epochs_are_done():
+    "fastai v1 adds one after each `on_epoch_end`, however short the epoch was"
+    def ends(cb, n=3):
+        note, learn = on('train_end', None), make()
+        learn.fit(n, cbs=[cb, note])
+        return note.seen[0]['epoch']
+    def second(train, num_batch, **kw): return train and num_batch == 1
+    assert ends(on('batch_end', {'stop_epoch': True}, when=second)) == 3
+    assert ends(on('epoch_end', {'stop_training': True}, when=lambda epoch, **kw: epoch == 1)) == 2
+    assert ends(on('train_begin', {'epoch': 2})) == 3 and ends(on('train_begin', {'epoch': 5})) == 5
+
+
+def test_an_exception_in_an_epoch_leaves_it_uncounted():
+    def fails(epoch, train, **kw): assert not (epoch == 1 and not train), 'in the validation'
+    note, learn = on('train_end', None), make()
+    with pytest.raises(AssertionError, match='in the validation'):
+        learn.fit(3, cbs=[on('batch_begin', None, when=fails), note])
+    assert note.seen[0]['epoch'] == 1
+
+
+def test_data_that_are_replaced_when_an_epoch_begins_are_trained_on():
+    "Progressive resizing"
+    class Resize(LearnerCallback):
+        def on_epoch_begin(self, epoch, **kw):
+            if epoch == 1: self.learn.data = make_data(20, 8, bs=5)
+    learn, note = make(), on('batch_begin', None)
+    learn.fit(2, callbacks=[Resize(learn), note])
+    sizes = [(kw['epoch'], kw['train'], len(kw['last_input'])) for kw in note.seen]
+    assert [o for o in sizes if o[0]] == [(1, True, 5)]*4 + [(1, False, 5), (1, False, 3)]
+
+
 def test_skip_validate():
     trace = TraceCallback()
     learn = make(cbs=[on('train_begin', {'skip_validate': True}), trace])

@@ -1,4 +1,5 @@
 "Callbacks written for Keras on our loop: hooks, logs, stand-ins, and Keras' own callbacks"
+import copy
 import csv
 import json
 import os
@@ -7,6 +8,7 @@ import sys
 import threading
 import warnings
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
 from urllib.parse import parse_qs
 
 import numpy as np
@@ -393,6 +395,56 @@ def test_weights_go_in_and_out(tmp_path):
     other = LearnerView(Learner(make_data(), nn.Linear(4, 3), silent=True))
     with pytest.raises(ValueError, match='another architecture'):
         other.load_weights(tmp_path/'b.hdf5')
+
+
+def test_the_model_is_called_as_keras_calls_it():
+    "With arrays; `training` is the mode for this call, and without it nothing is dropped"
+    module = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Dropout(.5), nn.Linear(5, 3))
+    view = LearnerView(Learner(make_data(), module, F.cross_entropy, silent=True))
+    module[1].eval()
+    modes, x = [o.training for o in module.modules()], np.ones((2, 4))
+    wanted = copy.deepcopy(module).eval()(torch.ones(2, 4))
+    for answer in (view(x), view(x, training=False), view(x.tolist()), view(torch.ones(2, 4)),
+                   torch.from_numpy(view.predict_on_batch(x))):
+        torch.testing.assert_close(answer, wanted)
+    assert [o.training for o in module.modules()] == modes
+    told = []
+    module[2].register_forward_hook(lambda layer, args, out: told.append(layer.training))
+    view(x, training=True)
+    assert told == [True] and [o.training for o in module.modules()] == modes
+    view(image := torch.ones(2, 4, requires_grad=True))[:, 0].sum().backward()
+    assert image.grad.abs().sum() > 0  # what a picture of a gradient needs
+
+
+def test_several_inputs_of_a_call():
+    class Add(nn.Module):
+        def forward(self, a, b): return a+b
+    view = ModelView()
+    view.module, a, b = Add(), np.ones((2, 3)), torch.ones(2, 3)
+    for answer in (view([a, b]), view({'a': a, 'b': b}), view(a, b)):
+        assert (answer == 2).all() and answer.dtype == torch.float32
+    assert view.predict_on_batch([a, b]).tolist() == [[2]*3]*2
+
+
+def test_what_the_model_and_its_layers_are_made_of():
+    layer = keras.layers.Dense(3)
+    view = LearnerView(learn := make())
+    learn.model = nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.BatchNorm1d(5), layer)
+    with pytest.raises(AttributeError, match='Flatten does not tell'): str(view.input_shape)
+    layer.build(5)
+    learn.model[1].requires_grad_(False)
+    names = [o.name for o in view.non_trainable_weights]
+    assert names == ['1.weight', '1.bias', '2.running_mean', '2.running_var',
+                     '2.num_batches_tracked']
+    assert sorted([*names, *(o.name for o in view.trainable_weights)]) == sorted(
+        o.name for o in view.weights)
+    assert len(layer.trainable_weights) == 2 and not layer.non_trainable_weights
+    layer.trainable = False
+    assert len(layer.non_trainable_variables) == 2 and not layer.trainable_variables
+    view.run = SimpleNamespace(xb=torch.ones(2, 2, 2))
+    assert view.input_shape == (None, 2, 2) and view.output_shape == (None, 3)
+    view.run, learn.model = None, learn.model[1:]
+    assert view.input_shape == (None, 4) and view.output_shape == (None, 3)
 
 
 class Evil:

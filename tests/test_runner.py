@@ -265,6 +265,24 @@ def test_equals_a_loop_by_hand_to_the_last_bit():
     assert torch.equal(a.model.weight, b.model.weight) and torch.equal(a.model.bias, b.model.bias)
 
 
+@pytest.mark.parametrize('replace, batches', [
+    (lambda run, new: setattr(run.learn, 'data', SimpleNamespace(train_dl=new, valid_dl=None)), 1),
+    (lambda run, new: setattr(run.learn.data, 'train_dl', new), 1),
+    (lambda run, new: setattr(run, 'dl', new), 3)], ids=['data', 'train_dl', 'run.dl'])
+def test_what_replaces_the_data_at_the_beginning_of_an_epoch_is_trained_on(replace, batches):
+    "From this epoch on; a loader written to the run is for this epoch alone"
+    class Replace(Callback):
+        def begin_fit(self): self.seen, self.loaders = [], []
+        def begin_epoch(self):
+            if self.epoch == 1: replace(self.run, self.learn.data.train_dl[:1])
+        def begin_train(self): self.loaders.append(len(self.dl))
+        def begin_batch(self):
+            if self.in_train: self.seen.append(self.epoch)
+    cb = Replace()
+    Runner(cb).fit(3, toy(n=3))
+    assert cb.loaders == [3, 1, batches] and [cb.seen.count(e) for e in range(3)] == cb.loaders
+
+
 def test_state_is_writable_and_the_learner_too():
     class Change(Callback):
         def begin_batch(self): self.run.xb, self.run.yb = self.xb*0, self.yb*0+1

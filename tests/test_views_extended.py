@@ -389,3 +389,97 @@ def test_a_validation_batch_that_is_left_out_is_not_recorded():
     two.data.valid_dl = train[:1]
     for o in (one, two): o.fit(1, .1)
     same(torch.tensor(one.recorder.values), torch.tensor(two.recorder.values))
+
+
+# ---- v2: what 2.8 does beyond --------------------------------------------------------------------
+def star(): return {o: getattr(v2, o) for o in v2.__all__}
+
+
+def test_v2_a_batch_whose_gradients_are_no_numbers_is_left_out():
+    "The next batch begins with none, as fastai's `zero_grad` comes after every step"
+    class Guard(v2.Callback):
+        def before_batch(self):
+            if self.train_iter == 1: self.learn.xb = (self.x*float('nan'),)
+        def before_step(self):
+            if not all(p.grad.isfinite().all() for p in self.model.parameters()):
+                raise star()['CancelStepException']
+    learn, model = learner(lr=.1), net()
+    learn.fit(1, cbs=Guard())
+    opt = torch.optim.SGD(model.parameters(), lr=.1)
+    for i, (xb, yb) in enumerate(train):
+        if i == 1: continue
+        opt.zero_grad()
+        F.cross_entropy(model(xb), yb).backward()
+        opt.step()
+    check_weights(learn.model, model)
+
+
+def test_v2_a_step_without_its_backward_pass_has_gradients_of_zero():
+    "fastai's `zero_grad` leaves zeros, so momentum moves the weights on"
+    class Skip(v2.Callback):
+        def before_backward(self):
+            if self.train_iter == 2: raise star()['CancelBackwardException']
+    data, model = DataBunch(train, train[:2], device='cpu'), net()
+    learn = Learner(data, net(), F.cross_entropy, partial(SGD, momentum=.9), lr=.1, wd=0., cbs=Skip,
+                    silent=True)
+    learn.fit(1)
+    opt = torch.optim.SGD(model.parameters(), .1, .9)
+    for i, (xb, yb) in enumerate(train):
+        if i != 2: F.cross_entropy(model(xb), yb).backward()
+        opt.step()
+        opt.zero_grad(set_to_none=False)
+    check_weights(learn.model, model)
+
+
+def test_v2_the_switches_can_be_read():
+    class Ask(Callback):
+        def before_batch(self): self.found = self.run_train, self.run_valid
+    cb = Ask()
+    learner(cb).fit(1)
+    assert cb.found == (True, True)
+    cb.run_valid = False
+    learner(cb).fit(1)
+    assert cb.found == (True, False)
+
+
+@pytest.mark.parametrize('call', [lambda learn: learn.freeze_to(1), lambda learn: learn.freeze(),
+                                  lambda learn: learn.unfreeze()])
+def test_v2_freezing_in_a_fit_forgets_the_momentum(call):
+    "fastai's `freeze_to` ends with `opt.clear_state()`"
+    class Freeze(Callback):
+        def before_epoch(self):
+            if self.epoch == 1: call(self.learn)
+    data, model = DataBunch(train, train[:2], device='cpu'), net()
+    learn = Learner(data, net(), F.cross_entropy, partial(SGD, momentum=.9), lr=.1, wd=0.,
+                    splitter=lambda m: [m[:1], m[1:]], silent=True)
+    learn.fit(2, cbs=Freeze())
+    frozen = [o.requires_grad for o in learn.model.parameters()]
+    for epoch in range(2):
+        for p, on in zip(model.parameters(), frozen if epoch else [True]*4): p.requires_grad_(on)
+        opt = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], .1, .9)
+        for xb, yb in train:
+            F.cross_entropy(model(xb), yb).backward()
+            opt.step()
+            opt.zero_grad()
+    check_weights(learn.model, model)
+
+
+@pytest.mark.parametrize('version, more', [('fastai1', ()), ('fastai2', (False,))])
+def test_hooks_keep_what_a_layer_gives(version, more):
+    "Gradients come in a tuple; v2 has `cpu` before `grad`"
+    space, layer, x = {}, nn.Linear(2, 3), torch.ones(4, 2, requires_grad=True)
+    exec(f'from fastloop.adapters.{version} import *', space)
+    with space['hook_output'](layer, False) as plain, space['hook_outputs'](
+            [layer], True, *more, True) as hooks:
+        (out := layer(x)).square().sum().backward()
+    assert plain.stored.requires_grad and torch.equal(plain.stored, out)
+    assert isinstance(hooks.stored[0], tuple) and torch.equal(hooks.stored[0][0], 2*out)
+
+
+@pytest.mark.parametrize('cpu', [True, False])
+def test_hooks_of_v2_bring_what_they_keep_to_main_memory(cpu):
+    class Far(torch.Tensor):
+        def cpu(self): return torch.ones(1)
+    layer = nn.Identity()
+    with star()['hook_output'](layer, True, cpu) as hook: layer(torch.zeros(1).as_subclass(Far))
+    assert hook.stored.item() == cpu

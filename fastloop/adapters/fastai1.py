@@ -525,6 +525,7 @@ class HandlerInRun:
         if epoch := self.handler.state_dict['epoch']:
             self.run.first_epoch = epoch
             _jump([*self.handler.callbacks, *self.others], epoch)
+        self.handler.state_dict['epoch'] = self.run.first_epoch
 
     def open_begin_epoch(self):
         "Count the epoch; the model is in training mode, as in fastai v1"
@@ -610,12 +611,9 @@ class HandlerInRun:
         self.fill_row(self.handler.state_dict['last_metrics'])
 
     def close_after_epoch(self):
-        "End the fit?"
+        "One more epoch is done; end the fit?"
+        self.handler.state_dict['epoch'] = self.run.epoch+1
         return bool(self.handler.state_dict['stop_training'])
-
-    def open_after_fit(self):
-        "How many epochs were done"
-        self.handler.state_dict['epoch'] = int(self.run.n_epochs)
 
     def close_after_fit(self):
         "Nobody sees the view any more, and no graph is kept"

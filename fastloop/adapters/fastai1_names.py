@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .fastai1 import LearnerCallback
 from ..callback.core import Callback
 from ..core import listify
-from ..torch_core import Learns, flatten_model
+from ..torch_core import Learns, flatten_model, to_detach
 
 # %% ../../nbs/81_adapters.fastai1_names.ipynb #f109e108
 BoolOrTensor, FloatOrTensor, IntOrTensor = bool | Tensor, float | Tensor, int | Tensor
@@ -119,12 +119,6 @@ defaults = SimpleNamespace(lr=slice(3e-3), wd=1e-2, silent=False, extra_callback
                            extra_callback_fns=None, device=torch.device('cpu'), cpus=1)
 
 # %% ../../nbs/81_adapters.fastai1_names.ipynb #2ef20196
-def detached(o: Any,  # Tensors at any depth
-             ) -> Any:  # The same without graphs
-    "Cut tensors off from the graph"
-    if isinstance(o, (tuple, list)): return type(o)(map(detached, o))
-    return o.detach() if isinstance(o, Tensor) else o
-
 class Hook:
     """Keeps what a function of a layer, its input and its output returns
 
@@ -134,8 +128,11 @@ class Hook:
                  hook_func: Callable,  # Takes layer, input and output
                  is_forward: bool = True,  # After the forward pass, or after the backward pass
                  detach: bool = True,  # Hand over tensors without their graph
+                 cpu: bool = False,  # Bring them to main memory, if they are handed over like that
                  ):
-        self.hook_func, self.detach, self.stored, self.removed = hook_func, detach, None, False
+        self.hook_func, self.detach, self.cpu = hook_func, detach, cpu
+        self.stored: Any = None
+        self.removed = False
         put = m.register_forward_hook if is_forward else m.register_full_backward_hook
         self.hook = put(self.hook_fn)
 
@@ -144,7 +141,7 @@ class Hook:
                 output: Any,  # What it answered
                 ):
         "Call the function, and keep what it returns"
-        if self.detach: input, output = detached(input), detached(output)
+        if self.detach: input, output = to_detach((input, output), self.cpu)
         self.stored = self.hook_func(module, input, output)
 
     def remove(self):
@@ -166,8 +163,9 @@ class Hooks:
                  hook_func: Callable,  # Takes layer, input and output
                  is_forward: bool = True,  # After the forward pass, or after the backward pass
                  detach: bool = True,  # Hand over tensors without their graph
+                 cpu: bool = False,  # Bring them to main memory, if they are handed over like that
                  ):
-        self.hooks = [Hook(m, hook_func, is_forward, detach) for m in ms]
+        self.hooks = [Hook(m, hook_func, is_forward, detach, cpu) for m in ms]
 
     stored = property(lambda self: [o.stored for o in self.hooks], doc='What was returned last')
 
@@ -185,21 +183,42 @@ class Hooks:
 
     def __exit__(self, *args): self.remove()
 
-def _output(module, input, output): return output[0] if isinstance(output, tuple) else output
+def output_of(module: nn.Module,  # The layer
+              input: Any,  # What it was given
+              output: Any,  # What it answered, or a tuple of the gradients of that
+              ) -> Any:  # A tensor, a tuple or a list
+    "What is kept of an output: all of it"
+    return output if isinstance(output, (Tensor, tuple, list)) else list(output)
 
 def hook_output(module: nn.Module,  # A layer
                 detach: bool = True,  # Without its graph
-                grad: bool = False,  # Its gradient instead
+                grad: bool = False,  # Its gradient instead, in a tuple
                 ) -> Hook:  # `stored` is the output
     "Keep the output of a layer"
-    return Hook(module, _output, detach=detach, is_forward=not grad)
+    return Hook(module, output_of, detach=detach, is_forward=not grad)
 
 def hook_outputs(modules: Collection[nn.Module],  # Layers
                  detach: bool = True,  # Without their graph
-                 grad: bool = False,  # Their gradients instead
+                 grad: bool = False,  # Their gradients instead, each in a tuple
                  ) -> Hooks:  # `stored` are the outputs
     "Keep the outputs of layers"
-    return Hooks(modules, _output, detach=detach, is_forward=not grad)
+    return Hooks(modules, output_of, detach=detach, is_forward=not grad)
+
+def hooked_output(module: nn.Module,  # A layer
+                  detach: bool = True,  # Without its graph
+                  cpu: bool = False,  # In main memory
+                  grad: bool = False,  # Its gradient instead, in a tuple
+                  ) -> Hook:  # `stored` is the output
+    "`hook_output` with the parameters of fastai v2"
+    return Hook(module, output_of, not grad, detach, cpu)
+
+def hooked_outputs(modules: Collection[nn.Module],  # Layers
+                   detach: bool = True,  # Without their graph
+                   cpu: bool = False,  # In main memory
+                   grad: bool = False,  # Their gradients instead, each in a tuple
+                   ) -> Hooks:  # `stored` are the outputs
+    "`hook_outputs` with the parameters of fastai v2"
+    return Hooks(modules, output_of, not grad, detach, cpu)
 
 # %% ../../nbs/81_adapters.fastai1_names.ipynb #5701ce78
 class HookCallback(LearnerCallback):

@@ -25,7 +25,6 @@ from fastloop.callback.core import (
     Callback,
     CancelEpochException,
     CancelException,
-    CancelStepException,
     CancelTrainException,
     CancelValidateException,
     cancels,
@@ -383,6 +382,7 @@ class LearnView(View):
     Source: fastai 2.8, `Learner` and `Recorder`.
     """
     hidden = frozenset({*run_state, 'run', 'learn', 'data', 'name'})
+    run_train = run_valid = True  # for a callback that does not say when it is on
 
     def __init__(self, run: Run,  # The runner whose state is shown
                  notes: RunNotes,  # What the views of this run share
@@ -514,6 +514,21 @@ class LearnView(View):
             raise ValueError(f'get_preds: {on[0]} is not offered here')
         return self._run.learn.get_preds(self.dls[ds_idx] if dl is None else dl, with_loss)
 
+    def freeze_to(self, n: int,  # The first group that is trained; -1 is the last
+                  ):
+        "Train the layer groups from number `n` on; the optimizer forgets what it gathered"
+        self._run.learn.freeze_to(n)
+        self.opt.clear_state()
+
+    def freeze(self):
+        "Train the last layer group only; the optimizer forgets likewise"
+        self._run.learn.freeze()
+        self.opt.clear_state()
+
+    def unfreeze(self):
+        "Train all layer groups; the optimizer forgets likewise"
+        self.freeze_to(0)
+
     def ordered_cbs(self, event: str,  # Name of an event
                     ) -> list:  # Callbacks
         "Those that answer an event, in their order"
@@ -572,7 +587,11 @@ def view_wanted(cb: Any,  # A callback written for any library
     return 'fastai v2' if isinstance(cb, Callback) and found and speaks_v2(type(cb)) else None
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #2506ac09
+class CancelStepAndClear(cancels['begin_step']):
+    "Skip the optimizer's step and clear the gradients: fastai v2's `CancelStepException`"
+
 _named_cancels = {o.__name__: o for o in (*cancels.values(), CancelEpochException)}
+_named_cancels['CancelStepException'] = CancelStepAndClear
 _named_cancels['CancelValidException'] = CancelValidateException
 
 def translated(e: BaseException,  # What a handler raised
@@ -594,13 +613,12 @@ def notes_of(run: Run,  # A runner
     return run.__dict__.setdefault('_view_notes', RunNotes(run))
 
 def _open_epoch(run):
-    "Remember what this epoch will go through, unless somebody replaces it, and what is measured"
+    "Remember that an epoch has begun, and what is measured"
     run._view_notes.loader = run.dl
     _follow_metrics(run)
 
-def _set_loader(run):
-    "Take up loaders that were replaced since the epoch began, and count what comes"
-    if run.dl is run._view_notes.loader: run.dl = run.learn.data.train_dl
+def _count_loader(run):
+    "Count what comes"
     run.iters = count_batches(run.dl)
 
 def _log_row(run):
@@ -639,6 +657,11 @@ def _clear_grads(run):
     if run._view_notes.clear: run.learn.opt.zero_grad()
     run._view_notes.clear = False
 
+def _zero_grads(run):
+    "Zeros where a pass that was left out has put no gradients: fastai never goes back to `None`"
+    for p in (o for group in run.learn.opt.param_groups for o in group['params']):
+        if p.grad is None and p.requires_grad and run.n_iter: p.grad = torch.zeros_like(p)
+
 def shared_handlers(cb: Any,  # A callback that wants a view
                     run: Run,  # The runner
                     ) -> list:  # Triples; empty for all but one of the callbacks
@@ -647,7 +670,7 @@ def shared_handlers(cb: Any,  # A callback that wants a view
     if not any(o is notes.carrier for o in run.cbs): notes.carrier = cb
     if notes.carrier is not cb: return []
     return [('begin_epoch', first, partial(_open_epoch, run)),
-            ('begin_train', first, partial(_set_loader, run)),
+            ('begin_train', first, partial(_count_loader, run)),
             *((event, first, notes.give_back) for event in (
                 'after_backward', 'after_cancel_backward', 'after_batch')),
             ('begin_batch', first, partial(_open_batch, run)),
@@ -692,10 +715,12 @@ class _Handler:
         try:
             answer = self.handler()
             return answer if self.ours else None
-        except CancelException: raise
         except Exception as e:
-            if (ours := translated(e, self.run.in_train)) is None: raise
-            self.notes.clear = self.notes.clear or isinstance(ours, CancelStepException)
+            ours = e if isinstance(e, CancelException) else translated(e, self.run.in_train)
+            if ours is None: raise
+            if isinstance(ours, CancelStepAndClear): self.notes.clear = True
+            if self.event == 'begin_backward' and ours.phase == 'backward': _zero_grads(self.run)
+            if ours is e: raise
             raise ours from None
         finally:
             if self.early: self.look_back(False)
@@ -816,18 +841,20 @@ def params(m: torch.nn.Module,  # A model
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #26715ebd
 _brought = {
-    'fastloop.adapters.fastai2': 'unsqueeze NoneReduce reduce_loss params flatten_check',
+    'fastloop.adapters.fastai2': ('unsqueeze NoneReduce reduce_loss params flatten_check '
+                                  'CancelStepException=CancelStepAndClear'),
     'fastloop.adapters.metrics': ('Metric=LearnMetric AvgMetric=AvgLearnMetric '
                                   'ValueMetric=ValueLearnMetric AccumMetric=AccumLearnMetric'),
     'fastloop.torch_core': 'to_np',
-    'fastloop.adapters.fastai1_names': 'pd even_mults Hook Hooks hook_output hook_outputs',
+    'fastloop.adapters.fastai1_names': (
+        'pd even_mults Hook Hooks hook_output=hooked_output hook_outputs=hooked_outputs'),
     'fastloop.all': (
         'Callback Learner Recorder TrainEvalCallback ProgressCallback CSVLogger TrackerCallback '
         'EarlyStoppingCallback SaveModelCallback TerminateOnNaNCallback GradientAccumulation '
         'BnFreeze MixedPrecision ParamScheduler CutMix LRFinder CancelFitException '
         'CancelEpochException CancelTrainException CancelValidException CancelBatchException '
-        'CancelBackwardException CancelStepException accuracy error_rate rmse mse mae msle '
-        'exp_rmspe OptimWrapper SGD Adam RMSprop EMACallback combine_scheds combined_cos '
+        'CancelBackwardException accuracy error_rate rmse mse mae msle exp_rmspe '
+        'OptimWrapper SGD Adam RMSprop EMACallback combine_scheds combined_cos '
         'untar_data URLs to_detach to_device default_device find_bs flatten_model trainable_params '
         'GradientClip=GradientClipping ReduceLROnPlateau=ReduceLROnPlateauCallback '
         'MixUp=MixUpCallback ShortEpochCallback=ShortEpoch SchedLin=sched_lin SchedCos=sched_cos '

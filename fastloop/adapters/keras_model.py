@@ -10,6 +10,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from numbers import Real
 from pathlib import Path
@@ -608,6 +609,34 @@ def join_new(opt: Optimizer,  # An optimizer
     return new
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #f0ab272c
+@contextmanager
+def in_mode(module: torch.nn.Module,  # Any model
+            training: bool,  # Whether it is training
+            ):
+    "Training or evaluation mode inside a `with` block; each module gets its mode back"
+    modes = [(o, o.training) for o in module.modules()]
+    try: yield module.train(training)
+    finally:
+        for o, mode in modes: o.training = mode
+
+def as_given(x: Any,  # What a model is called with
+             ) -> Any:  # With tensors in the place of arrays
+    "Arrays as tensors; tensors keep their graph"
+    x = _as_tensor(x)
+    if isinstance(x, Mapping): return {k: as_given(o) for k, o in x.items()}
+    if isinstance(x, (list, tuple)) and any(hasattr(o, 'shape') for o in x):
+        return tuple(map(as_given, x))
+    is_array = isinstance(x, (list, tuple)) or hasattr(x, '__array__')
+    return as_input_nest(x) if is_array and not isinstance(x, torch.Tensor) else x
+
+def open_shapes(x: Any,  # A batch of inputs or outputs
+                ) -> Any:  # A tuple, or a list or dictionary of tuples
+    "Shapes as Keras writes them: how many samples there are is left open"
+    if isinstance(x, Mapping): return {k: open_shapes(o) for k, o in x.items()}
+    if isinstance(x, (tuple, list)): return [open_shapes(o) for o in x]
+    return (None, *x.shape[1:])
+
+# %% ../../nbs/82_adapters.keras_model.ipynb #b62a31c4
 class ModelView:
     "A torch module as Keras sees a model; what it stands for is in `module` and `opt`"
     module: Any = None
@@ -632,7 +661,14 @@ class ModelView:
         return self._variables((k, p) for k, p in self.module.named_parameters()
                                if p.requires_grad)
 
+    @property
+    def non_trainable_variables(self) -> list:  # Of `Variable`
+        "What is frozen, and buffers"
+        return self._variables((k, o) for k, o in self.module.state_dict(keep_vars=True).items()
+                               if not o.requires_grad)
+
     trainable_weights, variables = trainable_variables, weights
+    non_trainable_weights = non_trainable_variables
 
     def get_weights(self) -> list:  # Arrays, copied
         "All weights"
@@ -697,7 +733,33 @@ class ModelView:
         "See which layers are to be trained from now on"
         apply_trainable(self.module)
 
-    def __call__(self, *args, **kwargs): return self.module(*args, **kwargs)
+    def __call__(self, *args, training=False, **kwargs):
+        args = to_device(tuple(map(as_given, args)), model_device(self.module))
+        with in_mode(self.module, bool(training)):
+            if len(args) == 1 and not kwargs: return explained_call(self.module, args[0])
+            return self.module(*args, **kwargs)
+
+    def predict_on_batch(self, x: Any,  # An array, or a list or dictionary of several inputs
+                         ) -> np.ndarray:  # What the model answers, a row for each sample
+        "The answers of the model to one batch, as an array; as several, if the model gives several"
+        with torch.no_grad(): return joined_arrays([to_np(self(x))])
+
+    @property
+    def input_shape(self) -> Any:  # A tuple that begins with `None`
+        "The shape of the inputs, as a batch of the latest fit or the first layer tells"
+        if (seen := getattr(self.run, 'xb', None)) is not None: return open_shapes(seen)
+        first = next(o for o in self.module.modules() if not list(o.children()))
+        size = getattr(first, 'in_features', getattr(first, 'input_dim', None))
+        if size: return None, size
+        raise AttributeError('input_shape is not known before the first batch: '
+                             f'{type(first).__name__} does not tell')
+
+    @property
+    def output_shape(self) -> Any:  # A tuple that begins with `None`
+        "The shape of what the model answers to them"
+        xb = getattr(self.run, 'xb', None)
+        if xb is None: xb = torch.zeros(1, *self.input_shape[1:])
+        with torch.no_grad(): return open_shapes(self(xb))
 
     @property
     def name(self) -> str:  # In lower case

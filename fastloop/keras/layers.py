@@ -87,6 +87,19 @@ class Layer(nn.Module):
         "What it has learned, and what it keeps"
         return self.as_model().weights
 
+    @property
+    def trainable_weights(self) -> list:  # Of `Variable`
+        "What is trained"
+        return self.as_model().trainable_weights
+
+    @property
+    def non_trainable_weights(self) -> list:  # Of `Variable`
+        "What is frozen, or only kept"
+        return self.as_model().non_trainable_weights
+
+    variables, trainable_variables = weights, trainable_weights
+    non_trainable_variables = non_trainable_weights
+
     def get_weights(self) -> list:  # Arrays, copied
         "All weights"
         return self.as_model().get_weights()

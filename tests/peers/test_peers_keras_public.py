@@ -78,6 +78,7 @@ cases = {
     'WeightDecayByHand': lambda p, tmp: p.WeightDecayByHand(),
     'LayerStats': lambda p, tmp: p.LayerStats(),
     'StopAtAccuracy': lambda p, tmp: p.StopAtAccuracy(),
+    'CallsModel': lambda p, tmp: p.CallsModel(x_valid),
     'OneCycle': lambda p, tmp: p.OneCycle()}
 
 

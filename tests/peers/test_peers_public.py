@@ -8,7 +8,8 @@ import torch
 pytest.importorskip('fastai.basics', reason='installed by `make test-peers`')
 source = Path(__file__).parent.parent/'public/v2.py'
 names = ('SharpnessAware AverageWeights RunLogger Curriculum NoisyLabels Predictions KeepBest '
-         'StopAfter ActivationMeans PerClass SkipBadBatches WarmUp PartOfAnEpoch Penalty').split()
+         'StopAfter ActivationMeans PerClass SkipBadBatches WarmUp PartOfAnEpoch Penalty '
+         'SkipSteps Unfreeze').split()
 stars = ('from fastloop.adapters.fastai2 import *',
          'from fastai.basics import *\nfrom fastai.callback.all import *')
 

@@ -180,6 +180,24 @@ class Penalty(Callback):
         self.learn.loss_grad = self.learn.loss_grad + self.share*penalty
 
 
+class SkipSteps(Callback):
+    "Leaves out every third step, as after an overflow, and every fourth backward pass"
+    def __init__(self): self.left = []
+    def before_backward(self):
+        if self.train_iter % 4 == 3: raise CancelBackwardException
+    def before_step(self):
+        self.left.append(sum(p.grad.abs().sum().item() for p in self.model.parameters()))
+        if self.train_iter % 3 == 1: raise CancelStepException
+
+
+class Unfreeze(Callback):
+    "Trains the last layer group at first, and reads its own switches"
+    def __init__(self): self.left = []
+    def before_epoch(self):
+        self.learn.freeze_to(-1 if self.epoch == 0 else 0)
+        self.left.append((self.run_train, self.run_valid))
+
+
 made = dict(
     SharpnessAware=lambda: SharpnessAware(), AverageWeights=lambda: AverageWeights(),
     RunLogger=lambda: RunLogger(), Curriculum=lambda: Curriculum(),
@@ -187,4 +205,5 @@ made = dict(
     KeepBest=lambda: KeepBest(monitor='valid_loss'), StopAfter=lambda: StopAfter(5),
     ActivationMeans=lambda: ActivationMeans(), PerClass=lambda: PerClass(),
     SkipBadBatches=lambda: SkipBadBatches(1.05), WarmUp=lambda: WarmUp(6),
-    PartOfAnEpoch=lambda: PartOfAnEpoch(.4), Penalty=lambda: Penalty(.01))
+    PartOfAnEpoch=lambda: PartOfAnEpoch(.4), Penalty=lambda: Penalty(.01),
+    SkipSteps=lambda: SkipSteps(), Unfreeze=lambda: Unfreeze())

@@ -58,7 +58,7 @@ def gradient_sizes(layers, loss):
 def gradient_sizes(layers, loss):
     with hook_outputs(layers, grad=True) as hooks:
         loss().backward()
-        return [o.norm() for o in hooks.stored]
+        return [o[0].norm() for o in hooks.stored]
 
 # %% 3: the gradients of the weights
 def gradient_sizes(layers, loss):
@@ -68,4 +68,4 @@ def gradient_sizes(layers, loss):
 def gradient_sizes(layers, loss):
     hooks = hook_outputs(layers, grad=True)
     torch.autograd.grad(loss(), [p for layer in layers for p in layer.parameters()])
-    return [o.norm() for o in hooks.stored]
+    return [o[0].norm() for o in hooks.stored]
