@@ -215,7 +215,7 @@ def check_can_learn(model: torch.nn.Module,  # What is to be trained
         if p.is_inference(): raise ValueError(
             f'model: {name} was made inside torch.inference_mode(): make the model outside it')
 
-def plain_decays(wd: float | Iterable,  # Weight decay, or one for each group
+def plain_decays(wd: Any,  # Weight decay, or one for each group; `None` stays
                  ) -> Any:  # Without tensors, which the next fit would write to
     "Weight decay as plain numbers"
     return [number_in(o) for o in wd] if isinstance(wd, (list, tuple)) else number_in(wd)
