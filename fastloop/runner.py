@@ -64,8 +64,7 @@ def wider(a: Any,  # A cancel exception, its class, or `None`
           b: Any,  # Likewise
           ) -> Any:  # The one that breaks off more
     "The exception of the wider phase"
-    if a is None or b is None: return a or b
-    return min(a, b, key=lambda o: phases.index(o.phase))
+    return min((o for o in (a, b) if o), key=lambda o: phases.index(o.phase), default=None)
 
 def no_phase(e: CancelException,  # An exception that no phase has caught
              where: str,  # Who raised it
@@ -94,7 +93,7 @@ def check_hiding(cb: Callback | Any,  # A callback that is to be attached
 # %% ../nbs/14_runner.ipynb #5bad1ed6
 class Callbacks:
     "Callbacks in their order, who answers which event, and what becomes of the answers"
-    learn, cbs, handlers, in_train, exception = None, (), {}, False, None
+    learn, cbs, handlers, in_train, exception, _wish = None, (), {}, False, None, None
 
     def add_cbs(self,
                 # A callback, a class of callbacks, or several
@@ -140,7 +139,8 @@ class Callbacks:
         wish = None
         for cb, handler in self.handlers[event]:
             try:
-                if handler() is True: wish = wider(wish, cancel_for(event, self.in_train))
+                if handler() is True:
+                    wish = self._wish = wider(wish, cancel_for(event, self.in_train))
             except BaseException as e: wish = self._failed(cb, event, e, wish)
         if wish is not None: raise wish
 

@@ -72,7 +72,8 @@ def _own_loss(learn):
     loss = getattr(learn.loss_func, 'crit', learn.loss_func)  # mixup wraps it
     return loss if says_place(loss) else None
 
-def _parts(run):
+def parts_of(run: Run | None,  # A runner
+             ) -> list:  # Objects with `state_dict` and `load_state_dict`
     "What adapters keep beside a run: sums of the epoch, for callbacks of other libraries"
     own = [v for k, v in getattr(run, '__dict__', {}).items() if k.startswith('_')]
     inner = [v for o in own if type(o) is dict for v in o.values()]
@@ -94,7 +95,7 @@ def training_state(learn: Trained,  # Has `model`, `opt`, `loss_func` and `data`
         opt=None if opt is None else whole_tensors(opt.state_dict()), opt_kind=_kind(opt),
         held=None if opt is None else held_names(learn),
         latest=_latest(cbs), metrics=_measured(learn, cbs),
-        parts=[o.state_dict() for o in _parts(run)],
+        parts=[o.state_dict() for o in parts_of(run)],
         data=[describe_loader(getattr(data, o, None)) for o in ('train_dl', 'valid_dl')],
         callbacks={k: cb.state_dict() if says_place(cb) else None
                    for k, cb in shaping(cbs).items()})
@@ -271,7 +272,7 @@ def load_training(learn: Learns,  # Has `model`, `opt` and `loss_func`
             if k in buffers: buffers[k].copy_(v)
     if state['opt'] is not None: learn.opt.load_state_dict(state['opt'])
     if (loss := _own_loss(learn)) is not None and state['loss']: loss.load_state_dict(state['loss'])
-    for o, mine in zip(_parts(run), state['parts']): o.load_state_dict(mine)
+    for o, mine in zip(parts_of(run), state['parts']): o.load_state_dict(mine)
     recorder = find_recorder(SimpleNamespace(cbs=cbs))
     for o, value in zip(getattr(recorder, 'metrics', ()), state['latest']): o.latest = value
     for k, cb in shaping(cbs).items():
