@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Set
 from functools import wraps
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
 # %% ../nbs/07_names.ipynb #e2a41a5d
@@ -62,8 +62,8 @@ def check_learner(callback: object,  # The callback that was given `learn`
     if learn is None or all(hasattr(learn, o) for o in ('model', 'data')): return
     name = type(callback).__name__
     known = [o for o in inspect.signature(type(callback)).parameters.values() if o.name != 'learn']
-    alike = [o for o in known if type(learn) is (
-        o.annotation if isinstance(o.annotation, type) else type(o.default))]
+    alike = [o for o in known if type(learn) in (o.annotation, *get_args(o.annotation))
+             or o.annotation is o.empty and type(learn) is type(o.default)]
     hint = f'; did you mean {name}({[*alike, *known][0].name}={learn!r})?' if known else ''
     raise TypeError(f'{name}: the first argument is the learner, not {learn!r}{hint}')
 

@@ -64,8 +64,7 @@ def wider(a: Any,  # A cancel exception, its class, or `None`
           b: Any,  # Likewise
           ) -> Any:  # The one that breaks off more
     "The exception of the wider phase"
-    if a is None or b is None: return a or b
-    return min(a, b, key=lambda o: phases.index(o.phase))
+    return min((o for o in (a, b) if o), key=lambda o: phases.index(o.phase), default=None)
 
 def no_phase(e: CancelException,  # An exception that no phase has caught
              where: str,  # Who raised it
@@ -94,7 +93,7 @@ def check_hiding(cb: Callback | Any,  # A callback that is to be attached
 # %% ../nbs/14_runner.ipynb #5bad1ed6
 class Callbacks:
     "Callbacks in their order, who answers which event, and what becomes of the answers"
-    learn, cbs, handlers, in_train, exception = None, (), {}, False, None
+    learn, cbs, handlers, in_train, exception, _wish = None, (), {}, False, None, None
 
     def add_cbs(self,
                 # A callback, a class of callbacks, or several
@@ -140,7 +139,8 @@ class Callbacks:
         wish = None
         for cb, handler in self.handlers[event]:
             try:
-                if handler() is True: wish = wider(wish, cancel_for(event, self.in_train))
+                if handler() is True:
+                    wish = self._wish = wider(wish, cancel_for(event, self.in_train))
             except BaseException as e: wish = self._failed(cb, event, e, wish)
         if wish is not None: raise wish
 
@@ -244,12 +244,12 @@ class Runner(Callbacks):
         "Run the epochs that are left"
         for self.epoch in range(self.first_epoch, self.epochs):
             self.in_train, self.n_epochs, self.dl = True, float(self.epoch), self.data.train_dl
-            self.pct_train, self._planned = self.epoch/self.epochs, self.dl
+            self.pct_train, self._planned = self.epoch/self.epochs, id(self.dl)
             self._phase('epoch', self.one_epoch)
 
     def one_epoch(self):
         "Train, then validate, on the data as `begin_epoch` has left them"
-        if self.dl is self._planned: self.dl = self.data.train_dl
+        if id(self.dl) == self._planned: self.dl = self.data.train_dl
         self._phase('train', lambda: self.all_batches(self.dl))
         if getattr(self.data, 'valid_dl', None) is not None: self.validate(self.data.valid_dl)
 

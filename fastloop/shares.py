@@ -114,14 +114,27 @@ class DealtBatches(InPlaceOf):
         n, rest = divmod(len(self.dl), self.mine.total)
         return n + (not self.mine.even and self.mine.rank < rest)
 
-def is_taken_care_of(dl: Iterable | Any,  # A loader
-                     ) -> bool:  # Whether it is dealt to several processes already
-    "Does a loader give a share of each pass?"
+def _gives_share(dl):
+    "Does a loader itself give a share of each pass?"
     mine = isinstance(getattr(dl, 'sampler', None), (DealtSampler, DistributedSampler))
     inner = getattr(getattr(dl, 'batch_sampler', None), 'sampler', None)
     return (mine or isinstance(inner, DistributedSampler) or isinstance(dl, DealtBatches)
             or isinstance(getattr(dl, 'batch_sampler', None), DealtSampler)
-            or getattr(dl, 'share', None) is not None)
+            or isinstance(getattr(dl, 'share', None), Share))
+
+def dealt_part(dl: Iterable | Any,  # A loader
+               ) -> Any:  # The same, or one that it keeps; `None` if nobody has dealt it
+    "The loader that gives a share of each pass: perhaps inside one that changes its batches"
+    if _gives_share(dl) or isinstance(dl, (Resumable, DataLoader)):
+        return dl if _gives_share(dl) else None
+    return next(filter(_gives_share, getattr(dl, '__dict__', {}).values()), None)
+
+def is_new(dl: Iterable | Any,  # What a pass is about to go through
+           source: Iterable | Any,  # The training loader of the data
+           ) -> bool:  # Not for a list or a generator for one pass, which may be made of a share
+    "Has a callback put in a loader that nobody has dealt?"
+    own = isinstance(dl, (Resumable, DataLoader))
+    return (own or dl is source) and dealt_part(dl) is None
 
 def _deal_sampler(dl, share, seed):
     "Let a `DataLoader` draw a share, in place"
@@ -142,7 +155,7 @@ def share_training(dl: Iterable | Any,  # A loader of any kind
     Raises: ValueError if there are fewer rows than processes, or nobody knows how many there are.
     """
     share = Share(ranks.rank, ranks.count)
-    if is_taken_care_of(dl): return dl
+    if dealt_part(dl) is not None: return dl
     iterable = isinstance(dl, DataLoader) and isinstance(dl.dataset, IterableDataset)
     if not isinstance(dl, (Resumable, DataLoader)) or iterable:
         if count_batches(dl) is None: raise ValueError(
@@ -166,7 +179,7 @@ def share_validation(dl: Iterable | Any,  # A loader of any kind
     "A loader of some of the rows, so that all processes together have each row once"
     share = Share(ranks.rank, ranks.count, even=False)
     iterable = isinstance(dl, DataLoader) and isinstance(dl.dataset, IterableDataset)
-    if is_taken_care_of(dl): return dl
+    if dealt_part(dl) is not None: return dl
     if isinstance(dl, Resumable):
         other: Any = copy(dl)
         other.share, other._place = share, copy(dl._place)
@@ -182,6 +195,7 @@ def agree_on_order(dl: Iterable | Any,  # A loader that gives a share
                    ranks: Ranks,  # The processes
                    ):
     "Before a fit: all processes shuffle as process 0 does, each fit in another way"
+    dl = dealt_part(dl)
     samplers = [getattr(dl, o, None) for o in ('sampler', 'batch_sampler')]
     mine = next((o for o in samplers if isinstance(o, DealtSampler)), None)
     if mine is not None:

@@ -74,7 +74,8 @@ def _own_loss(learn):
     loss = getattr(learn.loss_func, 'crit', learn.loss_func)  # mixup wraps it
     return loss if says_place(loss) else None
 
-def _parts(run):
+def parts_of(run: Run | None,  # A runner
+             ) -> list:  # Objects with `state_dict` and `load_state_dict`
     "What adapters keep beside a run: sums of the epoch, for callbacks of other libraries"
     own = [v for k, v in getattr(run, '__dict__', {}).items() if k.startswith('_')]
     inner = [v for o in own if type(o) is dict for v in o.values()]
@@ -96,7 +97,7 @@ def training_state(learn: Trained,  # Has `model`, `opt`, `loss_func` and `data`
         opt=None if opt is None else whole_tensors(opt.state_dict()), opt_kind=_kind(opt),
         held=None if opt is None else held_names(learn),
         latest=_latest(cbs), metrics=_measured(learn, cbs),
-        parts=[o.state_dict() for o in _parts(run)],
+        parts=[o.state_dict() for o in parts_of(run)],
         data=[describe_loader(getattr(data, o, None)) for o in ('train_dl', 'valid_dl')],
         callbacks={k: cb.state_dict() if says_place(cb) else None
                    for k, cb in shaping(cbs).items()})
@@ -123,7 +124,7 @@ def _measured(learn, cbs):
 # %% ../nbs/48_training_state.ipynb #143c6b9e
 def _may_hold(learn):
     "Names of what each group of the optimizer may hold; those it has if somebody else made it"
-    opt, opt_func, _ = getattr(learn, 'made', (None, None, None))
+    opt, opt_func, *_ = getattr(learn, 'made', (None, None))
     if learn.opt is not opt or opt_func is None: return held_names(learn)
     names = {id(p): k for k, p in learn.model.named_parameters()}
     split = [[names[id(p)] for p in group if id(p) in names]
@@ -275,7 +276,7 @@ def load_training(learn: Learns,  # Has `model`, `opt` and `loss_func`
     if state['opt'] is not None: learn.opt.load_state_dict(state['opt'])
     if (loss := _own_loss(learn)) is not None and state['loss']: loss.load_state_dict(state['loss'])
     put_beside_weights(learn, state.get('own'))
-    for o, mine in zip(_parts(run), state['parts']): o.load_state_dict(mine)
+    for o, mine in zip(parts_of(run), state['parts']): o.load_state_dict(mine)
     recorder = find_recorder(SimpleNamespace(cbs=cbs))
     for o, value in zip(getattr(recorder, 'metrics', ()), state['latest']): o.latest = value
     for k, cb in shaping(cbs).items():

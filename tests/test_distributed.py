@@ -21,9 +21,11 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from fastloop.adapters.fastai1 import LearnerCallback
 from fastloop.callback.averages import EMACallback
 from fastloop.callback.core import (
     Callback,
+    CancelBackwardException,
     CancelBatchException,
     CancelEpochException,
     CancelFitException,
@@ -38,8 +40,9 @@ from fastloop.callback.terminate import TerminateOnNaNCallback
 from fastloop.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateauCallback
 from fastloop.callback.training import GradientAccumulation, GradientClipping
 from fastloop.data.bunch import DataBunch
-from fastloop.data.load import epoch_order
+from fastloop.data.load import TensorLoader, epoch_order
 from fastloop.event_files import read_scalars
+from fastloop.keras import callbacks as keras
 from fastloop.learner import Learner
 from fastloop.metric_functions import class_metrics, r2_score, rmse
 from fastloop.metrics import EpochMetric, Metric, accuracy
@@ -187,20 +190,67 @@ def other_loader(rank, loader):
                 valid=rows[0, False])
 
 
+def pairs(x, y, bs):
+    "Batches in a list"
+    return list(zip(x.split(bs), y.split(bs)))
+
+
+def torch_loader(x, y, bs): return DataLoader(TensorDataset(x, y), bs, shuffle=True)
+
+
+NEW = {'tensors': partial(TensorLoader, shuffle=True), 'torch': torch_loader, 'list': pairs}
+PUT_IN = [(o, 'data') for o in NEW] + [('tensors', 'pass'), ('torch', 'pass'), ('list', 'share')]
+
+
+def put_in(rank, kind, where):
+    "A callback puts another loader in, into the data or for one pass; the rows of the last pass"
+    x, y = (o[:40] for o in tensors(seed=4))
+
+    class Curriculum(Callback):
+        rows = ()
+        def begin_epoch(self):
+            if self.run.epoch == 1 and where == 'data':
+                self.learn.data.train_dl = NEW[kind](x, y, bs=8)
+            if self.run.epoch == 2 and where == 'pass': self.run.dl = NEW[kind](x, y, bs=8)
+            if self.run.epoch == 2 and where == 'share': self.run.dl = list(self.run.dl)
+
+        def begin_batch(self):
+            if self.run.in_train and self.run.epoch == 2: self.rows += tuple(self.run.xb.tolist())
+    learn = make().to_distributed(timeout=15)
+    learn.fit(3, .1, cbs=(cb := Curriculum()))
+    return outcome(learn), cb.rows
+
+
+class Told(keras.Callback):
+    "The logs of each epoch"
+    def on_epoch_end(self, epoch, logs=None): self.model.learn.told.append(dict(logs))
+
+
+class Smoothed(LearnerCallback):
+    "The smoothed loss at the end of each epoch"
+    def on_epoch_end(self, smooth_loss, **kwargs):
+        self.learn.told.append({'smooth': float(smooth_loss)})
+
+
 CALLBACKS = {  # verb, and callbacks; mixup draws in each process by itself
     'ema': ('fit', lambda: [EMACallback(decay=.9)]), 'one cycle': ('fit_one_cycle', list),
     'flat cos': ('fit_flat_cos', list),
     'plateau': ('fit', lambda: [ReduceLROnPlateauCallback(patience=0, min_delta=9.)]),
     'stopping': ('fit', lambda: [EarlyStoppingCallback(patience=0, min_delta=9.)]),
     'best': ('fit', lambda: [SaveModelCallback()]),
+    'keras': ('fit', lambda: [Told(), keras.ReduceLROnPlateau('loss', .5, 1, min_delta=9.)]),
+    'fastai v1': ('fit', lambda: [Smoothed]),
     'bf16': ('fit', list), 'mixup': ('fit', lambda: [MixUpCallback()])}
 
 
 def with_callbacks(learn, name, epochs=3):
     verb, make_cbs = CALLBACKS[name]
+    learn.told = []
     if name == 'bf16': learn.to_bf16()
-    getattr(learn, verb)(epochs, .1, cbs=make_cbs())
-    return outcome(learn)
+    if name == 'keras': learn.metrics = [accuracy, EpochMetric(lambda p, y: p.std(), 'std')]
+    cbs = [o(learn) if isinstance(o, type) else o for o in make_cbs()]
+    getattr(learn, verb)(epochs, .1, cbs=cbs)
+    return dict(outcome(learn), told=learn.told)
 
 
 def callbacks(rank):
@@ -352,31 +402,52 @@ def same_as_alone(learn):
 class Breaks(Callback):
     "Breaks off a phase in one process, at one event of the fourth batch"
     order = 30
-    def __init__(self, event, kind, rank, only=1):
+    def __init__(self, event, kind, rank, only=1, at=3):
         super().__init__()
-        self.kind, self.active = kind, rank == only
+        self.kind, self.active, self.at = kind, rank == only, at
         setattr(self, event, self.strike)
 
     def strike(self):
-        if self.active and self.run.n_iter >= 3:
-            self.active = False
-            raise self.kind
+        if not self.active or self.run.n_iter < self.at: return None
+        self.active = False
+        if self.kind is not True: raise self.kind
+        return True
+
+
+class Skips(LearnerCallback):
+    "Skips the backward pass or the step of the fourth batch in one process, as fastai v1 does"
+    def __init__(self, learn, flag, active):
+        super().__init__(learn)
+        self.flag, self.active = flag, active
+
+    def on_backward_begin(self, iteration, **kwargs):
+        return {self.flag: True} if self.active and iteration == 3 else None
 
 
 EVENTS = ['begin_batch', 'after_pred', 'after_loss', 'begin_backward', 'after_backward',
           'begin_step', 'after_step', 'after_batch', 'after_train', 'begin_validate',
           'after_validate', 'begin_epoch', 'begin_train', 'after_epoch']
 KINDS = {'fit': CancelFitException, 'train': CancelTrainException, 'epoch': CancelEpochException,
-         'batch': CancelBatchException, 'step': CancelStepException}
+         'batch': CancelBatchException, 'step': CancelStepException,
+         'backward': CancelBackwardException, 'true': True}
 BREAKS = [(o, 'fit') for o in EVENTS] + [
     ('after_loss', 'train'), ('after_batch', 'train'), ('after_batch', 'epoch'),
     ('begin_validate', 'epoch'), ('after_pred', 'batch'), ('begin_backward', 'batch'),
-    ('begin_step', 'step'), ('after_backward', 'batch')]
+    ('begin_step', 'step'), ('after_backward', 'batch'), ('begin_backward', 'backward'),
+    ('begin_step', 'true'), ('begin_backward', 'true'), ('begin_batch', 'true'),
+    ('begin_batch', 'batch')]
+EARLY = [(o, bn, at) for o in ('batch', 'true') for bn, at in ((False, 1), (True, 3))]
 
 
-def breaking(rank, event, phase):
+def breaking(rank, event, phase, at=3, bn=False):
+    learn = make(bn=bn).to_distributed(sync_bn=bn, timeout=15)
+    learn.fit(2, .1, cbs=Breaks(event, KINDS[phase], rank, at=at))
+    return outcome(learn)
+
+
+def skipping(rank, flag):
     learn = make().to_distributed(timeout=15)
-    learn.fit(2, .1, cbs=Breaks(event, KINDS[phase], rank))
+    learn.fit(2, .1, cbs=Skips(learn, flag, rank == 1))
     return outcome(learn)
 
 
@@ -400,7 +471,11 @@ CASES = [*((f'agree {k}', partial(trained, **v[0])) for k, v in AGREE.items()),
          ('torchmetrics', torch_metrics),
          *((f'little {o} {n}', partial(little, strategy=o, valid=n)) for o, n in LITTLE),
          ('files', files), ('at once', read_at_once), ('fsdp files', fsdp_files),
+         *((f'put in {o} {w}', partial(put_in, kind=o, where=w)) for o, w in PUT_IN),
          *((f'break {e} {p}', partial(breaking, event=e, phase=p)) for e, p in BREAKS),
+         *((f'early {p} {bn} {at}', partial(breaking, event='begin_batch', phase=p, bn=bn, at=at))
+           for p, bn, at in EARLY),
+         *((o, partial(skipping, flag=o)) for o in ('skip_step', 'skip_bwd')),
          ('nan', nan)]
 
 
@@ -466,6 +541,14 @@ def test_each_pass_is_dealt_and_each_row_is_validated_once(found, loader):
     assert one['train'][0] != one['train'][1]
 
 
+@pytest.mark.parametrize('kind, where', PUT_IN)
+def test_a_loader_that_a_callback_puts_in_is_dealt(found, kind, where):
+    (one, mine), (two, yours) = answers(found, f'put in {kind} {where}')
+    assert one['weights'] == two['weights'] and one['losses'] == two['losses']
+    n = {'list data': 16, 'list share': N//2}.get(f'{kind} {where}', 20)  # a list: whole batches
+    assert len(mine) == len(yours) == n and len({tuple(o) for o in mine+yours}) == 2*n
+
+
 class Union:
     "A loader for one process: the batches of both"
     def __init__(self): self.epoch, (self.x, self.y) = 0, tensors()
@@ -484,6 +567,9 @@ def test_callbacks_do_what_they_do_in_one_process(found, name, tmp_path):
     expected, eps = with_callbacks(alone, name), 2e-2 if name == 'bf16' else 1e-5
     for k, v in expected['weights'].items(): close(one['weights'][k], v.tolist(), eps)
     for a, b in zip(one['rows'], expected['rows'], strict=True): close(a[:2], b[:2], eps)
+    for a, b in zip(one['told'], expected['told'], strict=True):
+        assert list(a) == list(b)
+        close(list(a.values()), list(b.values()), eps)
     assert one['lrs'] == expected['lrs'] and one['n_iter'] == expected['n_iter']
 
 
@@ -592,6 +678,21 @@ def test_what_one_breaks_off_all_break_off(found, event, phase):
     steps = {'begin_batch': 3, 'after_pred': 3, 'after_loss': 3, 'begin_backward': 3,
              'after_backward': 3, 'begin_step': 3, 'after_step': 4, 'after_batch': 3}
     if phase == 'fit': assert one['n_iter'] == steps.get(event, 5)
+
+
+@pytest.mark.parametrize('event, phase', [('begin_step', 'step'), ('begin_backward', 'backward'),
+                                          ('begin_batch', 'batch')])
+def test_true_of_one_process_is_the_exception_that_it_stands_for(found, event, phase):
+    answered, raised = (answers(found, f'break {event} {o}')[0] for o in ('true', phase))
+    assert answered == raised
+
+
+@pytest.mark.parametrize('name', [f'early {p} {bn} {at}' for p, bn, at in EARLY]
+                         + ['skip_step', 'skip_bwd'])
+def test_what_one_skips_all_skip(found, name):
+    one, two = answers(found, name)
+    assert one['weights'] == two['weights'] and one['n_iter'] == two['n_iter'] == 10
+    assert one['losses'] == two['losses'] and len(one['losses']) == (9 if 'early' in name else 10)
 
 
 def test_a_loss_that_is_no_number_stops_all(found):

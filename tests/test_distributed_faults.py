@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import ranks
+import torch.distributed as dist
 from test_distributed import VALID, N, make, outcome
 from torch import nn
 
@@ -17,6 +18,7 @@ from fastloop.callback.averages import EMACallback
 from fastloop.callback.checkpoint import CheckpointCallback
 from fastloop.callback.core import Callback
 from fastloop.callback.training import GradientAccumulation
+from fastloop.keras import callbacks as keras
 from fastloop.state_files import numbered_files
 
 rare = pytest.mark.rare  # run by `make test-all` alone
@@ -85,6 +87,38 @@ def test_different_data_are_refused_at_once_in_each_process(server, tmp_path):
     assert f'[[{N}, {VALID}], [{N}, 4]]' in found[0]['words']
 
 
+class ByHand(Callback):
+    "Asks the model itself before each step, and calls backward on what comes of it"
+    average = False
+    def begin_step(self):
+        self.learn.opt.zero_grad()
+        self.learn.loss_func(self.learn.model(self.run.xb), self.run.yb).backward()
+        for p in self.learn.model.parameters() if self.average else ():
+            dist.all_reduce(p.grad)
+            p.grad /= dist.get_world_size()
+
+
+def by_hand(rank, average, strategy='ddp'):
+    "Fit with gradients that somebody else computes; what came of it"
+    cb, learn = ByHand(), make().to_distributed(strategy, timeout=30.)
+    cb.average = average
+    try: learn.fit(2, .1, cbs=cb)
+    except BaseException as e: return dict(kind=type(e).__name__, words=str(e))
+    return outcome(learn)
+
+
+def test_gradients_that_were_not_averaged_are_noticed_in_each_process(server, tmp_path):
+    found, _ = one(server, tmp_path, partial(by_hand, average=False))
+    assert found[0] == found[1] and found[0]['kind'] == 'RuntimeError'
+    assert "different weights '0.weight'" in found[0]['words'] and 'averaged' in found[0]['words']
+
+
+@pytest.mark.parametrize('how', [dict(average=True), dict(average=False, strategy='fsdp')])
+def test_gradients_that_were_averaged_are_left_alone(server, tmp_path, how):
+    found, _ = one(server, tmp_path, partial(by_hand, **how))
+    assert found[0] == found[1] and found[0]['n_iter'] == 10
+
+
 @rare
 def test_an_interrupt_of_one_ends_the_other(server, tmp_path):
     found, _ = one(server, tmp_path, partial(struck, what=interrupt))
@@ -122,10 +156,17 @@ def kept(rank, folder, resume=False, every=2, at=None, loader='tensors', cbs=(),
     return outcome(learn)
 
 
+class FollowsAccuracy(keras.Callback):
+    "A rate that depends on the accuracy in training"
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.optimizer.learning_rate = .1*logs['accuracy']
+
+
 RESUMED = {'tensors': dict(at=4), 'torch': dict(at=4, loader='torch'),
            'weighted': dict(at=8, loader='weighted'), 'epochs': dict(at=7, every='epoch'),
            'accumulation': dict(at=4, every=3, cbs=[partial(GradientAccumulation, n_batches=2)]),
            'averages': dict(at=8, cbs=[partial(EMACallback, decay=.9)]),
+           'keras': dict(at=4, cbs=[FollowsAccuracy]),
            'fsdp': dict(at=4, how=dict(strategy='fsdp'))}
 
 

@@ -433,6 +433,12 @@ def _go_on_smoothing(shared, state):
     o.mean, o.weight, o.state_dict['smooth_loss'] = state['mean'], state['weight'], state['loss']
     if numbers := state.get('numbers'): o.state_dict['last_metrics'] = as_numbers(numbers)
 
+def _take_smoothed(shared, recorder):
+    "When an epoch ends, take the smoothed loss of all processes"
+    o, found = shared.handler, recorder.smooth_loss
+    if found is not None and recorder.beta == o.beta:
+        o.state_dict['smooth_loss'] = torch.tensor(found)
+
 # %% ../../nbs/80_adapters.fastai1.ipynb #ec44c5d9
 event_of = dict(
     train_begin='begin_fit', epoch_begin='begin_epoch', batch_begin='begin_batch',
@@ -559,7 +565,7 @@ class HandlerInRun:
         self.skipped = False
         return bool(self.handler.state_dict['skip_bwd'])
 
-    state_dict, load_state_dict = _smoothed, _go_on_smoothing
+    state_dict, load_state_dict, take_shared = _smoothed, _go_on_smoothing, _take_smoothed
 
     def close_begin_step(self):
         "Skip the step?"

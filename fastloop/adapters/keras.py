@@ -13,7 +13,7 @@ from typing import Any
 
 # %% ../../nbs/83_adapters.keras.ipynb #680d6e97
 from .keras_model import HookList, LearnerView, Logs, overrides
-from ..callback.core import handlers_of
+from ..callback.core import Callback, handlers_of
 from ..callback.recorder import find_recorder
 from ..core import distinct
 from ..mean_loss import MeanLoss
@@ -85,6 +85,14 @@ class LogsOfRun:
         recorder = find_recorder(self.run)
         row = zip(['loss', *recorder.metrics_names], recorder.valid_row)
         return Logs({name: float(value) for name, value in row if value is not None})
+
+    def take_shared(self, recorder: Callback,  # A `Recorder`, of several processes
+                    ):
+        "Let the loss of the epoch be that of all processes"
+        if self.mean is None: return
+        mean, loss = self.mean.mean, recorder.train_mean
+        mean.reset()
+        if loss is not None: mean.add(loss)
 
     def state_dict(self) -> dict:  # Tensors and numbers
         "The sums of the epoch that is running"
@@ -200,6 +208,16 @@ class KerasBridge:
                      do_validation=getattr(data, 'valid_dl', None) is not None,
                      metrics=[*names, *(f'val_{o}' for o in names)])
         return found | getattr(self.standin, 'params', {})
+
+    @property
+    def metrics(self) -> list:  # Metrics that have seen the batches of this epoch
+        "What is measured while the model trains"
+        return self.numbers.metrics
+
+    def take_shared(self, recorder: Callback,  # A `Recorder`, of several processes
+                    ):
+        "Let the loss of the epoch be that of all processes"
+        self.numbers.take_shared(recorder)
 
     def state_dict(self) -> dict:  # Tensors and numbers
         "What is known of the epoch that is running"
