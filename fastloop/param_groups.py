@@ -170,8 +170,8 @@ def note_values(opt: Any,  # An optimizer
     def put_back():
         opt.param_groups[:] = [group for group, _ in before]
         for group, values in before:
-            group.clear()
             group.update(values)
+            for k in {*group} - {*values}: del group[k]  # never without what it needs
         with torch.no_grad():
             for o, value in tensors: o.copy_(value)
     return put_back

@@ -304,8 +304,8 @@ def able_to_resume(resume: bool,  # Whether the fit shall go on from a checkpoin
                    ) -> list:  # With one that keeps checkpoints, if that is needed
     "Who wants to go on needs a `CheckpointCallback`"
     if not resume: return cbs
-    kind = import_module('fastloop.callback.checkpoint').CheckpointCallback
-    return cbs if any(isinstance(cb, kind) for cb in cbs) else [*cbs, kind()]
+    if any(getattr(type(cb), 'keeps_checkpoints', False) for cb in cbs): return cbs
+    return [*cbs, import_module('fastloop.callback.checkpoint').CheckpointCallback()]
 
 # %% ../nbs/27_trained.ipynb #5ef57e47
 @contextmanager

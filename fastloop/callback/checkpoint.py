@@ -185,7 +185,7 @@ class CheckpointCallback(Callback):
 
     They are in `path/model_dir/checkpoints` of the learner.
     """
-    name, order, can_resume = 'checkpoints', 100, True  # `learn.checkpoint` is a verb
+    name, order, can_resume, keeps_checkpoints = 'checkpoints', 100, True, True  # no verb's name
     in_lr_find = in_validate = False
     orders = {**dict.fromkeys(('begin_fit', 'begin_train', 'after_batch', 'after_epoch'), math.inf),
               **dict.fromkeys(('begin_epoch', 'begin_batch', 'after_train', 'after_cancel_train',
