@@ -168,8 +168,6 @@ def check_one_number(loss_func: Callable,  # The loss
     if loss.numel() != 1: raise ValueError(
         f'loss_func: {name} gave the shape {tuple(loss.shape)}, and not one number: take the mean')
 
-
-
 # %% ../nbs/06_first_batch.ipynb #4a3e5bfc
 def told_inputs(xb: object,  # The inputs of a batch
                 ) -> str:  # Such as `shape (64, 5)`
@@ -208,8 +206,6 @@ def what_misfits(e: BaseException,  # What a model raised
     error.__cause__ = e
     return error
 
-
-
 # %% ../nbs/06_first_batch.ipynb #59bb0147
 def explained_call(model: nn.Module,  # A model
                    xb: object,  # Inputs
@@ -220,8 +216,6 @@ def explained_call(model: nn.Module,  # A model
     """
     try: return call_model(model, xb)
     except Exception as e: raise what_misfits(e, model, xb) from e
-
-
 
 # %% ../nbs/06_first_batch.ipynb #e839aab6
 class StretchedTargets(TorchFunctionMode):

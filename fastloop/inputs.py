@@ -89,8 +89,6 @@ def check_classes(
         raise ValueError(f'classes has {len(classes)} names, but there is the label {int(y.max())}')
     return classes
 
-
-
 # %% ../nbs/08_inputs.ipynb #df528f62
 def _rows_like(name, items, like, one):
     "Items as a tensor of the type of `like`"

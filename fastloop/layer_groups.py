@@ -57,7 +57,7 @@ def freeze_before(groups: list,  # The layer groups, from the input to the outpu
 
 # %% ../nbs/24_layer_groups.ipynb #678eded8
 def number_in(value: Any,  # A number, or anything else
-                 ) -> Any:  # A tensor of one number as that number, anything else as it is
+              ) -> Any:  # A tensor of one number as that number, anything else as it is
     "The number in a tensor"
     return value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
 

@@ -100,6 +100,12 @@ def append_bytes(path: Path,  # A file that is there
         file.flush()
         os.fsync(file.fileno())
 
+def gap(row: list,  # Numbers, perhaps from before a column was added
+        names: list,  # Of all columns
+        ) -> list:  # As many `None` as there are columns more
+    "What a row lacks"
+    return [None]*(len(names)-len(row))
+
 def in_columns(names: list,  # What each of `values` is called
                values: list,  # A row
                columns: list,  # Names of the columns of a table

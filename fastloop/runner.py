@@ -207,9 +207,9 @@ class Runner(Callbacks):
 
     Source: the fast.ai course, lesson 9 (2019); the phases are fastai v2's.
     """
-    epochs, epoch, n_epochs, first_epoch, pct_train = 0, 0, 0., 0, 0.
+    epochs, epoch, n_epochs, first_epoch, pct_train, _planned = 0, 0, 0., 0, 0., (None,)
     iters, iter, n_iter, first_iter, refused, _stepped = None, 0, 0, 0, False, False
-    dl = xb = yb = pred = loss = device = _apart = _planned = None
+    dl = xb = yb = pred = loss = device = _apart = None
     (model, opt, loss_func, data), ask = map(_of_learner, learner_state), staticmethod(call_model)
 
     def __init__(self, cbs: Callback | Iterable | Any = None,  # A callback or several
@@ -244,12 +244,12 @@ class Runner(Callbacks):
         "Run the epochs that are left"
         for self.epoch in range(self.first_epoch, self.epochs):
             self.in_train, self.n_epochs, self.dl = True, float(self.epoch), self.data.train_dl
-            self.pct_train, self._planned = self.epoch/self.epochs, id(self.dl)
+            self.pct_train, self._planned = self.epoch/self.epochs, (self.dl,)
             self._phase('epoch', self.one_epoch)
 
     def one_epoch(self):
         "Train, then validate, on the data as `begin_epoch` has left them"
-        if id(self.dl) == self._planned: self.dl = self.data.train_dl
+        if self.dl is self._planned[0]: self.dl = self.data.train_dl
         self._phase('train', lambda: self.all_batches(self.dl))
         if getattr(self.data, 'valid_dl', None) is not None: self.validate(self.data.valid_dl)
 

@@ -463,16 +463,21 @@ def ask_model(model: nn.Module,  # Any model
         finally: _put_back_modes(modes, grad)  # an interrupt may have come in between
 
 @contextmanager
-def evaluating(model: nn.Module,  # Any model
-               ):
-    "Evaluation mode without gradients inside a `with` block; each module gets its mode back"
+def in_mode(model: nn.Module,  # Any model
+            training: bool,  # Training mode, or evaluation mode
+            ):
+    "One mode for all modules inside a `with` block; each gets its own back"
     modes, grad = [(o, o.training) for o in model.modules()], torch.is_grad_enabled()
-    try:
-        model.eval()
-        with torch.no_grad(): yield model
+    try: yield model.train(training)
     finally:
         try: _put_back_modes(modes, grad)
         finally: _put_back_modes(modes, grad)
+
+@contextmanager
+def evaluating(model: nn.Module,  # Any model
+               ):
+    "Evaluation mode without gradients inside a `with` block; each module gets its mode back"
+    with in_mode(model, training=False), torch.no_grad(): yield model
 
 def count_batches(dl: Any,  # A loader
                   ) -> int | None:  # Number of batches, `None` if the loader does not know

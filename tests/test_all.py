@@ -9,7 +9,6 @@ root = Path(__file__).parent.parent
 
 # public in their rooms, but of use only to somebody who changes the loop itself
 LEFT_OUT = set("""
-    begin_pass gap
     AdaptiveConcatPool2d BasicBlock BatchTransform Bottleneck CourseLearner EventFiles
     FusedStep MiniaiLearner TrainCB data_loaders
     Hypers ImageDataset LearnView LearnerView MiniaiView ModelView OptView SeesRun

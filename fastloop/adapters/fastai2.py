@@ -184,7 +184,7 @@ class RunNotes:
     "What the views of one run share: the two losses of a batch, and what callbacks have replaced"
     def __init__(self, run: Run,  # The runner
                  ):
-        self.run, self.carrier, self.created, self.loader = run, None, {}, None
+        self.run, self.carrier, self.created, self.begun = run, None, {}, False
         self.loss, self.loss_grad, self.kept, self.clear, self.replaced = None, None, {}, False, {}
         self.reported, self.recorded, self.before = None, 0, None
 
@@ -235,7 +235,7 @@ class RunNotes:
             if getattr(self.run.learn, name) is new: setattr(self.run.learn, name, old)
         self.give_back()
         self.loss, self.loss_grad, self.kept, self.clear, self.replaced = None, None, {}, False, {}
-        self.loader = self.reported = self.before = None
+        self.reported, self.before, self.begun = None, None, False
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #2ebb1318
 class OptView:
@@ -612,10 +612,7 @@ def notes_of(run: Run,  # A runner
     "What the views of a run share"
     return run.__dict__.setdefault('_view_notes', RunNotes(run))
 
-def _open_epoch(run):
-    "Remember that an epoch has begun, and what is measured"
-    run._view_notes.loader = run.dl
-    _follow_metrics(run)
+
 
 def _count_loader(run):
     "Count what comes"
@@ -628,8 +625,9 @@ def _log_row(run):
     logger([run.epoch, *_measured(recorder.values[-1]), format_time(recorder.times[-1])])
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #5eed0b02
-def _follow_metrics(run):
-    "Measure what callbacks have added to the metrics when the fit began"
+def _open_epoch(run):
+    "Remember that epochs have begun, and measure what callbacks have added to the metrics"
+    run._view_notes.begun = True
     recorder, mine = find_recorder(run), listify(getattr(run.learn, 'metrics', None))
     if recorder is None or recorder.asked is not None or run.epoch > run.first_epoch: return
     if new := mine[len(recorder.metrics):]: recorder.measure(new)

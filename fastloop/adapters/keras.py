@@ -8,10 +8,10 @@ __all__ = []
 # %% ../../nbs/83_adapters.keras.ipynb #e04fd36f
 import warnings
 from collections.abc import Sized
-from importlib import import_module
 from typing import Any
 
 # %% ../../nbs/83_adapters.keras.ipynb #680d6e97
+from .fastai2 import bring, places_of
 from .keras_model import HookList, LearnerView, Logs, overrides
 from ..callback.core import Callback, handlers_of
 from ..callback.recorder import find_recorder
@@ -329,18 +329,16 @@ def adapt(cb: Any,  # A callback of Keras
     return own + (bridge.handlers(run.cbs) if bridge.carrier is cb else [])
 
 # %% ../../nbs/83_adapters.keras.ipynb #b3a1c0df
-_places = {'keras': 'fastloop.keras', **{o: f'fastloop.keras.{o}' for o in (
-    'backend', 'callbacks', 'layers', 'models', 'optimizers')}, 'K': 'fastloop.keras.backend'}
-_places |= {o: 'fastloop.keras.models' for o in ('Model', 'Sequential')}
-_places |= {o: 'fastloop.keras.callbacks' for o in (
-    'BackupAndRestore', 'BaseLogger', 'CSVLogger', 'Callback', 'CallbackList', 'EarlyStopping',
-    'History', 'LambdaCallback', 'LearningRateScheduler', 'ModelCheckpoint', 'ProgbarLogger',
-    'ReduceLROnPlateau', 'RemoteMonitor', 'TensorBoard', 'TerminateOnNaN')}
+_places = places_of({
+    'fastloop.keras': 'Model Sequential backend K=backend callbacks layers models optimizers',
+    'fastloop.keras.callbacks': (
+        'BackupAndRestore BaseLogger CSVLogger Callback CallbackList EarlyStopping History '
+        'LambdaCallback LearningRateScheduler ModelCheckpoint ProgbarLogger ReduceLROnPlateau '
+        'RemoteMonitor TensorBoard TerminateOnNaN'),
+    '': 'keras=fastloop.keras'})
 __all__ = [*globals().get('__all__', ()), *_places]
 
 def __getattr__(name: str,  # One of the names that the star brings
                 ) -> Any:  # What it stands for
     "Find a name that files of Keras live on"
-    if name not in _places: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    place = import_module(_places[name])
-    return getattr(place, name, place)
+    return bring(_places, name, __name__)

@@ -10,7 +10,6 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from itertools import islice
 from numbers import Real
 from pathlib import Path
@@ -38,6 +37,7 @@ from fastloop.torch_core import (
     count_batches,
     evaluating,
     find_bs,
+    in_mode,
     load_tensors,
     map_tensors,
     model_device,
@@ -306,7 +306,7 @@ def torch_word(word: str,  # A number of an optimizer, as Keras calls it
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #ad5ef4ca
 def hyper_number(word: str,  # Keras' word for a number
-              ) -> property:  # For a class with `read(word)` and `write(word, value)`
+                 ) -> property:  # For a class with `read(word)` and `write(word, value)`
     "A property for a number of an optimizer"
     def read(self): return self.read(word)
     return property(
@@ -609,16 +609,6 @@ def join_new(opt: Optimizer,  # An optimizer
     return new
 
 # %% ../../nbs/82_adapters.keras_model.ipynb #f0ab272c
-@contextmanager
-def in_mode(module: torch.nn.Module,  # Any model
-            training: bool,  # Whether it is training
-            ):
-    "Training or evaluation mode inside a `with` block; each module gets its mode back"
-    modes = [(o, o.training) for o in module.modules()]
-    try: yield module.train(training)
-    finally:
-        for o, mode in modes: o.training = mode
-
 def as_given(x: Any,  # What a model is called with
              ) -> Any:  # With tensors in the place of arrays
     "Arrays as tensors; tensors keep their graph"

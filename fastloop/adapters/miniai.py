@@ -128,7 +128,7 @@ class MiniaiView(View):
 
     @epochs.setter
     def epochs(self, value):
-        if self._notes.loader is None: set_epochs(self._run, value)
+        if not self._notes.begun: set_epochs(self._run, value)
         self._notes.kept['epochs'] = value
 
     @property

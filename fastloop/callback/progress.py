@@ -13,9 +13,9 @@ from time import perf_counter
 # %% ../../nbs/22_callback.progress.ipynb #325b1e36
 from ..bar import PhaseBar, is_terminal, output_may_break, print_line
 from .core import Callback
-from .recorder import find_recorder, gap
+from .recorder import find_recorder
 from ..core import check_word, format_time, running_shell
-from ..rows import in_columns
+from ..rows import gap, in_columns
 from ..table import EpochTable, cell_text
 from ..torch_core import Learns, Run
 
