@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from fastloop.callback.averages import EMACallback
 from fastloop.callback.core import Callback
+from fastloop.callback.lr_finder import LRFinder
 from fastloop.callback.mixup import MixUpCallback
 from fastloop.callback.precision import MixedPrecision
 from fastloop.callback.schedule import OneCycleScheduler
@@ -200,3 +201,41 @@ def test_nobody_is_put_among_the_callbacks_of_a_run(make_cb):
     learn.fit(1, cbs=cb)
     assert [o for o in learn.run.cbs if o not in learn.cbs] == [cb]
     assert len(learn.run.cbs) == len(learn.cbs) + 1
+
+
+# ---- who comes later -----------------------------------------------------------------------------
+class Late(Callback):
+    "Attaches a callback when an event of the second epoch is announced"
+    def __init__(self, late, event):
+        self.late = late
+        setattr(self, event, self.attach)
+
+    def attach(self):
+        if self.epoch == 1 and self.late not in self.run.cbs: self.run.add_cbs(self.late)
+
+
+moments = ('begin_epoch', 'begin_batch', 'after_pred', 'after_loss', 'after_backward', 'after_step',
+           'after_batch', 'after_train', 'begin_validate', 'after_epoch')
+
+
+@pytest.mark.parametrize('event', moments)
+@pytest.mark.parametrize('name', ['clip', 'ema', 'mixup', 'one_cycle', 'fp16', 'bf16'])
+def test_a_callback_may_join_in_mid_fit(name, event):
+    "It does its work from there on, and leaves nothing behind"
+    learn, [late] = learner(dtype=torch.float32), make([name])
+    learn.fit(3, .1, cbs=Late(late, event))
+    assert len(learn.recorder.values) == 3
+    assert all(p.isfinite().all() for p in learn.model.parameters())
+    assert learn.loss_func is F.cross_entropy and not torch.is_autocast_enabled('cpu')
+    if name == 'ema': assert late.steps >= 2 and late.average.keys() == dict(
+        learn.model.named_parameters()).keys()
+    if name == 'fp16': assert late.scale > 2.**8  # it has seen more than three steps
+
+
+@pytest.mark.parametrize('event', moments)
+def test_a_search_for_a_rate_cannot_begin_in_mid_fit(event):
+    "It could not put back what it has not seen"
+    learn, finder = learner(dtype=torch.float32), LRFinder()
+    with pytest.raises(RuntimeError, match='LRFinder has to be there when the fit begins'):
+        learn.fit(3, .1, cbs=Late(finder, event))
+    learn.fit(1, .1)

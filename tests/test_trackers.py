@@ -312,6 +312,17 @@ def test_the_best_weights_are_kept(tmp_path):
     assert value == notes.best[0] and torch.equal(state['model']['weight'], notes.best[1]['weight'])
 
 
+def test_who_is_attached_in_mid_fit_tells_of_the_epochs_from_there_on(tmp_path):
+    class Late(Callback):
+        def after_batch(self):
+            if self.run.n_iter == 3: self.run.add_cbs(tracker)
+    tracker, learn = Memory(), make(tmp_path)
+    assert quiet(lambda: learn.fit(3, 1e-2, cbs=Late())) == []
+    assert [o[1] for o in tracker.rows_of('epoch')] == [1, 2]
+    assert [o[1] for o in tracker.rows_of('batch')] == list(range(5, 15))
+    assert len(tracker.of('write_file')) == 1 and tracker.of('end_run') == ['FINISHED']
+
+
 @pytest.mark.parametrize('options, files', [
     ({}, 1), (dict(best_weights=False), 0), (dict(monitor='train_loss', mode='max'), 1)])
 def test_whether_there_is_a_file(tmp_path, options, files):

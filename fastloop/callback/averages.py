@@ -86,6 +86,7 @@ class EMACallback(Callback):
         if self.cancelled:
             self.cancelled = False
             return
+        if not self.live: self.begin_fit()  # attached in mid-fit
         self.steps += 1
         _pull(self.average, self.live, _decay_at(self.steps, self.decay, self.warmup))
 

@@ -191,7 +191,7 @@ class ExperimentCallback(Callback):
         "Nothing is known of a run; the next fit opens a new one"
         self.run_id, self.place, self.start, self.fits, self.settings = None, (0, 0), (0, 0), 0, {}
         self.rows, self.unsent, self.ended, self.opened, self.known = [], [], 0, False, None
-        self.active = self.dead = self.loaded = False
+        self.active = self.dead = self.loaded = self.begun = False
         self.best = type(self.best)(self.best.monitor, self.best.mode)
 
     # ---- how to talk to a tracker ----------------------------------------------------------------
@@ -235,10 +235,12 @@ class ExperimentCallback(Callback):
         check_recorded(self)
         if self.new_run and not self.loaded: self.forget()
         self.rows, self.active, self.dead, self.beside.told = [], False, False, False
+        self.begun = True
         if self.best_weights: self.best.begin(self.run)
 
     def begin_epoch(self):
         "Open the run when the first epoch begins"
+        if not self.begun: self.begin_fit()  # attached in mid-fit
         if self.active or self.dead or not is_first_process(): return
         inside, self.loaded, self.ended = self.loaded and self.run.n_iter, False, self.run.epoch
         self.active, self.opened = self.beside.attempt(self.find_run), False
@@ -263,6 +265,7 @@ class ExperimentCallback(Callback):
 
     def after_fit(self):
         "Tell how it ended, and wait a little for the tracker"
+        self.begun = False
         if not self.active: return self.beside.tell(self)
         self.active, self.best.watch.watching = False, False
         self.hand_over()

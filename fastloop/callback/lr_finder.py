@@ -192,6 +192,7 @@ class LRFinder(Callback):
         "Begin with an empty curve"
         self.lrs, self.losses, self.raw_losses = [], [], []
         self.batches, self.best, self.diverged = 0, math.inf, False
+        self.rate = None  # of this batch
         self.window, self.gathering = [], False  # losses of one step, if it gathers several batches
         self.smoothen = SmoothenValue(.98)
 
@@ -225,7 +226,7 @@ class LRFinder(Callback):
 
     def after_loss(self):
         "Write down one point of the curve: the rate of the last group, and the loss"
-        if not self.run.in_train: return
+        if not self.run.in_train or self.rate is None: return
         if self.window: self.forget_point()
         self.window.append(float(self.run.loss.detach()))
         loss, self.before = sum(self.window)/len(self.window), copy(self.smoothen)

@@ -151,6 +151,7 @@ class MixedPrecision(Callback):
 
     def begin_batch(self):
         "From here on in 16 bits"
+        if self.found is None: self.begin_fit()  # attached in mid-fit
         self.leave()
         self.context.__enter__()
         self.inside = True
@@ -172,6 +173,7 @@ class MixedPrecision(Callback):
 
     def begin_backward(self):
         "Multiply the loss, and the gradients that are there already"
+        if self.found is None: return  # attached in mid-batch
         _scale(self.scaler, gradients(self.learn.opt))
         self.clean, self.scaled = self.run.loss, True
         self.run.loss = self.scaler.scale(self.run.loss)
