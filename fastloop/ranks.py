@@ -9,6 +9,7 @@ __all__ = []
 import atexit
 import os
 import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -127,19 +128,22 @@ class Ranks:
             work = dist.all_reduce(flag, dist.ReduceOp.MAX, group=self.group, async_op=True)
             while not work.is_completed() and time.monotonic() < end: time.sleep(.01)
         except Exception: pass  # there is nobody left to be told
-        self.close()
+        self.close(wait=False)
 
     def said(self) -> str:  # Empty if none has failed
         "What the process that failed first has said"
         try: return _store().get(_failed).decode() if _store().check([_failed]) else ''
         except Exception: return ''  # the store is gone with its owner
 
-    def close(self):
-        "Leave the groups, if they were made here; from now on this process speaks for itself"
+    def close(self, wait: bool = True,  # For the threads of the group to end
+              ):
+        "Leave the groups that were made here; from now on this process speaks for itself"
         if not self.open: return
         self.open = False
         be_quiet(False)
-        if self.made and dist.is_initialized(): dist.destroy_process_group()
+        with suppress(ValueError):  # the user has parted from all of them
+            if dist.is_initialized(): dist.destroy_process_group(None if self.made else self.group)
+        if wait: del self.group  # a thread that meets the end of Python would abort the process
 
     def __deepcopy__(self, memo): return self
 

@@ -10,6 +10,7 @@ from unittest.mock import patch
 import pytest
 import ranks
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn import functional as F
@@ -47,7 +48,7 @@ from fastloop.learner import Learner
 from fastloop.metric_functions import class_metrics, r2_score, rmse
 from fastloop.metrics import EpochMetric, Metric, accuracy
 from fastloop.optimizer import SGD, AdamW
-from fastloop.ranks import SharedFiles
+from fastloop.ranks import Ranks, SharedFiles
 from fastloop.train import fit_one_cycle
 
 assert fit_one_cycle  # the module hangs the verbs on the learner
@@ -654,6 +655,26 @@ def test_files_are_read_and_written_when_the_group_is_gone(rank):
     files = SharedFiles(rank, 60.)
     files.note(Path('weights.pth'))
     files.wait(Path('weights.pth'))
+
+
+def threads():
+    "How many threads this process has, those of torch included"
+    return len(list(Path('/proc/self/task').iterdir()))
+
+
+@pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='/proc tells of threads')
+@pytest.mark.parametrize('parted', [False, True])
+def test_no_thread_is_left_that_could_meet_the_end_of_python(tmp_path, parted):
+    "One that frees a tensor while Python ends would abort the process"
+    dist.init_process_group('gloo', init_method=f'file://{tmp_path}/meeting', rank=0, world_size=1)
+    before, ours = threads(), Ranks()
+    try:
+        assert ours.meet(3) == 3 and threads() > before
+        if parted: dist.destroy_process_group()
+        ours.close()
+        assert threads() <= before and dist.is_initialized() is not parted
+    finally:
+        if dist.is_initialized(): dist.destroy_process_group()
 
 
 def test_what_one_process_writes_is_read_by_all(found):

@@ -191,7 +191,7 @@ class ExperimentCallback(Callback):
         "Nothing is known of a run; the next fit opens a new one"
         self.run_id, self.place, self.start, self.fits, self.settings = None, (0, 0), (0, 0), 0, {}
         self.rows, self.unsent, self.ended, self.opened, self.known = [], [], 0, False, None
-        self.active = self.dead = self.loaded = self.begun = False
+        self.active, self.dead, self.loaded = None, False, False  # outside a fit, `None`
         self.best = type(self.best)(self.best.monitor, self.best.mode)
 
     # ---- how to talk to a tracker ----------------------------------------------------------------
@@ -235,12 +235,11 @@ class ExperimentCallback(Callback):
         check_recorded(self)
         if self.new_run and not self.loaded: self.forget()
         self.rows, self.active, self.dead, self.beside.told = [], False, False, False
-        self.begun = True
         if self.best_weights: self.best.begin(self.run)
 
     def begin_epoch(self):
         "Open the run when the first epoch begins"
-        if not self.begun: self.begin_fit()  # attached in mid-fit
+        if self.active is None: self.begin_fit()  # attached in mid-fit
         if self.active or self.dead or not is_first_process(): return
         inside, self.loaded, self.ended = self.loaded and self.run.n_iter, False, self.run.epoch
         self.active, self.opened = self.beside.attempt(self.find_run), False
@@ -265,9 +264,8 @@ class ExperimentCallback(Callback):
 
     def after_fit(self):
         "Tell how it ended, and wait a little for the tracker"
-        self.begun = False
-        if not self.active: return self.beside.tell(self)
-        self.active, self.best.watch.watching = False, False
+        active, self.active, self.best.watch.watching = self.active, None, False
+        if not active: return self.beside.tell(self)
         self.hand_over()
         self.later(self._finish, end_of(self.run.exception), self.ended, self.run.n_iter)
         self.beside.wait(self.timeout)
@@ -321,7 +319,7 @@ class ExperimentCallback(Callback):
     def __getstate__(self):
         copied = {k: v for k, v in vars(self).items() if k not in ('read', 'after_loss')}
         return copied | dict(run_id=None, known=None, place=(0, 0), start=(0, 0), fits=0, rows=[],
-                             settings={}, unsent=[], active=False)
+                             settings={}, unsent=[], active=None)
 
     # ---- in the background -----------------------------------------------------------------------
     def _open(self, settings, inside):
