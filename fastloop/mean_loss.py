@@ -58,18 +58,34 @@ def labels_count(labels: torch.Tensor,  # Numbers of classes
     "How much each label counts"
     kept = labels != ignored
     if weight is None: return kept
-    return weight.to(labels.device)[labels.where(kept, 0).long()]*kept
+    return weight.detach().to(labels.device)[labels.where(kept, 0).long()]*kept
+
+def flattened(batches: list,  # Tensors
+              ) -> torch.Tensor:  # Of one dimension
+    "All labels behind each other"
+    if len(batches) == 1: return batches[0].flatten()
+    return torch.cat([o if o.ndim == 1 else o.flatten() for o in batches])
+
+def count_all_labels(batches: list,  # Tensors of labels
+                     weight: torch.Tensor | None,  # A weight for each class
+                     ignored: int,  # The label that does not count
+                     ) -> torch.Tensor:  # One number, with a dimension
+    "How much the labels of all batches count together"
+    labels = flattened(batches)
+    if weight is not None: return labels_count(labels, weight, ignored).sum()[None]
+    return torch.count_nonzero(labels if ignored == 0 else labels != ignored)[None]
 
 def count_batches_of_labels(batches: list,  # Tensors of labels
                             weight: torch.Tensor | None,  # A weight for each class
                             ignored: int,  # The label that does not count
                             ) -> torch.Tensor:  # A number for each batch
     "How much the labels of each batch count together"
-    if len(batches) == 1: return labels_count(batches[0], weight, ignored).sum()[None]
+    count = labels_count(flattened(batches), weight, ignored)
     sizes = [o.numel() for o in batches]
-    flat = torch.cat([o if o.ndim == 1 else o.flatten() for o in batches])
-    count = labels_count(flat, weight, ignored)
+    n, last = sizes[0], sizes[-1]
     if len(set(sizes)) == 1: return count.reshape(len(sizes), -1).sum(1)
+    if last and sizes.count(n) == len(sizes)-1:  # a short batch at the end of an epoch
+        return torch.cat([count[:-last].reshape(-1, n).sum(1), count[-last:].sum()[None]])
     if not count.is_floating_point() and min(sizes):  # whole numbers: exact in any order
         return count.cumsum(0)[torch.tensor(sizes).cumsum(0)-1].diff(prepend=count.new_zeros(1))
     return torch.stack([o.sum() for o in count.split(sizes)])
@@ -84,7 +100,10 @@ class BatchWeights:
     "What batches weigh in a mean: numbers, or labels to be counted, many batches at a time"
     most = 32  # batches of labels that wait; more of them scatter the memory
 
-    def __init__(self): self.reset()
+    def __init__(self, apart: bool = True,  # Each batch by itself, or only all together
+                 ):
+        self.how = count_batches_of_labels if apart else count_all_labels
+        self.reset()
 
     def reset(self):
         "Forget all batches"
@@ -111,7 +130,7 @@ class BatchWeights:
 
     def count(self):
         "Count the labels that wait"
-        with torch.no_grad(): more = count_batches_of_labels(self.waiting, *self.rules)
+        more = self.how(self.waiting, *self.rules)
         self.counts, self.waiting = [*self.counts, more], []  # at once: no interrupt between them
 
     def known(self) -> list | torch.Tensor:  # Numbers, or a tensor if labels were counted
@@ -252,7 +271,7 @@ _truths = None, 0  # the rules by which truths are counted
 
 class CountedMean:
     "A share of many batches: how many are right, of how many that count; none is added up at once"
-    def __init__(self): self.right, self.of = BatchWeights(), BatchWeights()
+    def __init__(self): self.right, self.of = BatchWeights(apart=False), BatchWeights(apart=False)
 
     def reset(self):
         "Forget all batches"
@@ -266,9 +285,10 @@ class CountedMean:
             rules: tuple,  # Weights of the classes or `None`, and the label that does not count
             ):
         "Take one more batch; no device is waited for"
-        for sums, part, counting in ((self.right, right, _truths), (self.of, of, rules)):
-            if isinstance(part, torch.Tensor) and part.ndim: sums.add_labels(part, counting)
-            else: sums.add(part)
+        if not (isinstance(right, torch.Tensor) and right.ndim): self.right.add(right)
+        else: self.right.add_labels(right, _truths)
+        if not (isinstance(of, torch.Tensor) and of.ndim): self.of.add(of)
+        else: self.of.add_labels(of, rules)
 
     def compute(self) -> Any:  # On the device of what is right; `None` without any
         "The share so far"

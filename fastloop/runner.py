@@ -64,7 +64,7 @@ def wider(a: Any,  # A cancel exception, its class, or `None`
           b: Any,  # Likewise
           ) -> Any:  # The one that breaks off more
     "The exception of the wider phase"
-    return min((o for o in (a, b) if o), key=lambda o: phases.index(o.phase), default=None)
+    return b if a is None else min((o for o in (a, b) if o), key=lambda o: phases.index(o.phase))
 
 def no_phase(e: CancelException,  # An exception that no phase has caught
              where: str,  # Who raised it

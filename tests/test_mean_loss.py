@@ -253,6 +253,23 @@ def test_weights_keep_their_order():
     assert weights.floats() == [] and len(weights) == 0
 
 
+@pytest.mark.parametrize('sizes', [[5], [4, 4, 4], [4, 4, 1], [4, 4, 6], [4, 4, 0], [0], [0, 0],
+                                   [0, 3], [3, 0, 3], [1, 2, 3], [2]*32 + [1], [7]*40, [5000, 3]])
+@pytest.mark.parametrize('weight', [None, WEIGHT])
+@pytest.mark.parametrize('ignored', [-100, 0, 1])
+def test_labels_are_counted_however_batches_are_cut(sizes, weight, ignored):
+    g, apart, together = torch.Generator().manual_seed(0), BatchWeights(), BatchWeights(apart=False)
+    worth = [1.]*3 if weight is None else weight.tolist()
+    wanted = []
+    for n in sizes:
+        labels = torch.randint(3, (n,), generator=g)
+        labels[torch.rand(n, generator=g) < .3] = ignored
+        wanted.append(sum(worth[o] for o in labels.tolist() if o != ignored))
+        for weights in (apart, together): weights.add_labels(labels, (weight, ignored))
+    assert apart.floats() == pytest.approx(wanted, rel=1e-5)
+    assert float(together.total()) == pytest.approx(sum(wanted), rel=1e-5)
+
+
 def test_labels_that_are_written_over_are_counted_at_once():
     weights, buffer = BatchWeights(), torch.empty(3, dtype=torch.long)
     for labels in ([0, 1, -100], [-100]*3, [0, 1, 2]):
