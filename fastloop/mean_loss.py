@@ -82,10 +82,10 @@ def count_batches_of_labels(batches: list,  # Tensors of labels
     "How much the labels of each batch count together"
     count = labels_count(flattened(batches), weight, ignored)
     sizes = [o.numel() for o in batches]
-    n, last = sizes[0], sizes[-1]
     if len(set(sizes)) == 1: return count.reshape(len(sizes), -1).sum(1)
-    if last and sizes.count(n) == len(sizes)-1:  # a short batch at the end of an epoch
-        return torch.cat([count[:-last].reshape(-1, n).sum(1), count[-last:].sum()[None]])
+    if (last := sizes[-1]) and len(set(sizes[:-1])) == 1:  # a short batch at the end of an epoch
+        whole = count[:-last].reshape(len(sizes)-1, -1)
+        return torch.cat([whole.sum(1), count[-last:].sum()[None]])
     if not count.is_floating_point() and min(sizes):  # whole numbers: exact in any order
         return count.cumsum(0)[torch.tensor(sizes).cumsum(0)-1].diff(prepend=count.new_zeros(1))
     return torch.stack([o.sum() for o in count.split(sizes)])

@@ -124,7 +124,7 @@ def to_detach(
     "Cut every tensor of a batch off from the graph that made it."
     def cut(t):
         if t.requires_grad: t = t.detach()  # else it is off already
-        return t.cpu() if cpu and not t.is_cpu else t
+        return t.cpu() if cpu else t
     return map_tensors(b, cut)
 
 # %% ../nbs/01_torch_core.ipynb #b37921c0
