@@ -170,7 +170,7 @@ def performance():
     text = re.sub(r'<!--.*?-->\n*', '', text).partition('\n')[2]
     base = f'{settings()["git_url"]}/blob/{settings()["branch"]}'
     text = re.sub(r'\]\((?!https?:|#|\.\./)', f']({base}/benchmarks/', text)
-    text = text.replace('](../', f']({base}/').replace(' ×', '\u00a0×')  # on one line with its number
+    text = text.replace('](../', f']({base}/').replace(' ×', '\u00a0×')  # no line break
     return front('Performance', 'What the loop costs beside one written by hand') + text
 
 
