@@ -612,8 +612,6 @@ def notes_of(run: Run,  # A runner
     "What the views of a run share"
     return run.__dict__.setdefault('_view_notes', RunNotes(run))
 
-
-
 def _count_loader(run):
     "Count what comes"
     run.iters = count_batches(run.dl)

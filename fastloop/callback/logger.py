@@ -20,7 +20,7 @@ from typing import Any
 from .core import Callback, UnknownEvent, event_names, foreign_names, meant_event
 from .recorder import find_recorder
 from ..core import atomic_write, format_time, nearest_name, safe_path
-from ..rows import RowFile, parse_cell, plain_value, read_cells
+from ..rows import RowFile, gap, parse_cell, plain_value, read_cells
 from ..table import EpochTable, to_frame
 from ..torch_core import Learns, Run
 
@@ -64,7 +64,7 @@ def read_table(path: str | Path,  # A CSV file with a header
     cells = read_cells(path, separator)
     if not cells: raise ValueError(f'{Path(path).name} is empty: it has no header')
     rows = [[parse_cell(o, missing) for o in row] for row in cells[1:]]
-    return LoggedTable(cells[0], [row + [None]*(len(cells[0])-len(row)) for row in rows])
+    return LoggedTable(cells[0], [row + gap(row, cells[0]) for row in rows])
 
 # %% ../../nbs/42_callback.logger.ipynb #1b584dcc
 def check_recorded(cb: Callback,  # A callback that passes on rows
@@ -158,9 +158,9 @@ class CSVLogger(Callback):
         "Write the row of this epoch"
         if not self.started: self.begin_epoch()  # attached inside this epoch
         recorder = find_recorder(self.run)
-        values = [self.run.epoch, *recorder.values[-1]]
-        values += [None]*(len(recorder.names)+1-len(values))
-        self._try(self.file.write, recorder.header, [*values, format_time(recorder.times[-1])])
+        row, seconds = recorder.values[-1], format_time(recorder.times[-1])
+        values = [self.run.epoch, *row, *gap(row, recorder.names), seconds]
+        self._try(self.file.write, recorder.header, values)
 
     def after_fit(self):
         "Try once more what could not be written; a fit without a batch leaves the file as it was"

@@ -111,8 +111,6 @@ class LossHistory:
 _lists = ('lrs', 'moms', 'values', 'times', 'nb_batches', 'metrics_names', 'valid_row',
           'interventions')
 
-
-
 def _tell(metrics, event, *args):
     "Let those metrics that want to know hear of an event"
     for o in metrics:
@@ -232,7 +230,6 @@ class Recorder(Callback):
         "Add columns that another callback fills; empty until then (fastai v1)"
         self.metrics_names = [*self.metrics_names, *distinct(listify(names), self.header)]
         for row in self.values: row += gap(row, self.names)
-
 
     @property
     def losses(self) -> list:  # Floats, one for each training batch
