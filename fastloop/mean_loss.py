@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .core import default_of
-from .torch_core import batch_size, the_only
+from .torch_core import as_it_is, batch_size, the_only
 
 # %% ../nbs/07_mean_loss.ipynb #f072ff23
 def inner_loss(loss_func: Any,  # A loss, perhaps inside a `partial` or another wrapper
@@ -212,7 +212,7 @@ class WeightedMean:
         weight: float = 1,  # how much it counts, usually the size of a batch
     ):
         "Take one more value; no device is waited for."
-        self.values.append(value.detach() if isinstance(value, torch.Tensor) else value)
+        self.values.append(as_it_is(value))
         self.weights.add(weight)
         if len(self.values) >= self.keep: self.add_up()
 
@@ -223,7 +223,7 @@ class WeightedMean:
         rules: tuple,  # weights of the classes or `None`, and the label to ignore
     ):
         "Take one more value; no device is waited for."
-        self.values.append(value.detach())
+        self.values.append(as_it_is(value))
         self.weights.add_labels(labels, rules)
         if len(self.values) >= self.keep: self.add_up()
 
@@ -367,7 +367,7 @@ class MeanLoss:
             self.rule = LossRule(loss_func)
             if self.rule.summed != self.mean.summed: self.mean.add_up()
             self.mean.summed = self.rule.summed
-        self.mean.values.append(loss.detach() if getattr(loss, 'requires_grad', False) else loss)
+        self.mean.values.append(as_it_is(loss))
         self.rule.weigh(self.mean.weights, xb, yb)
         self.rows += batch_size(xb, yb)
         if len(self.mean.values) >= self.mean.keep: self.mean.add_up()

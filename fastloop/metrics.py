@@ -19,7 +19,7 @@ import torch
 from .core import camel2snake, listify
 from .first_batch import label_to_ignore, takes_apart
 from .mean_loss import CountedMean, WeightedMean, label_rules, one_number
-from .torch_core import batch_size, one_or_many, to_detach
+from .torch_core import as_it_is, batch_size, map_tensors, one_or_many
 
 # %% ../nbs/15_metrics.ipynb #5298e999
 def check_both(metric, pred, yb):
@@ -313,8 +313,8 @@ class EpochMetric(Metric):
     def _clear(self): self.preds, self.targets = [], []
 
     def _add(self, pred, targets, size):
-        self.preds.append(to_detach(pred, cpu=False))
-        self.targets.append(to_detach(tuple(targets), cpu=False))
+        self.preds.append(map_tensors(pred, as_it_is))
+        self.targets.append(map_tensors(tuple(targets), as_it_is))
 
     def _result(self):
         targets = map(joined, zip(*self.targets))

@@ -127,6 +127,13 @@ def to_detach(
         return t.cpu() if cpu else t
     return map_tensors(b, cut)
 
+# %% ../nbs/01_torch_core.ipynb #bba0097a
+def as_it_is(
+    number: Any,  # A tensor, such as a loss; or a number
+) -> Any:  # Of the same value, whatever becomes of `number`
+    "A number as it is now: without gradients, and in memory of its own."
+    return number.detach().clone() if isinstance(number, torch.Tensor) else number
+
 # %% ../nbs/01_torch_core.ipynb #b37921c0
 def to_half(
     b: Batch,  # A batch: a tensor or a nest of them

@@ -14,13 +14,15 @@ from torch.nn import functional as F
 
 from fastloop.callback.averages import EMACallback
 from fastloop.callback.core import Callback
+from fastloop.callback.experiment import ExperimentCallback
 from fastloop.callback.lr_finder import LRFinder
 from fastloop.callback.mixup import MixUpCallback
 from fastloop.callback.precision import MixedPrecision
 from fastloop.callback.schedule import OneCycleScheduler
+from fastloop.callback.stats import AvgStatsCallback
 from fastloop.callback.training import GradientAccumulation, GradientClipping
 from fastloop.learner import Learner
-from fastloop.metrics import accuracy
+from fastloop.metrics import EpochMetric, accuracy
 from fastloop.optimizer import SGD
 
 parts = ('accumulate', 'clip', 'ema', 'mixup', 'one_cycle', 'fp16', 'bf16')
@@ -239,3 +241,58 @@ def test_a_search_for_a_rate_cannot_begin_in_mid_fit(event):
     with pytest.raises(RuntimeError, match='LRFinder has to be there when the fit begins'):
         learn.fit(3, .1, cbs=Late(finder, event))
     learn.fit(1, .1)
+
+
+# ---- who writes to the tensors of the run --------------------------------------------------------
+class Divides(Callback):
+    "Makes the loss smaller, as who adds up the gradients of four batches does"
+    def __init__(self, in_place): self.in_place = in_place
+
+    def after_loss(self):
+        if self.in_place: self.run.loss /= 4  # the same tensor, and everybody's who holds it
+        else: self.run.loss = self.run.loss/4
+
+
+class Wipes(Callback):
+    "Writes to loss and predictions when nobody needs them any more"
+    order = 99
+
+    def after_batch(self):
+        with torch.no_grad():
+            self.run.loss.zero_()
+            self.run.pred.zero_()
+
+
+class Tells(ExperimentCallback):
+    "A tracker that remembers the loss of each batch"
+    def __init__(self):
+        super().__init__()
+        self.losses = []
+
+    def write_rows(self, rows, place):
+        self.losses += [o[3]['batch/loss'] for o in rows if o[0] == 'batch']
+
+
+class KerasLogs:
+    "Keeps what Keras' callbacks are told"
+    def __init__(self): self.logs = []
+
+    def set_model(self, model): pass
+    def on_train_batch_end(self, batch, logs): self.logs.append(dict(logs))
+    def on_epoch_end(self, epoch, logs): self.logs.append(dict(logs))
+
+
+def numbers(cb):
+    "Everything that is written down of a fit"
+    learn = learner()
+    learn.metrics = [accuracy, EpochMetric(F.cross_entropy, 'all')]
+    stats, tracker, keras = AvgStatsCallback(accuracy, silent=True), Tells(), KerasLogs()
+    learn.fit(2, .1, cbs=[stats, tracker, keras, *([cb] if cb else [])])
+    rec = learn.recorder
+    return [rec.losses, rec.values, stats.train_stats.avg_stats, stats.valid_stats.avg_stats,
+            tracker.losses, *map(list, (o.values() for o in keras.logs))]
+
+
+@pytest.mark.parametrize('cb, like', [(Divides(True), Divides(False)), (Wipes(), None)])
+def test_what_was_written_down_stays_when_somebody_writes_to_the_tensors(cb, like):
+    assert numbers(cb) == numbers(like)

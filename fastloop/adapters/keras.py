@@ -18,7 +18,7 @@ from ..callback.recorder import find_recorder
 from ..core import distinct
 from ..mean_loss import MeanLoss
 from ..metrics import as_metrics
-from ..torch_core import Run, batch_size, count_batches
+from ..torch_core import Run, as_it_is, batch_size, count_batches
 
 # %% ../../nbs/83_adapters.keras.ipynb #3fdba794
 class LogsOfRun:
@@ -56,7 +56,7 @@ class LogsOfRun:
         "Take one more batch into account; no device is waited for"
         run = self.run
         if self.mean is None: self.start()
-        self.last = run.loss.detach()
+        self.last = as_it_is(run.loss)
         if self.recorded and not run.in_train: return
         self.mean.add(run.loss, run.learn.loss_func, run.xb, run.yb)
         self._measure(self.metrics)

@@ -30,7 +30,7 @@ from ..core import atomic_write, check_number
 from ..fit_settings import fit_settings, numbered, told_error
 from ..optimizer import as_wrapper
 from ..rows import number_of
-from ..torch_core import Learns, Run
+from ..torch_core import Learns, Run, as_it_is
 
 # %% ../../nbs/43_callback.experiment.ipynb #617018b9
 class Background:
@@ -250,7 +250,8 @@ class ExperimentCallback(Callback):
         "Remember one batch; neither the device nor the tracker is waited for"
         run, rows = self.run, self.rows
         if not (run.in_train and self.active) or run.n_iter % self.every: return
-        rows.append((run.n_iter, time.time(), run.loss.detach(), self.read('lr'), self.read('mom')))
+        loss, lr, mom = as_it_is(run.loss), self.read('lr'), self.read('mom')
+        rows.append((run.n_iter, time.time(), loss, lr, mom))
         if len(rows) >= self.most or rows[-1][1]-rows[0][1] > self.seconds: self.hand_over()
 
     def after_epoch(self):

@@ -25,7 +25,7 @@ from ..optimizer import rate_and_mom
 from ..plots import draw_losses, draw_metrics, draw_rates, draw_search, hand_out
 from ..rows import gap
 from ..table import EpochTable, current_cell, show_table, to_frame
-from ..torch_core import Coming, Learns
+from ..torch_core import Coming, Learns, as_it_is
 
 # %% ../../nbs/21_callback.recorder.ipynb #561c87dd
 class SmoothenValue:
@@ -67,17 +67,17 @@ class LossHistory:
     def add(self, loss: torch.Tensor,  # One number
             ):
         "Take one more loss; no device is waited for"
-        self.waiting.append(loss.detach())
+        self.waiting.append(as_it_is(loss))
         if len(self.waiting) == self.keep: self._stack()
 
     def replace_last(self, loss: torch.Tensor,  # One number
                      ):
         "Write another number in the place of the last one, unless that has been fetched"
-        if self.waiting: self.waiting[-1] = loss.detach()
+        if self.waiting: self.waiting[-1] = as_it_is(loss)
 
     def _stack(self):
         if not self.waiting: return
-        chunk = torch.stack([o.reshape(()) for o in self.waiting])
+        chunk = torch.stack([o.reshape(()) if o.ndim else o for o in self.waiting])
         self.chunks, self.waiting = [*self.chunks, chunk], []
 
     def sync(self, wait: bool = True,  # Else take what has come by now, and ask for the rest
