@@ -250,8 +250,7 @@ class ExperimentCallback(Callback):
         "Remember one batch; neither the device nor the tracker is waited for"
         run, rows = self.run, self.rows
         if not (run.in_train and self.active) or run.n_iter % self.every: return
-        loss, lr, mom = as_it_is(run.loss), self.read('lr'), self.read('mom')
-        rows.append((run.n_iter, time.time(), loss, lr, mom))
+        rows.append((run.n_iter, time.time(), as_it_is(run.loss), *map(self.read, ('lr', 'mom'))))
         if len(rows) >= self.most or rows[-1][1]-rows[0][1] > self.seconds: self.hand_over()
 
     def after_epoch(self):
