@@ -7,6 +7,7 @@ __all__ = ['ClassificationInterpretation']
 
 # %% ../nbs/49_interpret.ipynb #f743eff3
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import numpy as np
@@ -19,7 +20,7 @@ from .data.load import in_order
 from .glance import draw_images, in_short, short_name
 from .inputs import class_names
 from .learner import Learner
-from .predictions import as_pair, meaning_of, probabilities, unreduced, valid_loader
+from .predictions import as_pair, losses_by_item, meaning_of, probabilities, valid_loader
 from .summary import PrintedText
 from .table import cell_text, table_html, to_frame
 from .torch_core import find_bs, map_tensors, model_device, to_device
@@ -79,12 +80,9 @@ def item_losses(
     device: torch.device | str = 'cpu',  # where the loss may have weights of its own
 ) -> torch.Tensor:  # (n,), on the CPU
     "The loss of each item, also of a loss that gives nothing but the mean."
-    preds, targets, found = preds.to(device), targets.to(device), None
+    preds, targets = preds.to(device), targets.to(device)
     with torch.no_grad():
-        try: found = unreduced(loss_func)(preds, targets)
-        except (ValueError, TypeError): pass
-        if found is not None and len(found.shape) and len(found) == len(preds):
-            return found.flatten(1).mean(1).cpu() if found.ndim > 1 else found.cpu()
+        with suppress(ValueError, TypeError): return losses_by_item(loss_func, preds, targets).cpu()
         pairs = zip(preds.split(1), targets.split(1))
         return torch.stack([loss_func(p, y).reshape(()) for p, y in pairs]).cpu()
 

@@ -51,6 +51,7 @@ from .first_batch import check_fit
 # %% ../nbs/29_learner.ipynb #7242b28f
 from .inputs import class_names
 from .layer_groups import freeze_before, spread_rates
+from .metrics import as_metrics
 from .optimizer import AdamW
 from fastloop.predictions import (
     GatherPreds,
@@ -193,7 +194,7 @@ class Learner(SeesRun):
 
     def __init__(self, data: DataBunch,  # Loaders and what is known of them: a `DataBunch`
                  model: torch.nn.Module,  # What is trained; moved to the device of the data
-                 # Of predictions and targets; else chosen by targets
+                 # Of predictions and targets; `None`: chosen by the targets
                  loss_func: Callable | None = None,
                  opt_func: Callable = AdamW,  # Makes an optimizer from parameters and a rate
                  lr: float | Iterable | slice = 1e-3,  # Learning rate of a fit that names none
@@ -402,6 +403,8 @@ class Learner(SeesRun):
 
         Raises: ValueError if there is no loader.
         """
+        metrics = self.metrics if metrics is None else metrics
+        if self.running: metrics = [o.fresh() for o in as_metrics(metrics)]  # the run's go on
         recorder = Recorder(metrics=metrics)
         ask(self, recorder, valid_loader(self.data, dl))
         return recorder.valid_row

@@ -91,11 +91,6 @@ def count_batches_of_labels(batches: list,  # Tensors of labels
     return torch.stack([o.sum() for o in count.split(sizes)])
 
 # %% ../nbs/07_mean_loss.ipynb #213a36f6
-def may_wait(labels: torch.Tensor,  # Labels of a batch
-             ) -> bool:  # Whether they are few, and nobody has written to them
-    "Can these labels be counted later?"
-    return labels.numel() <= 4096 and not labels.is_inference() and not labels._version
-
 class BatchWeights:
     "What batches weigh in a mean: numbers, or labels to be counted, many batches at a time"
     most = 32  # batches of labels that wait; more of them scatter the memory
@@ -121,12 +116,13 @@ class BatchWeights:
 
     def add_labels(self, labels: torch.Tensor,  # Those of one batch
                    rules: tuple,  # Weights of the classes or `None`, and the label to ignore
+                   ours: bool = False,  # Will nobody else write to these labels?
                    ):
         "Take one more batch, which weighs what its labels count; no device is waited for"
         if self.waiting and rules is not self.rules: self.count()
-        self.rules = rules
-        self.waiting.append(labels)
-        if len(self.waiting) >= self.most or not may_wait(labels): self.count()
+        self.rules, few = rules, labels.numel() <= 4096
+        self.waiting.append(labels if ours or not few else labels.clone())
+        if len(self.waiting) >= self.most or not few: self.count()
 
     def count(self):
         "Count the labels that wait"
@@ -286,7 +282,7 @@ class CountedMean:
             ):
         "Take one more batch; no device is waited for"
         if not (isinstance(right, torch.Tensor) and right.ndim): self.right.add(right)
-        else: self.right.add_labels(right, _truths)
+        else: self.right.add_labels(right, _truths, ours=True)
         if not (isinstance(of, torch.Tensor) and of.ndim): self.of.add(of)
         else: self.of.add_labels(of, rules)
 

@@ -11,12 +11,13 @@ from collections.abc import Iterable
 from contextlib import contextmanager
 from copy import copy
 from functools import partial
+from operator import itemgetter
 from os import PathLike
 from typing import Any, cast
 
 # %% ../nbs/25_predictions.ipynb #0dc4dab0
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler, SubsetRandomSampler
 
 # %% ../nbs/25_predictions.ipynb #96d540f2
 from .callback.core import Callback
@@ -25,9 +26,9 @@ from .data.bunch import inputs_like
 from .data.load import in_order
 from .fetch import other_loader
 from .first_batch import takes_apart
-from .mean_loss import inner_loss
+from .mean_loss import inner_loss, label_rules, loss_reduction
 from .metrics import is_of_samples, joined
-from .torch_core import Learns, map_tensors, to_detach
+from .torch_core import Learns, batch_size, map_tensors
 
 # %% ../nbs/25_predictions.ipynb #67de7777
 def unreduced(loss_func: Any,  # A loss of torch, or one with an argument `reduction`
@@ -44,7 +45,37 @@ def unreduced(loss_func: Any,  # A loss of torch, or one with an argument `reduc
         return partial(loss_func, reduction='none')
     raise ValueError(f'with_loss: {loss_func!r} has no argument reduction')
 
+# %% ../nbs/25_predictions.ipynb #32be693e
+def _of_parts(losses, loss_func, labels):
+    "One number for each item, from those of its parts"
+    if loss_reduction(loss_func) in ('sum', 'batchmean'): return losses.sum(1)
+    rules = label_rules(loss_func)
+    if rules is None or not torch.is_tensor(labels) or labels.numel() != losses.numel():
+        return losses.mean(1)
+    return losses.sum(1)/(labels.reshape(losses.shape) != rules[1]).sum(1).clamp(min=1)
+
+def losses_by_item(loss_func: Any,  # A loss of torch, or one with an argument `reduction`
+                   pred: Any,  # What the model answered to a batch
+                   yb: Any,  # Its targets
+                   ) -> torch.Tensor:  # One number for each item
+    """The loss of each item of a batch, as the loss function gives it for the item alone
+
+    Raises: ValueError if the loss has no `reduction`.
+    """
+    n, apart = batch_size(pred, yb), takes_apart(loss_func, pred, yb)
+    def call(func, pred, yb): return func(pred, *(yb if apart else [yb]))
+    found = call(unreduced(loss_func), pred, yb)
+    if not n or found.numel() % n:  # it does not listen to `reduction`
+        items = [map_tensors((pred, yb), itemgetter(slice(i, i+1))) for i in range(n)]
+        return torch.stack([call(loss_func, *o).reshape(()) for o in items])
+    return found if found.shape == (n,) else _of_parts(found.reshape(n, -1), loss_func, yb)
+
 # %% ../nbs/25_predictions.ipynb #d3306931
+def own_copy(t: torch.Tensor,  # Of a batch, or an answer
+             ) -> torch.Tensor:  # On the CPU, in memory that nobody else writes to
+    "A tensor that is kept while loader, model and callbacks go on using theirs"
+    return t.detach().to('cpu', copy=True)
+
 class GatherPreds(Callback):
     "Collects predictions, targets and, if asked, the loss of each item"
     orders = {'after_pred': float('inf')}  # when all others have seen it
@@ -60,16 +91,13 @@ class GatherPreds(Callback):
         run = self.run
         if self.with_loss and run.yb is None:
             raise ValueError('with_loss: these items have no targets, so there is no loss')
-        self.preds.append(to_detach(run.pred))
-        self.targets.append(to_detach(run.yb))
+        self.preds.append(map_tensors(run.pred, own_copy))
+        self.targets.append(map_tensors(run.yb, own_copy))
         return not self.with_loss
 
     def after_loss(self):
         "Take the losses too"
-        loss_func = unreduced(self.loss_func)
-        apart = takes_apart(loss_func, self.pred, self.yb)
-        losses = loss_func(self.pred, *(self.yb if apart else [self.yb]))
-        self.losses.append(to_detach(losses.flatten(1).mean(1) if losses.ndim > 1 else losses))
+        self.losses.append(losses_by_item(self.loss_func, self.pred, self.yb).cpu())
 
     def found(self) -> tuple:  # Predictions, targets (or `None`) and, if asked, losses
         """All batches together
@@ -112,9 +140,18 @@ class Asked(InPlaceOf):
     "A loader that gives pairs, whether or not `dl` gives targets"
     def __iter__(self): return map(as_pair, super().__iter__())
 
+def is_shuffled(dl: Any,  # A loader
+                ) -> bool:  # Whether it deals all its items in random order
+    "Has this loader an order that nobody has chosen?"
+    if hasattr(dl, 'unshuffled'): return getattr(dl, 'shuffle', False)
+    if not isinstance(dl, DataLoader): return False
+    dealers = [dl.sampler, getattr(dl.batch_sampler or dl.sampler, 'sampler', None)]
+    return any(isinstance(o, SubsetRandomSampler) or isinstance(o, RandomSampler)
+               and not o.replacement and o.num_samples >= len(o.data_source) for o in dealers)
+
 def valid_loader(data: Any,  # Has `valid_dl`
                  dl: Iterable | None = None,  # A loader that is given instead
-                 ) -> Any:  # A loader; that of the training in the order of its data set
+                 ) -> Any:  # A loader; one that shuffles goes through its data set in order
     """The loader to validate with
 
     Raises: ValueError if there is none.
@@ -123,7 +160,7 @@ def valid_loader(data: Any,  # Has `valid_dl`
         raise ValueError('the data has no validation loader: give a loader, dl=…')
     if not hasattr(dl, '__iter__'): raise TypeError(f'dl={dl!r} must be a loader of batches')
     if isinstance(dl, (list, tuple)) and not dl: raise ValueError(f'dl={dl!r} has no batches')
-    return in_order(dl) if dl is getattr(data, 'train_dl', None) else dl
+    return in_order(dl) if dl is getattr(data, 'train_dl', None) or is_shuffled(dl) else dl
 
 def to_ask(data: Any,  # A `DataBunch`, or anything with `valid_dl`
            dl: Any = None,  # A loader, with or without targets, or items; else `valid_dl`

@@ -199,8 +199,8 @@ class TrainEvalCallback(Callback):
 # %% ../nbs/14_runner.ipynb #ae2b1f60
 def _of_learner(name):
     "A property of the runner that reads and writes the learner's field `name`"
-    return property(lambda self: getattr(self.learn, name),
-                    lambda self, value: setattr(self.learn, name, value), doc=f'Its {name}')
+    def write(self, value): setattr(self.learn, name, value)
+    return property(lambda self: getattr(self.learn, name), write, doc=f"The learner's {name}")
 
 class Runner(Callbacks):
     """Runs the training loop and announces its events

@@ -44,7 +44,7 @@ from .training_state import in_stage, restore_checkpoint, write_checkpoint
 @delegates(Learner.fit, but=['lr'])
 def fit_one_cycle(learn: Learner,  # The learner
                   epochs: int,  # Number of epochs, 0 or more
-                  # Top rate: a number, one a group, a slice; the learner's
+                  # Top rate: a number, a list (one a layer group) or a slice
                   max_lr: float | Iterable | slice | None = None,
                   moms: tuple = (0.95, 0.85),  # Momentum at the ends, and at the top of the rate
                   div_factor: float = 25.,  # The rate starts at `max_lr/div_factor`
@@ -76,7 +76,7 @@ def fit_one_cycle(learn: Learner,  # The learner
 @delegates(Learner.fit)
 def fit_flat_cos(learn: Learner,  # The learner
                  epochs: int,  # Number of epochs, 0 or more
-                 # The rate: a number, one a group, a slice; the learner's
+                 # The rate: a number, a list (one a layer group) or a slice
                  lr: float | Iterable | slice | None = None,
                  div_final: float = 1e5,  # The rate ends at `lr/div_final`
                  pct_start: float = 0.75,  # Share of the batches in which the rate stays, 0 to 1
@@ -153,8 +153,8 @@ def fine_tune(learn: Learner,  # The learner; its model has two layer groups or 
 # %% ../nbs/50_train.ipynb #ab3cc959
 @understands()
 def lr_find(learn: Learner,  # The learner
-            start_lr: float | Iterable = 1e-7,  # Rate of the first batch; or several
-            end_lr: float | Iterable = 10,  # Rate that would come after the last; or several
+            start_lr: float | Iterable = 1e-7,  # Rate of the first batch, or one a layer group
+            end_lr: float | Iterable = 10,  # Rate after the last batch, or one a layer group
             num_it: int = 100,  # Number of batches, 6 or more
             stop_div: bool = True,  # Stop when the loss explodes
             show_plot: bool = True,  # Show the curve, in a notebook

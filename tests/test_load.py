@@ -540,3 +540,21 @@ def test_workers_see_the_data_set_as_it_is_at_each_pass(kept):
         seen.append(numbers(dl))
     end_workers(dl)
     assert seen == [[0, 1], [10, 1], [20, 1]]
+
+
+@pytest.mark.parametrize('grads', [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_numpy_that_writes_to_batches_does_not_write_to_the_data(grads):
+    "torch does not notice it"
+    x, y = torch.randn(10, 2), torch.randn(10)
+    kept = x.clone(), y.clone()
+    with grads():
+        for i, (xb, yb) in enumerate(TensorLoader(x, y, bs=4)):
+            assert torch.equal(xb, kept[0][4*i:4*i+4]) and torch.equal(yb, kept[1][4*i:4*i+4])
+            yb.numpy()[:] = 7
+            xb.data.sub_(1)
+    assert torch.equal(x, kept[0]) and torch.equal(y, kept[1])
+
+
+def test_data_with_nan_are_served_as_they_are():
+    x = torch.full((10, 2), torch.nan)
+    assert sum(xb.isnan().sum() for xb, in TensorLoader(x, bs=4)) == 20

@@ -383,3 +383,27 @@ def test_targets_of_pictures_reach_metrics_as_one():
     metric.reset()
     for n in (3, 1): metric.update([{'box': torch.zeros(2, 4)}]*n, [{'box': torch.ones(1, 4)}]*n)
     assert metric == 4 and metric.count == 4
+
+
+class Relabels(Callback):
+    "Writes to the labels of a batch that is over"
+    def __init__(self, how): self.how = how
+
+    def after_batch(self):
+        if self.how == 'torch': self.run.yb[self.run.yb == 1] = -100
+        else: self.run.yb.numpy()[:] = 2
+
+
+@pytest.mark.parametrize('how', ['torch', 'numpy'])
+@pytest.mark.parametrize('loss', [F.cross_entropy, nn.CrossEntropyLoss(ignore_index=2),
+                                  nn.CrossEntropyLoss(weight=WEIGHT)],
+                         ids=['plain', 'ignored', 'weighted'])
+def test_labels_count_as_they_were_in_their_batch(how, loss):
+    def rows(*cbs):
+        torch.manual_seed(0)
+        x, y = torch.randn(21, 4), torch.arange(21) % 3
+        dl, stats = DataLoader(TensorDataset(x, y), 8), AvgStatsCallback(accuracy, silent=True)
+        learn = Learner(DataBunch(dl, dl), nn.Linear(4, 3), loss, metrics=accuracy, silent=True)
+        learn.fit(1, cbs=[stats, *cbs])
+        return learn.recorder.values, learn.recorder.sizes, stats.train_stats.avg_stats
+    assert rows(Relabels(how)) == rows()

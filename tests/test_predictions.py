@@ -357,3 +357,38 @@ def test_a_generator_can_be_asked_about_in_a_run(verb):
     learn.fit(1)
     whole = getattr(learn, verb)([(x, y)])
     torch.testing.assert_close(torch.as_tensor(found[0][0]), torch.as_tensor(whole[0]))
+
+
+class Deaf(nn.Module):
+    "A loss that has a word `reduction` and does not listen to it"
+    def __init__(self, reduction='mean'):
+        super().__init__()
+        self.reduction, self.loss = reduction, nn.CrossEntropyLoss()
+
+    def forward(self, pred, yb): return self.loss(pred, yb)
+
+
+class Flat(nn.CrossEntropyLoss):
+    "Puts the pixels of all items behind each other, as fastai's losses do"
+    def forward(self, pred, yb):
+        return super().forward(pred.movedim(1, -1).flatten(0, -2), yb.flatten())
+
+
+pixels = torch.randint(0, 3, (9, 6, 6), generator=g)
+pixels[:4, :3], pixels[4, :, 2] = 255, 255  # not as many in each item
+masked = torch.randn(9, 1, 6, 6, generator=g), pixels
+
+
+@pytest.mark.parametrize('loss, data, model', [
+    (nn.MSELoss(), (x, torch.rand(40, 4, generator=g)), nn.Linear(4, 4)),
+    (nn.MSELoss(reduction='sum'), (x, torch.rand(40, 4, generator=g)), nn.Linear(4, 4)),
+    (nn.KLDivLoss(reduction='batchmean'), (x, torch.rand(40, 4, generator=g)), nn.Linear(4, 4)),
+    (nn.KLDivLoss(), (x, torch.rand(40, 4, generator=g)), nn.Linear(4, 4)),
+    (nn.CrossEntropyLoss(ignore_index=255), masked, nn.Conv2d(1, 3, 1)),
+    (Flat(), (masked[0], pixels % 3), nn.Conv2d(1, 3, 1)),
+    (F.cross_entropy, (x, y), nn.Linear(4, 3)), (Deaf(), (x, y), nn.Linear(4, 3))], ids=range(8))
+def test_the_loss_of_an_item_is_that_of_the_item_alone(loss, data, model):
+    learn = Learner(DataBunch.from_tensors(*data, *data, bs=8, valid_bs=7), model, loss, silent=True)
+    preds, targets, losses = learn.get_preds(with_loss=True)
+    alone = [loss(preds[i:i+1], targets[i:i+1]) for i in range(len(preds))]
+    torch.testing.assert_close(losses, torch.stack(alone))

@@ -1,8 +1,17 @@
 "Who takes part when a learner is asked: those that change batches, predictions or precision"
 import pytest
 import torch
+import torchmetrics
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from fastloop.callback.core import Callback
 from fastloop.callback.logger import CSVLogger
@@ -10,8 +19,9 @@ from fastloop.callback.save import SaveModelCallback
 from fastloop.callback.schedule import OneCycleScheduler
 from fastloop.callback.tracker import EarlyStoppingCallback
 from fastloop.data.bunch import DataBunch
+from fastloop.data.load import TensorLoader
 from fastloop.learner import Learner
-from fastloop.metrics import accuracy
+from fastloop.metrics import AverageMetric, EpochMetric, accuracy
 from fastloop.train import to_bf16  # noqa: F401  its room hangs the verbs on the learner
 
 
@@ -209,3 +219,106 @@ def test_an_array_is_converted_as_the_data_were():
     x = np.random.RandomState(0).randn(8, 4)
     learn, (number, *_) = ask(nn.Linear(4, 3), nn.CrossEntropyLoss(), np.arange(8) % 3, x)
     assert number == learn.model(torch.tensor(x[:1], dtype=torch.float32)).argmax().item()
+
+
+class Asks(Callback):
+    "Measures another data set at an event of the validation"
+    def __init__(self, event, dl):
+        self.dl = dl
+        setattr(self, event, self.ask)
+
+    def ask(self):
+        if not self.in_train: self.scores = self.learn.validate(self.dl)
+
+
+@pytest.mark.parametrize('event', ['begin_validate', 'begin_batch', 'after_pred', 'after_batch',
+                                   'after_validate'])
+@pytest.mark.parametrize('make', [
+    lambda: EpochMetric(F.l1_loss), lambda: AverageMetric(F.l1_loss), lambda: F.l1_loss,
+    lambda: torchmetrics.MeanAbsoluteError()], ids=['epoch', 'average', 'function', 'torchmetrics'])
+def test_who_measures_something_else_in_a_validation_leaves_its_metrics_alone(event, make):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 4, generator=g)
+    y = x.sum(1, keepdim=True)
+    other = TensorLoader(10*x, y, bs=8)
+    def fit(*cbs):
+        torch.manual_seed(0)
+        learn = Learner(DataBunch.from_tensors(x, y, x[:16], y[:16], bs=8, seed=0),
+                        nn.Linear(4, 1), F.mse_loss, lr=.01, metrics=[make()], silent=True)
+        return learn, learn.fit(1, cbs=cbs).values
+    (_, alone), (learn, asked) = fit(), fit(asks := Asks(event, other))
+    assert asked == alone
+    with torch.no_grad(): pred = learn.model(10*x)
+    assert asks.scores == pytest.approx([F.mse_loss(pred, y).item(), F.l1_loss(pred, y).item()])
+
+
+@pytest.mark.parametrize('kind', ['bunch', 'tensors', 'torch', 'subset', 'batches'])
+def test_a_loader_that_shuffles_is_gone_through_in_the_order_of_its_items(kind):
+    "Each item once; the loader is not touched"
+    x = torch.arange(11.)[:, None]
+    ds, bs = TensorDataset(x, (x[:, 0] > 5).long()), 4
+    dl = {'bunch': lambda: DataBunch.from_tensors(*ds.tensors, bs=bs, seed=0).train_dl,
+          'tensors': lambda: TensorLoader(*ds.tensors, bs=bs, shuffle=True, drop_last=True),
+          'torch': lambda: DataLoader(ds, bs, shuffle=True),
+          'subset': lambda: DataLoader(ds, bs, sampler=SubsetRandomSampler([7, 2, 9])),
+          'batches': lambda: DataLoader(ds, batch_sampler=BatchSampler(RandomSampler(ds), bs, True)),
+          }[kind]()
+    learn = Learner(DataBunch(dl, dl), nn.Linear(1, 2), silent=True)
+    learn.data.train_dl = None
+    items = sorted([7, 2, 9]) if kind == 'subset' else list(range(11))
+    random = torch.get_rng_state()
+    for asked in (dl, None):
+        preds, targets = learn.get_preds(asked)
+        with torch.no_grad(): torch.testing.assert_close(preds, learn.model(x[items]))
+        assert torch.equal(targets, ds.tensors[1][items])
+        want = F.cross_entropy(preds, targets).item()
+        assert learn.validate(asked)[0] == pytest.approx(want, rel=1e-5)
+    assert getattr(dl, 'epoch', 0) == 0 and torch.equal(random, torch.get_rng_state())
+
+
+@pytest.mark.parametrize('make', [
+    lambda ds: DataLoader(ds, 4, sampler=[3, 1, 2, 1]),
+    lambda ds: DataLoader(ds, 4, sampler=RandomSampler(ds, num_samples=3)),
+    lambda ds: DataLoader(ds, 4, sampler=WeightedRandomSampler([0.]*10 + [1.], 5)),
+    lambda ds: DataLoader(ds, 4, drop_last=True)], ids=['list', 'some', 'weighted', 'whole'])
+def test_a_loader_that_deals_what_somebody_has_chosen_is_taken_as_it_is(make):
+    x = torch.arange(11.)[:, None]
+    data = DataBunch(TensorLoader(x, x, bs=4), make(TensorDataset(x, x)))
+    learn = Learner(data, nn.Linear(1, 1), silent=True)
+    torch.manual_seed(1)
+    want = torch.cat([xb for xb, _ in learn.data.valid_dl])
+    torch.manual_seed(1)
+    assert torch.equal(learn.get_preds()[1], want)
+
+
+class Buffered:
+    "A loader that fills the same tensors again and again"
+    def __init__(self, x, y): self.x, self.y, self.batch = x, y, (x[:4].clone(), y[:4].clone())
+
+    def __len__(self): return len(self.x)//4
+
+    def __iter__(self):
+        for i in range(len(self)):
+            for o, rows in zip(self.batch, (self.x, self.y)): o.copy_(rows[4*i:4*i+4])
+            yield self.batch
+
+
+class Reuses(nn.Linear):
+    "A model that answers in a tensor of its own"
+    def forward(self, x):
+        pred = super().forward(x)
+        if not hasattr(self, 'out'): self.out = pred.clone()
+        return self.out.copy_(pred)
+
+
+@pytest.mark.parametrize('kind', [nn.Linear, Reuses])
+def test_answers_and_labels_are_kept_whoever_uses_their_memory_again(kind):
+    x, y = torch.randn(12, 4), torch.arange(12) % 3
+    dl = Buffered(x, y)
+    learn = Learner(DataBunch(dl, dl), kind(4, 3), silent=True, metrics=[accuracy])
+    preds, targets, losses = learn.get_preds(with_loss=True)
+    with torch.no_grad(): want = F.linear(x, learn.model.weight, learn.model.bias)
+    torch.testing.assert_close(preds, want)
+    torch.testing.assert_close(losses, F.cross_entropy(want, y, reduction='none'))
+    assert targets.tolist() == y.tolist()
+    assert learn.validate()[1] == pytest.approx((want.argmax(1) == y).float().mean().item())

@@ -72,7 +72,7 @@ def suggest_minimum(lrs: list,  # Rates, growing
 
 # %% ../../nbs/36_callback.lr_finder.ipynb #e4e4e779
 def _valley_index(losses):
-    "Where the longest falling sequence ends, and the index at two thirds of it"
+    "Where the longest falling sequence ends, and the index halfway along it"
     lengths = np.ones(len(losses), dtype=int)
     for i in range(1, len(losses)):
         before = lengths[:i][losses[:i] > losses[i]]
@@ -177,8 +177,8 @@ class LRFinder(Callback):
     snapshot, others, outside = None, None, False  # outside: somebody else took a snapshot
 
     def __init__(self, learn: Learns | None = None,  # The learner
-                 start_lr: float | Iterable = 1e-7,  # Rate of the first batch; or several
-                 end_lr: float | Iterable = 10,  # Rate that would come after the last; or several
+                 start_lr: float | Iterable = 1e-7,  # Rate of the first batch, or one a layer group
+                 end_lr: float | Iterable = 10,  # Rate after the last batch, or one a layer group
                  num_it: int = 100,  # Number of steps, 6 or more; usually one for each batch
                  stop_div: bool = True,  # Stop when the loss explodes
                  ):
@@ -336,8 +336,8 @@ def _search(learn, finder, inside):
 
 # %% ../../nbs/36_callback.lr_finder.ipynb #8df54806
 def find_lr(learn: Learns,  # A learner
-            start_lr: float | Iterable = 1e-7,  # Rate of the first batch; or several
-            end_lr: float | Iterable = 10,  # Rate that would come after the last; or several
+            start_lr: float | Iterable = 1e-7,  # Rate of the first batch, or one a layer group
+            end_lr: float | Iterable = 10,  # Rate after the last batch, or one a layer group
             num_it: int = 100,  # Number of batches, 6 or more
             stop_div: bool = True,  # Stop when the loss explodes
             show_plot: bool = True,  # Show the curve, in a notebook

@@ -192,7 +192,7 @@ class Recorder(Callback):
         for o in (self.valid, *self.metrics): o.reset()
 
     def after_validate(self):
-        "Compute the means over the validation set; the device is waited for here, once"
+        "Compute the means over the validation set; the device is waited for here"
         self.valid_row = to_floats([self.valid.compute(), *(o.compute() for o in self.metrics)])
 
     def after_epoch(self):

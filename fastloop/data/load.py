@@ -53,14 +53,21 @@ def _cut(tensors, order, bs, start, stop, most=2**19):
         yield from zip(*[part.unsafe_split(bs) for part in parts])
 
 
+def _are_equal(copy, part):
+    "Have numbers that NumPy can write to, which torch does not notice, stayed as they were?"
+    return not copy.is_cpu or torch.equal(copy, part)
+
+
 def _kept_whole(batches):
     "Parts of a data set, as long as nobody writes to what he is given; else, copies of them"
     copies = True  # the first batch, to see what becomes of it
-    for i, batch in enumerate(batches):
-        yield (batch := tuple(t.clone() for t in batch)) if copies else batch
+    for i, part in enumerate(batches):
+        batch = tuple(t.clone() for t in part) if copies else part
+        yield batch
         written = False
         for t in batch: written |= t.is_inference() or t._version > 0  # the former does not say
-        if written and not copies: raise RuntimeError(
+        if copies: written |= not all(map(_are_equal, batch, part))
+        elif written: raise RuntimeError(
             f'batch {i} was written to, and it is a part of the data set: let the model or the '
             'callback write to a copy, as in xb = xb*2')
         copies = written
