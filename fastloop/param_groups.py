@@ -6,6 +6,7 @@
 __all__ = ['Hypers']
 
 # %% ../nbs/04_param_groups.ipynb #72f174be
+import inspect
 from collections.abc import Callable, Iterable, MutableMapping, Set
 from numbers import Real
 from typing import Any
@@ -176,20 +177,26 @@ def note_values(opt: Any,  # An optimizer
             for o, value in tensors: o.copy_(value)
     return put_back
 
-def read_decays(groups: list,  # The `param_groups` of an optimizer
-                ) -> list | None:  # One for each of them, `None` if there is no weight decay
-    "The weight decay of each parameter group"
-    key, _ = find_places(groups[0]).get('wd', (None, None))
-    return None if key is None else [group[key] for group in groups]
+def _number(value):
+    "Is this a number, or a pair of them?"
+    return isinstance(value, (Real, tuple, torch.Tensor)) and not isinstance(value, bool)
 
-def write_decays(groups: list,  # The `param_groups` of an optimizer
+def read_hypers(opt: torch.optim.Optimizer,  # Of torch
+                ) -> list:  # For each parameter group its numbers by key
+    "The numbers that an optimizer is made with, as they are in each parameter group"
+    ours = [key for key, _ in find_places(opt.param_groups[0]).values()]
+    known = {*inspect.signature(type(opt)).parameters, *ours}
+    return [{k: v.item() if isinstance(v, torch.Tensor) else v for k, v in group.items()
+             if k in known and _number(v)} for group in opt.param_groups]
+
+def write_hypers(groups: list,  # The `param_groups` of an optimizer
                  width: int,  # How many of them make one layer group
-                 decays: list,  # As they were read; groups that came later have those of the last
+                 hypers: list,  # As they were read; groups that came later have those of the last
                  ):
-    "Give each parameter group its weight decay again"
-    key, _ = find_places(groups[0])['wd']
+    "Give each parameter group its numbers again"
     for i, group in enumerate(groups):
-        group[key] = decays[i if i < len(decays) else i % width - width]
+        for k, v in hypers[i if i < len(hypers) else i % width - width].items():
+            if k in group: write_values([group], (k, None), [v])
 
 # %% ../nbs/04_param_groups.ipynb #0942a37e
 def regrouped(olds: list,  # `param_groups` of an optimizer

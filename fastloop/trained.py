@@ -21,11 +21,11 @@ from .bar import print_line
 from .callback.core import Callback, is_native
 from .core import listify, nearest_name, required_arguments
 from .first_batch import check_loss
-from .layer_groups import number_in
+from .layer_groups import number_in, spread_rates
 from .metrics import as_metrics
 from .names import own_attributes, own_functions
 from .optimizer import OptimWrapper, as_wrapper
-from .param_groups import note_values, read_decays, write_decays
+from .param_groups import note_values, read_hypers, write_hypers
 from .runner import Runner
 from .torch_core import Learns, Loaders, one_or_many
 
@@ -222,16 +222,17 @@ def plain_decays(wd: Any,  # Weight decay, or one for each group; `None` stays
 
 def as_made(opt: OptimWrapper,  # An optimizer that no fit has changed
             opt_func: Callable | None,  # What made it; `None` if it was given
-            ) -> tuple:  # Both, its momentum, and the weight decay of each parameter group
+            ) -> tuple:  # Both, and the numbers in each parameter group
     "What a learner remembers of its optimizer"
-    return opt, opt_func, opt.mom, read_decays(opt.param_groups)
+    return opt, opt_func, read_hypers(opt.opt)
 
 def make_opt(learn: Learns,  # A learner
-             lr: float | Iterable,  # Rate, or one for each group
+             lr: float | Iterable | slice,  # Rate, or one for each layer group
              wd: float | Iterable | None,  # Weight decay; `None`: that of the learner's `opt_func`
              ):
     "Make a new optimizer over the parameters that need gradients"
     check_can_learn(learn.model)
+    lr = spread_rates(lr, len(learn.layer_groups))
     decay = (None, None) if learn.wd is None else (plain_decays(wd), learn.true_wd)
     opt = OptimWrapper.create(learn.opt_func, lr, learn.layer_groups, *decay, learn.bn_wd,
                               getattr(learn, 'paired', True))
@@ -239,6 +240,26 @@ def make_opt(learn: Learns,  # A learner
     made = as_made(opt, learn.opt_func)
     if wd is not None: opt.wd = plain_decays(wd)
     vars(learn).update(opt=opt, made=made)  # all or nothing
+
+# %% ../nbs/27_trained.ipynb #3c9e51aa
+def count_rates(learn: Learns,  # A learner
+                ) -> int:  # One for each layer group; or the groups of an optimizer that was given
+    "How many rates a fit may name"
+    opt, opt_func, *_ = learn.made
+    made = learn.opt is None or learn.opt is opt and opt_func is not None
+    if made: return len(learn.layer_groups)
+    return len(learn.opt.param_groups)//getattr(learn.opt, 'groups_per_layer', 1)
+
+def give_values(learn: Learns,  # A learner with its optimizer
+                lr: float | Iterable | None,  # Rate, or one for each group
+                wd: float | Iterable | None,  # Weight decay, or one for each group
+                ):
+    "Set the values of a fit; those that are `None`, and all others, as they were made or given"
+    opt, _, hypers, *_ = learn.made
+    if learn.opt is opt and 'exchanged' not in vars(opt):
+        write_hypers(opt.param_groups, opt.groups_per_layer, hypers)
+    if lr is not None: learn.opt.lr = lr
+    if wd is not None: learn.opt.wd = plain_decays(wd)
 
 # %% ../nbs/27_trained.ipynb #0a6e6bd3
 def follow_model(learn: Learns,  # A learner
@@ -252,34 +273,26 @@ def follow_model(learn: Learns,  # A learner
     print_line(f'the optimizer takes in {len(new)} parameters that are new: {", ".join(names)}')
 
 def ready_opt(learn: Learns,  # A learner
-              lr: float | Iterable | slice | None,  # Rate, or one for each group
+              # Rate, or one for each group; `None`: that of the learner, or those of a given one
+              lr: float | Iterable | slice | None,
               # Weight decay of this fit; `None`: that of the learner, or as it was made or given
               wd: float | Iterable | None,
               reset: bool = False,  # Begin with a new optimizer
               ):
     "See that the optimizer is there and fits the model, and give it its values"
-    opt, opt_func, *_ = learn.made
-    mine = learn.opt is opt and opt_func is not None
-    given = not (mine or reset or learn.opt is None)
-    if reset or learn.opt is None or mine and opt_func is not learn.opt_func:
-        learn.create_opt(lr, wd)  # perhaps in a way of its own
-    elif learn.opt is not opt:
+    if reset: learn.opt = None  # a refused fit puts it back
+    if learn.opt is not None and learn.opt is not learn.made[0]:
         check_step(learn.opt, learn.runner)
         opt = as_wrapper(learn.opt)
         vars(learn).update(opt=opt, made=as_made(opt, None))
+    _, opt_func, hypers, *_ = learn.made
+    given = learn.opt is not None and opt_func is None
+    own = given and lr is None and len({o.get('lr') for o in hypers}) > 1
+    rates = None if own else learn.lr_range(learn.lr if lr is None else lr)
+    if learn.opt is None or not given and opt_func is not learn.opt_func:
+        learn.create_opt(rates, wd)  # perhaps in a way of its own
     else: follow_model(learn)
-    learn.opt.lr = lr
-    give_decay(learn, learn.wd if wd is None and not given else wd)
-    if learn.made[2] is not None: learn.opt.mom = learn.made[2]
-
-def give_decay(learn: Learns,  # A learner with its optimizer
-               wd: float | Iterable | None,  # Weight decay; `None`: as it was made or given
-               ):
-    "Set the weight decay of a fit"
-    opt, _, _, decays = learn.made
-    if wd is not None: learn.opt.wd = plain_decays(wd)
-    elif decays is not None and learn.opt is opt and 'exchanged' not in vars(opt):
-        write_decays(opt.param_groups, opt.groups_per_layer, decays)
+    give_values(learn, rates, learn.wd if wd is None and not given else wd)
 
 # %% ../nbs/27_trained.ipynb #3fb65a14
 def only_fit(learn: Any,  # A learner

@@ -3,6 +3,7 @@ import copy
 import pickle
 import threading
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -227,6 +228,121 @@ def test_a_rate_that_the_optimizer_keeps_as_a_tensor_is_put_back():
     other = learn.opt.new([learn.model])
     other.lr = 5.
     assert inside.item() == pytest.approx(.1)
+
+
+# ---- what no fit names is as the optimizer was made ----------------------------------------------
+def in_groups(opt, key): return [o[key] for o in getattr(opt, 'opt', opt).param_groups]
+
+
+def stepped(twin, opt, **values):
+    "One step by hand, each parameter group with the values of this fit"
+    for key, some in values.items():
+        for group, value in zip(opt.param_groups, some): group[key] = value
+    opt.zero_grad()
+    F.cross_entropy(twin(SMALL[0]), SMALL[1]).backward()
+    opt.step()
+
+
+def two_momenta(model):
+    return torch.optim.SGD([dict(params=model[0].parameters(), momentum=.5),
+                            dict(params=model[2].parameters())], lr=.1, momentum=.9)
+
+
+@pytest.mark.parametrize('between', [None, .2, [.2, .3]])
+@pytest.mark.parametrize('given', [False, True])
+def test_each_parameter_group_keeps_its_own_momentum(given, between):
+    def opt_func(groups, lr):
+        made = [{**o, 'momentum': m} for o, m in zip(groups, (.5, .5, .9, .9))]
+        return torch.optim.SGD(made, lr=lr)
+    learn = Learner(DataBunch([SMALL]), net(), F.cross_entropy, opt_func, lr=.1, silent=True,
+                    wd=None, splitter=lambda m: [m[0], m[2]])
+    if given: learn.opt = two_momenta(learn.model)
+    twin = net()
+    opt = two_momenta(twin)
+    for _ in range(3):
+        learn.fit(1)
+        assert in_groups(learn.opt, 'momentum')[::1 if given else 2] == [.5, .9]
+        if between is not None: learn.opt.mom = between  # the next fit sets its own
+        stepped(twin, opt)
+    alike(learn.model, twin)
+
+
+class Leaves(Callback):
+    "Sets a value of the optimizer, as a schedule does, and leaves it there"
+    def __init__(self, key, value): self.key, self.value = key, value
+    def begin_fit(self): self.learn.opt.set_val(self.key, self.value)
+
+
+@pytest.mark.parametrize('kind, key, value', [
+    ('Adam', 'beta', .5), ('Adam', 'mom', .5), ('Adam', 'betas', (.5, .6)), ('Adam', 'eps', 1.),
+    ('Adam', 'wd', .3), ('RMSprop', 'beta', .5), ('RMSprop', 'mom', .5), ('SGD', 'dampening', .5),
+    ('Adadelta', 'rho', .5)])
+@pytest.mark.parametrize('given', [False, True])
+def test_what_a_schedule_sets_is_gone_in_the_next_fit(given, kind, key, value):
+    opt_func = getattr(torch.optim, kind)
+    learn = Learner(DataBunch([SMALL]), net(), F.cross_entropy, opt_func, lr=.1, silent=True,
+                    wd=None)
+    if given: learn.opt = opt_func(learn.model.parameters(), lr=.1)
+    twin = net()
+    opt = opt_func(twin.parameters(), lr=.1)
+    own = {**opt.param_groups[0]}
+    for sets in (True, False, True, False):
+        learn.fit(1, cbs=Leaves(key, value) if sets else None)
+        now = {**own}
+        if sets:
+            found = dict(beta=dict(betas=(.9, value), alpha=value), wd=dict(weight_decay=value),
+                         mom=dict(betas=(value, .999), momentum=value)).get(key, {key: value})
+            now |= {k: v for k, v in found.items() if k in own}
+        stepped(twin, opt, **{k: [v] for k, v in now.items() if k != 'params'})
+        assert {k: in_groups(learn.opt, k)[0] for k in own if k != 'params'} == {
+            k: v for k, v in now.items() if k != 'params'}
+    alike(learn.model, twin)
+
+
+def test_a_value_that_is_set_by_hand_between_fits_is_set_anew_like_the_momentum():
+    learn = make(opt_func=torch.optim.Adam, wd=0.)
+    learn.fit(1)
+    learn.opt.mom, learn.opt.beta, eps = .1, .2, learn.opt.set_val('eps', 1.)
+    assert eps == [1.] and in_groups(learn.opt, 'betas') == [(.1, .2)]*2
+    learn.fit(1)
+    assert in_groups(learn.opt, 'betas') == [(.9, .999)]*2
+    assert in_groups(learn.opt, 'eps') == [1e-8]*2
+
+
+class Counts(torch.optim.SGD):
+    "Keeps what it has counted in its groups, as some optimizers do, and hides what it is made with"
+    def __init__(self, params, **kwargs):
+        super().__init__(params, **kwargs)
+        for group in self.param_groups: group.update(seen=0, scale=1.)
+
+    def step(self, closure=None):
+        for group in self.param_groups: group['seen'] += 1
+        return super().step(closure)
+
+
+def test_what_an_optimizer_counts_in_its_groups_goes_on():
+    learn = make(opt_func=lambda params, lr: Counts(params, lr=lr, momentum=.9), wd=0.)
+    for fits in (1, 2):
+        learn.fit(1)
+        assert in_groups(learn.opt, 'seen') == [4*fits]*2 and learn.opt.mom == .9
+        learn.opt.mom = .1
+        for group in learn.opt.param_groups: group['nesterov'] = True
+    assert in_groups(learn.opt, 'nesterov') == [True]*2
+
+
+def test_a_layer_that_joins_has_the_values_its_group_was_made_with():
+    learn = make(opt_func=torch.optim.Adam, wd=0.)
+    learn.fit(1, cbs=Leaves('beta', .5))
+    learn.model[2] = nn.Linear(8, 3)
+    assert moved(learn) == ALL and in_groups(learn.opt, 'betas') == [(.9, .999)]*2
+
+
+def test_an_optimizer_put_inside_the_wrapper_keeps_its_own_values():
+    learn = make(opt_func=partial(SGD, momentum=.9), wd=0.)
+    learn.fit(1)
+    learn.opt.opt = torch.optim.SGD(learn.model.parameters(), lr=.1, momentum=.3)
+    learn.fit(1)
+    assert in_groups(learn.opt, 'momentum') == [.3]
 
 
 # ---- what nobody can train with ------------------------------------------------------------------

@@ -30,6 +30,20 @@ def _pull(average, live, decay):
     torch._foreach_lerp_(list(average.values()), [_precise(o) for o in live.values()], 1-decay)
 
 # %% ../../nbs/49_callback.averages.ipynb #44208168
+def _unit_vectors(model):
+    "The buffers, by `id`, in which spectral norm keeps the directions that it iterates"
+    return {id(o) for module in model.modules()
+            for name, o in module.named_buffers(recurse=False) if name.endswith(('_u', '_v'))
+            and (hasattr(module, f'{name[:-2]}_orig') or hasattr(module, 'n_power_iterations'))}
+
+def _averaged(model, buffers):
+    "What is averaged, by name: weights, and buffers if `buffers` is `average`"
+    named: dict[str, torch.Tensor] = dict(model.named_parameters())
+    if buffers == 'average':
+        apart = _unit_vectors(model)
+        named.update((k, o) for k, o in model.named_buffers() if id(o) not in apart)
+    return {k: o for k, o in named.items() if o.is_floating_point() or o.is_complex()}
+
 def _copies(named):
     "Copies of tensors by name"
     return {k: v.detach().clone() for k, v in named.items()}
@@ -65,9 +79,7 @@ class EMACallback(Callback):
     def begin_fit(self):
         "Start at the weights as they are, unless a state was loaded"
         the_only_one(self, EMACallback)
-        named: dict[str, torch.Tensor] = dict(self.learn.model.named_parameters())
-        if self.buffers == 'average': named.update(self.learn.model.named_buffers())
-        self.live = {k: v for k, v in named.items() if v.is_floating_point() or v.is_complex()}
+        self.live = _averaged(self.learn.model, self.buffers)
         if self.loaded: return self.match()
         self.average = {k: _precise(v).clone() for k, v in self.live.items()}
         self.raw, self.steps, self.cancelled = None, 0, False
@@ -76,6 +88,17 @@ class EMACallback(Callback):
         "Train with the training weights"
         self.swap_out()
         self.loaded = False
+
+    def begin_train(self):
+        "Follow the model: what is new starts as it is, and new weights start the warm-up anew"
+        if not self.live: return  # attached in mid-fit
+        known = {id(o): self.average[k] for k, o in self.live.items()}
+        now = _averaged(self.learn.model, self.buffers)
+        came = [o for o in now.values() if id(o) not in known]
+        if any(isinstance(o, torch.nn.Parameter) for o in came): self.steps = 0
+        self.average = {k: known[id(o)] if id(o) in known else _precise(o).clone()
+                        for k, o in now.items()}
+        self.live = now
 
     def after_cancel_step(self):
         "There was no step"
