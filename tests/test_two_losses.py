@@ -1,4 +1,4 @@
-"""A callback of fastai v2 that writes `loss`, `loss_grad` or both, and what it is told of a validation
+"""Callbacks of fastai v2 that write `loss`, `loss_grad` or both, and what a validation tells them
 
 The gradients are compared with those of the sum that was meant, computed by torch alone.
 """
