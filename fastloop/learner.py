@@ -268,6 +268,7 @@ class Learner(SeesRun):
             ) -> Recorder:  # What was recorded: its table, its numbers, its pictures
         """Train the model
 
+        What is returned is the recorder of the learner, which the next fit begins anew.
         Raises: ValueError or TypeError for bad input, before anything is changed.
         """
         check_fit(epochs, self, needs_opt=False)
