@@ -26,6 +26,7 @@ from fastloop.callback.core import (
     find_callback,
     order_of,
     run_state,
+    written_for,
 )
 from .callback.explain import explain_handlers
 from .callback.progress import ProgressCallback
@@ -98,7 +99,7 @@ class SeesRun:
     "Reads callbacks by name, and the state of the latest run, as attributes"
     run: Any = None
     opt: Any = None
-    cbs = ()
+    cbs = makers = ()
 
     def __getattr__(self, name) -> Any:
         if not name.startswith('__'):
@@ -119,7 +120,8 @@ class SeesRun:
         return sorted({*super().__dir__(), *run_state, *map(callback_name, cbs)})
 
     def __repr__(self): return describe(self)
-    def __getstate__(self): return {k: v for k, v in self.__dict__.items() if k != 'running'}
+    def __getstate__(self):
+        return {k: v for k, v in self.__dict__.items() if k not in ('running', 'makers')}
 
 # %% ../nbs/29_learner.ipynb #e847d52d
 class BasicLearner(SeesRun):
@@ -183,6 +185,27 @@ def default_loss(data: Any,  # A `DataBunch`
     if isinstance(yb, torch.Tensor) and yb.dtype == torch.int64: return F.cross_entropy
     raise ValueError('loss_func: the targets do not tell which loss suits them, so give one')
 
+# %% ../nbs/29_learner.ipynb #46e424db
+def made_by(learn: SeesRun,  # A learner
+            makers: Any,  # Functions that are given the learner and make callbacks
+            ) -> list:  # Callbacks
+    """Call functions that make callbacks, and remember which made which
+
+    Raises: TypeError if one is something else.
+    """
+    made = callbacks_of('callback_fns', makers, learn)
+    learn.makers = [*learn.makers, *zip(made, listify(makers))]
+    return made
+
+def make_anew(learn: SeesRun,  # A learner that is about to be fitted
+              ):
+    "Callbacks of fastai v1 that a function has made take part in one fit only, as there"
+    took_part = {id(o) for o in getattr(learn.run, 'cbs', ())} & {id(o) for o in learn.cbs}
+    for i, (cb, make) in enumerate(learn.makers):
+        if id(cb) not in took_part or written_for(cb) != 'fastai v1': continue
+        learn.makers[i] = (fresh := make(learn)), make
+        learn.cbs = [fresh if o is cb else o for o in learn.cbs]
+
 # %% ../nbs/29_learner.ipynb #f64e494a
 @understands_in(__init__=dict(dls='data', callbacks='cbs'), fit=dict(n_epoch='epochs'))
 class Learner(SeesRun):
@@ -231,7 +254,7 @@ class Learner(SeesRun):
         self.lr_range(lr)
         self.cbs = []
         self.add_cbs([TrainEvalCallback(), Recorder(), *([] if silent else [ProgressCallback()])])
-        self.add_cbs(callbacks_of('callback_fns', callback_fns, self) + listify(cbs)
+        self.add_cbs(made_by(self, callback_fns) + listify(cbs)
                      + callbacks_of('cb_funcs', cb_funcs))
 
     def fit(self, epochs: int,  # Number of epochs, 0 or more
@@ -245,11 +268,13 @@ class Learner(SeesRun):
             ) -> Recorder:  # What was recorded: its table, its numbers, its pictures
         """Train the model
 
+        What is returned is the recorder of the learner, which the next fit begins anew.
         Raises: ValueError or TypeError for bad input, before anything is changed.
         """
         check_fit(epochs, self, needs_opt=False)
         reset_opt, resume = check_flag('reset_opt', reset_opt), check_flag('resume', resume)
         def train():
+            make_anew(self)
             read_groups(self)
             lrs = self.lr_range(self.lr if lr is None else lr)
             check_settings(self.opt_func, self.wd if wd is None else wd)

@@ -490,7 +490,7 @@ def count_batches(dl: Any,  # A loader
                   ) -> int | None:  # Number of batches, `None` if the loader does not know
     "The length of a loader, if it has one"
     try: return len(dl)
-    except TypeError: return None
+    except (TypeError, NotImplementedError): return None  # some say it so
 
 # %% ../nbs/01_torch_core.ipynb #43c9256a
 def batch_device(learn: Trained,  # Has `model` and `data`

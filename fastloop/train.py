@@ -30,7 +30,7 @@ from .compiled import compile_learner
 from .core import Axes, Figure, listify, understands
 from .first_batch import check_epochs, check_fit
 from .interpret import interpret, show_results
-from .learner import Learner
+from .learner import Learner, made_by
 from .model_file import export_learner
 from .optimizer import OptimWrapper
 from .runner import TrainEvalCallback
@@ -271,7 +271,7 @@ class AttachedList(MutableSequence):
                ):
         "Attach one more"
         if not any(cb is o for o in self.learn.cbs):
-            self.learn.add_cbs(cb(self.learn) if self.make and callable(cb) else cb)
+            self.learn.add_cbs(made_by(self.learn, cb) if self.make and callable(cb) else cb)
 
     def __delitem__(self, i): self.learn.remove_cbs(self[i])
 

@@ -95,3 +95,27 @@ def test_the_four_fields(data):
     for name in ('model', 'opt', 'loss_func', 'data'):
         assert getattr(run, name) is getattr(learn, name)
     assert data.train_dl.bs == 64 and data.c == 10 and len(data.valid_ds) == 70
+
+
+@pytest.mark.parametrize('event', ['after_pred', 'after_loss', 'after_backward', 'after_step'])
+def test_stop_ends_a_pass_and_leaves_no_gradients(data, event):
+    "A runner copied from the course looks at `self.stop` before each batch, and then clears it"
+    from fastloop.adapters import course
+    class Few(course.Callback):
+        seen = 0
+
+        def begin_batch(self):
+            if self.in_train: self.clean = all(p.grad is None for p in self.model.parameters())
+
+        def act(self):
+            self.seen += self.in_train
+            if self.in_train and self.seen % 3 == 0:
+                self.run.stop = True
+                return True
+    setattr(Few, event, Few.act)
+    few, (model, opt) = Few(), get_model(data)
+    run = course.Runner([few, AvgStatsCallback(accuracy, silent=True)])
+    run.fit(2, BasicLearner(model, opt, F.cross_entropy, data))
+    assert few.seen == 6 and not run.stop
+    course.Learner(model, data, F.cross_entropy, cbs=[again := Few()]).fit(1)
+    assert again.seen == 3

@@ -670,3 +670,35 @@ def test_weights_without_numbers_change_nothing(tmp_path, spoil):
     torch.save(weights, file.with_name('other.pth'))
     learn.load('other')
     for k, v in learn.model.state_dict().items(): assert torch.equal(v, weights[k])
+
+
+class Patience:
+    "A callback of fastai v1 that keeps its count from `__init__` on"
+    def __init__(self, learn, n=2): self.left, self.n = n, n
+
+    def on_epoch_end(self, **kwargs):
+        self.left -= 1
+        return {'stop_training': self.left <= 0}
+
+
+class Counted(Callback):
+    "One of ours, which a function makes"
+    def __init__(self, learn=None): self.count = 0
+    def after_epoch(self): self.count += 1
+
+
+@pytest.mark.parametrize('how', ['argument', 'appended'])
+def test_callbacks_of_fastai_1_that_a_function_makes_are_made_for_each_fit(how):
+    "As there; those of others are made once, and a copy of the learner can still be pickled"
+    fns = [lambda learn: Patience(learn), Counted]
+    learn = make(callback_fns=fns) if how == 'argument' else make()
+    if how == 'appended': learn.callback_fns.extend(fns)
+    first, counted = learn.cbs[-2:]
+    for fits in (1, 2, 3):
+        learn.fit(5)
+        assert len(learn.recorder.values) == 2 and counted.count == 2*fits
+        assert (learn.patience is first) == (fits == 1) and len(learn.cbs) == 4
+    pickle.loads(pickle.dumps(learn)).fit(1)
+    learn.remove_cbs(learn.patience)
+    learn.fit(3)
+    assert len(learn.recorder.values) == 3

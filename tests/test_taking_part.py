@@ -261,7 +261,8 @@ def test_a_loader_that_shuffles_is_gone_through_in_the_order_of_its_items(kind):
           'tensors': lambda: TensorLoader(*ds.tensors, bs=bs, shuffle=True, drop_last=True),
           'torch': lambda: DataLoader(ds, bs, shuffle=True),
           'subset': lambda: DataLoader(ds, bs, sampler=SubsetRandomSampler([7, 2, 9])),
-          'batches': lambda: DataLoader(ds, batch_sampler=BatchSampler(RandomSampler(ds), bs, True)),
+          'batches': lambda: DataLoader(
+              ds, batch_sampler=BatchSampler(RandomSampler(ds), bs, True)),
           }[kind]()
     learn = Learner(DataBunch(dl, dl), nn.Linear(1, 2), silent=True)
     learn.data.train_dl = None

@@ -22,6 +22,7 @@ from fastloop.torch_core import (
     check_optimizer_state,
     check_weights,
     children,
+    count_batches,
     default_device,
     find_bs,
     first_tensor,
@@ -573,3 +574,17 @@ def test_what_is_no_state_of_an_optimizer_is_refused(spoil):
     check_optimizer_state(opt.state_dict())
     with pytest.raises(ValueError, match='state_dict: '):
         check_optimizer_state(spoil(opt.state_dict()))
+
+
+@pytest.mark.parametrize('error', [TypeError, NotImplementedError])
+def test_a_loader_that_knows_no_length(error):
+    class Stream:
+        def __iter__(self): return iter([1, 2])
+        def __len__(self): raise error
+    assert count_batches(Stream()) is None and count_batches([1, 2]) == 2
+
+
+def test_a_length_that_is_wrong_is_told():
+    class Broken:
+        def __len__(self): return -1
+    with pytest.raises(ValueError): count_batches(Broken())

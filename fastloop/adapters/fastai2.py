@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 from .fastai1 import BarView
 from fastloop.callback.core import (
     Callback,
+    CancelBatchException,
     CancelEpochException,
     CancelException,
     CancelTrainException,
@@ -165,11 +166,12 @@ def from_tuple(b: object,  # Half of a batch, as fastai v2 keeps it
 
 def _has_no_targets(run): return isinstance(run.yb, (tuple, list)) and not run.yb
 
-def _kept_loss(run):
+def _kept_loss(run, before):
     "In the place of `Runner.compute_loss` for a batch: the loss that a callback has written"
     del run.compute_loss
     if not _has_no_targets(run): return run.compute_loss()
     run._first.undos.clear()
+    if run.loss is before: raise CancelBatchException  # nobody has: the batch is left out
     return run.loss
 
 def set_targets(run: Run,  # A runner
@@ -177,7 +179,7 @@ def set_targets(run: Run,  # A runner
                 ):
     "Write the targets of the batch"
     run.yb = yb
-    if _has_no_targets(run): run.compute_loss = partial(_kept_loss, run)
+    if _has_no_targets(run): run.compute_loss = partial(_kept_loss, run, run.loss)
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #73019675
 class RunNotes:
@@ -186,23 +188,25 @@ class RunNotes:
                  ):
         self.run, self.carrier, self.created, self.begun = run, None, {}, False
         self.loss, self.loss_grad, self.kept, self.clear, self.replaced = None, None, {}, False, {}
-        self.reported, self.recorded, self.before = None, 0, None
+        self.reported, self.recorded, self.before, self.follows = None, 0, None, False
 
     def scaled(self) -> Any:  # The one to call `backward` on
-        "The second loss of this batch, made when it is asked for first"
+        "The second loss of this batch, made when one of the two is asked for first"
         loss = self.run.loss
         if loss is None or loss is self.loss_grad: return loss
-        if loss is not self.loss: self.loss, self.loss_grad = loss, loss.clone()
+        if loss is not self.loss:
+            self.loss, self.loss_grad, self.follows = loss, loss.clone(), False
+            self.untouched = self.loss_grad._version
         return self.loss_grad
 
     def report(self, value: torch.Tensor,  # The loss that a callback has written
+               follow: bool = True,  # Take its gradient too, if it has one, as fastai 2.1 did
                ):
-        "Report another loss; its gradient is taken only if it has a graph"
-        old, self.reported = self.run.loss, value
-        lent = old is not None and old is self.loss_grad
-        bare = getattr(old, 'requires_grad', False) and not getattr(value, 'requires_grad', False)
-        if bare: self.scaled()
-        if lent or bare or (old is not None and old is self.loss): self.loss = value
+        "Report another loss; `loss_grad` has the last word on the gradient, if it is written to"
+        lent = self.run.loss is not None and self.run.loss is self.loss_grad
+        if not lent: self.scaled()
+        self.loss = self.reported = value
+        self.follows = self.follows or follow and getattr(value, 'requires_grad', False)
         if not lent: self.run.loss = value
 
     def scale(self, value: torch.Tensor,  # The loss whose gradient is to be taken
@@ -210,12 +214,14 @@ class RunNotes:
         "Take the gradient of another loss; what is reported stays"
         lent = self.run.loss is self.loss_grad
         if not lent: self.loss = self.run.loss
-        self.loss_grad = value
+        self.loss_grad, self.untouched = value, None
         if lent: self.run.loss = value
 
     def lend(self):
-        "Let the loop call `backward` on the second loss, if there is one"
-        if self.loss is not None and self.run.loss is self.loss: self.run.loss = self.loss_grad
+        "Let the loop call `backward` on the loss that callbacks have chosen"
+        if self.loss is None or self.run.loss is not self.loss: return
+        if not self.follows or self.loss_grad._version != self.untouched:
+            self.run.loss = self.loss_grad
 
     def give_back(self):
         "Let the loss be the clean one again"
@@ -438,11 +444,11 @@ class LearnView(View):
     @property
     def loss(self):
         "the loss as it is reported"
-        if self._run.loss is None: return torch.tensor(0.)
-        return self._notes.loss if self._run.loss is self._notes.loss_grad else self._run.loss
+        notes = self._notes
+        return torch.tensor(0.) if notes.scaled() is None else notes.loss
 
     @loss.setter
-    def loss(self, value): self._notes.report(value)
+    def loss(self, value): self._notes.report(value, self._ours)
 
     @property
     def training(self):
@@ -499,20 +505,24 @@ class LearnView(View):
 
     def validate(self, ds_idx: int = 1,  # 0 for the training loader, 1 for the other
                  dl: Iterable | None = None,  # A loader instead
-                 cbs: Callback | Iterable | Any = None,  # Ignored
+                 cbs: Callback | Iterable | Any = None,  # For this validation alone
                  ) -> list:  # The mean loss, then the metrics
         "Measure the loss and the metrics"
-        return self._run.learn.validate(self.dls[ds_idx] if dl is None else dl)
+        learn = self._run.learn
+        with learn.added_cbs(cbs): return learn.validate(self.dls[ds_idx] if dl is None else dl)
 
     def get_preds(self, ds_idx: int = 1,  # 0 for the training loader, 1 for the other
                   dl: Iterable | None = None,  # A loader instead
                   with_loss: bool = False,  # Return the loss of each item too
+                  cbs: Callback | Iterable | Any = None,  # For these answers alone
                   **kwargs: object,  # fastai's other switches, which have to be off
                   ) -> tuple:  # Outputs and targets, then losses
         "What the model answers to a loader"
-        if on := [o for o in ('with_input', 'with_decoded', 'act') if kwargs.get(o)]:
+        usual = dict(reorder=True, inner=kwargs.get('inner'), n_workers=kwargs.get('n_workers'))
+        if on := [k for k, v in kwargs.items() if v and v != usual.get(k)]:
             raise ValueError(f'get_preds: {on[0]} is not offered here')
-        return self._run.learn.get_preds(self.dls[ds_idx] if dl is None else dl, with_loss)
+        learn, dl = self._run.learn, self.dls[ds_idx] if dl is None else dl
+        with learn.added_cbs(cbs): return learn.get_preds(dl, with_loss)
 
     def freeze_to(self, n: int,  # The first group that is trained; -1 is the last
                   ):
@@ -770,6 +780,8 @@ def adapt(cb: Any,  # A callback of fastai v2
         found, switch = _spelt(cb, handlers_of(cb, run)), partial(_switched_on, cb, run)
         if isinstance(cb, Callback):
             found = [(*o, vars(cb)['learn'].for_our_code(cb, do)) for *o, do in found]
+    if not run.epochs: found = [*(('begin_validate', order, do) for event, order, do in found
+                                  if event == 'begin_epoch'), *found]  # a validation is an epoch
     return [*((event, order, _Handler(cb, run, event, handler, switch))
               for event, order, handler in found),
             ('after_fit', order_of(cb), partial(_switch_on, cb)), *shared_handlers(cb, run)]
