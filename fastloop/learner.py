@@ -85,6 +85,7 @@ from fastloop.trained import (
     check_learning,
     check_overrides,
     check_settings,
+    count_rates,
     follow_model,
     groups_of,
     make_opt,
@@ -213,7 +214,7 @@ class Learner(SeesRun):
 
     Source: the names and defaults are those of fastai v1 and v2.
     """
-    running, made = False, (None,)*4  # the optimizer made, by what, its momentum and decays
+    running, made = False, (None,)*3  # the optimizer made, by what, and its values
 
     def __init__(self, data: DataBunch,  # Loaders and what is known of them: a `DataBunch`
                  model: torch.nn.Module,  # What is trained; moved to the device of the data
@@ -276,12 +277,11 @@ class Learner(SeesRun):
         def train():
             make_anew(self)
             read_groups(self)
-            lrs = self.lr_range(self.lr if lr is None else lr)
             check_settings(self.opt_func, self.wd if wd is None else wd)
             mine = [*self.cbs, *(as_callback(cb) for cb in [*listify(cbs), *listify(callbacks)])]
             mine, self.resume = able_to_resume(resume, mine), resume
             with unless_refused(self, mine):
-                ready_opt(self, lrs, wd, reset_opt)
+                ready_opt(self, lr, wd, reset_opt)
                 self.runner(mine).fit(epochs, self)
         only_fit(self, train)
         return find_recorder(self.run)
@@ -293,8 +293,7 @@ class Learner(SeesRun):
                    wd: float | Iterable | None = None,  # Weight decay; the learner's by default
                    ):
         "Make a new optimizer over the parameters that need gradients"
-        rates = self.lr_range(self.lr if lr is None else lr)
-        make_opt(self, rates, self.wd if wd is None else wd)
+        make_opt(self, self.lr if lr is None else lr, self.wd if wd is None else wd)
 
     def follow_model(self):
         "Let the optimizer take in what has become trainable since it was made"
@@ -309,7 +308,7 @@ class Learner(SeesRun):
 
         Raises: ValueError if a rate is not positive, or a list has the wrong length.
         """
-        return spread_rates(lr, len(self.layer_groups))
+        return spread_rates(lr, count_rates(self))
 
     def split(self,
               # Makes the groups from the model; or the groups, or `None`

@@ -345,6 +345,57 @@ def test_an_optimizer_put_inside_the_wrapper_keeps_its_own_values():
     assert in_groups(learn.opt, 'momentum') == [.3]
 
 
+# ---- the rates of an optimizer that is given -----------------------------------------------------
+def two_rates(model, lrs=(.2, .05)):
+    return torch.optim.SGD([dict(params=model[i].parameters(), lr=lr)
+                            for i, lr in zip((0, 2), lrs)], lr=1.)
+
+
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_a_given_optimizer_keeps_rates_that_differ_unless_a_fit_names_others(wrapped):
+    learn = Learner(DataBunch([SMALL]), net(), F.cross_entropy, lr=.1, silent=True)
+    opt = two_rates(learn.model)
+    learn.opt = OptimWrapper(opt) if wrapped else opt
+    twin = net()
+    other = two_rates(twin)
+    for lr, rates in ((None, (.2, .05)), (.3, (.3, .3)), (None, (.2, .05)), ([.1, .4], (.1, .4)),
+                      (slice(.01, .1), (.01, .1)), (None, (.2, .05))):
+        learn.fit(1, lr)
+        stepped(twin, other, lr=rates)
+        assert in_groups(learn.opt, 'lr') == pytest.approx(rates)
+    alike(learn.model, twin)
+    with pytest.raises(ValueError, match='has 3 rates for 2 layer groups'): learn.fit(1, [.1]*3)
+
+
+@pytest.mark.parametrize('top', [[.1, .4], slice(.1, .4)])
+def test_a_cycle_of_two_rates_for_a_given_optimizer(top):
+    given, own = make(), make(splitter=lambda m: [m[0], m[2]])
+    given.opt = two_rates(given.model)
+    for learn in (given, own): learn.fit_one_cycle(1, top)
+    rates = given.opt.read_val('lr')
+    assert rates == own.opt.read_val('lr') and rates[1] == pytest.approx(4*rates[0])
+
+
+@pytest.mark.parametrize('way', ['reset', 'create'])
+def test_a_new_optimizer_has_the_rates_of_the_layer_groups(way):
+    learn = make(splitter=lambda m: [m[0], m[1], m[2]])
+    learn.opt = two_rates(learn.model)
+    learn.fit(1)
+    lrs = [.1, .2, .3]
+    if way == 'create': learn.create_opt(lrs)
+    learn.fit(1, lrs, reset_opt=way == 'reset')
+    assert learn.opt.read_val('lr') == lrs and type(learn.opt.opt) is torch.optim.AdamW
+
+
+def test_a_refused_rate_leaves_a_given_optimizer_as_it_was():
+    learn = make()
+    learn.opt = opt = two_rates(learn.model)
+    for reset, lr in ((False, [.1]*3), (True, [.1]*2)):
+        with pytest.raises(ValueError, match=f'{len(lr)} rates for {1 if reset else 2} layer'):
+            learn.fit(1, lr, reset_opt=reset)
+        assert learn.opt is opt and in_groups(opt, 'lr') == [.2, .05]
+
+
 # ---- what nobody can train with ------------------------------------------------------------------
 @pytest.mark.parametrize('model, opt_func, text', [
     (None, torch.optim.LBFGS, 'LBFGS'), (nn.LazyLinear(3), SGD, 'no shape yet')])
