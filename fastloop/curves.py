@@ -31,13 +31,15 @@ def thinned(n: int,  # How many points there are
     return [*range(0, n-last, step), *range(n-last, n)]
 
 # %% ../nbs/05_curves.ipynb #3118bc4e
+edge = 1e300  # floats go to 1.8e308
+
 def span(values: list,  # Numbers, `None` and `nan` among them
          ) -> tuple:  # The least and the largest that is finite, never the same
     "From where to where values go"
     found = [o for o in values if o is not None and math.isfinite(o)]
     if not found: return 0., 1.
-    low, high = min(found), max(found)
-    if low == high: return low - (abs(low)/2 or .5), high + (abs(high)/2 or .5)
+    low, high = [min(edge, max(-edge, o)) for o in (min(found), max(found))]
+    if high-low < 1/edge: return low - (abs(low)/2 or .5), high + (abs(high)/2 or .5)
     return low, high
 
 def ticks(low: float,  # Where an axis begins
@@ -155,7 +157,7 @@ def _text_side(panel, curves, width, height):
             if y is None or not math.isfinite(y): continue
             columns.setdefault(int((x-first)/(end-first)*(inner-1)), []).append(y)
         for column, ys in columns.items():
-            up = (sum(ys)/len(ys)-low)/(high-low)
+            up = (min(high, max(low, sum(ys)/len(ys)))-low)/(high-low)
             lines[min(height-1, max(0, round((1-up)*(height-1))))][column] = letter
     names = '  '.join(f'{a} {_plain(o.label or panel.title)}' for a, o in zip(letters, curves))
     numbers = {0: f'{high:.4g}', height-1: f'{low:.4g}'}

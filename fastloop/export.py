@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 # %% ../nbs/51_export.ipynb #393f519f
 from .core import check_number
-from .inputs import usual_tensor
+from .inputs import as_type, usual_tensor
 from .metrics import joined
 from fastloop.model_file import (
     check_parts,
@@ -140,7 +140,7 @@ def as_input(leaf: dict,  # Name, type and shape of one input
         wider = t.is_floating_point() and not want.is_floating_point
         if wider or t.is_complex() and not want.is_complex: raise TypeError(
             f'{leaf["tensor"]}: the model takes {leaf["dtype"]}, this is {str(t.dtype)[6:]}')
-        t = t.to(want)
+        t = as_type(leaf['tensor'], t, want)
     t = t[None] if one and shape[:1] == [None] else t
     if len(shape) == t.ndim and all(n in (None, m) for n, m in zip(shape, t.shape)): return t
     size = ' x '.join('any' if o is None else str(o) for o in shape[one:]) or 'one number'
@@ -275,7 +275,7 @@ class Predictor:
         file, device = Path(file), as_device(device)
         if not file.is_file(): raise FileNotFoundError(f'there is no file {file}')
         data = file.read_bytes()
-        reader = read_onnx if file.suffix == '.onnx' else read_pt2
+        reader = read_onnx if file.suffix.lower() == '.onnx' else read_pt2
         try: return cls(*reader(data, device), device=device)
         except ValueError as e: raise ValueError(f'{file.name} is refused: {e}') from e
 

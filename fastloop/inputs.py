@@ -6,7 +6,8 @@
 __all__ = []
 
 # %% ../nbs/08_inputs.ipynb #c375bf66
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from copy import copy
 from numbers import Integral
 from operator import itemgetter
 from typing import Any
@@ -70,9 +71,8 @@ def class_names(
 
 def check_classes(
     classes: Iterable | None,  # names of the classes; `None` if there are none
-    *targets: object,  # targets as they are given: texts, or numbers of classes
 ) -> list | None:  # the names
-    """Refuse names that do not fit the labels.
+    """Refuse what is no list of different names.
 
     Raises: TypeError or ValueError that says what is wrong with `classes`.
     """
@@ -82,14 +82,90 @@ def check_classes(
     classes = list(class_names(classes) or ())
     twice = next((o for i, o in enumerate(classes) if o in classes[:i]), None)
     if twice is not None: raise ValueError(f'classes={classes!r:.99}: {twice!r} is there twice')
-    for y in targets:
-        y = torch.as_tensor(y) if isinstance(y, np.ndarray) and y.dtype.kind in 'iu' else y
-        if not isinstance(y, torch.Tensor) or y.ndim != 1 or not y.numel(): continue
-        if y.is_floating_point() or int(y.max()) < len(classes): continue
-        raise ValueError(f'classes has {len(classes)} names, but there is the label {int(y.max())}')
     return classes
 
+# %% ../nbs/08_inputs.ipynb #c1a55e50
+def is_whole(
+    t: torch.Tensor,  # numbers
+) -> bool:  # `False` for truth values too
+    "Are these whole numbers?"
+    return not (t.is_floating_point() or t.is_complex() or t.dtype == torch.bool)
+
+
+def check_named(
+    name: str,  # of the argument, for the message
+    y: torch.Tensor,  # targets
+    classes: list | None,  # names of the classes; `None` if there are none
+):
+    """Refuse labels that have no name; -100 stays, which torch's losses leave out.
+
+    Raises: ValueError that says which label, or how many there are.
+    """
+    if classes is None: return
+    known, columns = len(classes), y.shape[1:].numel()
+    if y.is_floating_point() and y.ndim == 2 and columns not in (1, known):
+        raise ValueError(f'classes has {known} names, but {name} has {columns} columns')
+    if not is_whole(y) or columns != 1: return
+    strange = y[(y != -100) & ((y < 0) | (y >= known))]
+    if strange.numel(): raise ValueError(f'classes has {known} names, for 0 to {known-1}, but '
+                                         f'{name} has the label {int(strange[0])}')
+
+# %% ../nbs/08_inputs.ipynb #c1a55e52
+def _are_texts(name, y):
+    "Are the labels texts? What is no row of labels is refused"
+    if hasattr(y, 'columns') or isinstance(y, (str, bytes, Mapping, set, frozenset)):
+        hint = f': write {name}.to_numpy()' if hasattr(y, 'to_numpy') else ''
+        raise TypeError(f'{name} must be a tensor, an array or a list, with a label for each item, '
+                        f'not a {type(y).__name__}{hint}')
+    if isinstance(y, torch.Tensor) or not hasattr(y, '__len__'): return False
+    kind = getattr(getattr(y, 'dtype', None), 'kind', 'O')
+    return kind not in 'iufcb' and len(y) > 0 and all(isinstance(o, str) for o in y)
+
+
+def _named(name, y, numbers):
+    "The number of each text"
+    strange = sorted({o for o in y if o not in numbers})
+    if strange: raise ValueError(f'{name} has the label {strange[0]!r}, which is no class; there '
+                                 f'are: {", ".join(map(str, list(numbers)[:20]))}')
+    return torch.tensor([numbers[o] for o in y])
+
+
+def label_numbers(
+    y_train: Any,  # targets to train with: texts, or anything else, which stays as it is
+    y_valid: Any,  # the same to validate with
+    classes: Iterable | None,  # names of the classes; `None`: the texts, sorted
+) -> tuple:  # both as numbers, and the names of the classes
+    """Labels that are texts become numbers of classes.
+
+    Raises: TypeError for a table or a dictionary, ValueError for a text that is no class.
+    """
+    texts = [_are_texts(*o) for o in (('y_train', y_train), ('y_valid', y_valid))]
+    classes = check_classes(classes)
+    if not any(texts): return y_train, y_valid, classes
+    if classes is None: classes = sorted({str(o) for o in y_train}) if texts[0] else []
+    numbers = {name: i for i, name in enumerate(classes)}
+    if texts[0]: y_train = _named('y_train', y_train, numbers)
+    if y_valid is not None: y_valid = _named('y_valid', y_valid, numbers)
+    return y_train, y_valid, classes
+
 # %% ../nbs/08_inputs.ipynb #df528f62
+def as_type(
+    name: str,  # of the argument, for the message
+    t: torch.Tensor,  # numbers
+    dtype: torch.dtype,  # of the training data
+) -> torch.Tensor:  # the same numbers in that type
+    """Numbers in the type of the training data; whole numbers never become others.
+
+    Raises: ValueError naming the argument and a number that the type cannot hold.
+    """
+    found = t.to(dtype)
+    if t.dtype in (dtype, torch.bool) or not is_whole(found): return found
+    lost = found.long() != (t.long() if is_whole(t) else t)
+    if not lost.any(): return found
+    raise ValueError(f'{name}: {t[lost][0].item()} cannot be written as {str(dtype)[6:]}, '
+                     'the type of the training data')
+
+
 def _rows_like(name, items, like, one):
     "Items as a tensor of the type of `like`"
     listed = isinstance(items, (list, tuple)) and any(isinstance(o, torch.Tensor) for o in items)
@@ -99,7 +175,23 @@ def _rows_like(name, items, like, one):
         raise ValueError(f'{name}: {"an item has" if one else "items have"} shape '
                          f'{tuple(t.shape[one:])}, but the model was trained with '
                          f'{tuple(like.shape[1:])}{"" if one else " for each item"}')
-    return t.to(like.dtype) if like.is_floating_point() >= t.is_floating_point() else t
+    return as_type(name, t, like.dtype) if like.is_floating_point() >= t.is_floating_point() else t
+
+# %% ../nbs/08_inputs.ipynb #a5a79e02
+def is_column(
+    o: Any,  # a part of the inputs of a batch
+) -> bool:
+    "Is this a list with a value for each item, as a loader makes of texts?"
+    return isinstance(o, (list, tuple)) and len(o) > 0 and not any(
+        isinstance(v, (Mapping, list, tuple)) or hasattr(v, '__array__') for v in o)
+
+
+def _column_like(name, items, like, one):
+    "A value for each item, in a list or tuple as `like`"
+    if one: return type(like)([items])
+    if isinstance(items, (str, bytes)) or not hasattr(items, '__iter__'):
+        raise TypeError(f'{name} must be a list with a value for each item, not {items!r:.60}')
+    return type(like)(plain_value(items))
 
 
 def inputs_like(
@@ -113,6 +205,7 @@ def inputs_like(
     Raises: ValueError or TypeError naming the argument if they do not fit.
     """
     if isinstance(like, torch.Tensor): return _rows_like(name, items, like, one)
+    if is_column(like): return [_column_like(name, items, like, one)]  # or each text were an input
     if not isinstance(like, (Mapping, tuple, list)): return [items] if one else items
     known: list[Any] = [list(o) if isinstance(o, Mapping) else list(range(len(o))) if
                     isinstance(o, (tuple, list)) else None for o in (like, items)]
@@ -120,14 +213,55 @@ def inputs_like(
     if theirs is None or set(theirs) != set(keys): raise ValueError(
         f'{name}: the model takes a {type(like).__name__} of {len(keys)} inputs '
         f'({", ".join(map(str, keys))}), not {items!r:.60}')
-    parts = {k: inputs_like(f'{name}[{k!r}]', items[k], like[k], one) for k in keys}
+    parts = {k: (_column_like if is_column(like[k]) else inputs_like)(
+        f'{name}[{k!r}]', items[k], like[k], one) for k in keys}
     return parts if isinstance(like, Mapping) else tuple(parts.values())
 
 # %% ../nbs/08_inputs.ipynb #d856902e
+def take(
+    inputs: Any,  # tensors and lists with a value for each item, in any structure
+    rows: slice,  # which items
+) -> Any:  # the same structure, in memory of its own
+    "Some of the items of a batch."
+    if is_column(inputs): return inputs[rows]
+    if isinstance(inputs, MutableMapping):
+        found = copy(inputs)
+        for k, o in inputs.items(): found[k] = take(o, rows)
+        return found
+    if type(inputs) in (list, tuple): return type(inputs)([take(o, rows) for o in inputs])
+    return map_tensors(inputs, lambda t: t[rows].clone())
+
+
+def _lengths(o):
+    "How long the parts of some inputs are, each length once"
+    if isinstance(o, Mapping): o = list(o.values())
+    elif isinstance(o, torch.Tensor) or is_column(o): return {len(o)}
+    return set().union(*map(_lengths, o)) if isinstance(o, (list, tuple)) else set()
+
+
 def cut(
-    inputs: Any,  # tensors of one length, in any structure
+    inputs: Any,  # tensors and lists of one length, in any structure
     bs: int,  # items in a batch
 ) -> Iterator:  # batches in the same structure
     "Batches of `bs` items, in order; the last one may be shorter."
-    for i in range(0, find_bs(inputs), bs):
-        yield map_tensors(inputs, lambda t, rows=slice(i, i+bs): t[rows])
+    for i in range(0, max(_lengths(inputs) or [find_bs(inputs)]), bs):
+        yield take(inputs, slice(i, i+bs))
+
+# %% ../nbs/08_inputs.ipynb #d856902f
+class InputLoader:
+    """Inputs without targets in batches, in their order, again and again.
+
+    Raises: ValueError naming the argument if the inputs are of different lengths.
+    """
+    def __init__(
+        self,
+        name: str,  # of the argument, for the message
+        inputs: Any,  # tensors and lists, in any structure
+        bs: int,  # items in a batch
+    ):
+        sizes = sorted(_lengths(inputs) or [find_bs(inputs)])
+        if len(sizes) > 1: raise ValueError(f'{name}: the inputs have {sizes} rows')
+        self.inputs, self.bs, self.n = inputs, bs, sizes[0]
+
+    def __len__(self): return -(-self.n//self.bs)
+    def __iter__(self): return ((o, None) for o in cut(self.inputs, self.bs))

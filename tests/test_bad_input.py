@@ -3,6 +3,7 @@ import copy
 import inspect
 import pydoc
 import random
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import fastloop.all  # noqa: F401  its rooms hang their verbs on the learner
 from fastloop import keras
+from fastloop.__main__ import main
 from fastloop.adapters.fastai1 import LearnerCallback
 from fastloop.anneal import annealing_cos, combine_scheds
 from fastloop.callback.checkpoint import CheckpointCallback
@@ -42,6 +44,7 @@ from fastloop.learner import Learner
 from fastloop.metrics import accuracy
 from fastloop.torch_core import no_random
 from fastloop.vision.data import ImageDataBunch
+from fastloop.watch import look, page_of
 
 keras_callbacks = keras.callbacks
 g = torch.Generator().manual_seed(0)
@@ -185,6 +188,12 @@ rows = [
     refused('pct of DataBunch path', lambda o: DataBunch([(X, Y)], path=3), 'path=3'),
     refused('test items of another shape', lambda o: o.data.test_dl(torch.zeros(2, 3, 4)),
         'items|(2, 3, 4)|(4,)'),
+    refused('test items in batches of none', lambda o: o.data.test_dl(X, bs=0), 'bs=0'),
+    refused('labels a table', lambda o: from_tensors(X[:2], Frame()), 'y_train|Frame|label'),
+    refused('labels a dict', lambda o: from_tensors(X[:2], Y[:2], X[:2], {'a': 0, 'b': 1}),
+        'y_valid|dict|label'),
+    refused('validation narrower', lambda o: from_tensors(X, Y, X[:, :3], Y),
+        'x_valid|(3,)|(4,)'),
     # ---- the learner -----------------------------------------------------------------------------
     refused('data a loader', lambda o: Learner(o.data.train_dl, o.model),
         'data|TensorLoader|DataBunch(train_dl, valid_dl)'),
@@ -644,6 +653,22 @@ def test_a_logger_of_before_keeps_its_file(tmp_path):
     for bad in (dict(data=data(y=Y+1)), dict(data=data(torch.zeros(48, 5)))):
         with pytest.raises(ValueError): fit(learn, **bad)
         assert state_of(learn) == before and (save.best, stop.best) == best
+
+
+@pytest.mark.parametrize('losses', [
+    ['1e308', '-1e308'], ['1.7e308', '1.7e308', '-1.7e308'], ['5e-324', '0.0'], ['1e-310', '1e308'],
+    ['1e308'], ['inf', '-1e308', 'nan', '1e308']])
+def test_watch_draws_numbers_at_the_end_of_what_floats_can_hold(losses, tmp_path, capsys):
+    lines = [f'{i},{o},{o},{o}' for i, o in enumerate(losses)]
+    (tmp_path/'history.csv').write_text(
+        '\n'.join(['epoch,train_loss,valid_loss,accuracy', *lines, '']))
+    assert main(['watch', str(tmp_path), '--once']) == 0
+    drawn = capsys.readouterr().out
+    assert f'{len(losses)} epochs' in drawn and 'loss:  * training  o validation' in drawn
+    assert sum(line.count('o') for line in drawn.split('\n') if '|' in line) > 0  # curves
+    picture = page_of(look(tmp_path))
+    numbers = re.findall(r'points="([^"]+)"', picture)
+    assert numbers and not any(o in ' '.join(numbers) for o in ('nan', 'inf'))
 
 
 # ---- what the question mark shows ----------------------------------------------------------------

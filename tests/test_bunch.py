@@ -385,3 +385,143 @@ def test_batches_of_one_stay_when_they_are_asked_for():
     assert len(DataBunch.from_tensors(x, y, bs=1).train_dl) == 100
     with pytest.raises(ValueError, match='drop_last'): DataBunch.from_tensors(x, y, bs=128,
                                                                               drop_last=True)
+
+
+# ---- labels that are no row of labels, and labels that do not fit --------------------------------
+class Row:
+    "A row of values of another library, as a Series of pandas is"
+    def __init__(self, values): self.values = values
+
+    def __len__(self): return len(self.values)
+
+    def __iter__(self): return iter(self.values)
+
+    def __array__(self, *args, **kwargs): return self.values
+
+
+class Table:
+    "What a data frame shows of itself: going through it gives the names of its columns"
+    columns = ['u', 'v', 'w']
+
+    def __len__(self): return 3
+
+    def __iter__(self): return iter(self.columns)
+
+    def to_numpy(self): return np.eye(3)
+
+    def __array__(self, *args, **kwargs): return self.to_numpy()
+
+
+@pytest.mark.parametrize('wrong,words', [
+    (Table(), ['Table', 'write {}.to_numpy()']), ({'a': 0, 'b': 1, 'c': 2}, ['dict']),
+    ({'a', 'b', 'c'}, ['set']), ('abc', ['str']), (b'abc', ['bytes'])],
+    ids=['table', 'dict', 'set', 'str', 'bytes'])
+def test_a_table_or_a_set_is_no_row_of_labels(wrong, words):
+    good = ['a', 'b', 'c']
+    for name, args in (('y_train', (x[:3], wrong)), ('y_train', (x[:3], wrong, x[:3], good)),
+                       ('y_valid', (x[:3], good, x[:3], wrong))):
+        with pytest.raises(TypeError) as e: DataBunch.from_tensors(*args)
+        for word in [name, 'label for each item', *words]: assert word.format(name) in str(e.value)
+
+
+def test_a_column_of_a_table_is_a_row_of_labels():
+    pandas = pytest.importorskip('pandas')
+    frame = pandas.DataFrame({'y': ['b', 'a', 'b']}, index=[5, 3, 4])
+    row = Row(np.array(['b', 'a', 'b'], dtype=object))
+    for made in (row, frame['y'], frame['y'].astype('category')):
+        data = DataBunch.from_tensors(x[:3], made)
+        assert data.train_ds.tensors[1].tolist() == [1, 0, 1] and data.classes == ['a', 'b']
+    with pytest.raises(TypeError, match=r'DataFrame: write y_train\.to_numpy\(\)'):
+        DataBunch.from_tensors(x[:3], frame)
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_a_rare_class_counts_wherever_it_falls(seed):
+    "In every split there are as many outputs as there are different labels"
+    rare = torch.tensor([0]*10 + [1]*9 + [2])
+    split = DataBunch.from_tensors(x[:20], rare, valid_pct=.2, seed=seed)
+    assert split.c == len(set(rare.tolist()))
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(seed))
+    parts = [Subset(TensorDataset(x[:20], rare), o.tolist()) for o in (order[:16], order[16:])]
+    whole = [TensorDataset(x[o], rare[o]) for o in (order[:16], order[16:])]
+    for pair in (parts, whole, [Course(*o.tensors) for o in whole]):
+        assert DataBunch.create(*pair, bs=4).c == 3
+        assert DataBunch(*[DataLoader(o, 4) for o in pair]).c == 3
+
+
+def test_labels_of_the_validation_change_nothing_else():
+    counted = TensorDataset(x, y), TensorDataset(xv, torch.rand(30))
+    assert DataBunch.create(*counted).c == 7
+    assert DataBunch.create(TensorDataset(x, torch.rand(100)), TensorDataset(xv, yv)).c == 1
+    assert DataBunch.create(counted[0], Noisy()).c == 7
+    assert DataBunch.create(Noisy(), Noisy()).c is None
+    assert DataBunch.create(*counted, c=4).c == 4
+    named = Course(x, y)
+    named.classes = list('abcdefg')
+    assert DataBunch.create(named, TensorDataset(xv, yv + 20)).c == 7
+
+
+@pytest.mark.parametrize('form', [
+    list, np.array, torch.tensor, lambda o: Row(np.array(o)), lambda o: np.array(o)[:, None],
+    lambda o: [[i] for i in o], lambda o: torch.tensor(o, dtype=torch.int32)],
+    ids=['list', 'array', 'tensor', 'row', 'column', 'lists', 'int32'])
+def test_classes_are_counted_in_every_form(form):
+    def ask(y_train, y_valid=(0, 1)):
+        return DataBunch.from_tensors(x[:3], form(y_train), x[:2], form(y_valid),
+                                      classes=['a', 'b'])
+    assert ask([0, 1, 1]).classes == ['a', 'b']
+    for name, wrong, args in (('y_train', 2, ([0, 1, 2],)), ('y_train', -1, ([0, -1, 1],)),
+                              ('y_valid', 5, ([0, 1, 1], [0, 5]))):
+        with pytest.raises(ValueError, match=f'classes has 2 names.*{name} has the label {wrong}$'):
+            ask(*args)
+
+
+def test_labels_that_are_no_numbers_of_classes_need_no_names():
+    left_out = torch.tensor([0, -100, 1])  # the number that torch's losses leave out
+    assert DataBunch.from_tensors(x[:3], left_out, classes=['a', 'b']).c == 2
+    picture = torch.full((3, 2, 2), 255)
+    assert DataBunch.from_tensors(x[:3], picture, classes=['a', 'b']).c == 2
+    for columns in (1, 2):
+        assert DataBunch.from_tensors(x[:3], torch.ones(3, columns), classes=['a', 'b']).c == 2
+    assert DataBunch.from_tensors(x[:3], torch.ones(3, 1), classes=['spam']).c == 1
+    with pytest.raises(ValueError, match='2 names, but y_train has 3 columns'):
+        DataBunch.from_tensors(x[:3], torch.ones(3, 3), classes=['a', 'b'])
+
+
+# ---- data to validate with, as those to train with -----------------------------------------------
+def test_validation_data_get_the_types_of_the_training():
+    "Whatever they are given in, each number is the same afterwards"
+    numbers, whole = torch.arange(6.).reshape(2, 3), torch.arange(6).reshape(2, 3)
+    for like in (numbers, numbers.double(), numbers.half(), whole, whole.to(torch.uint8)):
+        for put in (numbers, whole, whole.int(), whole.numpy(), numbers.double(), whole.tolist()):
+            data = DataBunch.from_tensors(like, [0, 1], put, [1., 0.])
+            xb, yb = data.valid_ds.tensors
+            assert xb.dtype == like.dtype and xb.tolist() == numbers.tolist()
+            assert yb.dtype == torch.int64 and yb.tolist() == [1, 0]
+    prices = DataBunch.from_tensors(numbers, [.5, 1.], numbers, [2, 3]).valid_ds.tensors[1]
+    assert prices.dtype == torch.float32 and prices.tolist() == [2, 3]
+    same = DataBunch.from_tensors(x, y, xv, yv)
+    assert same.valid_ds.tensors[0] is xv and same.valid_ds.tensors[1] is yv
+
+
+@pytest.mark.parametrize('name,words,args', [
+    ('x_valid', ['(2,)', '(3,)'], (x, y, xv[:, :2], yv)),
+    ('x_valid', ['(3, 1)', '(3,)'], (x, y, xv[..., None], yv)),
+    ('x_valid', ['0.5', 'int64'], (y[:, None], y, torch.full((30, 1), .5), yv)),
+    ('x_valid', ['260', 'uint8'], (y[:, None].byte(), y, yv[:, None] + 260, yv)),
+    ('y_valid', ['0.5', 'int64'], (x, y, xv, torch.full((30,), .5))),
+    ('y_valid', ['(2,)', '(3,)'], (x, x, xv, xv[:, :2]))])
+def test_validation_data_unlike_those_to_train_with(name, words, args):
+    with pytest.raises(ValueError) as e: DataBunch.from_tensors(*args)
+    assert all(word in str(e.value) for word in [name, *words]), e.value
+
+
+def test_validation_data_may_be_of_another_size():
+    "Pictures, sentences, and classes where the training has probabilities"
+    for small, large in ((torch.zeros(4, 1, 8, 8), torch.zeros(4, 1, 9, 12)),
+                         (torch.ones(4, 5).long(), torch.ones(4, 9).long()),
+                         (torch.zeros(4, 6, 3), torch.zeros(4, 9, 3))):
+        data = DataBunch.from_tensors(small, y[:4], large, y[:4])
+        assert data.valid_ds.tensors[0] is large
+    soft = DataBunch.from_tensors(x, torch.rand(100, 7).softmax(1), xv, yv)
+    assert soft.valid_ds.tensors[1] is yv and soft.c == 7

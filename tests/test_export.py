@@ -957,6 +957,8 @@ def test_onnx_answers_alike(kind, tmp_path, capfd):
     assert found['classes'] == learn.data.classes
     assert capfd.readouterr() == ('', '')
     data = file.read_bytes()
+    renamed = Predictor.load(file.rename(tmp_path/'MODEL.ONNX'), 'cpu')
+    torch.testing.assert_close(renamed.get_preds(xb)[0], predictor.get_preds(xb)[0])
     for at in [*range(0, len(data), len(data)//25), len(data)-1]:
         file.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at+1:])
         with pytest.raises(ValueError, match='refused'): Predictor.load(file)

@@ -16,18 +16,24 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from torch.nn import functional as F
 
 from fastloop.data.external import image_folder_tensors
 from fastloop.data.load import TensorLoader, in_order
 from fastloop.export import Predictor
-from fastloop.learner import Learner
 from fastloop.torch_core import end_workers, set_seed
+from fastloop.train import Learner
 from fastloop.vision import data as vision_data
 from fastloop.vision.data import ImageDataBunch, imagenet_stats
-from fastloop.vision.image import get_image_files, in_threads, read_pixels, split_items
+from fastloop.vision.image import (
+    get_image_files,
+    in_threads,
+    read_pixels,
+    read_size,
+    split_items,
+)
 from fastloop.vision.models import simple_cnn
 from fastloop.vision.transform import (
     BatchTransform,
@@ -458,6 +464,79 @@ def test_turned_camera(tmp_path):
         folder.mkdir()
         Image.fromarray(GREY).save(folder/'a.png', exif=exif)
         assert np.array_equal(only(folder)[0], np.rot90(GREY, k))
+
+
+# what each orientation of EXIF makes of rows and columns, by its definition
+upright = {1: lambda o: o, 2: lambda o: o[:, ::-1], 3: lambda o: o[::-1, ::-1],
+           4: lambda o: o[::-1], 5: lambda o: o.T, 6: lambda o: o[::-1].T,
+           7: lambda o: o[::-1, ::-1].T, 8: lambda o: o[:, ::-1].T}
+
+
+def put_turned(folder, name, orientation):
+    "A picture of a camera that was turned; `late.png` says so behind the pixels"
+    exif, file = Image.Exif(), folder/name
+    exif[0x0112] = orientation
+    folder.mkdir(parents=True, exist_ok=True)
+    how = dict(compression='tiff_lzw') if name == 'packed.tif' else {}
+    Image.fromarray(GREY).save(file, exif=exif, lossless=True, **how)
+    if name != 'late.png': return
+    data = file.read_bytes()
+    at = data.index(b'eXIf')-4
+    end = at + 12 + int.from_bytes(data[at:at+4], 'big')
+    note, data = data[at:end], data[:at] + data[end:]
+    file.write_bytes(data[:-12] + note + data[-12:])  # the last chunk is empty
+    assert data.index(b'IDAT') < len(data)-12
+
+
+@pytest.mark.parametrize('name', ['a.png', 'late.png', 'a.tif', 'packed.tif', 'a.webp'])
+@pytest.mark.parametrize('orientation', upright)
+def test_a_turned_camera_in_every_kind_of_file(tmp_path, name, orientation):
+    "Nothing is cut off, whether or not a size is asked for, in memory or later"
+    wanted = upright[orientation](GREY)
+    for part in ('train', 'valid'): put_turned(tmp_path/part/'a', name, orientation)
+    assert read_size(tmp_path/'train'/'a'/name) == wanted.shape
+    for how in (dict(), dict(size=wanted.shape), dict(memory=0)):
+        data = ImageDataBunch.from_folder(tmp_path, **CPU | how)
+        found = data.one_batch()[0]
+        assert found.shape[2:] == wanted.shape
+        assert np.array_equal((found[0, 0]*255).round(), wanted)
+
+
+def test_the_size_is_known_without_the_pixels(tmp_path, monkeypatch):
+    for name in ('a.png', 'late.png', 'a.tif', 'a.webp'): put_turned(tmp_path, name, 6)
+    picture(0).save(tmp_path/'plain.png')
+    monkeypatch.setattr(ImageFile.ImageFile, 'load', lambda self: pytest.fail('it was decoded'))
+    found = {o.name: read_size(o) for o in tmp_path.iterdir() if o.suffix != '.webp'}
+    assert found == {'a.png': (4, 3), 'late.png': (4, 3), 'a.tif': (4, 3), 'plain.png': (6, 8)}
+
+
+@pytest.mark.parametrize('memory', [0, 2**30])
+def test_pixels_of_another_size_than_the_header_said(path, memory, monkeypatch):
+    "Where no size was asked for, nothing is cut off in silence"
+    bad = path/'train'/'dog'/'02.png'
+    monkeypatch.setattr('fastloop.vision.data.read_size', lambda file: (6, 8))
+    picture(7, (8, 6)).save(bad)
+    with pytest.raises(ValueError, match=r'02\.png is 6 x 8 pixels, not 8 x 6.*size='):
+        for _ in ImageDataBunch.from_folder(path, memory=memory, **CPU).train_dl: pass
+    data = ImageDataBunch.from_folder(path, memory=memory, size=(6, 8), **CPU)
+    assert sum(len(xb) for xb, _ in data.train_dl) == 12
+    picture(102).save(bad)  # and a new picture may have any size
+    data = ImageDataBunch.from_folder(path, memory=memory, **CPU)
+    assert data.open_image(np.asarray(picture(1, (9, 9)))).shape == (1, 6, 8)
+
+
+def test_bytes_in_wider_numbers(tmp_path):
+    "32 bits hold bytes, if none is larger; 16 bits stay what they are"
+    def made(array, name):
+        folder = tmp_path/name
+        folder.mkdir()
+        Image.fromarray(array).save(folder/name)
+        return only(folder)[0]
+    assert np.array_equal(made(GREY.astype(np.int32), 'bytes.tif'), GREY)
+    assert np.array_equal(made(GREY.astype(np.int32) + 256, 'wide.tif'), np.ones_like(GREY))
+    for name in ('dark.png', 'dark.pgm', 'dark.tif'):
+        assert not made(GREY.astype(np.uint16), name).any()
+    assert np.array_equal(read_pixels(Image.fromarray(GREY.astype(np.int32)), 1)[0], GREY)
 
 
 def test_real_numbers_beyond_one(tmp_path):

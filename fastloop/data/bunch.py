@@ -17,12 +17,21 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from ..core import as_path, check_flag, check_number, understands
 from .load import TensorLoader, check_tensors
-from ..inputs import check_classes, class_names, cut, inputs_like, usual_tensor
+from fastloop.inputs import (
+    InputLoader,
+    as_type,
+    check_named,
+    class_names,
+    inputs_like,
+    is_whole,
+    label_numbers,
+    take,
+    usual_tensor,
+)
 from fastloop.torch_core import (
     as_device,
     count_batches,
     find_bs,
-    map_tensors,
     rng_state,
     set_rng_state,
     to_device,
@@ -57,17 +66,25 @@ def _owner(ds):
     return ds
 
 
-def _infer_c(ds):
+def _labels(ds):
+    "The labels of `ds` if they are in memory, else `None`"
+    tensors = getattr(ds, 'tensors', ())
+    y = tensors[-1] if len(tensors) > 1 else getattr(ds, 'y', None)
+    if isinstance(y, np.ndarray) and y.dtype.kind in 'iuf': y = torch.as_tensor(y)
+    return y if isinstance(y, torch.Tensor) and y.numel() else None
+
+
+def _infer_c(ds, valid_ds=None):
     "How many outputs a model for `ds` needs, `None` if that cannot be told"
     ds = _owner(ds)
     if getattr(ds, 'c', None) is not None: return ds.c
     if getattr(ds, 'classes', None) is not None: return len(ds.classes)
-    tensors = getattr(ds, 'tensors', ())
-    y = tensors[-1] if len(tensors) > 1 else getattr(ds, 'y', None)
-    if isinstance(y, np.ndarray) and y.dtype.kind in 'iuf': y = torch.as_tensor(y)
-    if not isinstance(y, torch.Tensor) or y.numel() == 0: return None
+    if (y := _labels(ds)) is None: return None
     if y.is_floating_point(): return 1 if y.ndim == 1 else y.shape[-1]
-    return int(y.max()) + 1 if y.ndim == 1 and y.dtype != torch.bool else None
+    if y.ndim != 1 or not is_whole(y): return None
+    other = _labels(_owner(valid_ds))
+    if other is None or other.ndim != 1 or not is_whole(other): other = y
+    return 1 + max(int(y.max()), int(other.max()))
 
 # %% ../../nbs/12_data.bunch.ipynb #18dcc0dc
 def _without_workers(dl):
@@ -171,42 +188,26 @@ def _told(dl):
     if dl is None: return 'none'
     return 'batches' if count_batches(dl) is None else f'{len(dl)} batches'
 
-# %% ../../nbs/12_data.bunch.ipynb #b41ff3ba
-def _are_texts(y):
-    "Are the labels texts?"
-    if isinstance(y, torch.Tensor) or not hasattr(y, '__len__'): return False
-    kind = getattr(getattr(y, 'dtype', None), 'kind', 'O')
-    if kind in 'iufcb': return False
-    return len(y) > 0 and all(isinstance(o, str) for o in y)
-
-
-def _named(name, y, numbers):
-    "The number of each text"
-    strange = sorted({o for o in y if o not in numbers})
-    if strange: raise ValueError(f'{name} has the label {strange[0]!r}, which is no class; there '
-                                 f'are: {", ".join(map(str, list(numbers)[:20]))}')
-    return torch.tensor([numbers[o] for o in y])
-
-
-def _numbered(y_train, y_valid, classes):
-    "Targets of training and validation as numbers, and the names of the classes"
-    texts = [_are_texts(y) for y in (y_train, y_valid)]
-    classes = check_classes(classes, y_train, y_valid)
-    if not any(texts): return y_train, y_valid, classes
-    if classes is None: classes = sorted({str(o) for o in y_train}) if texts[0] else []
-    numbers = {name: i for i, name in enumerate(classes)}
-    if texts[0]: y_train = _named('y_train', y_train, numbers)
-    if y_valid is not None: y_valid = _named('y_valid', y_valid, numbers)
-    return y_train, y_valid, classes
-
 # %% ../../nbs/12_data.bunch.ipynb #ba39933f
-def _ready_pair(names, x, y):
+def _as_trained(name, t, like):
+    "Data to validate with in the type of those trained on"
+    if like.ndim != t.ndim and name == 'y_valid': return t  # classes beside probabilities
+    rows = like.is_floating_point() and like.ndim == 2  # of whole numbers they may be sentences
+    if like.ndim == t.ndim and not (rows and like.shape[1] != t.shape[1]):
+        return as_type(name, t, like.dtype)
+    raise ValueError(f'{name}: items have shape {tuple(t.shape[1:])}, those to train with '
+                     f'{tuple(like.shape[1:])}')
+
+
+def _ready_pair(part, x, y, classes=None, like=None):
     "A data set of `x` and `y` in the types that training asks for"
+    names = [f'x_{part}', f'y_{part}']
     pair = [usual_tensor(name, data) for name, data in zip(names, (x, y))]
     check_tensors(pair, names)
-    y = pair[1]
-    whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
-    return TensorDataset(pair[0], y.long() if whole else y)
+    if is_whole(pair[1]): pair[1] = pair[1].long()
+    if like is not None: pair = list(map(_as_trained, names, pair, like.tensors))
+    check_named(names[1], pair[1], classes)
+    return TensorDataset(*pair)
 
 
 def _set_aside(ds, share, seed):
@@ -238,7 +239,7 @@ class DataBunch:
         if valid_dl is not None: _check_loader('valid_dl', valid_dl)
         self.train_dl, self.valid_dl, self.path = train_dl, valid_dl, as_path('path', path)
         self.device = as_device(device)
-        self.c, self._seen = _infer_c(self.train_ds) if c is None else c, None
+        self.c, self._seen = _infer_c(self.train_ds, self.valid_ds) if c is None else c, None
 
     @classmethod
     @understands()
@@ -289,16 +290,17 @@ class DataBunch:
     ) -> 'DataBunch':
         """Make loaders for data that is in memory.
 
-        Raises: ValueError for `x` and `y` of different lengths, a share that leaves nothing, or a
-        label that is no class, TypeError if one is no array.
+        Raises: ValueError for `x` and `y` of different lengths, a share that leaves nothing, a
+        label that is no class, or data to validate with that are unlike those to train with,
+        TypeError if one is no array.
         """
         if (x_valid is None) != (y_valid is None):
             raise ValueError('x_valid and y_valid must both be given, or both be None')
         if valid_pct is not None and x_valid is not None:
             raise ValueError(f'valid_pct={valid_pct!r} and x_valid contradict: give one of them')
-        y_train, y_valid, classes = _numbered(y_train, y_valid, classes)
-        parts = [_ready_pair(['x_train', 'y_train'], x_train, y_train), None]
-        if x_valid is not None: parts[1] = _ready_pair(['x_valid', 'y_valid'], x_valid, y_valid)
+        y_train, y_valid, classes = label_numbers(y_train, y_valid, classes)
+        parts = [_ready_pair('train', x_train, y_train, classes), None]
+        if x_valid is not None: parts[1] = _ready_pair('valid', x_valid, y_valid, classes, parts[0])
         if valid_pct is not None:
             if check_number('valid_pct', valid_pct, 0) >= 1:
                 raise ValueError(f'valid_pct={valid_pct!r} must be from 0 to below 1')
@@ -319,11 +321,10 @@ class DataBunch:
         return to_device(look_into(dl), self.device)
 
     @property
-    def example(self) -> Any:  # tensors, in the structure that the model takes
+    def example(self) -> Any:  # tensors, and texts in lists, in the structure that the model takes
         "The inputs of one training item, as a batch; looked at once."
         if self._seen is None or self._seen[0] is not self.train_dl:
-            first = map_tensors(look_into(self.train_dl)[0], lambda t: t[:1].clone())
-            self._seen = self.train_dl, first
+            self._seen = self.train_dl, take(look_into(self.train_dl)[0], slice(0, 1))
         return self._seen[1]
 
     def test_dl(
@@ -335,12 +336,12 @@ class DataBunch:
 
         Raises: ValueError or TypeError if the items are not like those in the training data.
         """
-        found = bs or _batch_size(self.valid_dl) or 2*(self.bs or 32)
-        bs = int(check_number('bs', found, 1, whole=True))
+        if bs is None: bs = _batch_size(self.valid_dl) or 2*(self.bs or 32)
+        bs = int(check_number('bs', bs, 1, whole=True))
         if isinstance(items, Dataset): return DataLoader(items, bs)
         rows = inputs_like('items', items, self.example)
         if isinstance(rows, torch.Tensor): return TensorLoader(rows, bs=bs)
-        return [(o, None) for o in cut(rows, bs)]
+        return InputLoader('items', rows, bs)
 
     @property
     def train_ds(self) -> Dataset | None:  # `None` where the loader does not say

@@ -66,24 +66,30 @@ from fastloop.vision.transform import (  # noqa: F401
 # %% ../../nbs/62_vision.data.ipynb #e295ec7b
 class _Pixels:
     "Reads files as bytes, all in one way; all that worker processes need to know"
-    def __init__(self, files, labels, channels, size, method):
+    def __init__(self, files, labels, channels, size, method, as_is=False):
         self.files = [str(o) for o in files]
         self.labels = torch.as_tensor(labels, dtype=torch.int64)
         self.channels, self.size, self.method, self.images = channels, size, method, None
+        self.as_is = as_is  # the files have that size; else they are brought to it
 
     def __len__(self): return len(self.files)
 
-    def read(self, file):
-        return torch.from_numpy(read_pixels(file, self.channels, self.size, self.method).copy())
+    def read(self, file, own=False):
+        size = None if own and self.as_is else self.size
+        pixels = read_pixels(file, self.channels, size, self.method)
+        if pixels.shape[1:] == self.size: return torch.from_numpy(pixels.copy())
+        (h, w), (height, width) = pixels.shape[1:], self.size
+        raise ValueError(f'{file} is {w} x {h} pixels, not {width} x {height} as its header said: '
+                         'give size=…, so that all get one size')
 
     def __getitem__(self, i):
-        pixels = self.read(self.files[i]) if self.images is None else self.images[i]
+        pixels = self.read(self.files[i], True) if self.images is None else self.images[i]
         return pixels, self.labels[i]
 
     def decode(self, threads):
         "Read all files, into one tensor"
         self.images = torch.empty((len(self), self.channels, *self.size), dtype=torch.uint8)
-        def read(i): self.images[i] = self.read(self.files[i])
+        def read(i): self.images[i] = self.read(self.files[i], True)
         in_threads(read, range(len(self)), threads)
 
 # %% ../../nbs/62_vision.data.ipynb #9b41a0a0
@@ -321,7 +327,7 @@ def _make_loaders(train, valid, classes, seed, how) -> Any:
     def loader(items, bs, is_train):
         if not items: return None
         files, labels = zip(*[(file, numbers[name]) for file, name in items])
-        pixels = _Pixels(files, labels, want.channels, size, want.method)
+        pixels = _Pixels(files, labels, want.channels, size, want.method, want.size is None)
         if fits: pixels.decode(want.workers)
         short = is_train and leaves_last(len(items), bs, want.drop_last)
         parts = ImageDataset(pixels, classes, prepare), bs, is_train, seed, short

@@ -8,7 +8,7 @@ __all__ = ['get_image_files']
 # %% ../../nbs/60_vision.image.ipynb #9f6c42cc
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from numbers import Real
@@ -31,7 +31,10 @@ def _to_bytes(image):
     "An image of one byte per channel, where `image` has more"
     from PIL import Image
     if image.mode == 'I' or image.mode.startswith('I;'):
-        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+        values = np.asarray(image).clip(0, 65535)
+        # bytes, written in wider numbers; but PNG and PGM have no more than 16 bits
+        small = image.mode == 'I' and image.format not in ('PNG', 'PPM') and values.max() <= 255
+        return Image.fromarray((values if small else values >> 8).astype(np.uint8))
     if image.mode != 'F': return image
     values = np.asarray(image)
     if not (values.min() >= 0 and values.max() <= 1):
@@ -83,7 +86,7 @@ def _from_pixels(x):
 
 # %% ../../nbs/60_vision.image.ipynb #d8f6718e
 @contextmanager
-def _opened(file):
+def _opened(file) -> Iterator[Any]:  # an image of PIL; kinds of files have attributes of their own
     "The image in `file`, opened; an error names the file"
     from PIL import Image
     try:
@@ -113,6 +116,7 @@ def read_pixels(
     """
     from PIL import Image, ImageOps
     with _opened(file) as image:
+        if image.format == 'TIFF': image.filename = ''  # else Pillow maps a turned one wrongly
         if size is not None: _decode_smaller(image, size, method)
         ImageOps.exif_transpose(image, in_place=True)
         image = _flat(image, 'L' if channels == 1 else 'RGB')
@@ -121,6 +125,16 @@ def read_pixels(
             else: image = image.resize(size[::-1], Image.Resampling.BILINEAR)
         pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+# %% ../../nbs/60_vision.image.ipynb #25b09a7e
+def _late_note(file):
+    "What a PNG tells of the camera, wherever it stands; empty if it tells nothing"
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        length = int.from_bytes(head[:4], 'big')
+        if head[4:] == b'eXIf': return file.read(length)
+        file.seek(length+4, 1)  # a checksum comes last
+    return b''
 
 
 def read_size(
@@ -132,8 +146,10 @@ def read_size(
     """
     from PIL import Image
     with _opened(file) as image:
-        lies = Image.Image.getexif(image).get(_orientation, 1) in _lying  # not PNG's, which decodes
-        return image.size if lies else image.size[::-1]
+        exif, size = Image.Image.getexif(image), image.size  # not PNG's, which decodes
+        if image.format == 'PNG' and _orientation not in exif: exif.load(_late_note(image.fp))
+        if image.format == 'TIFF': size = image.tag_v2[256], image.tag_v2[257]  # as stored
+        return size if exif.get(_orientation, 1) in _lying else size[::-1]
 
 # %% ../../nbs/60_vision.image.ipynb #e0pict02
 def picture_input(
