@@ -280,7 +280,7 @@ def as_answer(pred: Any,  # What the model answered to a batch of one
     if probs is None: return pred, pred, pred
     probs = probs[0] if probs.ndim > 1 else probs
     several = meaning_of(loss_func) in ('sigmoid', 'clone')
-    if several and probs.ndim == 1 and len(probs) > 1:
+    if several and probs.ndim == 1 and (len(probs) > 1 or len(classes or ()) == 1):
         found = (probs > .5).nonzero()[:, 0].tolist()
         return [classes[i] if classes else i for i in found], probs > .5, probs
     number = (probs > .5).long() if several or len(probs) == 1 else probs.argmax(0)

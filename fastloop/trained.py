@@ -272,6 +272,17 @@ def follow_model(learn: Learns,  # A learner
     names = [name for name, p in learn.model.named_parameters() if id(p) in ids]
     print_line(f'the optimizer takes in {len(new)} parameters that are new: {", ".join(names)}')
 
+def tell_of_loss(learn: Learns,  # A learner with its optimizer
+                 ):
+    "Warn of a loss with parameters that nobody trains"
+    if not isinstance(learn.loss_func, torch.nn.Module): return
+    known = {id(p) for group in learn.opt.param_groups for p in group['params']}
+    names = [name for name, p in learn.loss_func.named_parameters()
+             if p.requires_grad and id(p) not in known]
+    if names: warnings.warn(
+        f'the loss has parameters that are not trained: {", ".join(names)}; to train them too, give '
+        'the learner splitter=lambda model: [model, loss_func]', stacklevel=5)
+
 def ready_opt(learn: Learns,  # A learner
               # Rate, or one for each group; `None`: that of the learner, or those of a given one
               lr: float | Iterable | slice | None,
@@ -293,6 +304,7 @@ def ready_opt(learn: Learns,  # A learner
         learn.create_opt(rates, wd)  # perhaps in a way of its own
     else: follow_model(learn)
     give_values(learn, rates, learn.wd if wd is None and not given else wd)
+    tell_of_loss(learn)
 
 # %% ../nbs/27_trained.ipynb #3fb65a14
 def only_fit(learn: Any,  # A learner

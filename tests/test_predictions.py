@@ -393,3 +393,16 @@ def test_the_loss_of_an_item_is_that_of_the_item_alone(loss, data, model):
     preds, targets, losses = learn.get_preds(with_loss=True)
     alone = [loss(preds[i:i+1], targets[i:i+1]) for i in range(len(preds))]
     torch.testing.assert_close(losses, torch.stack(alone))
+
+
+def test_one_name_is_that_of_what_is_there_or_not():
+    "A yes-or-no output with the name of the yes; without names it is class 0 or 1"
+    found = (y > 0).float()[:, None]
+    for classes in (['spam'], None):
+        data = DataBunch.from_tensors(x, found, x, found, classes=classes)
+        learn = Learner(data, nn.Linear(4, 1), nn.BCEWithLogitsLoss(), silent=True)
+        answers = [learn.predict(o) for o in x]
+        yes = [bool(learn.model(o) > 0) for o in x]
+        assert {*yes} == {True, False}
+        want = [['spam'] if o else [] for o in yes] if classes else [int(o) for o in yes]
+        assert [name for name, *_ in answers] == want

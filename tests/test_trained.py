@@ -548,3 +548,28 @@ def test_a_learner_can_be_copied_after_any_end(way, error):
     other.fit(1)
     assert other.recorder.values[-1][0] == pytest.approx(learn.recorder.values[-1][0], abs=.5)
     assert not learn.loss.requires_grad
+
+
+# ---- a loss that has weights of its own ----------------------------------------------------------
+class Uncertain(nn.Module):
+    "A squared error with a weight that is learned (Kendall et al., 2018)"
+    def __init__(self):
+        super().__init__()
+        self.s = nn.Parameter(torch.zeros(()))
+
+    def forward(self, pred, yb): return (-self.s).exp()*F.mse_loss(pred, yb) + self.s
+
+
+def test_who_gives_a_loss_with_weights_that_nobody_trains_is_told():
+    def fit(with_loss):
+        torch.manual_seed(0)
+        x = torch.randn(40, 3)
+        loss, data = Uncertain(), DataBunch.from_tensors(x, 5*x.sum(1, keepdim=True), bs=8, seed=0)
+        splitter = (lambda model: [model, loss]) if with_loss else None
+        Learner(data, nn.Linear(3, 1), loss, splitter=splitter, silent=True).fit(2, .05)
+        return loss.s.item()
+    with pytest.warns(UserWarning, match=r'loss has parameters that are not trained: s;.*splitter'):
+        assert fit(False) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert fit(True) != 0
