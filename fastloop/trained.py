@@ -280,8 +280,8 @@ def tell_of_loss(learn: Learns,  # A learner with its optimizer
     names = [name for name, p in learn.loss_func.named_parameters()
              if p.requires_grad and id(p) not in known]
     if names: warnings.warn(
-        f'the loss has parameters that are not trained: {", ".join(names)}; to train them too, give '
-        'the learner splitter=lambda model: [model, loss_func]', stacklevel=5)
+        f'the loss has parameters that are not trained: {", ".join(names)}; to train them as well, '
+        'give the learner splitter=lambda model: [model, loss_func]', stacklevel=5)
 
 def ready_opt(learn: Learns,  # A learner
               # Rate, or one for each group; `None`: that of the learner, or those of a given one
