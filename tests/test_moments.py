@@ -1,4 +1,5 @@
 "Who is called when, compared with the loops of fastai v1 and of miniai in their own words."
+from functools import partial
 from itertools import product
 
 import pytest
@@ -6,9 +7,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fastloop.adapters.fastai1 import LearnerCallback
 from fastloop.adapters.miniai import MiniaiLearner, data_loaders
 from fastloop.callback import core
 from fastloop.callback.core import Callback
+from fastloop.data.bunch import DataBunch
+from fastloop.learner import Learner
 
 # ---- miniai --------------------------------------------------------------------------------------
 levels = ('fit', 'epoch', 'batch')
@@ -135,3 +139,101 @@ def test_an_error_in_a_clean_up_leaves_the_others_their_own():
     with pytest.raises(ValueError, match='cannot close'): mini_learner().fit(1, cbs=cbs)
     events = [o[:2] for o in log if 'cleanup' in o[1]]
     assert events == [(who, f'cleanup_{o}') for o in ('batch', 'epoch', 'fit') for who in 'ab']
+
+
+# ---- fastai v1 -----------------------------------------------------------------------------------
+moments = ['batch_begin', 'loss_begin', 'backward_begin', 'backward_end', 'step_end', 'batch_end']
+
+
+def batches():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(24, 4, generator=g)
+    return list(zip(x.split(4), x[:, :3].argmax(1).split(4)))
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+class Recorder:
+    "What fastai v1's recorder does with rates"
+    _order = -10
+    def __init__(self): self.lrs, self.moms = [], []
+
+    def on_batch_begin(self, opt, train, **kwargs):
+        if not train: return
+        self.lrs.append(opt.param_groups[-1]['lr'])
+        self.moms.append(opt.param_groups[-1].get('momentum'))
+
+
+def v1_fit(epochs, opt_func, cbs):
+    "fastai v1's loop, as far as it goes on with rates"
+    model, recorder = net(), Recorder()
+    opt = opt_func(model.parameters(), lr=.1)
+    asked = sorted([recorder, *cbs], key=lambda o: o._order)
+    def tell(moment, train=True):
+        for cb in asked:
+            if hasattr(cb, f'on_{moment}'):
+                getattr(cb, f'on_{moment}')(opt=opt, recorder=recorder, train=train)
+    def one_batch(xb, yb, train):
+        tell('batch_begin', train)
+        pred = model(xb)
+        tell('loss_begin', train)
+        loss = F.cross_entropy(pred, yb)
+        if train:
+            tell('backward_begin')
+            loss.backward()
+            tell('backward_end')
+            opt.step()
+            tell('step_end')
+            opt.zero_grad()
+        tell('batch_end', train)
+    for _ in range(epochs):
+        for batch in batches(): one_batch(*batch, True)
+        with torch.no_grad(): one_batch(*batches()[0], False)
+
+
+def v1_learner(opt_func):
+    return Learner(DataBunch(batches(), batches()[:1], device='cpu'), net(), F.cross_entropy,
+                   opt_func=opt_func, lr=.1, wd=None, silent=True)
+
+
+def rate_watcher(order, seen):
+    "Writes down what the recorder knows at each moment, and changes the rate after each batch"
+    def note(moment):
+        def handler(self, train, **kwargs):
+            recorder = kwargs['recorder'] if 'recorder' in kwargs else self.learn.recorder
+            found = [(list(o)[-1:], len(o)) for o in (recorder.lrs, recorder.moms)]
+            seen.append((moment, train, found))
+            if moment != 'batch_end' or not train: return
+            opt = kwargs.get('opt') or self.learn.opt
+            for group in opt.param_groups: group['lr'] *= .9
+        return handler
+    return {f'on_{o}': note(o) for o in moments} | {'_order': order}
+
+
+@pytest.mark.parametrize('order', [-20, -10, 0, 50])
+def test_the_rate_of_a_batch_is_known_when_it_begins(order):
+    "Not to those that come before the recorder, and not in a validation"
+    opt_func, theirs, mine = partial(torch.optim.SGD, momentum=.9), [], []
+    watcher = type('Watches', (), rate_watcher(order, theirs))()
+    v1_fit(2, opt_func, [watcher])
+    learn = v1_learner(opt_func)
+    watcher = type('Watches', (LearnerCallback,), rate_watcher(order, mine))(learn)
+    learn.fit(2, cbs=watcher)
+    assert mine == theirs
+    assert len(learn.recorder.lrs) == 12
+
+
+def test_the_row_that_v1s_recorder_prints(capsys):
+    learn = v1_learner(torch.optim.SGD)
+    class Prints(LearnerCallback):
+        def on_epoch_end(self, epoch, smooth_loss, last_metrics, **kwargs):
+            self.lines = []
+            self.learn.recorder.pbar.write = lambda line, table: self.lines.append((line, table))
+            self.learn.recorder.format_stats([epoch, smooth_loss, *last_metrics])
+            self.expected = [str(epoch), f'{smooth_loss:.6f}', f'{last_metrics[0]:.6f}']
+    learn.fit(2, cbs=(cb := Prints(learn)))
+    [(cells, table)] = cb.lines
+    assert table and cells[:-1] == cb.expected and cells[-1] == '00:00'
