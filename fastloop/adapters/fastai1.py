@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,10 +35,10 @@ from fastloop.callback.core import (
 from ..callback.progress import ProgressCallback
 from ..callback.recorder import Recorder, find_recorder
 from ..callback.tracker import TrackerCallback
-from ..core import add_note, listify, nearest_name
+from ..core import add_note, format_time, listify, nearest_name
 from ..mean_loss import MeanLoss
 from ..metrics import AverageMetric, as_metric
-from ..optimizer import as_wrapper
+from ..optimizer import as_wrapper, rate_and_mom
 from ..predictions import probabilities
 from ..runner import Callbacks, TrainEvalCallback
 from ..torch_core import Learns, Run, model_device, to_detach
@@ -115,6 +116,8 @@ class CallbackHandler(Callback):
 
     Source: fastai v1's `CallbackHandler`, with the bare-value answers of its first months.
     """
+    asked = None, None  # a moment, and the callback that is being told of it
+
     def __init__(self,
                  # Callbacks with `on_*` methods, one or several
                  callbacks: Callback | Iterable | Any = None,
@@ -151,7 +154,9 @@ class CallbackHandler(Callback):
         "Tell one callback what is going on, and merge its answer into the state"
         handler = getattr(cb, f'on_{moment}', None)
         if handler is None: return
-        answer = handler(**self.state_dict, **extra)
+        self.asked = moment, cb
+        try: answer = handler(**self.state_dict, **extra)
+        finally: self.asked = None, None
         try: self.state_dict.update(as_changes(moment, answer))
         except ValueError as e: raise add_note(e, f'returned by on_{moment} of {cb!r}')
 
@@ -288,6 +293,16 @@ class V1Recorder:
     metrics = property(lambda self: [as_numbers(o[2:]) for o in self._recorder.values
                                      if len(o) > 2 and o[1] is not None])
 
+    lrs = property(lambda self: self._noted('lrs'))
+    moms = property(lambda self: self._noted('moms'))
+
+    def _noted(self, name):
+        "Rates or momenta of all batches, in the moments before the loss with those that hold now"
+        found, (moment, cb) = getattr(self._recorder, name), in_run_of(self._run).handler.asked
+        begun = moment == 'batch_begin' and order_of(cb) >= Recorder.order or moment == 'loss_begin'
+        if not (begun and self._run.in_train): return found
+        return [*found, rate_and_mom(self._run.learn.opt)[name == 'moms']]
+
     @property
     def losses(self) -> list:  # Tensors, one for each training batch
         "The smoothed training loss"
@@ -307,6 +322,14 @@ class V1Recorder:
         "Append to `last_metrics`, the way of fastai 1.0's first months"
         state = in_run_of(self._run).handler.state_dict
         state['last_metrics'] = [*state['last_metrics'], *listify(mets)]
+
+    def format_stats(self, stats: list,  # Numbers for all names but that of the time
+                     ):
+        "Print a row of the table"
+        cells = ['#na#' if o is None else str(o) if isinstance(o, int) else f'{o:.6f}'
+                 for _, o in zip(self.names, stats)]
+        if self.add_time: cells.append(format_time(perf_counter()-self.started))
+        self.pbar.write(cells, table=True)
 
     def begin(self):
         "The recorder has begun: what was added before comes behind the metrics"

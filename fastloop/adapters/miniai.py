@@ -264,7 +264,7 @@ def put_parts_back(run: Run,  # A runner whose fit is over
     kept = getattr(run.learn, '__dict__', None)
     if kept is not None and run.xb is not None:
         kept.update(batch=as_batch(run), preds=to_detach(run.pred, cpu=False))
-    for name in (*_exchanged, '_parts', '_parted'): vars(run).pop(name, None)
+    for name in (*_exchanged, '_parts', '_parted', '_begun'): vars(run).pop(name, None)
 
 # %% ../../nbs/82_adapters.miniai.ipynb #853ef26c
 def in_our_words(run: Run,  # The runner
@@ -278,15 +278,18 @@ def in_our_words(run: Run,  # The runner
         if caught is None or not isinstance(ours, caught): raise ours from None
     return None
 
-_levels = ('fit', 'epoch', 'batch')
 _passes = {'train': 'epoch', 'validate': 'epoch'}  # our phase, miniai's name of it
+
+class Begun:
+    "A phase of miniai that has begun in a run"
+    def __init__(self): self.cancelled, self.cleaned = False, set()
 
 class MiniaiCalls:
     "The handlers of one callback of miniai, called when and only when miniai calls them"
     def __init__(self, cb: Any,  # The callback
                  run: Run,  # The runner
                  ):
-        self.cb, self.run, self.open, self.cancelled = cb, run, [], None
+        self.cb, self.run, self.begun = cb, run, run.__dict__.setdefault('_begun', {})
         self.view = MiniaiView(run, notes_of(run))
         self.found = {name: self.bind(name, o) for name, o in own_methods(cb).items()}
         self.parts = {name: self.bind(name, getattr(cb, name)) for name in changed_parts(cb)}
@@ -316,39 +319,62 @@ class MiniaiCalls:
         answer = self.call(name)
         return answer if isinstance(self.cb, Callback) else None
 
-    def enter(self, phase: str,  # `fit`, `train`, `validate` or `batch`
+    def enter(self, level: str,  # `fit`, `epoch` or `batch`
               ):
-        "A phase begins"
-        level = _passes.get(phase, phase)
-        self.close(_levels.index(level))
-        self.open.append(level)
-        self.cancelled = None
-        return self.answer(f'before_{level}')
+        "A phase begins, whoever will hear of it"
+        self.begun[level] = Begun()
 
-    def cancel(self, phase: str,  # Likewise
+    def cancel(self, level: str,  # Likewise
                ):
         "A phase is broken off"
-        self.cancelled = _passes.get(phase, phase)
+        if level in self.begun: self.begun[level].cancelled = True
 
-    def leave(self, phase: str,  # Likewise
+    def is_open(self, level: str,  # Likewise
+                ) -> bool:  # Not if it was left out
+        "Has a phase begun, with no clean-up of this callback since?"
+        return level in self.begun and id(self.cb) not in self.begun[level].cleaned
+
+    def leave(self, phase: str,  # `fit`, `train`, `validate` or `batch`
               ):
         "A phase ends; its `after_` is left out if it was broken off"
         level = _passes.get(phase, phase)
-        self.close(_levels.index(level)+1)
-        if level not in self.open: self.open.append(level)  # broken off before this one heard of it
         failed = level == 'fit' and self.run.exception is not None
-        try:
-            if self.cancelled != level and not failed:
-                return self.call(f'after_{level}', cancels[f'begin_{phase}'])
-        finally: self.close(_levels.index(level))
+        if failed or not self.is_open(level) or self.begun[level].cancelled: return None
+        return self.call(f'after_{level}', cancels[f'begin_{phase}'])
 
-    def close(self, depth: int,  # From which level on phases are closed: 0 for `fit`
+    def close(self, level: str,  # `fit`, `epoch` or `batch`
               ):
-        "Clean up inner phases that were left without notice"
-        while self.open and _levels.index(self.open[-1]) >= depth:
-            self.call(f'cleanup_{self.open.pop()}')
+        "Clean up after a phase, once"
+        if not self.is_open(level): return
+        self.begun[level].cleaned.add(id(self.cb))
+        self.call(f'cleanup_{level}')
 
 # %% ../../nbs/82_adapters.miniai.ipynb #65ce7bf2
+_moments, _levels = ('before', 'after', 'cleanup'), ('fit', 'epoch', 'batch')
+_early, _late = -1e9, 1e8  # before and after the callbacks that take part
+_left = dict(after_cancel_train=('batch',), after_cancel_validate=('batch',),
+             after_cancel_epoch=('batch', 'epoch'), after_fit=('batch', 'epoch'))
+_place = dict(batch=2*_early, epoch=_early)  # the inner phase is cleaned up first, for all
+
+def phase_handlers(calls: MiniaiCalls,  # The handlers of one callback
+                   order: float,  # Its place among the others
+                   ) -> list:  # Triples of an event's name, an order, and a function
+    "Who answers which event, and when, so that phases begin and end as in miniai"
+    found: list = []
+    for phase in ('fit', 'train', 'validate', 'batch'):
+        level = _passes.get(phase, phase)
+        before, after, cleanup = (f'{o}_{level}' in calls.found for o in _moments)
+        if after or cleanup: found += [(f'begin_{phase}', _early, partial(calls.enter, level))]
+        if before: found += [(f'begin_{phase}', order, partial(calls.answer, f'before_{level}'))]
+        if after: found += [(f'after_cancel_{phase}', _early, partial(calls.cancel, level)),
+                            (f'after_{phase}', order, partial(calls.leave, phase))]
+        if cleanup:
+            found += [(f'after_{phase}', max(order, _late), partial(calls.close, level))]
+    return found + [(event, _place[level], partial(calls.close, level))
+                    for event, levels in _left.items() for level in levels
+                    if f'cleanup_{level}' in calls.found]
+
+# %% ../../nbs/82_adapters.miniai.ipynb #4dd17b9c
 library = 'miniai'
 
 def knows(cb: Any,  # Any object
@@ -367,17 +393,10 @@ def adapt(cb: Any,  # A callback of miniai
     calls, order = MiniaiCalls(cb, run), order_of(cb)
     changed = {name: partial(calls.call, name) for name in calls.parts}
     n_inp = getattr(type(cb), 'n_inp', vars(cb).get('n_inp'))
-    around = [f'{o}_{level}' for o in ('before', 'after', 'cleanup') for level in _levels]
+    around = [f'{o}_{level}' for o in _moments for level in _levels]
     found = [({'after_predict': 'after_pred', **event_names}[o], partial(calls.answer, o))
              for o in calls.found if o not in around]
-    for phase in ('fit', 'train', 'validate', 'batch'):
-        level = _passes.get(phase, phase)
-        heard = any(f'{o}_{level}' in calls.found for o in ('before', 'after', 'cleanup'))
-        if level == 'fit' or heard:
-            found += [(f'begin_{phase}', partial(calls.enter, phase)),
-                      (f'after_cancel_{phase}', partial(calls.cancel, phase)),
-                      (f'after_{phase}', partial(calls.leave, phase))]
-    return [*((event, order, handler) for event, handler in found),
+    return [*((event, order, handler) for event, handler in found), *phase_handlers(calls, order),
             ('begin_fit', float('-inf'), partial(exchange, run, changed, n_inp)),
             ('after_fit', float('inf'), partial(put_parts_back, run)), *shared_handlers(cb, run)]
 
