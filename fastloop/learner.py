@@ -100,7 +100,8 @@ class SeesRun:
     "Reads callbacks by name, and the state of the latest run, as attributes"
     run: Any = None
     opt: Any = None
-    cbs = makers = ()
+    cbs: Any = ()
+    makers: Any = ()  # which callback was made by which function
 
     def __getattr__(self, name) -> Any:
         if not name.startswith('__'):

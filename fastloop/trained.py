@@ -232,9 +232,9 @@ def make_opt(learn: Learns,  # A learner
              ):
     "Make a new optimizer over the parameters that need gradients"
     check_can_learn(learn.model)
-    lr = spread_rates(lr, len(learn.layer_groups))
+    rates = spread_rates(lr, len(learn.layer_groups))
     decay = (None, None) if learn.wd is None else (plain_decays(wd), learn.true_wd)
-    opt = OptimWrapper.create(learn.opt_func, lr, learn.layer_groups, *decay, learn.bn_wd,
+    opt = OptimWrapper.create(learn.opt_func, rates, learn.layer_groups, *decay, learn.bn_wd,
                               getattr(learn, 'paired', True))
     check_step(opt, learn.runner)
     made = as_made(opt, learn.opt_func)
@@ -275,9 +275,10 @@ def follow_model(learn: Learns,  # A learner
 def tell_of_loss(learn: Learns,  # A learner with its optimizer
                  ):
     "Warn of a loss with parameters that nobody trains"
-    if not isinstance(learn.loss_func, torch.nn.Module): return
+    loss_func = getattr(learn, 'loss_func', None)
+    if not isinstance(loss_func, torch.nn.Module): return
     known = {id(p) for group in learn.opt.param_groups for p in group['params']}
-    names = [name for name, p in learn.loss_func.named_parameters()
+    names = [name for name, p in loss_func.named_parameters()
              if p.requires_grad and id(p) not in known]
     if names: warnings.warn(
         f'the loss has parameters that are not trained: {", ".join(names)}; to train them as well, '

@@ -7,7 +7,7 @@ __all__ = ['CourseRunner', 'CourseLearner']
 
 # %% ../../nbs/82_adapters.course.ipynb #ba225deb
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -33,7 +33,7 @@ class CourseRunner(LoopRunner):
 
     @stop.setter
     def stop(self, value):
-        if value: raise cancel_for('after_batch', self.in_train)
+        if value: raise cast(Exception, cancel_for('after_batch', self.in_train))
 
 class CourseLearner(LoopLearner):
     """A learner with the arguments of the course
