@@ -23,7 +23,7 @@ from .core import listify, nearest_name, required_arguments
 from .first_batch import check_loss
 from .layer_groups import number_in, spread_rates
 from .metrics import as_metrics
-from .names import own_attributes, own_functions
+from .names import has_own_code, own_attributes, own_functions
 from .optimizer import OptimWrapper, as_wrapper
 from .param_groups import note_values, read_hypers, write_hypers
 from .runner import Runner
@@ -160,7 +160,7 @@ def check_overrides(cls: type,  # The class of a learner
 
     Raises: TypeError that names the method, and what to write instead.
     """
-    if runner is not Runner: return
+    if has_own_code(runner): return
     called = {name for f in own_functions(cls) for name in f.__code__.co_names}
     for name, o in own_attributes(cls):
         mine = name in called and not name.startswith('_do_')
@@ -261,17 +261,7 @@ def give_values(learn: Learns,  # A learner with its optimizer
     if lr is not None: learn.opt.lr = lr
     if wd is not None: learn.opt.wd = plain_decays(wd)
 
-# %% ../nbs/27_trained.ipynb #0a6e6bd3
-def follow_model(learn: Learns,  # A learner
-                 ):
-    "Let the optimizer take in what has become trainable, and say so"
-    opt, known, *_ = learn.made
-    if learn.opt is not opt or known is None or 'exchanged' in vars(opt): return  # not ours
-    if not (new := opt.regroup(learn.layer_groups)) or learn.silent: return
-    ids = {id(p) for p in new}
-    names = [name for name, p in learn.model.named_parameters() if id(p) in ids]
-    print_line(f'the optimizer takes in {len(new)} parameters that are new: {", ".join(names)}')
-
+# %% ../nbs/27_trained.ipynb #53f6a82b
 def tell_of_loss(learn: Learns,  # A learner with its optimizer
                  ):
     "Warn of a loss with parameters that nobody trains"
@@ -283,6 +273,17 @@ def tell_of_loss(learn: Learns,  # A learner with its optimizer
     if names: warnings.warn(
         f'the loss has parameters that are not trained: {", ".join(names)}; to train them as well, '
         'give the learner splitter=lambda model: [model, loss_func]', stacklevel=5)
+
+# %% ../nbs/27_trained.ipynb #0a6e6bd3
+def follow_model(learn: Learns,  # A learner
+                 ):
+    "Let the optimizer take in what has become trainable, and say so"
+    opt, known, *_ = learn.made
+    if learn.opt is not opt or known is None or 'exchanged' in vars(opt): return  # not ours
+    if not (new := opt.regroup(learn.layer_groups)) or learn.silent: return
+    ids = {id(p) for p in new}
+    names = [name for name, p in learn.model.named_parameters() if id(p) in ids]
+    print_line(f'the optimizer takes in {len(new)} parameters that are new: {", ".join(names)}')
 
 def ready_opt(learn: Learns,  # A learner
               # Rate, or one for each group; `None`: that of the learner, or those of a given one

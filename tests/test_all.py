@@ -9,7 +9,7 @@ root = Path(__file__).parent.parent
 
 # public in their rooms, but of use only to somebody who changes the loop itself
 LEFT_OUT = set("""
-    AdaptiveConcatPool2d BasicBlock BatchTransform Bottleneck CourseLearner EventFiles
+    AdaptiveConcatPool2d BasicBlock BatchTransform Bottleneck CourseLearner CourseRunner EventFiles
     FusedStep MiniaiLearner TrainCB data_loaders
     Hypers ImageDataset LearnView LearnerView MiniaiView ModelView OptView SeesRun
     TrainingSnapshot adapter_of adapters children create_body create_cnn_model create_head

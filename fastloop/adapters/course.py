@@ -21,19 +21,19 @@ from ..runner import Runner as LoopRunner
 from ..torch_core import default_device, to_device
 
 # %% ../../nbs/82_adapters.course.ipynb #ca9adc13
+class _Stop:
+    "Ends the pass as soon as it is set; it cannot be read, since a callback may have the name"
+    def __get__(self, run, kind=None): raise AttributeError('stop')
+
+    def __set__(self, run, value):
+        if value: raise cast(Exception, cancel_for('after_batch', run.in_train))
+
 class CourseRunner(LoopRunner):
     """The loop, with one word more: `self.run.stop = True` in a callback ends this pass
 
     Source: the fastai course, lesson 9 (2019), `Runner`.
     """
-    @property
-    def stop(self) -> bool:  # Never true: what is written takes effect at once
-        "Whether this pass is to end"
-        return False
-
-    @stop.setter
-    def stop(self, value):
-        if value: raise cast(Exception, cancel_for('after_batch', self.in_train))
+    stop = _Stop()
 
 class CourseLearner(LoopLearner):
     """A learner with the arguments of the course
