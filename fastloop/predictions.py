@@ -28,7 +28,7 @@ from .fetch import other_loader
 from .first_batch import takes_apart
 from .mean_loss import inner_loss, label_rules, loss_reduction
 from .metrics import is_of_samples, joined
-from .torch_core import Learns, batch_size, map_tensors
+from .torch_core import Learns, batch_size, first_tensor, map_tensors, to_detach
 
 # %% ../nbs/25_predictions.ipynb #67de7777
 def unreduced(loss_func: Any,  # A loss of torch, or one with an argument `reduction`
@@ -71,10 +71,22 @@ def losses_by_item(loss_func: Any,  # A loss of torch, or one with an argument `
     return found if found.shape == (n,) else _of_parts(found.reshape(n, -1), loss_func, yb)
 
 # %% ../nbs/25_predictions.ipynb #d3306931
-def own_copy(t: torch.Tensor,  # Of a batch, or an answer
-             ) -> torch.Tensor:  # On the CPU, in memory that nobody else writes to
-    "A tensor that is kept while loader, model and callbacks go on using theirs"
-    return t.detach().to('cpu', copy=True)
+class Kept(list):
+    "Parts of batches, kept on the CPU; copies of them, if their memory is used again and again"
+    first, reused = None, True
+
+    def add(self, o: Any,  # Answers or targets: tensors in any structure
+            ):
+        "Keep one more; the first is a copy, to see whether the second lies where it lay"
+        if len(self) == 1: self.reused, self.first = self.lies_there(o), None
+        if not self: self.first = o
+        self.append(map_tensors(to_detach(o), torch.clone) if self.reused else to_detach(o))
+
+    def lies_there(self, o: Any,  # The second
+                   ) -> bool:  # Whether it is in the memory of the first, which is still held
+        "Does somebody fill the same tensors each time?"
+        both = [first_tensor(self.first), first_tensor(o)]
+        return not any(t is None for t in both) and both[0].data_ptr() == both[1].data_ptr()
 
 class GatherPreds(Callback):
     "Collects predictions, targets and, if asked, the loss of each item"
@@ -84,15 +96,15 @@ class GatherPreds(Callback):
                  with_loss: bool = False,  # Whether to compute the loss of each item
                  ):
         super().__init__(learn)
-        self.with_loss, self.preds, self.targets, self.losses = with_loss, [], [], []
+        self.with_loss, self.preds, self.targets, self.losses = with_loss, Kept(), Kept(), []
 
     def after_pred(self):
         "Take the answers of one batch to the CPU; no loss is computed that nobody asks for"
         run = self.run
         if self.with_loss and run.yb is None:
             raise ValueError('with_loss: these items have no targets, so there is no loss')
-        self.preds.append(map_tensors(run.pred, own_copy))
-        self.targets.append(map_tensors(run.yb, own_copy))
+        self.preds.add(run.pred)
+        self.targets.add(run.yb)
         return not self.with_loss
 
     def after_loss(self):

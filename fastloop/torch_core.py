@@ -132,7 +132,8 @@ def as_it_is(
     number: Any,  # A tensor, such as a loss; or a number
 ) -> Any:  # Of the same value, whatever becomes of `number`
     "A number as it is now: without gradients, and in memory of its own."
-    return number.detach().clone() if isinstance(number, torch.Tensor) else number
+    if not isinstance(number, torch.Tensor): return number
+    return number.detach().clone() if number.requires_grad else number.clone()
 
 # %% ../nbs/01_torch_core.ipynb #b37921c0
 def to_half(

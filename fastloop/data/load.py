@@ -55,6 +55,7 @@ def _cut(tensors, order, bs, start, stop, most=2**19):
 
 def _are_equal(copy, part):
     "Have numbers that NumPy can write to, which torch does not notice, stayed as they were?"
+    if copy.numel() > 4096: copy, part = copy[0], part[0]  # of many, one item shows it
     return not copy.is_cpu or torch.equal(copy, part)
 
 
