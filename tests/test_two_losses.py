@@ -189,3 +189,22 @@ def test_a_batch_without_targets_is_left_out(left_out):
                 p.grad = None
     torch.testing.assert_close(learn.model.weight, again.model.weight)
     assert learn.recorder.raw_losses == pytest.approx(steps)
+
+
+@pytest.mark.parametrize('write', ['loss', 'loss_grad', 'both', 'in turns'])
+def test_a_loss_that_a_callback_computes_is_trained_with(write):
+    "There is none before it, and none of the batch before counts"
+    class Own(Callback):
+        def before_batch(self): self.kept, self.learn.yb = self.yb, ()
+
+        def after_pred(self):
+            loss = F.cross_entropy(self.pred, *self.kept)
+            grad = write in ('loss_grad', 'both') or write == 'in turns' and self.iter % 2
+            if grad: self.learn.loss_grad = loss
+            if not grad or write != 'loss_grad': self.learn.loss = loss.clone()
+
+        def after_loss(self): self.learn.yb = self.kept
+    own, plain = make(bs=5), make(bs=5)
+    for learn, cbs in ((own, Own()), (plain, None)): learn.fit(2, .1, cbs=cbs)
+    torch.testing.assert_close(own.model.weight, plain.model.weight)
+    if write != 'loss_grad': assert own.recorder.values == plain.recorder.values

@@ -52,7 +52,17 @@ from ..data.bunch import DataBunch
 from ..names import speaks_v2, whose_name
 from ..optimizer import as_wrapper
 from ..param_groups import Hypers, hyper_keys
-from ..torch_core import Loaders, Run, count_batches, model_device, to_detach, to_device
+
+# %% ../../nbs/81_adapters.fastai2.ipynb #28629933
+from fastloop.torch_core import (
+    Loaders,
+    Run,
+    as_it_is,
+    count_batches,
+    model_device,
+    to_detach,
+    to_device,
+)
 
 # %% ../../nbs/81_adapters.fastai2.ipynb #e4733cd2
 def run_field(name: str,  # A field of the run
@@ -171,6 +181,8 @@ def _kept_loss(run, before):
     del run.compute_loss
     if not _has_no_targets(run): return run.compute_loss()
     run._first.undos.clear()
+    notes = run._view_notes
+    if run.loss is before and notes.is_scaled(): run.loss = notes.loss = as_it_is(notes.loss_grad)
     if run.loss is before: raise CancelBatchException  # nobody has: the batch is left out
     return run.loss
 
@@ -219,9 +231,12 @@ class RunNotes:
 
     def lend(self):
         "Let the loop call `backward` on the loss that callbacks have chosen"
-        if self.loss is None or self.run.loss is not self.loss: return
-        if not self.follows or self.loss_grad._version != self.untouched:
-            self.run.loss = self.loss_grad
+        if self.loss_grad is None or self.run.loss is not self.loss: return
+        if not self.follows or self.is_scaled(): self.run.loss = self.loss_grad
+
+    def is_scaled(self) -> bool:  # Not if they have only looked at it
+        "Have callbacks written the second loss of this batch?"
+        return self.loss_grad is not None and self.loss_grad._version != self.untouched
 
     def give_back(self):
         "Let the loss be the clean one again"
@@ -518,8 +533,9 @@ class LearnView(View):
                   **kwargs: object,  # fastai's other switches, which have to be off
                   ) -> tuple:  # Outputs and targets, then losses
         "What the model answers to a loader"
-        usual = dict(reorder=True, inner=kwargs.get('inner'), n_workers=kwargs.get('n_workers'))
-        if on := [k for k, v in kwargs.items() if v and v != usual.get(k)]:
+        on = [k for k, v in kwargs.items() if v and k not in ('inner', 'n_workers')
+              and (k, v) != ('reorder', True)]
+        if on:
             raise ValueError(f'get_preds: {on[0]} is not offered here')
         learn, dl = self._run.learn, self.dls[ds_idx] if dl is None else dl
         with learn.added_cbs(cbs): return learn.get_preds(dl, with_loss)
@@ -644,6 +660,7 @@ def _open_batch(run):
     "Nobody has reported a loss for this batch; the recorder waits for its end in a validation"
     notes, recorder = run._view_notes, find_recorder(run)
     notes.reported, notes.recorded = None, len(recorder.lrs) if recorder else 0
+    notes.loss, notes.loss_grad, notes.follows = None, None, False
     if recorder is not None: recorder.late = True
     notes.before = None if run.in_train else run.loss
 
