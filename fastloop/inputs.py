@@ -239,12 +239,17 @@ def _lengths(o):
     return set().union(*map(_lengths, o)) if isinstance(o, (list, tuple)) else set()
 
 
+def _sizes(inputs):
+    "The same in their order; what holds no tensor tells its length in another way"
+    return sorted(_lengths(inputs) or [find_bs(inputs)])
+
+
 def cut(
     inputs: Any,  # tensors and lists of one length, in any structure
     bs: int,  # items in a batch
 ) -> Iterator:  # batches in the same structure
     "Batches of `bs` items, in order; the last one may be shorter."
-    for i in range(0, max(_lengths(inputs) or [find_bs(inputs)]), bs):
+    for i in range(0, _sizes(inputs)[-1], bs):
         yield take(inputs, slice(i, i+bs))
 
 # %% ../nbs/08_inputs.ipynb #d856902f
@@ -259,7 +264,7 @@ class InputLoader:
         inputs: Any,  # tensors and lists, in any structure
         bs: int,  # items in a batch
     ):
-        sizes = sorted(_lengths(inputs) or [find_bs(inputs)])
+        sizes = _sizes(inputs)
         if len(sizes) > 1: raise ValueError(f'{name}: the inputs have {sizes} rows')
         self.inputs, self.bs, self.n = inputs, bs, sizes[0]
 

@@ -20,7 +20,14 @@ from .data.load import in_order
 from .glance import draw_images, in_short, short_name
 from .inputs import class_names
 from .learner import Learner
-from .predictions import as_pair, losses_by_item, meaning_of, probabilities, valid_loader
+from fastloop.predictions import (
+    as_pair,
+    losses_by_item,
+    meaning_of,
+    one_by_one,
+    probabilities,
+    valid_loader,
+)
 from .summary import PrintedText
 from .table import cell_text, table_html, to_frame
 from .torch_core import find_bs, map_tensors, model_device, to_device
@@ -83,8 +90,7 @@ def item_losses(
     preds, targets = preds.to(device), targets.to(device)
     with torch.no_grad():
         with suppress(ValueError, TypeError): return losses_by_item(loss_func, preds, targets).cpu()
-        pairs = zip(preds.split(1), targets.split(1))
-        return torch.stack([loss_func(p, y).reshape(()) for p, y in pairs]).cpu()
+        return one_by_one(loss_func, preds, targets).cpu()
 
 # %% ../nbs/49_interpret.ipynb #25420229
 def as_pictures(

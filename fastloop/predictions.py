@@ -54,6 +54,19 @@ def _of_parts(losses, loss_func, labels):
         return losses.mean(1)
     return losses.sum(1)/(labels.reshape(losses.shape) != rules[1]).sum(1).clamp(min=1)
 
+def _ask(loss_func, pred, yb):
+    "The loss of a batch, whose targets may be several"
+    return loss_func(pred, *(yb if takes_apart(loss_func, pred, yb) else [yb]))
+
+def one_by_one(loss_func: Any,  # Any loss
+               pred: Any,  # What the model answered to a batch
+               yb: Any,  # Its targets
+               ) -> torch.Tensor:  # One number for each item
+    "The loss of each item, asked for one after the other"
+    items = [map_tensors((pred, yb), itemgetter(slice(i, i+1)))
+             for i in range(batch_size(pred, yb))]
+    return torch.stack([_ask(loss_func, *o).reshape(()) for o in items])
+
 def losses_by_item(loss_func: Any,  # A loss of torch, or one with an argument `reduction`
                    pred: Any,  # What the model answered to a batch
                    yb: Any,  # Its targets
@@ -62,12 +75,8 @@ def losses_by_item(loss_func: Any,  # A loss of torch, or one with an argument `
 
     Raises: ValueError if the loss has no `reduction`.
     """
-    n, apart = batch_size(pred, yb), takes_apart(loss_func, pred, yb)
-    def call(func, pred, yb): return func(pred, *(yb if apart else [yb]))
-    found = call(unreduced(loss_func), pred, yb)
-    if not n or found.numel() % n:  # it does not listen to `reduction`
-        items = [map_tensors((pred, yb), itemgetter(slice(i, i+1))) for i in range(n)]
-        return torch.stack([call(loss_func, *o).reshape(()) for o in items])
+    n, found = batch_size(pred, yb), _ask(unreduced(loss_func), pred, yb)
+    if not n or found.numel() % n: return one_by_one(loss_func, pred, yb)  # it does not listen
     return found if found.shape == (n,) else _of_parts(found.reshape(n, -1), loss_func, yb)
 
 # %% ../nbs/25_predictions.ipynb #d3306931

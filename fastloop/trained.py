@@ -54,7 +54,7 @@ def _parameters(group):
         else: yield from o.parameters()
 
 def left_out(model: torch.nn.Module,  # What is trained
-             groups: list,  # The layer groups
+             groups: list,  # The layer groups, or lists of parameters
              ) -> list:  # Names
     "The parameters that want a gradient and belong to no group"
     known = {id(p) for group in groups for p in _parameters(group)}
@@ -267,9 +267,7 @@ def tell_of_loss(learn: Learns,  # A learner with its optimizer
     "Warn of a loss with parameters that nobody trains"
     loss_func = getattr(learn, 'loss_func', None)
     if not isinstance(loss_func, torch.nn.Module): return
-    known = {id(p) for group in learn.opt.param_groups for p in group['params']}
-    names = [name for name, p in loss_func.named_parameters()
-             if p.requires_grad and id(p) not in known]
+    names = left_out(loss_func, [group['params'] for group in learn.opt.param_groups])
     if names: warnings.warn(
         f'the loss has parameters that are not trained: {", ".join(names)}; to train them as well, '
         'give the learner splitter=lambda model: [model, loss_func]', stacklevel=5)

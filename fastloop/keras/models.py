@@ -41,6 +41,7 @@ from ..clean_up import put_back
 from ..core import check_number, check_word, distinct, listify, understands
 from ..data.bunch import DataBunch
 from ..data.load import TensorLoader
+from ..inputs import is_whole
 from .callbacks import History, ProgbarLogger, of_keras
 from .optimizers import Optimizer, find_optimizer
 from ..learner import Learner
@@ -237,8 +238,7 @@ def keras_metric(metric: Any,  # A word, a function of `(y_true, y_pred)`, or a 
 # %% ../../nbs/86_keras.models.ipynb #7ed5c9bd
 def _as_targets(y):
     y = as_inputs(y, 'y')
-    whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
-    return y.long() if whole else y
+    return y.long() if is_whole(y) else y
 
 def _as_batch(batch):
     "Arrays as tensors; what is no pair is left to the loop, which says so"
