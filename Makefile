@@ -43,7 +43,7 @@ course: $(VENV)/.ui ## Open the notebooks in JupyterLab
 bench: $(VENV)/.dev ## Measure fastloop against loops written by hand
 	$(B)/python -m benchmarks $(ARGS)
 test-gpu: $(VENV)/.dev ## Run what only a CUDA GPU can show; skipped with a reason where there is none
-	$(B)/python -m pytest -q -m gpu -rs tests/test_gpu.py $(ARGS)
+	$(B)/python -m pytest -q -m gpu -rs tests/test_gpu.py tests/test_gpu_compile.py $(ARGS)
 bench-gpu: $(VENV)/.dev ## Measure training on a GPU against the loop written by hand, and both compiled
 	$(B)/python -m benchmarks.gpu $(ARGS)
 lint: $(VENV)/.dev ## Check the style of package, notebooks, tests and tools

@@ -61,7 +61,10 @@ def for_now(value: Any,  # What `as` gives
 class KeptLoss:
     "The loss that a learner has when a run begins"
     def __init__(self, learn: Any,  # A learner
-                 ): self.learn, self.first, self.last = learn, learn.loss_func, None
+                 device: torch.device | None = None,  # Where a loss that is a module has to be
+                 ):
+        self.learn, self.first, self.last = learn, learn.loss_func, None
+        if device is not None and isinstance(self.first, torch.nn.Module): self.first.to(device)
 
     def look(self):
         "The run is over, and the callbacks have not heard of it yet"

@@ -273,6 +273,14 @@ def _watched_loss(loss_func, pred, targets):
     return loss
 
 # %% ../nbs/06_first_batch.ipynb #e23f6f9e
+def _elsewhere(e, loss_func, pred):
+    "Words for a loss with a tensor on another device than the outputs; none if that is not it"
+    out, told = first_tensor(pred), str(e)
+    if out is None or 'same device' not in told and 'expected device' not in told: return ''
+    name = getattr(loss_func, '__name__', type(loss_func).__name__)
+    return (f'loss_func: {name} computes with a tensor that is not on {out.device}, where the '
+            f"outputs are: write .to('{out.device}'), or make it a buffer of a module")
+
 def first_loss(loss_func: Callable,  # Takes the prediction and the targets
                pred: Any,  # What the model made of the first batch
                yb: Any,  # The targets; a tuple or list if there are several
@@ -286,7 +294,7 @@ def first_loss(loss_func: Callable,  # Takes the prediction and the targets
     targets = tuple(yb) if takes_apart(loss_func, pred, yb) else (yb,)
     try: return _watched_loss(loss_func, pred, targets)
     except Exception as e:
-        text = _misfit(loss_func, pred, targets)
+        text = _elsewhere(e, loss_func, pred) or _misfit(loss_func, pred, targets)
         if isinstance(e, UserWarning): raise ValueError(f'{text}: {e}') from None
         of_torch = str(getattr(loss_func, '__module__', '')).startswith('torch')
         if isinstance(e, IndexError) or not (of_torch or _is_column(pred, yb)):

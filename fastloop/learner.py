@@ -219,7 +219,7 @@ class Learner(SeesRun):
 
     def __init__(self, data: DataBunch,  # Loaders and what is known of them: a `DataBunch`
                  model: torch.nn.Module,  # What is trained; moved to the device of the data
-                 # Of predictions and targets; `None`: chosen by the targets
+                 # Of predictions and targets; a module is moved too; `None`: chosen by the targets
                  loss_func: Callable | None = None,
                  opt_func: Callable = AdamW,  # Makes an optimizer from parameters and a rate
                  lr: float | Iterable | slice = 1e-3,  # Learning rate of a fit that names none

@@ -343,8 +343,8 @@ class Runner(Callbacks):
     def _run(self, epochs, learn, work, *args):
         "Do `work` between `begin_fit` and `after_fit`, which comes whatever happens"
         self._start(epochs, learn)
-        loss, grad = KeptLoss(learn), partial(torch.set_grad_enabled, torch.is_grad_enabled())
-        undos = [grad, loss.look, self._goodbye, loss.put_back,
+        grad, loss = torch.is_grad_enabled(), KeptLoss(learn, self.device)
+        undos = [partial(torch.set_grad_enabled, grad), loss.look, self._goodbye, loss.put_back,
                  partial(self._first.refuse, self), self._passes.close, self._let_go]
         try:
             try:

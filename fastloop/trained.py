@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import chain
 from threading import get_ident
 from typing import Any
 
@@ -187,14 +188,21 @@ def callbacks_of(argument: str,  # What the caller calls the functions
 
 
 # %% ../nbs/27_trained.ipynb #5d061910
+def bring_along(learn: Learns,  # A learner
+                new: bool,  # Whether its model is another one than before
+                ):
+    "Move what is new in a model to the device of the data"
+    device, model = getattr(learn.data, 'device', None), learn.model
+    kinds = {o.device.type for o in chain(model.parameters(), model.buffers())} - {'meta'}
+    if device is not None and (new or len(kinds) > 1): model.to(device)
+
 def read_groups(learn: Learns,  # A learner
                 ):
     "Make the layer groups hold the parameters of the model as it is now"
     splitter, model, groups, known = learn.origin
+    bring_along(learn, learn.model is not model)
     lacks = left_out(learn.model, learn.layer_groups)
     if learn.model is model and lacks == known: return
-    if learn.model is not model and getattr(learn.data, 'device', None) is not None:
-        learn.model.to(learn.data.device)
     own = learn.layer_groups is groups and (splitter is None or callable(splitter))
     if own: learn.layer_groups = groups_of(splitter, learn.model)
     lacks = left_out(learn.model, learn.layer_groups)

@@ -39,7 +39,8 @@ def unit(nodeid):
 
 
 # these take ten seconds and more: they come first
-LONG = 'test_runs[9', 'test_runs[65_', 'test_runs[02_', 'test_runs[51_', 'test_runs[7'
+LONG = ('test_made_up_gpu', 'test_runs[9', 'test_runs[65_', 'test_runs[02_', 'test_runs[51_',
+        'test_runs[7')
 
 
 class Forks:

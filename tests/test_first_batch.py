@@ -155,6 +155,17 @@ def test_whole_numbers_where_fractions_are_wanted_are_told_the_remedy(loss_func,
     assert fit([(x, eval(hint))], model, loss_func).n_iter == 1  # and it helps
 
 
+@pytest.mark.parametrize('loss_func', [
+    nn.CrossEntropyLoss(torch.ones(3, device='meta')),
+    partial(F.cross_entropy, weight=torch.ones(3, device='meta')),
+    lambda pred, yb: F.cross_entropy(pred, yb, torch.ones(3, device='meta'))])
+def test_a_loss_with_a_tensor_on_another_device_is_told_the_remedy(loss_func):
+    with pytest.raises((ValueError, RuntimeError)) as e:
+        fit([(x, y % 3)], nn.Linear(4, 3), loss_func)
+    told = ' '.join([str(e.value), *getattr(e.value, '__notes__', [])])
+    assert "not on cpu, where the outputs are: write .to('cpu')" in told and 'shapes' not in told
+
+
 def test_targets_for_which_a_loss_has_a_gradient_train():
     assert fit([(x, torch.tensor([[0], [1]]*4))], nn.Linear(4, 1), nn.L1Loss()).n_iter == 1
 

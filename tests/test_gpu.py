@@ -295,6 +295,150 @@ def test_a_fit_goes_on_bit_for_bit(kind, gpu, tmp_path):
     assert again.recorder.raw_losses == whole.recorder.raw_losses
 
 
+# ---- what is trained and what it is measured with lie where the data are ------------------------
+def weighed(): return torch.tensor([1., 2., 3., 1., .5])
+
+
+def on_both(gpu, tmp_path, change=lambda learn: None, cbs=lambda: [], opt_func=SGD, **kwargs):
+    "The same fit on the GPU and on the CPU"
+    for device in (gpu, torch.device('cpu')):
+        x, y, xv, yv = tensors()
+        bunch = DataBunch.from_tensors(x, y, xv, yv, bs=BS, device=device, seed=3)
+        how = dict(metrics=[accuracy], path=tmp_path/device.type, silent=True,
+                   loss_func=nn.CrossEntropyLoss()) | kwargs
+        learn = Learner(bunch, network('cpu', drop=0.), opt_func=opt_func, **how)
+        change(learn)
+        learn.fit(2, .01, cbs=cbs())
+        yield learn
+
+
+def assert_alike(one, other, tol=2e-3):
+    assert {o.device.type for o in one.model.state_dict().values()} == {'cuda'}
+    assert one.recorder.raw_losses == pytest.approx(other.recorder.raw_losses, abs=tol)
+    for a, b in zip(one.recorder.values, other.recorder.values, strict=True):
+        assert list(map(float, a)) == pytest.approx(list(map(float, b)), abs=.02)
+
+
+def new_head(learn): learn.model[5] = nn.Linear(8*36, 5)
+
+
+def new_model(learn): learn.model = network('cpu', drop=0.)
+
+
+def new_loss(learn): learn.loss_func = nn.CrossEntropyLoss(weighed(), label_smoothing=.1)
+
+
+@pytest.mark.parametrize('change', [new_head, new_model, new_loss])
+def test_what_is_exchanged_before_a_fit_comes_along(change, gpu, tmp_path):
+    def exchange(learn):
+        torch.manual_seed(4)
+        learn.fit(1, .01)
+        change(learn)
+    one, other = on_both(gpu, tmp_path, exchange)
+    assert_alike(one, other)
+    assert one.validate()[0] == pytest.approx(other.validate()[0], abs=2e-3)
+
+
+def test_the_loss_of_a_validation_alone_comes_along(gpu, tmp_path):
+    learn = learner(gpu, tmp_path)
+    learn.loss_func = nn.CrossEntropyLoss(weighed())
+    preds, targets, losses = learn.get_preds(with_loss=True)
+    single = nn.functional.cross_entropy(preds, targets, weighed(), reduction='none')
+    torch.testing.assert_close(losses, single, atol=1e-4, rtol=1e-3)
+    assert learn.loss_func.weight.device == gpu
+
+
+@pytest.mark.parametrize('loss_func', [
+    partial(nn.functional.cross_entropy, weight=weighed()),
+    lambda pred, yb: nn.functional.cross_entropy(pred, yb, weighed())])
+def test_a_loss_with_a_tensor_elsewhere_is_told_the_remedy(loss_func, gpu, tmp_path):
+    learn = learner(gpu, tmp_path)
+    learn.loss_func = loss_func
+    before = weights(learn)
+    with pytest.raises((ValueError, RuntimeError)) as e: learn.fit(1)
+    told = ' '.join([str(e.value), *getattr(e.value, '__notes__', [])])
+    assert f"write .to('{gpu}')" in told and 'shapes' not in told
+    assert_equal(weights(learn), before)
+
+
+def of_fastai1():
+    from fastloop.adapters.fastai1_names import Callback as V1
+    class Penalty(V1):
+        def on_backward_begin(self, last_loss, last_output, **kwargs):
+            return dict(last_loss=last_loss + last_output.pow(2).mean()*.01)
+    return [Penalty()]
+
+
+def of_fastai2():
+    class Penalty(Callback):
+        def after_loss(self): self.learn.loss_grad = self.loss_grad + self.pred.pow(2).mean()*.01
+        def before_batch(self): self.learn.xb = tuple(o + .1 for o in self.xb)
+    return [Penalty()]
+
+
+def of_keras():
+    from fastloop.keras import callbacks
+    return [callbacks.EarlyStopping(patience=3), callbacks.ReduceLROnPlateau(patience=0),
+            callbacks.ModelCheckpoint('best.weights.h5')]
+
+
+def of_this_library():
+    from fastloop.callback.averages import EMACallback
+    from fastloop.callback.tensorboard import TensorBoardCallback
+    return [EMACallback(decay=.9), TensorBoardCallback(histogram_freq=1, write_graph=False),
+            SaveModelCallback(), GradientClipping(clip=.1)]
+
+
+@pytest.mark.parametrize('cbs', [of_fastai1, of_fastai2, of_keras, of_this_library])
+@pytest.mark.parametrize('opt_func', [SGD, AdamW])
+def test_callbacks_do_the_same_as_on_the_cpu(cbs, opt_func, gpu, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one, other = on_both(gpu, tmp_path, cbs=cbs, opt_func=opt_func)
+    assert_alike(one, other, 5e-3)
+
+
+@pytest.mark.parametrize('name', ['MixUpCallback', 'CutMix'])
+def test_mixing_draws_on_the_gpu(name, gpu, tmp_path):
+    import fastloop.all
+    learn = learner(gpu, tmp_path)
+    learn.fit(2, .01, cbs=[getattr(fastloop.all, name)()])
+    assert all(map(torch.isfinite, map(torch.tensor, learn.recorder.raw_losses)))
+
+
+# ---- there and back ------------------------------------------------------------------------------
+@pytest.mark.parametrize('with_opt', [True, False])
+def test_weights_go_from_one_device_to_the_other(with_opt, gpu, tmp_path):
+    one, other = on_both(gpu, tmp_path, opt_func=AdamW)
+    other.path = one.path
+    for a, b in ((one, other), (other, one)):
+        a.fit(1, .01)
+        a.save('there', with_opt=with_opt)
+        b.load('there', with_opt=with_opt)
+        assert_equal(weights(b), weights(a))
+        b.fit(1, .01)  # the state of the optimizer has come along, too
+    assert {o.device.type for o in one.model.state_dict().values()} == {'cuda'}
+
+
+def test_a_checkpoint_of_the_gpu_goes_on_without_one(gpu, tmp_path):
+    from fastloop.callback.checkpoint import CheckpointCallback
+    one, other = on_both(gpu, tmp_path, cbs=lambda: [CheckpointCallback()], opt_func=AdamW)
+    other.path = one.path
+    other.fit(3, .01, resume=True)
+    assert other.recorder.values[:2] == one.recorder.values and len(other.recorder.values) == 3
+    assert {o.device.type for o in other.model.state_dict().values()} == {'cpu'}
+
+
+def test_an_item_and_a_report(gpu, tmp_path):
+    from fastloop.interpret import ClassificationInterpretation
+    learn = learner(gpu, tmp_path)
+    learn.fit(1, .01)
+    x, y = tensors()[2:]
+    cls, number, probs = learn.predict(x[0])
+    assert probs.device.type == 'cpu' and probs.argmax() == number
+    matrix = ClassificationInterpretation.from_learner(learn).confusion_matrix()
+    assert matrix.sum() == len(y)
+
+
 # ---- one process of NCCL -------------------------------------------------------------------------
 def test_a_model_of_one_nccl_process_trains_as_without(gpu, tmp_path):
     import torch.distributed as dist
