@@ -262,8 +262,8 @@ class Runner(Callbacks):
     def all_batches(self, dl: Any,  # A loader
                     ):
         "Run every batch of `dl`"
-        self.dl, self.iters, start, self.first_iter = dl, count_batches(dl), self.first_iter, 0
-        self._apart, done, batches = None, start, self._passes.begin(dl, self.epoch, self.device)
+        batches, self.iters = self._passes.begin(dl, self.epoch, self.device), count_batches(dl)
+        self.dl, self._apart, done, self.first_iter = dl, None, (start := self.first_iter), 0
         try:
             for self.iter, batch in enumerate(batches, start):
                 if self.device is not None: batch = to_device(batch, self.device, non_blocking=True)

@@ -22,6 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import FunctionType
 from typing import Any, Protocol, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -89,21 +90,22 @@ class Run(Protocol):
 def map_tensors(
     b: Any,  # A tensor, or lists, tuples, named tuples and dicts of them, nested
     func: Callable,  # Called with each tensor
-) -> Any:  # The same structure with the answers; what is no tensor is passed through
+    other: Callable | None = None,  # Called with what is neither, which else is passed through
+) -> Any:  # The same structure with the answers
     "Apply a function to every tensor of a batch."
     if isinstance(b, torch.Tensor): return func(b)
-    if type(b) in (tuple, list): return type(b)([map_tensors(o, func) for o in b])
+    if type(b) in (tuple, list): return type(b)([map_tensors(o, func, other) for o in b])
     if isinstance(b, Mapping):
         res = copy(b) if isinstance(b, MutableMapping) else {}
-        for k, v in b.items(): res[k] = map_tensors(v, func)
+        for k, v in b.items(): res[k] = map_tensors(v, func, other)
         return res
     if isinstance(b, PackedSequence):
         order = map_tensors((b.sorted_indices, b.unsorted_indices), func)
         return PackedSequence(func(b.data), b.batch_sizes, *order)
     if isinstance(b, tuple) and hasattr(b, '_fields'):
-        return type(b)(*[map_tensors(o, func) for o in b])
-    if isinstance(b, (list, tuple)): return type(b)([map_tensors(o, func) for o in b])
-    return b
+        return type(b)(*[map_tensors(o, func, other) for o in b])
+    if isinstance(b, (list, tuple)): return type(b)([map_tensors(o, func, other) for o in b])
+    return b if other is None else other(b)
 
 # %% ../nbs/01_torch_core.ipynb #4efc91a6
 def to_device(
@@ -111,10 +113,15 @@ def to_device(
     device: torch.device | str | int | None = None,  # Where to; `None` means `default_device()`
     non_blocking: bool = False,  # Let copies from pinned memory to a CUDA GPU run on
 ) -> Batch:  # The same structure; a tensor that is there already is the same object
-    "Move every tensor of a batch to a device; everything else, modules too, is passed through."
+    "Move every tensor of a batch to a device, and objects with a method `to`, but no modules."
     device = default_device() if device is None else torch.device(device)
-    if not (non_blocking and device.type == 'cuda'): return map_tensors(b, lambda t: t.to(device))
-    return map_tensors(b, lambda t: t.to(device, non_blocking=not t.is_cuda and t.is_pinned()))
+    def move(o):
+        kinds = type, nn.Module
+        return o.to(device) if callable(getattr(o, 'to', None)) and not isinstance(o, kinds) else o
+    if not (non_blocking and device.type == 'cuda'):
+        return map_tensors(b, lambda t: t.to(device), move)
+    return map_tensors(b, lambda t: t.to(device, non_blocking=not t.is_cuda and t.is_pinned()),
+                       move)
 
 # %% ../nbs/01_torch_core.ipynb #f627ea1a
 def to_detach(
@@ -238,7 +245,9 @@ def batch_size(xb: Any,  # The inputs of a batch
     if type(yb) in (list, tuple) and same != rows:  # perhaps one entry for each sample
         described = all(isinstance(o, Mapping) for o in yb) and type(xb) in (list, tuple)
         if len(yb) == rows or described and len(yb) == len(xb): return len(yb)
-    return next(o for o in (same, rows, 1) if o is not None)
+    said = (getattr(o, name, None) for o in (yb, xb) for name in ('num_graphs', 'batch_size'))
+    counted = same, rows, *(n for n in said if isinstance(n, int) and n > 0), 1
+    return next(o for o in counted if o is not None)
 
 # %% ../nbs/01_torch_core.ipynb #47bf32b8
 def end_workers(
@@ -442,14 +451,17 @@ def takes_one(forward: Callable | None,  # The `forward` of a class of modules, 
     kinds = [o.kind for o in inspect.signature(forward).parameters.values()][1:]
     return kinds in ([inspect.Parameter.POSITIONAL_ONLY], [inspect.Parameter.POSITIONAL_OR_KEYWORD])
 
+_given_lists = WeakSet()  # models that took several items, or several inputs, in one piece
+
 def call_model(model: Callable,  # A module or function
                xb: object,  # A tensor, or a tuple, list or mapping of inputs
                ) -> Any:  # What the model answers
     "Call `model` on a batch, spreading several inputs over its arguments"
     if isinstance(xb, (torch.Tensor, PackedSequence)): return model(xb)
     if isinstance(xb, (tuple, list)):
-        whole = len(xb) > 1 and takes_one(getattr(type(model), 'forward', None))
-        return model(xb) if whole else model(*xb)
+        if not takes_one(getattr(type(model), 'forward', None)): return model(*xb)
+        if len(xb) > 1: _given_lists.add(model)  # a last batch of one item is such a list, too
+        return model(xb) if model in _given_lists else model(*xb)
     return model(**xb) if isinstance(xb, Mapping) else model(xb)
 
 # %% ../nbs/01_torch_core.ipynb #0cfceae0
