@@ -24,8 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 # %% ../nbs/51_export.ipynb #393f519f
 from .core import check_number
-from .inputs import as_type, usual_tensor
-from .metrics import joined
+from .inputs import as_type, joined, usual_tensor
 from fastloop.model_file import (
     check_parts,
     load_program,

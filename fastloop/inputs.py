@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../nbs/08_inputs.ipynb #c375bf66
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from copy import copy
 from numbers import Integral
 from operator import itemgetter
@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
+from torch.utils.data import DataLoader, default_collate
 
 # %% ../nbs/08_inputs.ipynb #b0518d4c
 from .rows import plain_value
@@ -194,6 +196,13 @@ def _column_like(name, items, like, one):
     return type(like)(plain_value(items))
 
 
+def _packed(name, items, one):
+    "Sequences of different lengths as a model takes them"
+    if isinstance(items, PackedSequence): return items
+    rows = [usual_tensor(name, o) for o in ([items] if one else items)]
+    return pack_sequence(rows, enforce_sorted=False)
+
+# %% ../nbs/08_inputs.ipynb #c1a55e65
 def inputs_like(
     name: str,  # of the argument, for the message
     items: Any,  # arrays, lists of rows or tensors; for several inputs a tuple or dict of them
@@ -205,6 +214,7 @@ def inputs_like(
     Raises: ValueError or TypeError naming the argument if they do not fit.
     """
     if isinstance(like, torch.Tensor): return _rows_like(name, items, like, one)
+    if isinstance(like, PackedSequence): return _packed(name, items, one)
     if is_column(like): return [_column_like(name, items, like, one)]  # or each text were an input
     if not isinstance(like, (Mapping, tuple, list)): return [items] if one else items
     known: list[Any] = [list(o) if isinstance(o, Mapping) else list(range(len(o))) if
@@ -215,7 +225,8 @@ def inputs_like(
         f'({", ".join(map(str, keys))}), not {items!r:.60}')
     parts = {k: (_column_like if is_column(like[k]) else inputs_like)(
         f'{name}[{k!r}]', items[k], like[k], one) for k in keys}
-    return parts if isinstance(like, Mapping) else tuple(parts.values())
+    if isinstance(like, Mapping): return parts
+    return type(like)(*parts.values()) if hasattr(like, '_fields') else tuple(parts.values())
 
 # %% ../nbs/08_inputs.ipynb #d856902e
 def take(
@@ -270,3 +281,59 @@ class InputLoader:
 
     def __len__(self): return -(-self.n//self.bs)
     def __iter__(self): return ((o, None) for o in cut(self.inputs, self.bs))
+
+# %% ../nbs/08_inputs.ipynb #c1a55e61
+def collate_as(
+    *loaders: Any,  # of any kind; the first of torch's counts
+) -> Callable:  # makes a batch of a list of items
+    "How items become a batch in a loader; inputs alone in torch's way, where pairs are wanted."
+    func = next((dl.collate_fn for dl in loaders if isinstance(dl, DataLoader)
+                 and dl.batch_sampler is not None), default_collate)
+    if func is default_collate: return func
+    def collate(items):
+        try: return func(items)
+        except Exception:
+            if isinstance(items[0], tuple): raise
+            return default_collate(items)
+    return collate
+
+# %% ../nbs/08_inputs.ipynb #113c6ff8
+def is_of_samples(
+    batch: Any,  # a tuple or list
+    size: int | None = None,  # samples, if known
+) -> bool:
+    "Does a list hold an entry for each sample, and not one for each of several targets?"
+    rows = [len(o) for o in batch if isinstance(o, torch.Tensor) and o.ndim]
+    others = len(rows) + sum(isinstance(o, (tuple, list)) for o in batch) < len(batch)
+    uneven = len(set(rows)) > 1 if size is None else any(n != size for n in rows)
+    if size is not None and (len(batch) != size or type(batch) is not list and size in rows):
+        return False  # a tuple with rows for all samples is several answers
+    return uneven or others and not (rows and type(batch) is not list)
+
+
+def _joined_tensors(batches, sizes):
+    "Tensors in one, along the dimension of the samples; a list where they are of several forms"
+    def lie(at): return all(o.shape[at:at+1] == (n,) for o, n in zip(batches, sizes))
+    second = sizes and max(sizes) > 1 and lie(1) and not lie(0)  # such as time steps first
+    forms = {(*o.shape[:second or 0], *o.shape[1+bool(second):]) for o in batches}
+    if len(forms) > 1: return [o for batch in batches for o in batch.unbind(1 if second else 0)]
+    return torch.cat(batches, int(bool(second))) if batches[0].ndim else torch.stack(batches)
+
+
+def joined(
+    batches: Any,  # what a model answered to each, or their targets
+    sizes: list | None = None,  # how many samples each has, if known
+) -> Any:  # in the structure of a batch
+    "Batches put together: tensors, and tuples, lists and dicts of them; of others, lists of items"
+    first = batches[0]
+    if all(isinstance(o, torch.Tensor) for o in batches): return _joined_tensors(batches, sizes)
+    if isinstance(first, Mapping): return {k: joined([o[k] for o in batches], sizes) for k in first}
+    if isinstance(first, PackedSequence) or not isinstance(first, (tuple, list)):
+        return None if first is None else list(batches)
+    lengths = list(map(len, batches))
+    known = sizes if sizes and (max(sizes) > 1 or sizes == lengths) else [None]*len(batches)
+    fits = all(n in (None, length) for n, length in zip(known, lengths))
+    if fits and any(map(is_of_samples, batches, known)):
+        return [o for batch in batches for o in batch]
+    parts = [joined(o, sizes) for o in zip(*batches)]
+    return type(first)(*parts) if hasattr(first, '_fields') else type(first)(parts)

@@ -8,7 +8,7 @@ __all__ = ['accuracy', 'Metric', 'metric_name', 'AverageMetric', 'EpochMetric', 
 # %% ../nbs/15_metrics.ipynb #e5be97af
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from types import FunctionType
@@ -18,6 +18,7 @@ import torch
 
 from .core import camel2snake, listify
 from .first_batch import label_to_ignore, takes_apart
+from .inputs import is_of_samples, joined
 from .mean_loss import CountedMean, WeightedMean, label_rules, one_number
 from .torch_core import as_it_is, batch_size, map_tensors, one_or_many
 
@@ -275,25 +276,6 @@ class AverageMetric(Metric):
     def _state(self): return self.mean.state_dict()
     def _load_state(self, state): self.mean.load_state_dict(state)
 
-# %% ../nbs/15_metrics.ipynb #113c6ff8
-def is_of_samples(batch):
-    "Does a list hold an entry for each sample, and not one for each of several targets?"
-    rows = [o for o in batch if isinstance(o, torch.Tensor) and o.ndim]
-    others = len(rows) + sum(isinstance(o, (tuple, list)) for o in batch) < len(batch)
-    return len({o.shape[:1] for o in rows}) > 1 or others and not (rows and type(batch) is not list)
-
-
-def joined(batches):
-    "Batches put together: tensors, and tuples, lists and dicts of them; of others, lists of items"
-    first, forms = batches[0], {o.shape[1:] for o in batches if isinstance(o, torch.Tensor)}
-    if len(forms) > 1: return [o for batch in batches for o in batch]  # such as padded sentences
-    if isinstance(first, torch.Tensor): return (torch.cat if first.ndim else torch.stack)(batches)
-    if isinstance(first, Mapping): return {k: joined([o[k] for o in batches]) for k in first}
-    if not isinstance(first, (tuple, list)): return None if first is None else list(batches)
-    if any(map(is_of_samples, batches)): return [o for batch in batches for o in batch]
-    parts = [joined(o) for o in zip(*batches)]
-    return type(first)(*parts) if hasattr(first, '_fields') else type(first)(parts)
-
 # %% ../nbs/15_metrics.ipynb #ff3f8f1d
 class EpochMetric(Metric):
     "A function of all predictions and all targets of an epoch together."
@@ -310,24 +292,28 @@ class EpochMetric(Metric):
         self.func = func
         self._clear()
 
-    def _clear(self): self.preds, self.targets = [], []
+    def _clear(self): self.preds, self.targets, self.sizes = [], [], []
 
     def _add(self, pred, targets, size):
         self.preds.append(map_tensors(pred, as_it_is))
         self.targets.append(map_tensors(tuple(targets), as_it_is))
+        self.sizes.append(size)
 
     def _result(self):
-        targets = map(joined, zip(*self.targets))
-        return one_number(self.func(joined(self.preds), *targets), self.name)  # `None` is none
+        sizes = self.sizes if len(self.sizes) == len(self.preds) else None  # loaded without
+        pred, *targets = (joined(o, sizes) for o in (self.preds, *zip(*self.targets)))
+        return one_number(self.func(pred, *targets), self.name)  # `None` is none
 
     def fresh(self) -> 'Metric':  # of the same function
         "Another one like this, without data."
         return type(self)(self.func, self.name)
 
-    def _state(self): return dict(preds=list(self.preds), targets=list(self.targets))
+    def _state(self):
+        return {k: list(getattr(self, k)) for k in ('preds', 'targets', 'sizes')}
 
     def _load_state(self, state):
         self.preds, self.targets = list(state['preds']), list(state['targets'])
+        self.sizes = list(state.get('sizes', ()))
 
 # %% ../nbs/15_metrics.ipynb #8554e6da
 metric_adapters = ['fastloop.adapters.metrics']  # asked in this order

@@ -22,12 +22,11 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, SubsetRandomSam
 # %% ../nbs/25_predictions.ipynb #96d540f2
 from .callback.core import Callback
 from .clean_up import InPlaceOf
-from .data.bunch import inputs_like
-from .data.load import in_order
+from .data.load import TensorLoader, in_order
 from .fetch import other_loader
 from .first_batch import takes_apart
+from .inputs import inputs_like, is_of_samples, joined
 from .mean_loss import inner_loss, label_rules, loss_reduction
-from .metrics import is_of_samples, joined
 from .torch_core import Learns, batch_size, first_tensor, map_tensors, to_detach
 
 # %% ../nbs/25_predictions.ipynb #67de7777
@@ -73,6 +72,7 @@ def losses_by_item(loss_func: Any,  # A loss of torch, or one with an argument `
                    ) -> torch.Tensor:  # One number for each item
     """The loss of each item of a batch, as the loss function gives it for the item alone
 
+    Weights of classes multiply it, as `reduction='none'` does.
     Raises: ValueError if the loss has no `reduction`.
     """
     n, found = batch_size(pred, yb), _ask(unreduced(loss_func), pred, yb)
@@ -82,20 +82,27 @@ def losses_by_item(loss_func: Any,  # A loss of torch, or one with an argument `
 # %% ../nbs/25_predictions.ipynb #d3306931
 class Kept(list):
     "Parts of batches, kept on the CPU; copies of them, if their memory is used again and again"
-    first, reused = None, True
+    first, reused, copied = None, True, False
 
     def add(self, o: Any,  # Answers or targets: tensors in any structure
             ):
         "Keep one more; the first is a copy, to see whether the second lies where it lay"
         if len(self) == 1: self.reused, self.first = self.lies_there(o), None
         if not self: self.first = o
-        self.append(map_tensors(to_detach(o), torch.clone) if self.reused else to_detach(o))
+        anew = self.reused or self.copied
+        self.append(map_tensors(to_detach(o), torch.clone) if anew else to_detach(o))
 
     def lies_there(self, o: Any,  # The second
                    ) -> bool:  # Whether it is in the memory of the first, which is still held
         "Does somebody fill the same tensors each time?"
         both = [first_tensor(self.first), first_tensor(o)]
         return not any(t is None for t in both) and both[0].data_ptr() == both[1].data_ptr()
+
+def may_lend(dl: Any,  # A loader
+             ) -> bool:  # Whether it is somebody's own
+    "May a loader fill the tensors of a batch again when it makes another?"
+    while isinstance(dl, InPlaceOf): dl = dl.dl
+    return not isinstance(dl, (list, tuple, DataLoader, TensorLoader))
 
 class GatherPreds(Callback):
     "Collects predictions, targets and, if asked, the loss of each item"
@@ -105,13 +112,16 @@ class GatherPreds(Callback):
                  with_loss: bool = False,  # Whether to compute the loss of each item
                  ):
         super().__init__(learn)
-        self.with_loss, self.preds, self.targets, self.losses = with_loss, Kept(), Kept(), []
+        self.with_loss, self.preds, self.targets = with_loss, Kept(), Kept()
+        self.losses, self.sizes = [], []
 
     def after_pred(self):
         "Take the answers of one batch to the CPU; no loss is computed that nobody asks for"
         run = self.run
         if self.with_loss and run.yb is None:
             raise ValueError('with_loss: these items have no targets, so there is no loss')
+        if not self.sizes: self.targets.copied = may_lend(run.dl)
+        self.sizes.append(batch_size(run.xb, run.yb))
         self.preds.add(run.pred)
         self.targets.add(run.yb)
         return not self.with_loss
@@ -127,7 +137,7 @@ class GatherPreds(Callback):
         """
         if not self.preds: raise ValueError('the loader has no batches to predict')
         lists = self.preds, self.targets, *([self.losses] if self.with_loss else [])
-        return tuple(joined(o) for o in lists)
+        return tuple(joined(o, self.sizes) for o in lists)
 
 # %% ../nbs/25_predictions.ipynb #770ad23e
 def _innermost(o):
@@ -249,7 +259,9 @@ def batch_of_one(x: Any,  # One item: a tensor, an array, or several in a tuple 
     if hasattr(data, 'read_item'): x = data.read_item(x)  # such as a file
     like = getattr(data, 'example', None)
     if like is not None: return map_tensors(inputs_like('x', x, like, one=True), torch.clone)
-    if isinstance(x, (tuple, list)): return type(x)(batch_of_one(o, model) for o in x)
+    if isinstance(x, (tuple, list)):
+        parts = [batch_of_one(o, model) for o in x]
+        return type(x)(*parts) if hasattr(x, '_fields') else type(x)(parts)
     if isinstance(x, dict): return {k: batch_of_one(o, model) for k, o in x.items()}
     x = torch.as_tensor(x) if hasattr(x, '__array__') else x
     kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
@@ -290,14 +302,20 @@ def must_be_probabilities(pred: Any,  # What the model answered
     return found
 
 # %% ../nbs/25_predictions.ipynb #aa4117ad
+def only_item(o: torch.Tensor,  # What a model answered to a batch of one
+              ) -> torch.Tensor:  # Without the dimension of the items
+    "The answer to the only item; its dimension is the first, or the second behind time steps"
+    if not o.ndim: return o
+    return o[:, 0] if o.ndim > 1 and o.shape[1] == 1 < len(o) else o[0]
+
 def as_answer(pred: Any,  # What the model answered to a batch of one
               loss_func: Any,  # The loss that the model was trained with
               classes: list | None = None,  # Names of the classes, if known
               ) -> tuple:  # Class or classes (by name, if known), their number, the probabilities
     "Say what an answer means; where there are no classes, the output three times"
     probs = probabilities(pred, loss_func)
-    of_samples = isinstance(pred, (list, tuple)) and is_of_samples(pred)  # an entry for each item
-    pred = pred[0] if of_samples else map_tensors(pred, lambda o: o[0] if o.ndim else o)
+    of_samples = isinstance(pred, (list, tuple)) and is_of_samples(pred, 1)  # an entry for each
+    pred = pred[0] if of_samples else map_tensors(pred, only_item)
     if probs is None: return pred, pred, pred
     probs = probs[0] if probs.ndim > 1 else probs
     several = meaning_of(loss_func) in ('sigmoid', 'clone')

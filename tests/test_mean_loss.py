@@ -15,10 +15,11 @@ from fastloop.callback.recorder import LossHistory, Recorder
 from fastloop.callback.stats import AvgStats, AvgStatsCallback
 from fastloop.callback.training import GradientAccumulation
 from fastloop.data.bunch import DataBunch
+from fastloop.inputs import joined
 from fastloop.learner import Learner
 from fastloop.mean_loss import BatchWeights, LossRule, MeanLoss, WeightedMean, label_rules
 from fastloop.metric_functions import dice, error_rate, top_k_accuracy
-from fastloop.metrics import AverageMetric, EpochMetric, accuracy, as_metric, joined
+from fastloop.metrics import AverageMetric, EpochMetric, accuracy, as_metric
 
 WEIGHT = torch.tensor([1., 3., .5])
 

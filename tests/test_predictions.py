@@ -283,7 +283,7 @@ def test_parts_of_an_answer_that_are_no_rows_keep_their_places(bs):
 
 
 def test_lists_with_an_entry_for_each_item_stay_lists_of_items():
-    from fastloop.metrics import joined
+    from fastloop.inputs import joined
     boxes = [torch.zeros(2, 4), torch.zeros(1, 4)]
     assert len(joined([boxes, boxes[:1]])) == 3
     assert joined([['a', 'b'], ['c']]) == ['a', 'b', 'c']

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from ..core import as_path, check_flag, check_number, understands
@@ -22,6 +23,7 @@ from fastloop.inputs import (
     as_type,
     check_named,
     class_names,
+    collate_as,
     inputs_like,
     is_whole,
     label_numbers,
@@ -69,16 +71,23 @@ def _owner(ds):
 def _labels(ds):
     "The labels of `ds` if they are in memory, else `None`"
     tensors = getattr(ds, 'tensors', ())
-    y = tensors[-1] if len(tensors) > 1 else getattr(ds, 'y', None)
+    several = isinstance(tensors, (tuple, list)) and len(tensors) > 1
+    y = tensors[-1] if several else getattr(ds, 'y', None)
     if isinstance(y, np.ndarray) and y.dtype.kind in 'iuf': y = torch.as_tensor(y)
     return y if isinstance(y, torch.Tensor) and y.numel() else None
+
+
+def _known_classes(ds):
+    "The classes that `ds` or its owner names; others may mean something else by the word"
+    found = getattr(_owner(ds), 'classes', None)
+    return found if hasattr(found, '__len__') else None
 
 
 def _infer_c(ds, valid_ds=None):
     "How many outputs a model for `ds` needs, `None` if that cannot be told"
     ds = _owner(ds)
     if getattr(ds, 'c', None) is not None: return ds.c
-    if getattr(ds, 'classes', None) is not None: return len(ds.classes)
+    if (known := _known_classes(ds)) is not None: return len(known)
     if (y := _labels(ds)) is None: return None
     if y.is_floating_point(): return 1 if y.ndim == 1 else y.shape[-1]
     if y.ndim != 1 or not is_whole(y): return None
@@ -338,8 +347,10 @@ class DataBunch:
         """
         if bs is None: bs = _batch_size(self.valid_dl) or 2*(self.bs or 32)
         bs = int(check_number('bs', bs, 1, whole=True))
-        if isinstance(items, Dataset): return DataLoader(items, bs)
+        if isinstance(items, Dataset):
+            return DataLoader(items, bs, collate_fn=collate_as(self.valid_dl, self.train_dl))
         rows = inputs_like('items', items, self.example)
+        if isinstance(rows, PackedSequence): return [(rows, None)]
         if isinstance(rows, torch.Tensor): return TensorLoader(rows, bs=bs)
         return InputLoader('items', rows, bs)
 
@@ -356,7 +367,7 @@ class DataBunch:
     @property
     def classes(self) -> list | None:  # in the order of the labels; `None` where there are none
         "The names of the classes."
-        return class_names(getattr(_owner(self.train_ds), 'classes', None))
+        return class_names(_known_classes(self.train_ds))
 
     @property
     def bs(self) -> int | None:  # items; `None` where it cannot be told

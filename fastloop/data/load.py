@@ -79,6 +79,9 @@ def check_tensors(tensors, names):
     if not tensors: raise ValueError('tensors is empty: give at least one tensor')
     for name, t in zip(names, tensors):
         if t.ndim == 0: raise ValueError(f'{name} must have a row per item, got the number {t}')
+        if t.layout is not torch.strided:
+            raise ValueError(f'{name} is sparse and cannot be cut into batches: write .to_dense(), '
+                             'or give a DataLoader with a collate_fn of your own')
     if len({len(t) for t in tensors}) > 1:
         told = ', '.join(f'{name} has {len(t)}' for name, t in zip(names, tensors))
         raise ValueError(f'tensors must have one length: {told} items')
