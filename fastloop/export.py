@@ -36,7 +36,7 @@ from fastloop.model_file import (
 )
 from .predictions import as_answer, as_pair, gives_batches, probabilities
 from .program import leaves_of, onnx_session, rebuild, run_onnx, tree_of, undisturbed
-from .torch_core import as_device, map_tensors, to_detach
+from .torch_core import as_device, batch_size, map_tensors, to_detach
 
 # %% ../nbs/51_export.ipynb #594affd8
 _harmless = re.compile(r'(collections|torch(\._utils|\.nn\.parameter)?)\.\w+')
@@ -347,16 +347,18 @@ class Predictor:
         An answer that is one number for a whole batch becomes a number for each batch.
         Raises: TypeError or ValueError that says what the model takes.
         """
-        parts, targets, bs = [], [], check_number('bs', bs, 1, whole=True)
+        parts, targets, sizes = [], [], []
+        bs = check_number('bs', bs, 1, whole=True)
         for tensors, yb in self.batches(items, bs):
             tree_of(self.ask(tensors), found := [])
             parts.append(found)
             targets.append(to_detach(yb))
+            sizes.append(batch_size(tensors, yb))
         if not parts: raise ValueError('there are no items to predict')
-        whole = [joined(o) for o in zip(*parts)]
+        whole = [joined(o, sizes) for o in zip(*parts)]
         preds = rebuild(self.settings['outputs'], iter(whole))
         if probabilities: preds = self.probabilities(preds)
-        return preds, None if targets[0] is None else joined(targets)
+        return preds, None if targets[0] is None else joined(targets, sizes)
 
     def probabilities(self, preds: torch.Tensor,  # What the model answered to a batch
                       ) -> torch.Tensor:  # From 0 to 1

@@ -14,8 +14,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset
 from fastloop.callback.core import Callback
 from fastloop.callback.schedule import OneCycleScheduler
 from fastloop.data.bunch import DataBunch
+from fastloop.export import Predictor
 from fastloop.learner import Learner
 from fastloop.metrics import EpochMetric
+from fastloop.model_file import export_learner
 from fastloop.torch_core import batch_size, call_model, to_device
 
 g = torch.Generator().manual_seed(0)
@@ -121,6 +123,15 @@ def test_an_answer_and_a_hidden_state_stay_two(bs):
     one, state = learn.predict(x[3])[0]
     torch.testing.assert_close(one, want[3])
     torch.testing.assert_close(state, hidden[:, 3])
+
+
+@pytest.mark.parametrize('bs', [8, 20])
+def test_a_file_answers_in_several_parts_too(bs, tmp_path):
+    x, _, learn = recurrent(8)
+    (want, hidden), _ = learn.get_preds()
+    found, _ = Predictor.load(export_learner(learn, tmp_path/'m.pt2'), 'cpu').get_preds(x, bs=bs)
+    torch.testing.assert_close(found[0], want, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found[1], hidden, atol=1e-5, rtol=1e-4)
 
 
 def test_a_metric_goes_on_with_its_sizes_after_a_state_is_loaded():
