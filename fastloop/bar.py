@@ -40,6 +40,14 @@ def _make_bar(notebook, **options):
     stream = next((o for o in (sys.stderr, sys.stdout) if is_terminal(o)), sys.stderr)
     return quiet(**options, leave=False, dynamic_ncols=True, file=stream)
 
+# %% ../nbs/03_bar.ipynb #2835a05a
+def fit_for_output(line: str,  # Text for standard output
+                   ) -> str:  # With `?` for what cannot be written there
+    "The line as the encoding of standard output has it"
+    encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
+    try: return line.encode(encoding, 'replace').decode(encoding)
+    except (LookupError, TypeError): return line.encode('utf-8', 'replace').decode()
+
 # %% ../nbs/03_bar.ipynb #2835a059
 _warned: list[Any] = [None]
 
@@ -67,14 +75,6 @@ def output_may_break() -> Iterator:  # Yields nothing
         _warned[0] = sys.stdout
         warnings.warn(f'the output is broken ({e}): the training goes on, and what cannot be shown '
                       'is left out', RuntimeWarning, stacklevel=4)
-
-# %% ../nbs/03_bar.ipynb #2835a05a
-def fit_for_output(line: str,  # Text for standard output
-                   ) -> str:  # With `?` for what cannot be written there
-    "The line as the encoding of standard output has it"
-    encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
-    try: return line.encode(encoding, 'replace').decode(encoding)
-    except (LookupError, TypeError): return line.encode('utf-8', 'replace').decode()
 
 
 def print_line(line: str,  # Text for standard output
