@@ -22,15 +22,31 @@ def is_terminal(stream: Any,  # Such as `sys.stdout`; may be closed, or `None`
                 ) -> bool:  # Whether a bar can move there
     "Is this a terminal whose cursor moves?"
     try: return stream.isatty() and os.environ.get('TERM') != 'dumb'
-    except (AttributeError, OSError, ValueError): return False
+    except Exception: return False  # whatever somebody has put in the place of a stream
+
+def has_widgets() -> bool:  # `False` outside of a kernel, and without ipywidgets
+    "Can tqdm draw a bar made of widgets here?"
+    try:
+        tqdm, bar = import_module('tqdm.auto').tqdm, import_module('tqdm.notebook').tqdm_notebook
+        return issubclass(tqdm, bar)
+    except Exception: return False
 
 def _make_bar(notebook, **options):
     "A tqdm bar that starts no thread and has no place in a notebook yet"
+    notebook = notebook and has_widgets()
     tqdm = import_module('tqdm.auto' if notebook else 'tqdm').tqdm
     quiet = type('QuietBar', (tqdm,), {'monitor_interval': 0})
     if notebook: return quiet(**options, leave=False, display=False)
     stream = next((o for o in (sys.stderr, sys.stdout) if is_terminal(o)), sys.stderr)
     return quiet(**options, leave=False, dynamic_ncols=True, file=stream)
+
+# %% ../nbs/03_bar.ipynb #2835a05a
+def fit_for_output(line: str,  # Text for standard output
+                   ) -> str:  # With `?` for what cannot be written there
+    "The line as the encoding of standard output has it"
+    encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
+    try: return line.encode(encoding, 'replace').decode(encoding)
+    except (LookupError, TypeError): return line.encode('utf-8', 'replace').decode()
 
 # %% ../nbs/03_bar.ipynb #2835a059
 _warned: list[Any] = [None]
@@ -42,7 +58,7 @@ def _let_go(stream):
         watch, fd = select.poll(), stream.fileno()
         watch.register(fd, 0)
         gone = any(flags & (select.POLLERR | select.POLLHUP) for _, flags in watch.poll(0))
-    except (AttributeError, OSError, ValueError): return  # no stream of the system
+    except Exception: return  # no stream of the system
     if not gone: return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, fd)
@@ -53,7 +69,7 @@ def _let_go(stream):
 def output_may_break() -> Iterator:  # Yields nothing
     "Let what is shown in a `with` block fail, with one warning for each output that broke"
     try: yield
-    except (OSError, ValueError) as e:
+    except Exception as e:
         for stream in (sys.stdout, sys.stderr): _let_go(stream)
         if _warned[0] is sys.stdout: return
         _warned[0] = sys.stdout
@@ -66,7 +82,8 @@ def print_line(line: str,  # Text for standard output
                ):
     "Print a line, or warn that it cannot be printed"
     if is_quiet(): return
-    with output_may_break(): print(line, flush=flush)
+    with output_may_break():
+        print(fit_for_output(line), flush=flush and hasattr(sys.stdout, 'flush'))
 
 # %% ../nbs/03_bar.ipynb #57f198ab
 def _restart(bar, label, n, total):
@@ -110,6 +127,7 @@ class PhaseBar:
     def _draw(self, label, n, total, note):
         if self.bar is None:  # making it draws it
             self.bar = _make_bar(self.notebook, desc=label, initial=n, total=total, postfix=note)
+            self.ended = False
             if self.notebook: self.place = _show_widgets(self.bar)
             return
         if self.ended: _restart(self.bar, label, n, total)

@@ -219,6 +219,7 @@ def test_no_factor(factor):
 def test_bad_words():
     with pytest.raises(ValueError, match='after'): Control().stop('now')
     with pytest.raises(TypeError, match='folder'): Control('run')
+    with pytest.raises(TypeError, match='folder=3'): Control(folder=3)
 
 
 # ---- stopping and saving -------------------------------------------------------------------------
@@ -395,6 +396,14 @@ def test_a_factor_that_is_still_being_written(tmp_path):
     touch(tmp_path/'rate')
     os.utime(tmp_path/'rate', (1e9, 1e9))
     assert take_files(tmp_path) == [('rate', '')]
+
+
+@pytest.mark.parametrize('asked, wrong', [(('stopp',), "what='stopp'.*did you mean 'stop'"),
+                                          (('rate', 0.), 'factor'), (('rate', 'x'), 'factor')])
+def test_what_nobody_could_do_is_refused(asked, wrong):
+    control = quiet()
+    with pytest.raises(ValueError, match=wrong): control.ask(*asked)
+    assert not control.requests and not control.asked
 
 
 def test_the_folder_cannot_be_made(tmp_path):

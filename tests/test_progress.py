@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from torch import nn
 from tqdm import tqdm
 
-from fastloop.bar import PhaseBar
+from fastloop.bar import PhaseBar, print_line
 from fastloop.callback import progress as p
 from fastloop.callback.core import (
     Callback,
@@ -326,6 +326,21 @@ def test_columns_that_others_add(capsys):
     assert [o[-2] for o in lines[2:]] == ['norm', '2.500000']
 
 
+@pytest.mark.parametrize('kw, lines', [({'mode': 'off'}, 0), ({'silent': True}, 0),
+                                       ({'mode': 'plain'}, 3), ({}, 3)])
+@pytest.mark.parametrize('order', [9, 10])
+def test_of_several_the_last_given_shows(capsys, order, kw, lines):
+    Kind = type('Mine', (ProgressCallback,), {'order': order})
+    run = Runner([Recorder(), ProgressCallback()])
+    run.add_cbs(last := Kind(**kw))
+    for _ in range(2):
+        run.fit(2, learner())
+        assert len(capsys.readouterr().out.splitlines()) == lines
+    run.remove_cbs(last)  # the one before comes back
+    run.fit(2, learner())
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
 # ---- somebody watches a terminal -----------------------------------------------------------------
 @pytest.fixture
 def screen(): return Screen()
@@ -349,6 +364,16 @@ def test_bar_and_table_on_a_screen(screen):
     assert re.search(r'epoch 1/2 train: .*\| \d+/60 .*loss 0\.\d{6}\]', text)
     assert shown(text) == progress.text.splitlines()
     assert progress.bar.bar is None and not tqdm._instances
+
+
+@watched
+def test_a_bar_does_not_jump_back(screen):
+    bar = PhaseBar()
+    for label in ('train', 'valid'):
+        for n in (10, 20, 30): bar.draw(label, n, 40)
+        bar.close()
+    drawn = re.findall(r'(train|valid): +\d+%\|.*?\| (\d+)/40', screen.getvalue())
+    assert drawn == [(label, n) for label in ('train', 'valid') for n in ('10', '20', '30')]
 
 
 @watched
@@ -563,12 +588,38 @@ class Kernel:
         self.manager.shutdown_kernel(now=True)
 
 
+WITHOUT_WIDGETS = f'''
+import os, sys
+from contextlib import redirect_stdout
+from io import StringIO
+from types import SimpleNamespace
+sys.path.insert(0, {str(root/'tests')!r})
+sys.modules['BROKEN'] = None
+import test_progress
+shell = SimpleNamespace(kernel=1)
+sys.modules['IPython'] = SimpleNamespace(get_ipython=lambda: shell, version_info=(9,))
+sys.modules['ipykernel.zmqshell'] = SimpleNamespace()  # what tqdm looks for
+os.environ['FASTLOOP_PROGRESS'] = 'notebook'
+test_progress.ProgressCallback.interval = 0
+with redirect_stdout(StringIO()) as out: progress = test_progress.fit()
+print(progress.mode, len(out.getvalue().splitlines()), len(progress.recorder.values))
+'''
+
+
 @pytest.fixture(scope='module')
 def kernel():
     pytest.importorskip('ipykernel')
     made = Kernel()
     yield made
     made.stop()
+
+
+@pytest.mark.parametrize('broken', ['ipywidgets', 'tqdm.notebook'])
+def test_a_kernel_without_widgets(broken):
+    code = WITHOUT_WIDGETS.replace('BROKEN', broken)
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, env=environment(),
+                         check=True, timeout=300)
+    assert out.stdout.decode().split() == ['plain', '3', '2'] and out.stderr.count(b'Warning') <= 1
 
 
 @pytest.mark.rare  # run by `make test-all` alone
@@ -670,6 +721,51 @@ def test_output_that_breaks_costs_one_warning(tmp_path, monkeypatch, left, mode,
     assert [o.category for o in told] == [RuntimeWarning] and 'output is broken' in str(
         told[0].message)
     assert len(read_table(tmp_path/'history.csv')) == 3
+
+
+class Tee:
+    "Passes on what is written, and knows nothing else"
+    def __init__(self): self.kept = StringIO()
+    def write(self, text): self.kept.write(text)
+
+
+class Bytes(Tee):
+    def write(self, text): self.kept.write(bytes(text, 'utf-8'))
+
+
+class Refuses(Tee):
+    def write(self, text): raise RuntimeError('on purpose')
+
+
+class Unknown(Tee):
+    encoding = 'no-such-encoding'
+
+
+@pytest.mark.parametrize('kind, warned', [(Tee, 0), (Unknown, 0), (Bytes, 1), (Refuses, 1)])
+def test_an_output_of_any_kind_does_not_end_a_fit(monkeypatch, kind, warned):
+    monkeypatch.setattr(sys, 'stdout', kind())
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always')
+        progress = fit()
+    text = sys.stdout.kept.getvalue()
+    assert len(progress.recorder.values) == 2 and text == ('' if warned else progress.text + '\n')
+    assert [o.category for o in told if 'broken' in str(o.message)] == [RuntimeWarning]*warned
+
+
+def test_a_line_of_anybody_is_written_as_far_as_the_encoding_allows(monkeypatch):
+    class Ascii(StringIO):
+        encoding = 'ascii'
+        def write(self, text): return super().write(text.encode('ascii').decode())
+    monkeypatch.setattr(sys, 'stdout', Ascii())
+    print_line('précision')
+    assert sys.stdout.getvalue() == 'pr?cision\n'
+
+
+def test_an_interrupt_is_no_broken_output(monkeypatch):
+    class Interrupted(Tee):
+        def write(self, text): raise KeyboardInterrupt
+    monkeypatch.setattr(sys, 'stdout', Interrupted())
+    with pytest.raises(KeyboardInterrupt): print_line('here')
 
 
 PIPED = """

@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from fastloop.callback.core import Callback, CancelEpochException, CancelFitException
+from fastloop.callback.core import (
+    Callback,
+    CancelEpochException,
+    CancelFitException,
+    CancelValidException,
+)
 from fastloop.callback.progress import ProgressCallback
 from fastloop.callback.recorder import LossHistory, Recorder, SmoothenValue, find_recorder
 from fastloop.core import show_figure
@@ -206,6 +211,18 @@ def test_only_numbers_are_drawn():
     recorder.values[1][-1] = 'warm-up'
     axes = recorder.plot_metrics().axes
     assert [list(o.lines[0].get_xdata()) for o in axes] == [[3, 6, 9], [9]]
+
+
+@pytest.mark.parametrize('order', [-15, -5])
+def test_a_validation_that_is_skipped_has_no_numbers(order):
+    class Seldom(Callback):
+        def begin_validate(self):
+            if self.epoch % 2: raise CancelValidException
+    Seldom.order = order
+    recorder = Recorder()
+    Runner([recorder, Seldom]).fit(4, toy())
+    assert [row[1:] == [None, None] for row in recorder.values] == [False, True]*2
+    assert len(recorder.val_losses) == 2
 
 
 def test_each_fit_starts_again():

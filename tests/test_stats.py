@@ -203,3 +203,18 @@ def test_its_state_in_the_middle_of_an_epoch():
         if i == 1: second.load_state_dict(first.state_dict())
     assert second.train_stats.avg_stats == once.train_stats.avg_stats
     assert second.train_stats.count == 19 and second.valid_stats.count == 0
+
+
+def test_an_epoch_that_was_skipped_is_not_printed(capsys):
+    class Skip(Callback):
+        order = -20
+        def begin_epoch(self):
+            if self.epoch == 1: raise CancelEpochException
+    cb = AvgStatsCallback(accuracy)
+    for _ in range(2):
+        Runner([cb, Skip]).fit(3, learner())
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 4 and len(set(lines)) == 4
+    Skip.begin_epoch = lambda self: True
+    Runner([cb, Skip]).fit(1, learner())
+    assert not capsys.readouterr().out

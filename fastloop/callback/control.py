@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from .core import Callback
 from .recorder import find_recorder
 from .tracker import say_line
-from ..core import check_number, check_word
+from ..core import as_path, check_number, check_word
 from ..torch_core import Learns, Run
 
 # %% ../../nbs/48_callback.control.ipynb #508ef410
@@ -100,6 +100,7 @@ class Control(Callback):
                  verbose: bool = True,  # Say what is done
                  ):
         super().__init__(learn)
+        if folder is not None: as_path('folder', folder)
         self.folder, self.verbose = folder, verbose
         self.requests, self.asked, self.own = deque(), False, []
         self.clear()
@@ -134,12 +135,15 @@ class Control(Callback):
         """Multiply the learning rate, whatever sets it, from the next batch on
 
         Raises: ValueError if `factor` is no number above 0."""
-        self.ask('rate', check_factor(factor))
+        self.ask('rate', factor)
 
     def ask(self, what: str,  # One of `verbs`
             value: float | None = None,  # The factor
             ):
-        "Leave a request where the thread that trains finds it"
+        """Leave a request where the thread that trains finds it
+
+        Raises: ValueError if `what` is none of them, or a factor is no number above 0."""
+        if check_word('what', what, verbs) == 'rate': value = check_factor(value)
         leader = self.leader or self
         leader.requests.append((what, value))
         leader.asked = True
@@ -248,7 +252,7 @@ class Control(Callback):
         if self.folder is None: return
         start = time.perf_counter()
         for what, text in take_files(Path(self.folder)):
-            try: self.ask(what, check_factor(text) if what == 'rate' else None)
+            try: self.ask(what, text if what == 'rate' else None)
             except ValueError as e: self.say(f'{what}: {e}')
         now = time.perf_counter()
         self.cost = min(self.cost, now-start)  # the least: something else may have come between

@@ -8,10 +8,18 @@ __all__ = ['ProgressCallback']
 # %% ../../nbs/22_callback.progress.ipynb #1d83fef4
 import os
 import sys
+from itertools import count
 from time import perf_counter
 
 # %% ../../nbs/22_callback.progress.ipynb #325b1e36
-from ..bar import PhaseBar, is_terminal, output_may_break, print_line
+from fastloop.bar import (
+    PhaseBar,
+    fit_for_output,
+    has_widgets,
+    is_terminal,
+    output_may_break,
+    print_line,
+)
 from .core import Callback
 from .recorder import find_recorder
 from ..core import check_word, format_time, running_shell
@@ -42,19 +50,20 @@ def progress_mode() -> str:  # One of `progress_modes`
 # %% ../../nbs/22_callback.progress.ipynb #7a78842d
 def _print_line(line, mode):
     "Print `line` so that bars, also those of others, stay below it"
-    encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
-    line = line.encode(encoding, 'replace').decode(encoding)
     if mode != 'terminal':
         return print_line(line, flush=running_shell() is None)  # a kernel sends it by itself
     from tqdm import tqdm
-    with output_may_break(): tqdm.write(line)
+    with output_may_break(): tqdm.write(fit_for_output(line))
 
 # %% ../../nbs/22_callback.progress.ipynb #c2feac03
+_given = count(1)
+
 class ProgressCallback(Callback):
     "A progress bar while a fit runs, and a table with a row for each epoch"
     order = 10  # after those who add columns to the row
     interval = 0.1  # seconds from one drawing to the next
     mode, recorder, table, handle, stale, table_due = 'off', None, None, None, False, 0.
+    given = 0  # which of several in a run came last
 
     def __init__(self, learn: Learns | None = None,  # The learner
                  # Show nothing; by default what the learner says, if it does
@@ -68,11 +77,20 @@ class ProgressCallback(Callback):
 
     def set_runner(self, run: Run,  # The runner that will announce events
                    ):
-        "Choose the mode, and with it whether there is a handler for batches"
+        "Of several in a run, the one that was given last shows something"
+        if vars(self).get('run') is not run: self.given = next(_given)
         super().set_runner(run)
-        silent = getattr(run.learn, 'silent', False) if self.silent is None else self.silent
-        self.mode = 'off' if silent else self.asked or progress_mode()
-        if self.mode == 'notebook' and running_shell() is None: self.mode = 'plain'
+        bars = [self, *(o for o in getattr(run, 'cbs', ()) if isinstance(o, ProgressCallback)
+                        and o is not self and vars(o).get('run') is run)]
+        last = max(o.given for o in bars)
+        for o in bars: o._choose(o.given == last)
+
+    def _choose(self, shows):
+        "Choose the mode, and with it whether there is a handler for batches"
+        silent = getattr(self.run.learn, 'silent', False) if self.silent is None else self.silent
+        self.mode = 'off' if silent or not shows else self.asked or progress_mode()
+        widgets = self.mode == 'notebook' and running_shell() is not None and has_widgets()
+        if self.mode == 'notebook' and not widgets: self.mode = 'plain'
         self.bar.remove()
         self.bar = PhaseBar(self.mode == 'notebook')
         vars(self).pop('after_batch', None)

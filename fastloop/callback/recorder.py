@@ -167,7 +167,7 @@ class Recorder(Callback):
         "Start the clock; nothing is known of this epoch yet"
         self.started, self.begun = time.perf_counter(), True
         self.valid_row = [None]*(1+len(self.metrics))
-        self.weights.reset()
+        for o in (self.weights, self.valid, *self.metrics): o.reset()  # validation may be skipped
 
     def after_loss(self):
         "Write down one batch; in a validation perhaps `late`, when callbacks have changed it"

@@ -81,6 +81,7 @@ class AvgStatsCallback(Callback):
     Source: the fast.ai course, part 2 (2019), lesson 9.
     """
     order, in_validate = -9, False  # before anybody scales the loss
+    begun = False  # is an epoch under way?
 
     def __init__(self,
                  # A metric or several; the loss is averaged anyway
@@ -94,10 +95,12 @@ class AvgStatsCallback(Callback):
 
     def begin_fit(self):
         "Learn which labels the loss ignores"
+        self.begun = False
         for o in (self.train_stats, self.valid_stats): tell_ignored(o.metrics, self.learn.loss_func)
 
     def begin_epoch(self):
         "Forget the epoch before"
+        self.begun = True
         self.train_stats.reset()
         self.valid_stats.reset()
 
@@ -108,6 +111,8 @@ class AvgStatsCallback(Callback):
 
     def after_epoch(self):
         "Print what was counted; the device is waited for here"
+        if not self.begun: self.begin_epoch()  # broken off before it began here
+        self.begun = False
         silent = getattr(self.learn, 'silent', False) if self.silent is None else self.silent
         for stats in (self.train_stats, self.valid_stats):
             if stats.count and not silent: print_line(str(stats))
