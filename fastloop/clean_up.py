@@ -57,6 +57,28 @@ def for_now(value: Any,  # What `as` gives
         try: put_back(undos)
         finally: put_back(undos)
 
+# %% ../nbs/05_clean_up.ipynb #5c1f0a12
+def set_modes(learn: Any,  # Has `model` and `opt`
+              train: bool,  # Training mode, or evaluation mode?
+              ):
+    "Switch the model, and an optimizer that has modes of its own"
+    learn.model.train() if train else learn.model.eval()
+    _switch_optimizer(learn, train)
+
+def _switch_optimizer(learn, train):
+    both = [getattr(getattr(learn, 'opt', None), name, None) for name in ('eval', 'train')]
+    if all(map(callable, both)): both[train]()
+
+def undo_modes(learn: Any,  # Has `model` and `opt`
+               alone: bool = False,  # A validation alone leaves the optimizer as it is
+               ) -> list:  # Functions for `put_back`
+    "What puts every module back into the mode it is in now, and ends the training of the optimizer"
+    opt = getattr(learn, 'opt', None)
+    group = next(iter(getattr(opt, 'param_groups', None) or ()), {})
+    trains = alone and bool(getattr(opt, 'train_mode', group.get('train_mode', False)))
+    undos = [partial(setattr, o, 'training', o.training) for o in learn.model.modules()]
+    return [partial(_switch_optimizer, learn, trains), *undos]
+
 # %% ../nbs/05_clean_up.ipynb #8f22effb
 class KeptLoss:
     "The loss that a learner has when a run begins"

@@ -39,7 +39,7 @@ from fastloop.callback.core import (
 )
 
 # %% ../nbs/14_runner.ipynb #5eed0c01
-from .clean_up import KeptLoss, Passes, put_back
+from .clean_up import KeptLoss, Passes, put_back, set_modes, undo_modes
 from fastloop.core import (
     add_note,
     check_property,
@@ -179,22 +179,21 @@ class TrainEvalCallback(Callback):
     order, in_validate, modes = -20, False, ()
 
     def begin_fit(self):
-        "Remember the mode of each module"
-        self.modes = [(module, module.training) for module in self.learn.model.modules()]
+        "Remember the mode of each module, and of an optimizer that has one"
+        self.modes = undo_modes(self.learn, alone=not getattr(self, 'epochs', 1))
 
     def begin_train(self):
         "Training mode, with an optimizer that knows what is trained"
         if hasattr(self.learn, 'follow_model'): self.learn.follow_model()
-        self.learn.model.train()
+        set_modes(self.learn, train=True)
 
     def begin_validate(self):
         "Evaluation mode"
-        self.learn.model.eval()
+        set_modes(self.learn, train=False)
 
     def after_fit(self):
         "Put every module back into its mode"
-        for module, mode in self.modes: module.training = mode
-        self.modes = ()
+        put_back(self.modes)
 
 # %% ../nbs/14_runner.ipynb #ae2b1f60
 def _of_learner(name):

@@ -18,6 +18,7 @@ from itertools import count
 import numpy as np
 import pytest
 import torch
+from test_runner import ScheduleFree
 from torch import nn
 from torch.utils.data import (
     DataLoader,
@@ -535,6 +536,19 @@ def kill_with(feature, unbroken, tmp_path, numbers):
 @pytest.mark.parametrize('feature', features)
 def test_with_everything(feature, unbroken, tmp_path):
     kill_with(feature, unbroken, tmp_path, (9,))
+
+
+@pytest.mark.parametrize('how, event, n', [
+    ('epoch', 'begin_backward', 9), (1, 'begin_backward', 9), (1, 'begin_validate', 1),
+    ('epoch', 'begin_epoch', 2), (1, 'after_epoch', 2), ('epoch', 'after_fit', 1)])
+def test_an_optimizer_with_two_modes(how, event, n, tmp_path):
+    kwargs = dict(opt_func=ScheduleFree, wd=None, every=how, cbs=[SaveModelCallback])
+    whole, file = fit(make(0, tmp_path/'a', **kwargs)), 'models/bestmodel.pth'
+    resumed = broken(tmp_path/'b', [Kill(event, n)], **kwargs)
+    check_same(whole, resumed)
+    assert same_state(contents(tmp_path/'a'), contents(tmp_path/'b'))
+    found = torch.load(tmp_path/'a'/file, weights_only=True)
+    assert not any(o['train_mode'] for o in found['opt']['param_groups'])
 
 
 @rare

@@ -992,6 +992,19 @@ def test_rates_of_layer_groups():
     assert learn.recorder.lrs == [o[-1] for o in rates] == learn.lr_finder.lrs
 
 
+def test_rates_of_the_groups_of_a_given_optimizer():
+    learn, rates = make(), []
+    parts = [{'params': learn.model.a.parameters()}, {'params': learn.model.b.parameters()}]
+    learn.opt = torch.optim.SGD(parts, .1)
+
+    class Rates(Callback):
+        def after_loss(self): rates.append([o['lr'] for o in self.learn.opt.param_groups])
+    learn.add_cbs(Rates())
+    find_lr(learn, [1e-4, 1e-3], [.1, 1.], num_it=6, show_plot=False)
+    np.testing.assert_allclose(rates, [[1e-4*1e3**(i/6), 1e-3*1e3**(i/6)] for i in range(6)])
+    with pytest.raises(ValueError, match='3 rates for 2 layer groups'): find_lr(learn, [1e-4]*3)
+
+
 def test_the_finder_has_the_last_word_on_the_rate():
     class Plans(Callback):
         order = 60

@@ -641,3 +641,102 @@ def test_a_named_tuple_is_a_learner_too():
     run = Runner()
     run.fit(1, learn)
     assert run.n_iter == 3
+
+
+# ---- optimizers with two modes
+class ScheduleFree(torch.optim.Optimizer):
+    "SGD of Schedule-Free (Defazio et al., 2024), without warm-up, weights and decay"
+    def __init__(self, params, lr=.1, momentum=.9):
+        super().__init__(params, dict(lr=lr, momentum=momentum, k=0, train_mode=False))
+
+    @torch.no_grad()
+    def switch(self, train):
+        for group in self.param_groups:
+            if group['train_mode'] is train: continue
+            group['train_mode'], beta = train, group['momentum']
+            for p in group['params']:
+                if 'z' in (state := self.state[p]):
+                    p.lerp_(state['z'], 1-beta if train else 1-1/beta)
+
+    def train(self): self.switch(True)
+    def eval(self): self.switch(False)
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            assert group['train_mode'], 'Optimizer was not in train mode when step is called'
+            lr, beta, c = group['lr'], group['momentum'], 1/(group['k'] + 1)
+            group['k'] += 1
+            for p in group['params']:
+                z = self.state[p].setdefault('z', p.clone())
+                p.lerp_(z, c)
+                p.add_(p.grad, alpha=lr*(beta*(1-c)-1))
+                z.sub_(p.grad, alpha=lr)
+
+
+def schedule_free_by_hand(learn, epochs):
+    "Trains, and gives the validation loss of each epoch"
+    losses = []
+    for _ in range(epochs):
+        learn.opt.train()
+        for xb, yb in learn.data.train_dl:
+            learn.loss_func(learn.model(xb), yb).backward()
+            learn.opt.step()
+            learn.opt.zero_grad()
+        learn.opt.eval()
+        with torch.no_grad():
+            losses.append([learn.loss_func(learn.model(xb), yb).item()
+                           for xb, yb in learn.data.valid_dl])
+    return losses
+
+
+def schedule_free(**kwargs):
+    learn = toy(**kwargs)
+    learn.opt = ScheduleFree(learn.model.parameters())
+    return learn
+
+
+def mode(learn): return learn.opt.param_groups[0]['train_mode']
+
+
+class ValidLosses(Callback):
+    def begin_fit(self): self.found = []
+    def begin_validate(self): self.found.append([])
+    def after_loss(self):
+        if not self.in_train: self.found[-1].append(self.loss.item())
+
+
+def test_an_optimizer_with_two_modes_is_switched():
+    learn, other, losses = schedule_free(), schedule_free(), ValidLosses()
+    Runner(losses).fit(3, learn)
+    assert losses.found == schedule_free_by_hand(other, 3)
+    assert torch.equal(learn.model.weight, other.model.weight) and not mode(learn)
+    learn, other = schedule_free(n_valid=0), schedule_free(n_valid=0)
+    other.data.valid_dl = []
+    Runner().fit(1, learn)  # nothing is validated
+    schedule_free_by_hand(other, 1)
+    assert torch.equal(learn.model.weight, other.model.weight) and not mode(learn)
+
+
+@pytest.mark.parametrize('error', [ValueError, KeyboardInterrupt, CANCEL['fit']])
+def test_an_optimizer_with_two_modes_is_in_evaluation_mode_after_any_end(error):
+    learn = schedule_free()
+    try: Runner(at('after_step', error, 2)).fit(2, learn)
+    except error: pass
+    other = schedule_free()
+    other.data.train_dl, other.data.valid_dl = other.data.train_dl[:2], []
+    schedule_free_by_hand(other, 1)
+    assert torch.equal(learn.model.weight, other.model.weight) and not mode(learn)
+
+
+@pytest.mark.parametrize('train', [True, False])
+def test_a_validation_alone_leaves_an_optimizer_in_its_mode(train):
+    learn, losses = schedule_free(), ValidLosses()
+    schedule_free_by_hand(learn, 1)
+    expected = learn.model.weight.clone()
+    learn.opt.switch(train)
+    before = learn.model.weight.clone()
+    class Sees(Callback):
+        def begin_batch(self): assert self.run.learn.model.weight.allclose(expected)
+    Runner(Sees()).evaluate(learn.data.valid_dl, learn)
+    assert mode(learn) is train and learn.model.weight.allclose(before)

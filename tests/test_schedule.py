@@ -332,6 +332,47 @@ def test_plateau(numbers):
     assert watch.column()[::iters] == plateau_by_hand(numbers)
 
 
+class Warmup(lr_scheduler.LRScheduler):
+    "Grows for three steps; its `step` has `metrics` for a plateau that may come after it"
+    def get_lr(self): return [o*min(self.last_epoch+1, 3)/3 for o in self.base_lrs]
+    def step(self, epoch=None, metrics=None): super().step(epoch)
+
+
+def test_a_warm_up_that_may_be_given_a_number_follows_the_position():
+    opt = torch.optim.SGD([torch.zeros(1)], lr=.1)
+    sched, rates = Warmup(opt), []
+    for _ in range(4):
+        rates.append(opt.param_groups[0]['lr'])
+        opt.step()
+        sched.step()
+    assert seen(toy(), [TorchScheduler(make=Warmup)], 4, lr=.1).column()[::iters] == rates
+    with pytest.raises(ValueError, match='Warmup measures nothing'):
+        toy().fit(1, .1, cbs=TorchScheduler(make=Warmup, monitor='valid_loss'))
+
+
+class LatePlateau(lr_scheduler.ReduceLROnPlateau):
+    "The number is not the first that its `step` takes, and may be left out"
+    def step(self, epoch=None, metrics=None):
+        assert epoch is None
+        super().step(metrics)
+
+
+class Parts:
+    "Needs a number, by its name; a bare class, as torch's schedules once were"
+    def __init__(self, opt): self.opt = opt
+    def step(self, epoch=None, *, metrics): self.opt.param_groups[0]['lr'] = .1/metrics
+    def state_dict(self): return {}
+
+
+def test_the_measured_number_is_given_by_its_name():
+    numbers = [1, 2, 3, 4, 5, 6]
+    late = partial(LatePlateau, **plateau.keywords)
+    watch = seen(toy(), [Row(numbers), TorchScheduler(make=late, monitor='mine')], 6, lr=.1)
+    assert watch.column()[::iters] == plateau_by_hand(numbers)
+    watch = seen(toy(), [Row(numbers), TorchScheduler(make=Parts, monitor='mine')], 3, lr=.1)
+    assert watch.column()[::iters] == [.1, .1, .05]
+
+
 def test_plateau_goes_on_from_its_state(tmp_path):
     numbers = [1, 2, 3, 4, 5, 6, 7]
     first = TorchScheduler(make=plateau, monitor='mine')

@@ -34,6 +34,7 @@ from fastloop.core import (
 )
 from ..optimizer import as_wrapper
 from ..torch_core import Learns, Run, count_batches
+from ..trained import count_rates
 
 # %% ../../nbs/36_callback.lr_finder.ipynb #738e7888
 def _curve(lrs, losses, least):
@@ -147,6 +148,11 @@ def _check_rates(start_lr, end_lr, num_it):
     n = max(len(starts), len(ends))
     for a, b in zip(listify(start_lr, n), listify(end_lr, n)):
         if a >= b: raise ValueError(f'end_lr={b!r} should be larger than start_lr={a!r}')
+
+def _how_many(learn):
+    "How many rates a search may name"
+    if hasattr(learn, 'made'): return count_rates(learn)
+    return len(listify(getattr(learn, 'layer_groups', None)) or [None])
 
 def _check_groups(n, **rates):
     "Refuse a list of rates that is not as long as there are layer groups"
@@ -347,8 +353,7 @@ def find_lr(learn: Learns,  # A learner
     Raises: ValueError or TypeError for bad input, before anything is changed.
     """
     finder = LRFinder(None, start_lr, end_lr, num_it, stop_div)
-    groups = len(listify(getattr(learn, 'layer_groups', None)) or [None])
-    _check_groups(groups, start_lr=finder.start_lr, end_lr=finder.end_lr)
+    _check_groups(_how_many(learn), start_lr=finder.start_lr, end_lr=finder.end_lr)
     inside = bool(getattr(learn, 'running', False))  # a run goes on, and its recorder is at work
     _search(learn, finder, inside)
     if not inside and (recorder := find_recorder(learn)) is not None:

@@ -70,10 +70,12 @@ class _Replay:
         if count < self.count: self.begin()
         for _ in range(count - self.count): self.step()
 
-    def step(self, *args):
-        "One step of the optimizer, one of the schedule"
+    def step(self, *number):
+        "One step of the optimizer, one of the schedule, which may follow a measured number"
         self.opt.step()
-        self.sched.step(*args)
+        if number and 'metrics' in inspect.signature(self.sched.step).parameters:
+            self.sched.step(metrics=number[0])  # it need not be the first parameter
+        else: self.sched.step(*number)
         self.count += 1
 
     def values(self):
@@ -84,7 +86,9 @@ class _Replay:
 # %% ../../nbs/33_callback.torch_scheduler.ipynb #652d7619
 def _wants_number(sched):
     "Does its `step` take a measured number, as that of `ReduceLROnPlateau` does?"
-    return 'metrics' in inspect.signature(sched.step).parameters
+    if isinstance(sched, torch.optim.lr_scheduler.ReduceLROnPlateau): return True
+    found = inspect.signature(sched.step).parameters.get('metrics')
+    return found is not None and found.default is found.empty  # who has one can do without
 
 def _moves_momentum(sched):
     "Does it move the momentum, or does one of those that it is made of?"
