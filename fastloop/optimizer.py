@@ -21,9 +21,9 @@ from fastloop.param_groups import (
     copy_values,
     decay_by_hand,
     find_places,
-    in_columns,
     last_value,
     layout_of,
+    pairs_apart,
     place_decay,
     read_values,
     split_no_wd_params,
@@ -56,7 +56,8 @@ def _put_inside(wrapper, opt):
     by_us, n = 'true_weight_decay' in opt.param_groups[0], len(opt.param_groups)
     true_wd, by_hand, _ = _who_decays(opt, True if by_us else None)
     vars(wrapper).update(opt=opt, groups_per_layer=width if n % width == 0 else 1, exchanged=True,
-                         own_groups=False, _true_wd=true_wd, _by_hand=by_hand, fused_step=FusedStep(opt, by_hand))
+                         own_groups=False, _true_wd=true_wd,
+                         _by_hand=by_hand, fused_step=FusedStep(opt, by_hand))
     wrapper._settle()
 
 def _with_l2(opt, true_wd):
@@ -239,7 +240,7 @@ class OptimWrapper(torch.optim.Optimizer):
         "Read the hyper-parameter `key` of every layer group; `None` if there is none"
         groups = self.opt.param_groups[::self.groups_per_layer]
         place = self._places.get('wd' if key == 'weight_decay' else key, (key, None))
-        return None if key == 'params' else in_columns(read_values(groups, place))
+        return None if key == 'params' else pairs_apart(read_values(groups, place))
 
     def read_defaults(self) -> dict:  # Name: one value per layer group
         "Read those of lr, mom, beta, wd that the optimizer has"

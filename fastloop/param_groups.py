@@ -159,8 +159,8 @@ def last_value(groups: list,  # One of the `param_groups` for each layer group
     found = (_read(group, place) for group in reversed(groups))
     return next((o for o in found if o is not None), None)
 
-def in_columns(vals: list,  # One value per layer group, `None` for one that lacks it
-               ) -> list | tuple | None:  # `None` if no group has any
+def pairs_apart(vals: list,  # One value per layer group, `None` for one that lacks it
+                ) -> list | tuple | None:  # `None` if no group has any
     "Values as they are, pairs as two lists"
     if not (known := [o for o in vals if o is not None]): return None
     if not isinstance(known[0], tuple): return vals

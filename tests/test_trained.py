@@ -649,7 +649,8 @@ def test_groups_with_other_names_for_their_values():
     follow(learn, two_rules)
     opt = learn.opt
     assert (opt.mom, opt.beta, opt.read_val('mom')) == (.8, .9, [.9, .8])
-    assert opt.read_val('momentum') == [.9, .8] and opt.read_val('betas') == ([None, .8], [None, .9])
+    assert opt.read_val('momentum') == [.9, .8]
+    assert opt.read_val('betas') == ([None, .8], [None, .9])
     state = copy.deepcopy(opt.state_dict())
     opt.mom = .95
     assert 'betas' in repr(opt) and opt.read_val('mom') == [.95, .95]
