@@ -53,7 +53,7 @@ from .first_batch import check_fit
 from .inputs import class_names
 from .layer_groups import freeze_before, spread_rates
 from .metrics import as_metrics
-from .optimizer import AdamW
+from .optimizer import AdamW, as_wrapper
 from fastloop.predictions import (
     GatherPreds,
     as_answer,
@@ -93,6 +93,7 @@ from fastloop.trained import (
     read_groups,
     ready_opt,
     unless_refused,
+    was_given,
 )
 
 # %% ../nbs/29_learner.ipynb #5ed82f72
@@ -327,7 +328,7 @@ class Learner(SeesRun):
         """
         freeze_before(self.layer_groups, n, self.train_bn, self.model)
         if self.running: self.follow_model()
-        else: self.opt = None
+        elif not was_given(self): self.opt = None
 
     def freeze(self):
         """Train the last layer group only
@@ -414,10 +415,11 @@ class Learner(SeesRun):
         state = read_weights(self.model_file(name), self.model, strict)
         if not with_opt or state is None: return self
         if self.opt is None: self.create_opt()
-        try: self.opt.load_state_dict(state)
+        try: as_wrapper(self.opt).load_state_dict(state)
         except (ValueError, KeyError) as e:
             warnings.warn(f'the optimizer starts anew: {e}', stacklevel=2)
-            self.create_opt()
+            if was_given(self): as_wrapper(self.opt).clear()
+            else: self.create_opt()
         return self
 
     # ---- questions -------------------------------------------------------------------------------

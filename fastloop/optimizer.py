@@ -17,9 +17,13 @@ from .core import check_property, listify
 from .fused import FusedStep, dynamo_left_alone
 from fastloop.param_groups import (
     all_hypers,
+    all_places,
     copy_values,
     decay_by_hand,
     find_places,
+    last_value,
+    layout_of,
+    pairs_apart,
     place_decay,
     read_values,
     split_no_wd_params,
@@ -52,7 +56,8 @@ def _put_inside(wrapper, opt):
     by_us, n = 'true_weight_decay' in opt.param_groups[0], len(opt.param_groups)
     true_wd, by_hand, _ = _who_decays(opt, True if by_us else None)
     vars(wrapper).update(opt=opt, groups_per_layer=width if n % width == 0 else 1, exchanged=True,
-                         _true_wd=true_wd, _by_hand=by_hand, fused_step=FusedStep(opt, by_hand))
+                         own_groups=False, _true_wd=true_wd,
+                         _by_hand=by_hand, fused_step=FusedStep(opt, by_hand))
     wrapper._settle()
 
 def _with_l2(opt, true_wd):
@@ -64,12 +69,13 @@ def _with_l2(opt, true_wd):
 
 def _who_decays(opt, true_wd):
     "Is the decay kept apart from the gradient, is it done by hand, and is there any?"
-    kind, group = type(opt).__name__, opt.param_groups[0]
-    flag = group.get('decoupled_weight_decay')  # Adam, AdamW, NAdam, RAdam do either kind
-    only = flag is None and kind in ('AdamW', 'Adafactor', 'Muon')  # decoupled, no choice
-    true_wd = bool(only or flag) if true_wd is None else bool(true_wd)
-    possible = true_wd or not only and 'wd' in find_places(group)
-    return true_wd, true_wd and flag is None and not only, possible
+    # Adam, AdamW, NAdam, RAdam do either kind
+    flags = {group.get('decoupled_weight_decay') for group in opt.param_groups}
+    only = flags == {None} and type(opt).__name__ in ('AdamW', 'Adafactor', 'Muon')  # no choice
+    if true_wd is None and len(flags) > 1: return None, False, True  # each group keeps its own
+    true_wd = bool(only or flags - {None, False}) if true_wd is None else bool(true_wd)
+    possible = true_wd or not only and 'wd' in all_places(opt.param_groups)
+    return true_wd, true_wd and None in flags and not only, possible
 
 # %% ../nbs/20_optimizer.ipynb #c2973645
 def _passed_on(name) -> Any:
@@ -88,7 +94,7 @@ def _hyper(name, doc):
 def _refuse(opt, name):
     "Say that the optimizer has no `name`, and what it has"
     group = opt.param_groups[0]
-    keys = dict.fromkeys([*find_places(group), *group])
+    keys = dict.fromkeys([*all_places(opt.param_groups), *group])
     raise ValueError(f"{type(opt).__name__} has no {name!r}; it has "
                      f"{', '.join(k for k in keys if k != 'params')}")
 
@@ -99,9 +105,10 @@ def _no_place(opt, name, val):
 def _check_state(opt, state):
     "Refuse the state of another kind of optimizer, or of other parameters"
     check_optimizer_state(state, [p for group in opt.param_groups for p in group['params']])
-    places = find_places(opt.param_groups[0]).items()
-    needed = {key for name, (key, _) in places if name != 'wd'}
-    for group in state['param_groups']:
+    mine = opt.param_groups
+    for i, group in enumerate(state['param_groups']):
+        places = find_places(mine[min(i, len(mine)-1)]).items()
+        needed = {key for name, (key, _) in places if name != 'wd'}
         if missing := sorted(needed - set(group)): raise ValueError(
             f"state_dict: it has no {', '.join(missing)}, so it is not from "
             f"{type(opt).__name__}; it has {', '.join(group)}")
@@ -122,6 +129,7 @@ class OptimWrapper(torch.optim.Optimizer):
     Source: fastai v1, `OptimWrapper`.
     """
     _step_supports_amp_scaling = False  # a GradScaler unscales before our step, not inside it
+    own_groups = True  # somebody else laid out the parameter groups
 
     param_groups, state, defaults = map(_passed_on, ('param_groups', 'state', 'defaults'))
     lr = _hyper('lr', 'Learning rate')
@@ -175,10 +183,11 @@ class OptimWrapper(torch.optim.Optimizer):
         if not any(split):
             raise ValueError('layer_groups: no parameter in them requires a gradient')
         n = len(split)//(1 + paired)
-        if wd is not None: spread_numbers('wd', wd, n)  # before anything is made
+        spread_numbers('wd', 0. if wd is None else wd, n)  # before anything is made
         opt = _with_l2(_make(opt_func, split, spread_numbers('lr', lr, n)), true_wd)
-        self = cls(opt, wd, true_wd, bn_wd, 1 + (paired and len(opt.param_groups) == len(split)))
-        self.opt_func = opt_func
+        width, own = layout_of(opt.param_groups, split, n, paired)
+        self = cls(opt, wd, true_wd, bn_wd, width)
+        self.opt_func, self.own_groups = opt_func, own
         return self
 
     def new(self, layer_groups: nn.Module | Iterable,  # As for `create`
@@ -193,7 +202,7 @@ class OptimWrapper(torch.optim.Optimizer):
     def regroup(self, layer_groups: nn.Module | Iterable,  # As for `create`
                 ) -> list:  # The parameters that are new
         "Update what `layer_groups` hold now; those that stay keep their state, new ones have none"
-        new = take_in(self.opt, self.groups_per_layer, layer_groups)
+        new = take_in(self.opt, self.groups_per_layer, layer_groups, self.own_groups)
         self._settle()
         return new
 
@@ -205,7 +214,7 @@ class OptimWrapper(torch.optim.Optimizer):
         "Put the decay in its place, and remember all places"
         place_decay(self.opt.param_groups, self.groups_per_layer, self._true_wd, self._by_hand,
                     self._bn_wd)
-        self._places = find_places(self.opt.param_groups[0])
+        self._places = all_places(self.opt.param_groups)
 
     def __getattr__(self, name) -> Any:
         if name == 'opt' or name.startswith('__'):  # not there yet while a copy is being made
@@ -214,10 +223,9 @@ class OptimWrapper(torch.optim.Optimizer):
         return getattr(self.opt, name)
 
     def _get(self, name):
-        "The last layer group's value, or None"
+        "The value of the last layer group that has one, or None"
         if name not in self._places: return None
-        group = self.opt.param_groups[-self.groups_per_layer]
-        return read_values([group], self._places[name])[0]
+        return last_value(self.opt.param_groups[::self.groups_per_layer], self._places[name])
 
     def _set(self, name, val, bn_groups=True):
         "Write one value to every layer group, or to each its own"
@@ -232,9 +240,7 @@ class OptimWrapper(torch.optim.Optimizer):
         "Read the hyper-parameter `key` of every layer group; `None` if there is none"
         groups = self.opt.param_groups[::self.groups_per_layer]
         place = self._places.get('wd' if key == 'weight_decay' else key, (key, None))
-        if key == 'params' or place[0] not in groups[0]: return None
-        vals = read_values(groups, place)
-        return tuple(map(list, zip(*vals))) if isinstance(vals[0], tuple) else vals
+        return None if key == 'params' else pairs_apart(read_values(groups, place))
 
     def read_defaults(self) -> dict:  # Name: one value per layer group
         "Read those of lr, mom, beta, wd that the optimizer has"
@@ -252,8 +258,9 @@ class OptimWrapper(torch.optim.Optimizer):
         name = 'wd' if key == 'weight_decay' else key
         if name in self._places: self._set(name, val, bn_groups and (key != 'wd' or self._bn_wd))
         else:
-            if key == 'params' or key not in groups[0]: _refuse(self.opt, key)
-            one_each = spread_pairs if isinstance(groups[0][key], tuple) else spread
+            known = [group[key] for group in groups if key in group]
+            if key == 'params' or not known: _refuse(self.opt, key)
+            one_each = spread_pairs if isinstance(known[0], tuple) else spread
             vals = one_each(key, val, len(groups)//width)
             write_values(groups, (key, None), vals, width, bn_groups)
         return self.read_val(key)

@@ -67,6 +67,16 @@ def split_no_wd_params(layer_groups: nn.Module | Iterable,  # Modules, lists of 
         split += pair if paired else pair[:1]
     return split
 
+def layout_of(groups: list,  # `param_groups` of an optimizer that was made
+              split: list,  # The lists of parameters that it was made of
+              n: int,  # Number of layer groups
+              paired: bool,  # Whether there are two lists for each of them
+              ) -> tuple:  # How many make a layer group; did `opt_func` lay out groups of its own?
+    "How an optimizer has laid out its parameter groups"
+    held = [[id(p) for p in group['params']] for group in groups]
+    alike = held == [[id(p) for p in params] for params in split]
+    return 1 + (paired and alike), not alike and len(held) != n
+
 # %% ../nbs/04_param_groups.ipynb #58724581
 def spread(name: str,  # What the value is for, to say so in a message
            val: Any,  # One value, or a list, tuple or array of them
@@ -114,16 +124,52 @@ def find_places(group: dict,  # One of an optimizer's `param_groups`
               'wd': ('true_weight_decay' if by_hand else 'weight_decay', None)}
     return {name: place for name, place in places.items() if place[0] in group}
 
+def all_places(groups: list,  # The `param_groups` of an optimizer
+               ) -> dict:  # As of one group; where they differ, that of the first that has the name
+    "Where the groups of an optimizer keep `lr`, `mom`, `beta` and `wd`"
+    found: dict[str, tuple] = {}
+    for group in groups: found = {**find_places(group), **found}
+    return found
+
+elsewhere = {('momentum', None): ('betas', 0), ('betas', 0): ('momentum', None),
+             ('betas', 1): ('alpha', None), ('alpha', None): ('betas', 1)}
+
+def _place_in(group, place):
+    "Where this group has what others have at `place`; `None` if it lacks it"
+    if place[0] not in group: place = elsewhere.get(place)
+    return place if place is not None and place[0] in group else None
+
+def _read(group, place):
+    "The value of one group, `None` if it lacks it"
+    if (place := _place_in(group, place)) is None: return None
+    key, index = place
+    return group[key] if index is None else group[key][index]
+
+# %% ../nbs/04_param_groups.ipynb #8c835ae4
 def read_values(groups: list,  # One of the `param_groups` for each layer group
                 place: tuple,  # Key and index
-                ) -> list:  # One value per layer group
+                ) -> list:  # One value per layer group, `None` for one that lacks it
     "Read the hyper-parameter at `place`"
-    key, index = place
-    return [group[key] if index is None else group[key][index] for group in groups]
+    return [_read(group, place) for group in groups]
 
+def last_value(groups: list,  # One of the `param_groups` for each layer group
+               place: tuple,  # Key and index
+               ) -> Any:  # `None` if no group has any
+    "The value at `place` of the last group that has one"
+    found = (_read(group, place) for group in reversed(groups))
+    return next((o for o in found if o is not None), None)
+
+def pairs_apart(vals: list,  # One value per layer group, `None` for one that lacks it
+                ) -> list | tuple | None:  # `None` if no group has any
+    "Values as they are, pairs as two lists"
+    if not (known := [o for o in vals if o is not None]): return None
+    if not isinstance(known[0], tuple): return vals
+    return tuple(map(list, zip(*((None,)*len(known[0]) if o is None else o for o in vals))))
+
+# %% ../nbs/04_param_groups.ipynb #ea26429a
 def _refilled(groups, key, old, news, i):
     "The tensor `old` with its new number; another one if a group that shares it gets another"
-    alike = all(o == news[i] for group, o in zip(groups, news) if group[key] is old)
+    alike = all(o == news[i] for group, o in zip(groups, news) if group.get(key) is old)
     return old.fill_(news[i]) if alike else torch.full_like(old, news[i])
 
 def write_values(groups: list,  # All `param_groups`
@@ -132,10 +178,11 @@ def write_values(groups: list,  # All `param_groups`
                  width: int = 1,  # Parameter groups that make one layer group
                  bn_groups: bool = True,  # Also in those of biases and normalizations
                  ):
-    "Write one value to each layer group, at `place`"
-    key, index = place
+    "Write one value to each layer group that has it, at `place`"
     for i, group in enumerate(groups):
-        if bn_groups or i % width == 0:
+        here = _place_in(group, place)
+        if here is not None and (bn_groups or i % width == 0):
+            key, index = here
             new, old = vals[i//width], group[key]
             if isinstance(old, torch.Tensor) and not isinstance(new, torch.Tensor):
                 news = [vals[j//width] if bn_groups or j % width == 0 else None
@@ -184,7 +231,7 @@ def _number(value):
 def read_hypers(opt: torch.optim.Optimizer,  # Of torch
                 ) -> list:  # For each parameter group its numbers by key
     "The numbers that an optimizer is made with, as they are in each parameter group"
-    ours = [key for key, _ in find_places(opt.param_groups[0]).values()]
+    ours = [key for group in opt.param_groups for key, _ in find_places(group).values()]
     known = {*inspect.signature(type(opt)).parameters, *ours}
     return [{k: v.item() if isinstance(v, torch.Tensor) else v for k, v in group.items()
              if k in known and _number(v)} for group in opt.param_groups]
@@ -211,11 +258,22 @@ def regrouped(olds: list,  # `param_groups` of an optimizer
     copy_values(olds, width, news, width)
     return news, [p for params in split for p in params if id(p) not in known]
 
+def _join_last(groups, layer_groups):
+    "Give the parameters that are new to the last group, and leave the other groups alone"
+    known = {id(p) for group in groups for p in group['params']}
+    new = [p for params in split_no_wd_params(layer_groups, also=known, paired=False)
+           for p in params if id(p) not in known]
+    if new: groups[-1]['params'] = [*groups[-1]['params'], *new]
+    return new
+
 def take_in(opt: torch.optim.Optimizer,  # Of torch; its groups change in place
             width: int,  # How many of them make one layer group
             layer_groups: nn.Module | Iterable,  # What is to be trained
+            own: bool = False,  # Did somebody else lay out its groups?
             ) -> list:  # The parameters that are new
     "Let an optimizer train `layer_groups`, and keep its values and what it knows of parameters"
+    if own and len(opt.param_groups) != width*len(_as_groups(layer_groups)):
+        return _join_last(opt.param_groups, layer_groups)
     groups, new = regrouped(opt.param_groups, width, layer_groups)
     if not new and len(groups) == len(opt.param_groups): return []
     kept = {id(p) for group in groups for p in group['params']}
@@ -226,7 +284,7 @@ def take_in(opt: torch.optim.Optimizer,  # Of torch; its groups change in place
 # %% ../nbs/04_param_groups.ipynb #3216c517
 def place_decay(groups: list,  # `param_groups` of an optimizer
                 width: int,  # How many of them make one layer group
-                true_wd: bool,  # Is the decay kept apart from the gradient?
+                true_wd: bool | None,  # Is the decay kept apart from the gradient? As each has it
                 by_hand: bool,  # Is that done by us?
                 bn_wd: bool,  # Do biases and normalizations decay as well?
                 ):
@@ -234,7 +292,8 @@ def place_decay(groups: list,  # `param_groups` of an optimizer
     for i, group in enumerate(groups):
         wd = group.pop('true_weight_decay', 0.) or group.get('weight_decay', 0.)
         if i % width and not bn_wd: wd = 0.
-        if 'decoupled_weight_decay' in group: group['decoupled_weight_decay'] = true_wd
+        if true_wd is not None and 'decoupled_weight_decay' in group:
+            group['decoupled_weight_decay'] = true_wd
         if 'weight_decay' in group: group['weight_decay'] = 0. if by_hand else wd
         if by_hand: group['true_weight_decay'] = wd
 

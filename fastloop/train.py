@@ -32,13 +32,31 @@ from .first_batch import check_epochs, check_fit
 from .interpret import interpret, show_results
 from .learner import Learner, made_by
 from .model_file import export_learner
-from .optimizer import OptimWrapper
+from .optimizer import SGD, Adam, AdamW, OptimWrapper, RMSprop
 from .runner import TrainEvalCallback
 from .torch_core import count_batches
-from .trained import unless_refused
+from .trained import is_outdated, own_rates, unless_refused
 from .training_state import in_stage, restore_checkpoint, write_checkpoint
 
 # %% ../nbs/50_train.ipynb #6f9c71e8
+def _unused_opt(learn):
+    "The optimizer that the learner would make, to look at"
+    return OptimWrapper.create(learn.opt_func, learn.lr_range(learn.lr), learn.layer_groups,
+                               wd=learn.wd, bn_wd=learn.bn_wd,
+                               true_wd=None if learn.wd is None else learn.true_wd)
+
+def _top_rates(learn, lr, reset_opt=False, **_):
+    "What a schedule begins from: the rates named, those of groups not ours, or the learner's"
+    if lr is None and (reset_opt or learn.opt is None or is_outdated(learn)):
+        func = getattr(learn.opt_func, 'func', learn.opt_func)
+        plain = isinstance(func, type) or func in (SGD, RMSprop, Adam, AdamW)
+        opt = None if plain else _unused_opt(learn)
+        rates = opt.read_val('lr') if opt is not None and opt.own_groups else []
+        if len({*rates}) > 1: return rates
+    elif lr is None and (rates := own_rates(learn)): return rates
+    return learn.lr_range(learn.lr if lr is None else lr)
+
+# %% ../nbs/50_train.ipynb #7abe57e0
 @understands(n_epoch='epochs', lr_max='max_lr', lr='max_lr', div='div_factor',
              div_final='final_div')
 @delegates(Learner.fit, but=['lr'])
@@ -65,11 +83,11 @@ def fit_one_cycle(learn: Learner,  # The learner
     Raises: ValueError or TypeError for bad input, before anything is changed.
     Source: Smith, arXiv 1803.09820; the arithmetic and the defaults are fastai v1's.
     """
-    rate = learn.lr_range(learn.lr if max_lr is None else max_lr)
-    cycle = OneCycleScheduler(lr_max=rate, moms=moms, div_factor=div_factor, pct_start=pct_start,
+    rates = _top_rates(learn, max_lr, **kwargs)
+    cycle = OneCycleScheduler(lr_max=rates, moms=moms, div_factor=div_factor, pct_start=pct_start,
                               final_div=final_div, tot_epochs=tot_epochs, start_epoch=start_epoch,
                               anneal=anneal)
-    return learn.fit(epochs, rate, wd, [cycle, *listify(cbs)], callbacks, **kwargs)
+    return learn.fit(epochs, max_lr, wd, [cycle, *listify(cbs)], callbacks, **kwargs)
 
 # %% ../nbs/50_train.ipynb #c7c45f01
 @understands(n_epoch='epochs')
@@ -89,9 +107,9 @@ def fit_flat_cos(learn: Learner,  # The learner
     Raises: ValueError or TypeError for bad input, before anything is changed.
     Source: fastai v2.
     """
-    rate = learn.lr_range(learn.lr if lr is None else lr)
-    sched = flat_cos_sched(rate, div_final=div_final, pct_start=pct_start)
-    return learn.fit(epochs, rate, wd, [ParamScheduler(sched), *listify(cbs)], **kwargs)
+    rates = _top_rates(learn, lr, **kwargs)
+    sched = flat_cos_sched(rates, div_final=div_final, pct_start=pct_start)
+    return learn.fit(epochs, lr, wd, [ParamScheduler(sched), *listify(cbs)], **kwargs)
 
 # %% ../nbs/50_train.ipynb #bfa0de8c
 @understands()
@@ -111,9 +129,9 @@ def fit_sgdr(learn: Learner,  # The learner
     Raises: ValueError or TypeError for bad input, before anything is changed.
     Source: Loshchilov and Hutter, SGDR (arXiv 1608.03983); the arguments are fastai v2's.
     """
-    rate = learn.lr_range(learn.lr if lr_max is None else lr_max)
-    epochs, sched = sgdr_sched(n_cycles, cycle_len, rate, cycle_mult)
-    return learn.fit(epochs, rate, wd, [ParamScheduler(sched), *listify(cbs)], **kwargs)
+    rates = _top_rates(learn, lr_max, **kwargs)
+    epochs, sched = sgdr_sched(n_cycles, cycle_len, rates, cycle_mult)
+    return learn.fit(epochs, lr_max, wd, [ParamScheduler(sched), *listify(cbs)], **kwargs)
 
 # %% ../nbs/50_train.ipynb #bfc95481
 @understands()
@@ -178,11 +196,7 @@ def plot_schedule(learn: Learner,  # The learner
 
     Raises: ValueError if the schedule does not fit, or cannot be known before training.
     """
-    opt = learn.opt
-    if opt is None:  # one that nobody will use
-        opt = OptimWrapper.create(learn.opt_func, learn.lr_range(learn.lr), learn.layer_groups,
-                                  wd=learn.wd, bn_wd=learn.bn_wd,
-                                  true_wd=None if learn.wd is None else learn.true_wd)
+    opt = _unused_opt(learn) if learn.opt is None else learn.opt
     return plot_sched(sched, epochs, count_batches(learn.data.train_dl), opt, ax)
 
 # %% ../nbs/50_train.ipynb #cb445b03

@@ -250,13 +250,31 @@ def make_opt(learn: Learns,  # A learner
     vars(learn).update(opt=opt, made=made)  # all or nothing
 
 # %% ../nbs/27_trained.ipynb #3c9e51aa
+def was_given(learn: Learns,  # A learner
+              ) -> bool:  # Or not made by its `opt_func`
+    "Has somebody given the learner its optimizer?"
+    opt, opt_func, *_ = learn.made
+    return learn.opt is not None and (learn.opt is not opt or opt_func is None)
+
+def has_own_groups(learn: Learns,  # A learner
+                   ) -> bool:  # Given ones may differ from the layer groups too
+    "Has somebody else than the learner laid out the parameter groups of its optimizer?"
+    return was_given(learn) or learn.opt is not None and learn.opt.own_groups
+
 def count_rates(learn: Learns,  # A learner
                 ) -> int:  # One for each layer group; or the groups of an optimizer that was given
     "How many rates a fit may name"
-    opt, opt_func, *_ = learn.made
-    made = learn.opt is None or learn.opt is opt and opt_func is not None
-    if made: return len(learn.layer_groups)
+    if not has_own_groups(learn): return len(learn.layer_groups)
     return len(learn.opt.param_groups)//getattr(learn.opt, 'groups_per_layer', 1)
+
+def own_rates(learn: Learns,  # A learner
+              ) -> list:  # None if they are alike
+    "The rates that an optimizer with groups of its own was made with, or given with"
+    if not has_own_groups(learn): return []
+    opt, _, hypers, *_ = learn.made
+    given = as_wrapper(learn.opt)
+    rates = [o.get('lr') for o in (hypers if given is opt else read_hypers(given.opt))]
+    return rates[::given.groups_per_layer] if len({*rates}) > 1 else []
 
 def give_values(learn: Learns,  # A learner with its optimizer
                 lr: float | Iterable | None,  # Rate, or one for each group
@@ -291,6 +309,11 @@ def follow_model(learn: Learns,  # A learner
     names = [name for name, p in learn.model.named_parameters() if id(p) in ids]
     print_line(f'the optimizer takes in {len(new)} parameters that are new: {", ".join(names)}')
 
+def is_outdated(learn: Learns,  # A learner
+                ) -> bool:  # Its next fit makes a new optimizer
+    "Has another `opt_func` than the learner's made its optimizer?"
+    return not was_given(learn) and learn.made[1] is not learn.opt_func
+
 def ready_opt(learn: Learns,  # A learner
               # Rate, or one for each group; `None`: that of the learner, or those of a given one
               lr: float | Iterable | slice | None,
@@ -299,18 +322,18 @@ def ready_opt(learn: Learns,  # A learner
               reset: bool = False,  # Begin with a new optimizer
               ):
     "See that the optimizer is there and fits the model, and give it its values"
-    if reset: learn.opt = None  # a refused fit puts it back
+    if reset or is_outdated(learn): learn.opt = None  # a refused fit puts it back
     if learn.opt is not None and learn.opt is not learn.made[0]:
         check_step(learn.opt, learn.runner)
         opt = as_wrapper(learn.opt)
         vars(learn).update(opt=opt, made=as_made(opt, None))
-    _, opt_func, hypers, *_ = learn.made
-    given = learn.opt is not None and opt_func is None
-    own = given and lr is None and len({o.get('lr') for o in hypers}) > 1
+    given = was_given(learn)
+    own = lr is None and own_rates(learn)
     rates = None if own else learn.lr_range(learn.lr if lr is None else lr)
-    if learn.opt is None or not given and opt_func is not learn.opt_func:
+    if learn.opt is not None: follow_model(learn)
+    else:
         learn.create_opt(rates, wd)  # perhaps in a way of its own
-    else: follow_model(learn)
+        if lr is None and own_rates(learn): rates = None
     give_values(learn, rates, learn.wd if wd is None and not given else wd)
     tell_of_loss(learn)
 

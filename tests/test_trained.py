@@ -573,3 +573,113 @@ def test_who_gives_a_loss_with_weights_that_nobody_trains_is_told():
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         assert fit(True) != 0
+
+
+# ---- groups that are not the layer groups --------------------------------------------------------
+def three_groups(groups, lr=.1):
+    "Two weights with rates of their own, and biases that do not decay"
+    params = [p for o in groups for p in o['params']]
+    first, last = [p for p in params if p.ndim > 1]
+    return torch.optim.AdamW([
+        dict(params=[first], lr=.01, weight_decay=.1), dict(params=[last], lr=.03, weight_decay=.1),
+        dict(params=[p for p in params if p.ndim < 2], lr=.03, weight_decay=0.)])
+
+
+def small(**kwargs):
+    return Learner(DataBunch([SMALL]), net(), F.cross_entropy, silent=True, **dict(lr=.1) | kwargs)
+
+
+def follow(learn, opt_of, n=3, atol=1e-6):
+    "Is the learner's model what `n` steps by hand make of another one?"
+    twin = net()
+    opt = opt_of(twin)
+    for _ in range(n): stepped(twin, opt)
+    alike(learn.model, twin, atol)
+
+
+def test_groups_that_the_opt_func_lays_out_stay_as_they_are():
+    learn = small(opt_func=three_groups, wd=None)
+    for _ in range(3): learn.fit(1)
+    assert in_groups(learn.opt, 'lr') == [.01, .03, .03]
+    follow(learn, lambda m: three_groups([dict(params=list(m.parameters()))]))
+    learn.fit(1, [.1, .2, .3])
+    assert in_groups(learn.opt, 'lr') == [.1, .2, .3]
+    learn.model[2] = nn.Linear(8, 3)
+    learn.fit(1)
+    assert in_groups(learn.opt, 'lr') == [.01, .03, .03]
+    assert moved(learn) == ALL and len(learn.opt.param_groups[2]['params']) == 4
+
+
+def two_kinds(model):
+    return torch.optim.Adam([dict(params=model[i].parameters(), decoupled_weight_decay=kind)
+                             for i, kind in ((0, False), (2, True))], lr=.1, weight_decay=.3)
+
+
+def test_groups_that_decay_in_two_ways_keep_theirs():
+    learn = small()
+    learn.opt = two_kinds(learn.model)
+    for _ in range(3): learn.fit(1)
+    follow(learn, two_kinds)
+    assert in_groups(learn.opt, 'decoupled_weight_decay') == [False, True]
+
+
+class TwoRules(torch.optim.Optimizer):
+    "Groups with a momentum, and groups with betas"
+    def __init__(self, groups): super().__init__(groups, {})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            keep = group['momentum'] if 'momentum' in group else group['betas'][0]
+            for p in group['params']:
+                state = self.state[p]
+                state['m'] = state.get('m', torch.zeros_like(p))*keep + p.grad
+                p -= group['lr']*state['m']
+
+
+def two_rules(model):
+    return TwoRules([dict(params=model[0].parameters(), lr=.02, momentum=.9, weight_decay=0.),
+                     dict(params=model[2].parameters(), lr=.1, betas=(.8, .9), weight_decay=0.)])
+
+
+def test_groups_with_other_names_for_their_values():
+    learn = small()
+    learn.opt = two_rules(learn.model)
+    for _ in range(3): learn.fit(1)
+    follow(learn, two_rules)
+    opt = learn.opt
+    assert (opt.mom, opt.beta, opt.read_val('mom')) == (.8, .9, [.9, .8])
+    assert opt.read_val('momentum') == [.9, .8]
+    assert opt.read_val('betas') == ([None, .8], [None, .9])
+    state = copy.deepcopy(opt.state_dict())
+    opt.mom = .95
+    assert 'betas' in repr(opt) and opt.read_val('mom') == [.95, .95]
+    assert 'momentum' not in opt.param_groups[1]
+    opt.load_state_dict(state)
+    assert opt.read_val('mom') == [.9, .8]
+
+
+# ---- who gives an optimizer keeps it -------------------------------------------------------------
+def test_a_given_optimizer_outlives_freezing_and_a_file_of_another(tmp_path):
+    saved, learn = small(path=tmp_path), small(path=tmp_path, splitter=lambda m: [m[0], m[2]])
+    saved.fit(1)
+    saved.save('adam')
+    learn.opt = opt = torch.optim.SGD(learn.model.parameters(), lr=.1, momentum=.9)
+    learn.freeze()
+    assert learn.opt is opt and moved(learn) == {'2.weight', '2.bias'}
+    learn.fine_tune(1)
+    assert learn.opt.opt is opt and opt.state
+    with pytest.warns(UserWarning, match='starts anew'): learn.load('adam')
+    assert learn.opt.opt is opt and not opt.state
+
+
+@pytest.mark.parametrize('how', ['given', 'made'])
+@pytest.mark.parametrize('verb', ['fit_one_cycle', 'fit_flat_cos', 'fit_sgdr'])
+def test_a_schedule_keeps_rates_that_differ(verb, how):
+    args = (1, 1) if verb == 'fit_sgdr' else (1,)
+    learn = small(wd=None, **dict(opt_func=three_groups) if how == 'made' else {})
+    if how == 'given': learn.opt = three_groups([dict(params=list(learn.model.parameters()))])
+    for _ in range(2):
+        getattr(learn, verb)(*args)
+        first, *others = in_groups(learn.opt, 'lr')
+        assert others == pytest.approx([3*first]*2)
