@@ -731,7 +731,7 @@ def test_an_optimizer_with_two_modes_is_in_evaluation_mode_after_any_end(error):
 
 @pytest.mark.parametrize('train', [True, False])
 def test_a_validation_alone_leaves_an_optimizer_in_its_mode(train):
-    learn, losses = schedule_free(), ValidLosses()
+    learn = schedule_free()
     schedule_free_by_hand(learn, 1)
     expected = learn.model.weight.clone()
     learn.opt.switch(train)

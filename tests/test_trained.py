@@ -13,6 +13,7 @@ from torch.nn.utils import parametrizations
 
 from fastloop.callback.core import Callback
 from fastloop.callback.schedule import try_out
+from fastloop.callback.torch_scheduler import TorchScheduler
 from fastloop.data.bunch import DataBunch
 from fastloop.learner import Learner
 from fastloop.optimizer import SGD, OptimWrapper
@@ -657,6 +658,40 @@ def test_groups_with_other_names_for_their_values():
     assert 'momentum' not in opt.param_groups[1]
     opt.load_state_dict(state)
     assert opt.read_val('mom') == [.9, .8]
+
+
+def test_a_cycle_moves_what_each_group_has():
+    class Moments(Callback):
+        def after_loss(self):
+            one, other = self.opt.param_groups
+            seen.append((one['momentum'], *other['betas']))
+            assert 'betas' not in one and 'momentum' not in other
+    seen, learn = [], small()
+    learn.opt = two_rules(learn.model)
+    learn.fit_one_cycle(4, moms=(.95, .85), pct_start=.5, cbs=[Moments()])
+    assert [o[0] for o in seen] == [o[1] for o in seen] == learn.recorder.moms
+    assert max(learn.recorder.moms) == .95 and {o[2] for o in seen} == {.9}
+
+
+def test_torchs_schedules_follow_such_groups():
+    learn, make = small(), lambda o: torch.optim.lr_scheduler.ExponentialLR(o, .5)
+    learn.opt = two_rules(learn.model)
+    learn.fit(3, cbs=[TorchScheduler(make=make)])
+    twin = net()
+    opt = two_rules(twin)
+    sched = make(opt)
+    for _ in range(3):
+        stepped(twin, opt)
+        sched.step()
+    alike(learn.model, twin, 1e-6)
+
+
+def test_a_rate_in_a_tensor_stays_that_tensor():
+    rate, learn = torch.tensor(.1), small()
+    learn.opt = torch.optim.Adam(learn.model.parameters(), lr=rate, foreach=False)
+    learn.fit_one_cycle(2)
+    assert learn.opt.param_groups[0]['lr'] is rate
+    assert rate.item() == pytest.approx(learn.recorder.lrs[-1])
 
 
 # ---- who gives an optimizer keeps it -------------------------------------------------------------

@@ -11,6 +11,7 @@ from functools import partial
 from numbers import Real
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 # %% ../../nbs/31_callback.schedule.ipynb #06967d82
@@ -63,10 +64,11 @@ def fast_setter(opt: OptimWrapper,  # The optimizer
     def write_first(value):
         for group in inner.param_groups: group['betas'] = (value, group['betas'][1])
 
-    inner, first = opt.opt, opt.param_groups[0]
-    key = {'lr': 'lr', 'mom': 'momentum'}.get(name, '')
-    if key in first: return write
-    return write_first if name == 'mom' and len(first.get('betas', ())) == 2 else None
+    inner, groups, key = opt.opt, opt.param_groups, {'lr': 'lr', 'mom': 'momentum'}.get(name, '')
+    tensors = any(isinstance(group.get(key), Tensor) for group in groups)  # they are filled
+    if not tensors and all(key in group for group in groups): return write
+    pairs = all(len(o.get('betas', ())) == 2 and 'momentum' not in o for o in groups)
+    return write_first if name == 'mom' and pairs else None
 
 def any_setter(opt: OptimWrapper,  # The optimizer
                name: str,  # A hyper-parameter

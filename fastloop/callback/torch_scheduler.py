@@ -40,6 +40,11 @@ def _hypers(opt):
     for i, wd in enumerate(opt.read_val('wd') or ()): values[i]['weight_decay'] = wd
     return values
 
+def _by_name(hypers, initial):
+    "For each name one value for each layer group, `None` where a group lacks it"
+    names = dict.fromkeys(k for o in initial for k in o)
+    return {k: [_copied(o.get(k)) for o in hypers] for k in names}
+
 class _Shadow(torch.optim.Optimizer):
     "An optimizer with given hyper-parameters, and nothing to optimize"
     def __init__(self, hypers, defaults):
@@ -80,8 +85,7 @@ class _Replay:
 
     def values(self):
         "What the hyper-parameters are now: for each name one value for each layer group"
-        groups = self.opt.param_groups
-        return {k: [_copied(o[k]) for o in groups] for k in self.initial[0]}
+        return _by_name(self.opt.param_groups, self.initial)
 
 # %% ../../nbs/33_callback.torch_scheduler.ipynb #652d7619
 def _wants_number(sched):
@@ -167,14 +171,14 @@ class TorchScheduler(Callback):
         if _moves_momentum(replay.sched): found.append('mom')
         now = replay.values()
         return our_names([*found, *(k for k, v in now.items() if k not in ('betas', 'momentum')
-                                      and v != [o[k] for o in replay.initial])])
+                                      and v != [o.get(k) for o in replay.initial])])
 
     def _build(self, opt):
         "Make the schedule on a shadow of `opt`; what was loaded says how it began"
         state, self._given = self._given, None
         initial = state['initial'] if state else _hypers(opt)
         self._replay = replay = _Replay(self.make, initial, opt.defaults)
-        self._last = {k: [o[k] for o in _hypers(opt)] for k in initial[0]}
+        self._last = _by_name(_hypers(opt), initial)
         self._measured = _wants_number(replay.sched)
         n = self.run.epochs*(self._batches if self.every == 'batch' else 1)
         _check_schedule(replay.sched, n, self.every, self.monitor, find_recorder(self.run))
@@ -227,8 +231,8 @@ class TorchScheduler(Callback):
         if self._replay is None: return {}
         state = {'initial': self._replay.initial, 'planned': _is_planned(self._replay.sched)}
         if not self._measured: return state
-        now = [{k: _copied(o[k]) for k in self._replay.initial[0]} for o in
-               self._replay.opt.param_groups]
+        now = [{k: _copied(o[k]) for k in first} for o, first in
+               zip(self._replay.opt.param_groups, self._replay.initial)]
         return {**state, 'now': now, 'sched': self._replay.sched.state_dict()}
 
     def load_state_dict(self, state: dict,  # From `state_dict`
