@@ -104,7 +104,7 @@ def _no_place(opt, name, val):
 
 def _check_state(opt, state):
     "Refuse the state of another kind of optimizer, or of other parameters"
-    check_optimizer_state(state, [p for group in opt.param_groups for p in group['params']])
+    check_optimizer_state(state, [p for group in opt.param_groups for p in group['params']], opt)
     mine = opt.param_groups
     for i, group in enumerate(state['param_groups']):
         places = find_places(mine[min(i, len(mine)-1)]).items()

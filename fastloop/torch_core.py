@@ -650,6 +650,8 @@ _averages = 'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'square_avg', 'grad_avg',
 def check_optimizer_state(state: Any,  # Perhaps what `state_dict` of an optimizer gave
                           # Parameters that it should fit, if they are known
                           params: list | tuple = (),
+                          # Whose it is to become; if not torch's, its averages may have any shape
+                          opt: Any = None,
                           ):
     """Refuse what is no state of an optimizer
 
@@ -662,13 +664,14 @@ def check_optimizer_state(state: Any,  # Perhaps what `state_dict` of an optimiz
     if not good or not all(isinstance(o.get('params'), (list, tuple)) for o in groups):
         raise ValueError('state_dict: this is no state of an optimizer, which has `state` and '
                          f'`param_groups`, each of them with `params`, but {state!r:.60}')
+    of_torch = opt is None or type(getattr(opt, 'opt', opt)).__module__.startswith('torch.')
     known = dict(zip((i for o in groups for i in o['params']), params))
     for i, name in ((i, k) for i, o in values.items() for k in o if k in _averages):
         value, p = values[i][name], known.get(i)
         if value is None: continue
         if not isinstance(value, torch.Tensor):
             raise ValueError(f'state_dict: {name} is {value!r:.40}, and should be a tensor')
-        if p is not None and p.shape != value.shape:
+        if p is not None and p.shape != value.shape and of_torch:
             raise ValueError(f'state_dict: {name} of parameter {i} is of shape '
                              f'{tuple(value.shape)}, the parameter of {tuple(p.shape)}')
     for value in (o.get('lr', 0.) for o in groups):

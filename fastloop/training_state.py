@@ -165,7 +165,7 @@ def check_learner_fits(state: dict,  # A checkpoint
     if _kind(learn.opt) != state['opt_kind']: raise ValueError(
         f"the checkpoint is of the optimizer {state['opt_kind']}, this is {_kind(learn.opt)}")
     params = to_hold(state, learn) or [o['params'] for o in learn.opt.param_groups]
-    check_optimizer_state(state['opt'], [p for group in params for p in group])
+    check_optimizer_state(state['opt'], [p for group in params for p in group], learn.opt)
 
 # %% ../nbs/48_training_state.ipynb #765ce6ec
 def _is_plain(o):

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
+from fastloop.callback.checkpoint import CheckpointCallback
 from fastloop.callback.core import Callback
 from fastloop.callback.schedule import try_out
 from fastloop.callback.torch_scheduler import TorchScheduler
@@ -706,6 +707,37 @@ def test_a_given_optimizer_outlives_freezing_and_a_file_of_another(tmp_path):
     assert learn.opt.opt is opt and opt.state
     with pytest.warns(UserWarning, match='starts anew'): learn.load('adam')
     assert learn.opt.opt is opt and not opt.state
+
+
+class NovoGrad(torch.optim.Optimizer):
+    "Keeps one number for each layer where Adam keeps as many as there are weights"
+    def __init__(self, params, lr=.01): super().__init__(params, dict(lr=lr, betas=(.95, .98)))
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            keep, keep_square = group['betas']
+            for p in group['params']:
+                state = self.state[p]
+                if not state: state.update(exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros([]))
+                state['exp_avg_sq'].lerp_(p.grad.pow(2).sum(), 1-keep_square)
+                state['exp_avg'].mul_(keep).add_(p.grad/(state['exp_avg_sq'].sqrt() + 1e-8))
+                p.add_(state['exp_avg'], alpha=-group['lr'])
+
+
+def test_averages_of_another_form_are_loaded_and_resumed(tmp_path):
+    def learner(): return small(opt_func=NovoGrad, lr=.01, wd=None, path=tmp_path)
+    whole, half = learner(), learner()
+    whole.fit(4)
+    half.fit(2, cbs=[CheckpointCallback()])
+    half.save('half')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        again = learner().load('half')
+    again.fit(2)
+    resumed = learner()
+    resumed.fit(4, resume=True)
+    for o in (again, resumed): alike(o.model, whole.model, 0.)
 
 
 @pytest.mark.parametrize('how', ['given', 'made'])
