@@ -414,7 +414,7 @@ class Learner(SeesRun):
         """
         state = read_weights(self.model_file(name), self.model, strict)
         if not with_opt or state is None: return self
-        if self.opt is None: self.create_opt()
+        if not self.opt: self.create_opt()
         try: as_wrapper(self.opt).load_state_dict(state)
         except (ValueError, KeyError) as e:
             warnings.warn(f'the optimizer starts anew: {e}', stacklevel=2)

@@ -176,7 +176,7 @@ class Callbacks:
 # %% ../nbs/14_runner.ipynb #995aed5e
 class TrainEvalCallback(Callback):
     "Puts the model into training mode to train and into evaluation mode to validate"
-    order, in_validate, modes = -20, False, ()
+    order, in_validate, modes = -20, False, []
 
     def begin_fit(self):
         "Remember the mode of each module, and of an optimizer that has one"

@@ -45,7 +45,7 @@ def _unused_opt(learn):
                                wd=learn.wd, bn_wd=learn.bn_wd,
                                true_wd=None if learn.wd is None else learn.true_wd)
 
-def _top_rates(learn, lr, reset_opt=False, **_):
+def _top_rates(learn, lr, reset_opt=False, **_) -> Any:
     "What a schedule begins from: the rates named, those of groups not ours, or the learner's"
     if lr is None and (reset_opt or learn.opt is None or is_outdated(learn)):
         func = getattr(learn.opt_func, 'func', learn.opt_func)

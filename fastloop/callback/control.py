@@ -43,7 +43,7 @@ def multiply_rates(opt: Optimizer,  # An optimizer
 # %% ../../nbs/48_callback.control.ipynb #76b3a4c9
 verbs = 'pause', 'go_on', 'stop', 'stop_epoch', 'save', 'rate'
 
-def check_factor(value: float | str,  # A number, or its text
+def check_factor(value: Any,  # A number, or its text
                  ) -> float:  # The number
     """See whether the rate can be multiplied by this
 
