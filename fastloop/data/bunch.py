@@ -70,9 +70,9 @@ def _owner(ds):
 
 def _labels(ds):
     "The labels of `ds` if they are in memory, else `None`"
-    tensors = getattr(ds, 'tensors', None)
-    several = isinstance(tensors, (tuple, list)) and len(tensors) > 1
-    y = list(tensors)[-1] if several else getattr(ds, 'y', None)
+    tensors: list[Any] = []
+    if isinstance(getattr(ds, 'tensors', None), (tuple, list)): tensors = [*ds.tensors]
+    y = tensors[-1] if len(tensors) > 1 else getattr(ds, 'y', None)
     if isinstance(y, np.ndarray) and y.dtype.kind in 'iuf': y = torch.as_tensor(y)
     return y if isinstance(y, torch.Tensor) and y.numel() else None
 
