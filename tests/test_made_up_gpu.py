@@ -15,18 +15,18 @@ import pytest
 import torch
 from test_compile import find_cxx
 
-HERE = Path(__file__).parent
+HERE, CXX = Path(__file__).parent, find_cxx()
 ELSEWHERE = 'not nccl and not two_gpus and not compiled'
 pytestmark = [pytest.mark.rare,
               pytest.mark.skipif(torch.cuda.is_available(), reason='there is a real one'),
-              pytest.mark.skipif(find_cxx() is None, reason='needs a C++ compiler')]
+              pytest.mark.skipif(CXX is None, reason='needs a C++ compiler')]
 
 
 @pytest.fixture(scope='module')
 def device(tmp_path_factory):
     "The library that torch has to find before it is imported"
     out, folder = tmp_path_factory.mktemp('device')/'device.so', Path(torch.__file__).parent
-    words = [find_cxx(), '-O1', '-shared', '-fPIC', '-std=c++20', HERE/'made_up_gpu/device.cpp',
+    words = [CXX, '-O1', '-shared', '-fPIC', '-std=c++20', HERE/'made_up_gpu/device.cpp',
              '-o', out, f'-I{folder}/include', f'-I{folder}/include/torch/csrc/api/include',
              f'-I{sysconfig.get_paths()["include"]}', f'-L{folder}/lib', '-lc10', '-ltorch_cpu',
              f'-Wl,-rpath,{folder}/lib']

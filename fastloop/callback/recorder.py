@@ -140,12 +140,11 @@ class Recorder(Callback):
         self.history, self.valid = LossHistory(self.beta), MeanLoss()
         self.lrs, self.moms, self.values, self.times, self.nb_batches = [], [], [], [], []
         self.metrics, self.metrics_names, self.valid_row, self.interventions = [], [], [], []
-        self.weights, self.rule, self.late = BatchWeights(), LossRule(), False
+        self.weights, self.rule, self.late, self.begun = BatchWeights(), LossRule(), False, False
 
     def begin_fit(self):
         "Start again, with the metrics of this learner"
         self.clear()
-        self.begun = False
         self.measure(getattr(self.learn, 'metrics', None) if self.asked is None else self.asked)
 
     def after_fit(self):
@@ -167,7 +166,7 @@ class Recorder(Callback):
         "Start the clock; nothing is known of this epoch yet"
         self.started, self.begun = time.perf_counter(), True
         self.valid_row = [None]*(1+len(self.metrics))
-        for o in (self.weights, self.valid, *self.metrics): o.reset()  # validation may be skipped
+        self.weights.reset()
 
     def after_loss(self):
         "Write down one batch; in a validation perhaps `late`, when callbacks have changed it"
@@ -189,17 +188,18 @@ class Recorder(Callback):
 
     def begin_validate(self):
         "Nothing measured yet"
+        self.valid_row = []
         for o in (self.valid, *self.metrics): o.reset()
 
     def after_validate(self):
         "Compute the means over the validation set; the device is waited for here"
-        self.valid_row = to_floats([self.valid.compute(), *(o.compute() for o in self.metrics)])
+        row = self.valid_row  # there is one if a callback before this one has skipped it
+        self.valid_row = row or to_floats([o.compute() for o in (self.valid, *self.metrics)])
 
     def after_epoch(self):
         "Complete the row of this epoch"
         if not self.begun: self.begin_epoch()  # broken off before it began for the recorder
-        row = [self.train_mean, *self.valid_row]
-        self.begun = False
+        row, self.begun = [self.train_mean, *self.valid_row], False
         self.values.append(row + gap(row, self.names))
         self.nb_batches.append(len(self.weights))
         self.times.append(time.perf_counter()-self.started)
