@@ -33,7 +33,6 @@ def has_widgets() -> bool:  # `False` outside of a kernel, and without ipywidget
 
 def _make_bar(notebook, **options):
     "A tqdm bar that starts no thread and has no place in a notebook yet"
-    notebook = notebook and has_widgets()
     tqdm = import_module('tqdm.auto' if notebook else 'tqdm').tqdm
     quiet = type('QuietBar', (tqdm,), {'monitor_interval': 0})
     if notebook: return quiet(**options, leave=False, display=False)

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, default_collate
 
 # %% ../nbs/08_inputs.ipynb #b0518d4c
 from .rows import plain_value
-from .torch_core import find_bs, map_tensors
+from .torch_core import find_bs, map_tensors, rebuilt
 
 # %% ../nbs/08_inputs.ipynb #4b32f31a
 def _no_numbers(name, array, data):
@@ -314,10 +314,10 @@ def is_of_samples(
 def _joined_tensors(batches, sizes):
     "Tensors in one, along the dimension of the samples; a list where they are of several forms"
     def lie(at): return all(o.shape[at:at+1] == (n,) for o, n in zip(batches, sizes))
-    second = sizes and max(sizes) > 1 and lie(1) and not lie(0)  # such as time steps first
-    forms = {(*o.shape[:second or 0], *o.shape[1+bool(second):]) for o in batches}
-    if len(forms) > 1: return [o for batch in batches for o in batch.unbind(1 if second else 0)]
-    return torch.cat(batches, int(bool(second))) if batches[0].ndim else torch.stack(batches)
+    at = 1 if sizes and max(sizes) > 1 and lie(1) and not lie(0) else 0  # 1: time steps first
+    forms = {(*o.shape[:at], *o.shape[at+1:]) for o in batches}
+    if len(forms) > 1: return [o for batch in batches for o in batch.unbind(at)]
+    return torch.cat(batches, at) if batches[0].ndim else torch.stack(batches)
 
 
 def joined(
@@ -335,5 +335,4 @@ def joined(
     fits = all(n in (None, length) for n, length in zip(known, lengths))
     if fits and any(map(is_of_samples, batches, known)):
         return [o for batch in batches for o in batch]
-    parts = [joined(o, sizes) for o in zip(*batches)]
-    return type(first)(*parts) if hasattr(first, '_fields') else type(first)(parts)
+    return rebuilt(first, [joined(o, sizes) for o in zip(*batches)])

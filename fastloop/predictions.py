@@ -27,7 +27,14 @@ from .fetch import other_loader
 from .first_batch import takes_apart
 from .inputs import inputs_like, is_of_samples, joined
 from .mean_loss import inner_loss, label_rules, loss_reduction
-from .torch_core import Learns, batch_size, first_tensor, map_tensors, to_detach
+from fastloop.torch_core import (
+    Learns,
+    batch_size,
+    first_tensor,
+    map_tensors,
+    rebuilt,
+    to_detach,
+)
 
 # %% ../nbs/25_predictions.ipynb #67de7777
 def unreduced(loss_func: Any,  # A loss of torch, or one with an argument `reduction`
@@ -259,9 +266,7 @@ def batch_of_one(x: Any,  # One item: a tensor, an array, or several in a tuple 
     if hasattr(data, 'read_item'): x = data.read_item(x)  # such as a file
     like = getattr(data, 'example', None)
     if like is not None: return map_tensors(inputs_like('x', x, like, one=True), torch.clone)
-    if isinstance(x, (tuple, list)):
-        parts = [batch_of_one(o, model) for o in x]
-        return type(x)(*parts) if hasattr(x, '_fields') else type(x)(parts)
+    if isinstance(x, (tuple, list)): return rebuilt(x, [batch_of_one(o, model) for o in x])
     if isinstance(x, dict): return {k: batch_of_one(o, model) for k, o in x.items()}
     x = torch.as_tensor(x) if hasattr(x, '__array__') else x
     kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)

@@ -87,6 +87,13 @@ class Run(Protocol):
     def __setattr__(self, name: str, value: Any, /) -> None: ...
 
 # %% ../nbs/01_torch_core.ipynb #03b472d4
+def rebuilt(
+    like: Any,  # A list or tuple, perhaps with names
+    parts: list,  # Its new entries
+) -> Any:  # Of the same class
+    "A list, tuple or named tuple with other entries."
+    return type(like)(*parts) if hasattr(like, '_fields') else type(like)(parts)
+
 def map_tensors(
     b: Any,  # A tensor, or lists, tuples, named tuples and dicts of them, nested
     func: Callable,  # Called with each tensor
@@ -102,9 +109,7 @@ def map_tensors(
     if isinstance(b, PackedSequence):
         order = map_tensors((b.sorted_indices, b.unsorted_indices), func)
         return PackedSequence(func(b.data), b.batch_sizes, *order)
-    if isinstance(b, tuple) and hasattr(b, '_fields'):
-        return type(b)(*[map_tensors(o, func, other) for o in b])
-    if isinstance(b, (list, tuple)): return type(b)([map_tensors(o, func, other) for o in b])
+    if isinstance(b, (list, tuple)): return rebuilt(b, [map_tensors(o, func, other) for o in b])
     return b if other is None else other(b)
 
 # %% ../nbs/01_torch_core.ipynb #4efc91a6
