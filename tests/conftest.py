@@ -1,4 +1,5 @@
 "How the tests run: as many processes as the machine bears, and Hypothesis without a clock."
+import gc
 import importlib.util
 import os
 import signal
@@ -43,3 +44,10 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_collection_modifyitems(items):
     "Tests that take long come first, so that no process is left alone with one of them"
     items.sort(key=lambda o: not any(part in o.nodeid for part in LONG))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session):
+    "What is there now stays: looking through it again and again would cost a tenth of all tests"
+    gc.collect()
+    gc.freeze()
