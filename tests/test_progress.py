@@ -39,7 +39,6 @@ from fastloop.callback.progress import ProgressCallback
 from fastloop.callback.recorder import LossHistory, Recorder
 from fastloop.core import running_shell, show_figure
 from fastloop.data import external
-from fastloop.examples import line
 from fastloop.metrics import accuracy
 from fastloop.runner import Runner
 from fastloop.table import EpochTable, cell_text, current_cell
@@ -730,7 +729,7 @@ class Broken(StringIO):
 def test_output_that_breaks_costs_one_warning(tmp_path, monkeypatch, left, mode, error):
     monkeypatch.setattr(sys, 'stdout', Broken(left, error, mode == 'terminal'))
     if mode == 'terminal': monkeypatch.setattr(sys, 'stderr', Broken(left, error, True))
-    learn = line(n_batches=6)
+    learn = learner()
     cbs = [Recorder(), CSVLogger(), ProgressCallback(mode=mode)]
     cbs[-1].interval = 0
     learn.path = tmp_path

@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 import warnings
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -55,7 +54,6 @@ from fastloop.summaries import (
 
 EVERYTHING = dict(histogram_freq=1, write_grads=True, write_images=True, embeddings_freq=1,
                   log_preds=True)
-root = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
