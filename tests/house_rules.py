@@ -25,9 +25,9 @@ def rule(check):
 
 
 # ---- notebooks -----------------------------------------------------------------------------------
-@dataclass
+@dataclass(eq=False)  # compared by what they are, for there are many
 class Cell:
-    "One cell of a notebook, with what its source says"
+    "One cell of a notebook, with what its source says; what many rules ask is found out once"
     room: object
     index: int
     raw: dict
@@ -38,7 +38,7 @@ class Cell:
     @property
     def is_code(self): return self.raw['cell_type'] == 'code'
 
-    @property
+    @cached_property
     def source(self): return ''.join(self.raw['source'])
 
     @property
@@ -49,7 +49,7 @@ class Cell:
         "The words after `#|`, such as `export` or `default_exp data.load`"
         return re.findall(r'^#\|\s*(.+?)\s*$', self.source, flags=re.M) if self.is_code else []
 
-    @property
+    @cached_property
     def is_export(self):
         return any(re.fullmatch(r'exports?(\s.*)?', o) for o in self.directives)
 
@@ -65,6 +65,21 @@ class Cell:
 
     @cached_property
     def tree(self): return ast.parse(self.code)
+
+    @cached_property
+    def nodes(self):
+        "Everything in the tree"
+        return list(ast.walk(self.tree))
+
+    @cached_property
+    def comments(self): return comments(self.code)
+
+    @cached_property
+    def code_lines(self):
+        "The numbers of the lines that hold code: no docstrings, comments, nor rests of signatures"
+        lines = {i for o in tokens(self.code) if o.type not in NO_CODE
+                 for i in range(o.start[0], o.end[0]+1)}
+        return lines - docstring_lines(self.tree) - signature_lines(self.tree)
 
     @cached_property
     def statements(self): return self.tree.body
@@ -135,6 +150,13 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
 
 
+NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
+           tokenize.ENDMARKER}
+
+
+def tokens(source): return tokenize.generate_tokens(io.StringIO(source).readline)
+
+
 def is_import(node): return isinstance(node, (ast.Import, ast.ImportFrom))
 
 
@@ -170,9 +192,9 @@ def defined(statements):
             yield from seen.items()
 
 
-def imported(tree):
-    "Yield `(module, name, node)` for every import in a tree; `name` is None for `import module`"
-    for o in ast.walk(tree):
+def imported(nodes):
+    "Yield `(module, name, node)` for every import among nodes; `name` is None for `import module`"
+    for o in nodes:
         if isinstance(o, ast.Import): yield from ((a.name, None, o) for a in o.names)
         elif isinstance(o, ast.ImportFrom):
             module = '.'*o.level + (o.module or '')
@@ -181,8 +203,7 @@ def imported(tree):
 
 def comments(source):
     "The comments of a source by line, without nbdev's directives"
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    found = {o.start[0]: o.string for o in tokens if o.type == tokenize.COMMENT}
+    found = {o.start[0]: o.string for o in tokens(source) if o.type == tokenize.COMMENT}
     return {i: o.lstrip('# ').strip() for i, o in found.items() if not o.startswith('#|')}
 
 
@@ -264,7 +285,7 @@ def classes_are_whole(rooms):
     for room in rooms:
         if room.module == 'train': continue
         for cell in room.code:
-            for node in ast.walk(cell.tree):
+            for node in cell.nodes:
                 if is_patch(node): yield f'{cell.where}: `{node.name}` is patched in'
 
 
@@ -291,7 +312,7 @@ def imports_point_down(rooms):
     layers = {room.module: room.number for room in rooms if room.module}
     for room in rooms:
         for cell in room.code:
-            for module, name, _ in imported(cell.tree):
+            for module, name, _ in imported(cell.nodes):
                 if module.startswith('.'): yield f'{cell.where}: relative import of {module}'
                 if not is_ours(module) or (module, name) == ('fastloop', None): continue
                 if (module, name) == ('fastloop', '__version__'): continue
@@ -308,7 +329,7 @@ def callbacks_keep_apart(rooms):
     for room in rooms:
         if not room.module or not room.module.startswith('callback'): continue
         for cell in room.exported:
-            for module, name, _ in imported(cell.tree):
+            for module, name, _ in imported(cell.nodes):
                 path = module.split('.') + [name]
                 if path[0] == 'fastloop' and len(path) > 1 and path[1] in apart:
                     yield f'{cell.where}: imports {module} ({name})'
@@ -323,7 +344,7 @@ def imports_have_their_own_cells(rooms):
             if top and len(top) < len(cell.statements):
                 yield f'{cell.where}: imports and does something else'
             # the site runs every cell in which an import occurs, exported ones in any case
-            nested = any(is_import(o) for o in ast.walk(cell.tree))
+            nested = any(is_import(o) for o in cell.nodes)
             if nested and not top and cell not in room.exported:
                 yield f'{cell.where}: imports inside a definition'
 
@@ -333,7 +354,7 @@ def imports_are_explicit(rooms):
     "No star imports, except of fastloop.all in the last rooms and the home page"
     for room in rooms:
         for cell in room.code:
-            for module, name, _ in imported(cell.tree):
+            for module, name, _ in imported(cell.nodes):
                 allowed = module == 'fastloop.all' and room.number >= 88 and not cell.is_export
                 if name == '*' and not allowed: yield f'{cell.where}: from {module} import *'
 
@@ -355,7 +376,7 @@ def optional_packages_are_imported_late(rooms):
         for cell in room.exported:
             at_once = [o for o in cell.statements
                        if not isinstance(o, DEFINITIONS) and not is_for_checkers(o)]
-            for module, name, _ in imported(ast.Module(at_once, [])):
+            for module, name, _ in imported(ast.walk(ast.Module(at_once, []))):
                 if module.split('.')[0] in OPTIONAL:
                     yield f'{cell.where}: imports {module} ({name}) with the module'
 
@@ -388,11 +409,7 @@ def code_lines(cell, node=None):
     Docstrings, comments, and the lines that signatures take to comment their parameters are not
     counted.
     """
-    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
-               tokenize.ENDMARKER}
-    tokens = tokenize.generate_tokens(io.StringIO(cell.code).readline)
-    lines = {i for o in tokens if o.type not in skipped for i in range(o.start[0], o.end[0]+1)}
-    lines -= docstring_lines(cell.tree) | signature_lines(cell.tree)
+    lines = cell.code_lines
     return len(lines & set(range(node.lineno, node.end_lineno+1)) if node else lines)
 
 
@@ -418,7 +435,7 @@ def classes_are_short(rooms):
     "An exported class has at most 120 lines of code, and a function at most 25"
     for room in rooms:
         for cell in room.exported:
-            for o in ast.walk(cell.tree):
+            for o in cell.nodes:
                 if not isinstance(o, DEFINITIONS): continue
                 most, size = 120 if isinstance(o, ast.ClassDef) else 25, code_lines(cell, o)
                 if size > most: yield f'{cell.where}: `{o.name}` has {size} lines of code'
@@ -439,9 +456,9 @@ def uses(rooms):
     found = {}
     for room in rooms:
         for cell in room.exported:
-            own = {id(b) for o in ast.walk(cell.tree) if isinstance(o, ast.ClassDef)
+            own = {id(b) for o in cell.nodes if isinstance(o, ast.ClassDef)
                    for b in o.bases}
-            for o in ast.walk(cell.tree):
+            for o in cell.nodes:
                 if isinstance(o, ast.Name) and id(o) not in own:
                     found[o.id] = found.get(o.id, 0) + 1
     return found
@@ -450,10 +467,11 @@ def uses(rooms):
 @rule
 def classes_are_no_staircase(rooms):
     "A private class has more than one subclass, or some other use"
-    used = uses(rooms)
-    for cell, node in classes(rooms):
-        heirs = [o.name for _, o in classes(rooms) if node.name in bases(o)]
-        if node.name.startswith('_') and len(heirs) == 1 and not used.get(node.name):
+    used, known = uses(rooms), list(classes(rooms))
+    for cell, node in known:
+        if not node.name.startswith('_'): continue
+        heirs = [o.name for _, o in known if node.name in bases(o)]
+        if len(heirs) == 1 and not used.get(node.name):
             yield f'{cell.where}: `{node.name}` is only a step below `{heirs[0]}`'
 
 
@@ -489,7 +507,7 @@ def modules_keep_their_secrets(rooms):
     "No private name is imported from another module"
     for room in rooms:
         for cell in room.exported:
-            for module, name, _ in imported(cell.tree):
+            for module, name, _ in imported(cell.nodes):
                 if is_ours(module) and name and re.match('_[a-z]', name, flags=re.I):
                     if not name.startswith('__'): yield f'{cell.where}: imports {name} of {module}'
 
@@ -538,8 +556,8 @@ def statements_have_their_own_lines(rooms):
     "No `;`"
     for room in rooms:
         for cell in room.code:
-            tokens = tokenize.generate_tokens(io.StringIO(cell.code).readline)
-            if any(o.type == tokenize.OP and o.string == ';' for o in tokens):
+            if ';' not in cell.code: continue
+            if any(o.type == tokenize.OP and o.string == ';' for o in tokens(cell.code)):
                 yield f'{cell.where}: a semicolon'
 
 
@@ -706,9 +724,9 @@ def exercises_can_be_checked(rooms):
 
 def checks(cell):
     "Does a cell assert something?"
-    calls = [o.func for o in ast.walk(cell.tree) if isinstance(o, ast.Call)]
+    calls = [o.func for o in cell.nodes if isinstance(o, ast.Call)]
     names = [getattr(o, 'id', getattr(o, 'attr', '')) for o in calls]
-    return (any(isinstance(o, ast.Assert) for o in ast.walk(cell.tree))
+    return (any(isinstance(o, ast.Assert) for o in cell.nodes)
             or any(re.match(r'test_|raises$', o) for o in names))
 
 
@@ -796,7 +814,7 @@ def parameters_have_docments(rooms):
     "Every parameter of a public function, constructor or method has its comment"
     for room in rooms:
         for cell, name, node in public_parts(room):
-            notes = comments(cell.code)
+            notes = cell.comments
             if isinstance(node, ast.ClassDef):
                 lines = [(o.lineno, o.target.id) for o in fields(node)]
             elif is_event(node.name): continue

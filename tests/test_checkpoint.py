@@ -160,8 +160,8 @@ class Net(nn.Module):
 sgd = partial(SGD, momentum=.9)
 
 
-def make(seed, path, data=tensor_data, opt_func=sgd, cbs=(), every=1, **kwargs):
-    "A learner made from `seed`, with checkpoints after every batch"
+def make(seed, path, data=tensor_data, opt_func=sgd, cbs=(), every=4, **kwargs):
+    "A learner made from `seed`, with checkpoints after some batches: writing them takes most time"
     set_seed(seed)
     data = data(seed, path)
     kwargs = dict(loss_func=F.cross_entropy, metrics=accuracy) | kwargs
@@ -368,37 +368,35 @@ def unbroken(tmp_path_factory):
     def find(name, verb='fit', **kwargs):
         if (name, verb) not in known:
             path = tmp_path_factory.mktemp('unbroken')
-            known[name, verb] = fit(make(0, path, **kwargs), verb), path
+            known[name, verb] = fit(make(0, path, **kwargs | dict(every='epoch')), verb), path
         return known[name, verb]
     return find
 
 
-def kill_in_batches(unbroken, tmp_path, data, every, numbers):
+def kill_in_batches(unbroken, path, data, every, numbers):
+    "Kill one training after so many steps, each time counted anew"
     kwargs = dict(data=data_kinds[data], every=every)
-    whole, _ = unbroken(data + str(every), **kwargs)
-    first = every if every != 'epoch' else 6
-    for n in (o for o in numbers if o > first):
-        path = tmp_path/f'{n}'
-        check_same(whole, broken(path, [Kill('after_step', n)], **kwargs))
-        assert len(numbered_files(path/'models/checkpoints')) <= 3
+    whole, _ = unbroken(data, **kwargs)
+    check_same(whole, broken(path, [Kill('after_step', n) for n in numbers], **kwargs))
+    assert len(numbered_files(path/'models/checkpoints')) <= 3
 
 
 @pytest.mark.parametrize('data', data_kinds)
 def test_killed_in_some_batches(data, unbroken, tmp_path):
-    kill_in_batches(unbroken, tmp_path, data, 1, (4, 7, 12))
-    kill_in_batches(unbroken, tmp_path/'epoch', data, 'epoch', (7, 15))
+    kill_in_batches(unbroken, tmp_path/'batch', data, 1, (4, 4, 6))  # in its batches 4, 7 and 12
+    kill_in_batches(unbroken, tmp_path/'epoch', data, 'epoch', (7, 9))  # in its batches 7 and 15
 
 
 @pytest.mark.parametrize('name', optimizers)
 def test_optimizers(name, unbroken, tmp_path):
-    kwargs = dict(opt_func=optimizers[name])
+    kwargs = dict(opt_func=optimizers[name], every=3)
     whole, _ = unbroken(name, **kwargs)
-    check_same(whole, broken(tmp_path, [Kill('after_step', n) for n in (4, 5)], **kwargs))
+    check_same(whole, broken(tmp_path, [Kill('after_step', n) for n in (4, 7)], **kwargs))
 
 
 @rare
 def test_persistent_workers(unbroken, tmp_path):
-    kwargs = dict(data=partial(sampled_data, kind='workers'))
+    kwargs = dict(data=partial(sampled_data, kind='workers'), every=1)
     whole, _ = unbroken('persistent', **kwargs)
     check_same(whole, broken(tmp_path, [Kill('after_step', n) for n in (4, 5)], **kwargs))
 
@@ -407,16 +405,17 @@ def test_persistent_workers(unbroken, tmp_path):
 @pytest.mark.parametrize('data', data_kinds)
 @pytest.mark.parametrize('every', [1, 4, 'epoch'])
 def test_killed_in_every_batch(data, every, unbroken, tmp_path):
-    kill_in_batches(unbroken, tmp_path, data, every, range(1, 6*EPOCHS + 1))
+    for n in range(1 + (6 if every == 'epoch' else every), 6*EPOCHS + 1):
+        kill_in_batches(unbroken, tmp_path/f'{n}', data, every, (n,))
 
 
 @rare
 @pytest.mark.parametrize('event', [o for o in events if not o.startswith('after_cancel')])
 @pytest.mark.parametrize('order', [-1000, 1000])
 def test_killed_in_every_event(event, order, unbroken, tmp_path):
-    whole, _ = unbroken('tensors1')
+    whole, _ = unbroken('tensors')
     for nth in (1, 2, 9):
-        learn = make(0, tmp_path/f'{nth}')
+        learn = make(0, tmp_path/f'{nth}', every=1)
         with killed(): fit(learn, cbs=Kill(event, nth, order))
         if not numbered_files(tmp_path/f'{nth}/models/checkpoints'): continue
         check_same(whole, fit(make(9, tmp_path/f'{nth}'), resume=True))
@@ -522,8 +521,8 @@ def own_state(learn):
     return {type(o).__name__: o.state_dict() for o in cbs if hasattr(type(o), 'state_dict')}
 
 
-def kill_with(feature, unbroken, tmp_path, numbers):
-    kwargs = dict(cbs=features[feature])
+def kill_with(feature, unbroken, tmp_path, numbers, every):
+    kwargs = dict(cbs=features[feature], every=every)
     whole, there = unbroken(feature, **kwargs)
     for n in numbers:
         path = tmp_path/f'{n}'
@@ -535,7 +534,8 @@ def kill_with(feature, unbroken, tmp_path, numbers):
 
 @pytest.mark.parametrize('feature', features)
 def test_with_everything(feature, unbroken, tmp_path):
-    kill_with(feature, unbroken, tmp_path, (9,))
+    every = 1 if feature == 'batch is left out' else 8  # its ninth backward pass is of batch 10
+    kill_with(feature, unbroken, tmp_path, (9,), every)
 
 
 @pytest.mark.parametrize('how, event, n', [
@@ -554,7 +554,7 @@ def test_an_optimizer_with_two_modes(how, event, n, tmp_path):
 @rare
 @pytest.mark.parametrize('feature', features)
 def test_with_everything_killed_everywhere(feature, unbroken, tmp_path):
-    kill_with(feature, unbroken, tmp_path, (2, 5, 7, 8, 10, 12, 13, 16))
+    kill_with(feature, unbroken, tmp_path, (2, 5, 7, 8, 10, 12, 13, 16), 1)
 
 
 @pytest.mark.parametrize('verb, feature, lr, told', [
@@ -581,7 +581,7 @@ verbs = ['fit_one_cycle', 'fit_flat_cos', 'fit_sgdr', 'fine_tune']
 
 @pytest.mark.parametrize('verb', verbs)
 def test_verbs(verb, unbroken, tmp_path):
-    kill_in_verb(verb, 1, unbroken, tmp_path, (5, 13))
+    kill_in_verb(verb, 4, unbroken, tmp_path, (5, 13))
 
 
 @rare
@@ -595,7 +595,7 @@ def test_verbs_killed_everywhere(verb, every, unbroken, tmp_path):
 def kill_in_verb(verb, every, unbroken, tmp_path, numbers):
     kwargs = dict(every=every, opt_func=torch.optim.AdamW, cbs=[CSVLogger, EMACallback])
     if verb == 'fine_tune': kwargs['cbs'] = [partial(CSVLogger, append=True), SaveModelCallback]
-    whole, there = unbroken(f'verb{every}', verb, **kwargs)
+    whole, there = unbroken('verb', verb, **kwargs)
     for n in numbers:
         resumed = broken(tmp_path/f'{n}', [Kill('begin_backward', n)], verb, **kwargs)
         check_same(whole, resumed)
@@ -607,11 +607,12 @@ class KillIn(Kill):
     def begin_fit(self): self.left += 1000 if self.learn.stage == 0 else -1000*(self.left > 1000)
 
 
-@pytest.mark.parametrize('n', [1, 2, 5, 6, 7, 11])
+@pytest.mark.parametrize('n', [1, 2, pytest.param(5, marks=rare), 6, 7,
+                               pytest.param(11, marks=rare)])
 def test_fine_tune_goes_on_in_its_second_phase(n, unbroken, tmp_path):
     kwargs = dict(every=1, opt_func=torch.optim.AdamW,
                   cbs=[partial(CSVLogger, append=True), SaveModelCallback])
-    whole, there = unbroken('verb1', 'fine_tune', **kwargs)
+    whole, there = unbroken('verb', 'fine_tune', **kwargs)
     kills = [KillIn('begin_backward', n), KillIn('after_validate', 1), KillIn('begin_batch', 8)]
     resumed = broken(tmp_path, kills, 'fine_tune', **kwargs)
     check_same(whole, resumed)
@@ -622,19 +623,20 @@ def test_fine_tune_goes_on_in_its_second_phase(n, unbroken, tmp_path):
 
 @pytest.mark.parametrize('kills', [(2, 2, 2), (3, 1, 9), (6, 1, 6), (7, 7, 7), (13, 1, 1)])
 def test_killed_three_times_in_a_row(kills, unbroken, tmp_path):
-    kwargs = dict(data=loader_data, cbs=[CSVLogger, partial(GradientAccumulation, n_batches=4),
-                                         EMACallback, SaveModelCallback, MixUpCallback])
+    kwargs = dict(data=loader_data, every=1, cbs=[
+        CSVLogger, partial(GradientAccumulation, n_batches=4), EMACallback, SaveModelCallback,
+        MixUpCallback])
     whole, there = unbroken('three', 'fit_one_cycle', **kwargs)
     resumed = broken(tmp_path, [Kill('after_pred', n) for n in kills], 'fit_one_cycle', **kwargs)
     check_same(whole, resumed)
     assert same_state(contents(there), contents(tmp_path))
 
 
-@pytest.mark.parametrize('n', [4, 6, 11])
-def test_workers_draw_the_same_numbers(n, unbroken, tmp_path):
-    kwargs = dict(data=partial(loader_data, workers=2))
+def test_workers_draw_the_same_numbers(unbroken, tmp_path):
+    kwargs = dict(data=partial(loader_data, workers=2), every=1)
     whole, _ = unbroken('workers', **kwargs)
-    check_same(whole, broken(tmp_path, [Kill('after_step', n)], **kwargs))
+    kills = [Kill('after_step', n) for n in (4, 3, 6)]  # in its batches 4, 6 and 11
+    check_same(whole, broken(tmp_path, kills, **kwargs))
 
 
 def newest(path): return [o for _, o in numbered_files(path/'models/checkpoints')]
@@ -653,7 +655,7 @@ damages = dict(flipped=flipped, cut=lambda o: o[:-100], half=lambda o: o[:len(o)
 
 @pytest.mark.parametrize('damage', damages)
 def test_the_one_before_is_taken_when_the_newest_is_damaged(damage, unbroken, tmp_path):
-    whole, _ = unbroken('tensors1')
+    whole, _ = unbroken('tensors')
     with killed(): fit(make(0, tmp_path), cbs=Kill('after_step', 9))
     file = newest(tmp_path)[0]
     file.write_bytes(damages[damage](file.read_bytes()))
@@ -686,7 +688,7 @@ no_files = dict(
 
 @pytest.mark.parametrize('what', no_files)
 def test_what_is_no_checkpoint_is_passed_over(what, unbroken, tmp_path):
-    whole, _ = unbroken('tensors1')
+    whole, _ = unbroken('tensors')
     with killed(): fit(make(0, tmp_path), cbs=Kill('after_step', 12))
     path = tmp_path/'models/checkpoints/000099.pt'
     no_files[what](path)
@@ -792,7 +794,7 @@ def test_a_column_that_a_callback_adds_is_no_metric(tmp_path):
 
 
 def test_another_number_of_epochs(unbroken, tmp_path):
-    whole, _ = unbroken('tensors1')
+    whole, _ = unbroken('tensors')
     learn = make(0, tmp_path)
     learn.fit(1)
     check_same(whole, fit(make(4, tmp_path), resume=True))  # nothing depends on the number
@@ -836,7 +838,7 @@ def test_a_fit_that_a_callback_has_ended(data, every, event, nth, told, unbroken
     if nth != 7: check_same(ended, again)  # but a metric in the middle of validation
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 1 and f'has ended this fit after {told}: nothing is left' in said[0]
-    whole, _ = unbroken(data + str(every), **kwargs)
+    whole, _ = unbroken(data, **kwargs)
     more = fit(make(4, tmp_path, **kwargs), resume=True)
     if nth != 7: return check_same(whole, more)
     a, b = whole.recorder, more.recorder  # the validation that was begun has drawn
@@ -851,7 +853,7 @@ def test_more_patience_goes_on(unbroken, tmp_path):
     learn = learner(1, 50)
     with pytest.warns(UserWarning, match='patience=50 .the checkpoint: 1.'):
         learn.fit(EPOCHS, resume=True)
-    check_same(unbroken('tensors1')[0], learn)
+    check_same(unbroken('tensors')[0], learn)
 
 
 @pytest.mark.parametrize('every', [(2, 3), (3, 2), ('epoch', 2)])
@@ -859,7 +861,7 @@ def test_more_patience_goes_on(unbroken, tmp_path):
 def test_of_several_the_one_that_got_furthest_goes_on(every, kills, unbroken, tmp_path, capsys):
     def learner(seed): return make(seed, tmp_path, loader_data, every=every[0], cbs=[
         partial(CheckpointCallback, every=every[1], keep=None, folder=tmp_path/'all')])
-    whole, _ = unbroken('loader1', data=loader_data)
+    whole, _ = unbroken('loader', data=loader_data)
     for i, n in enumerate(kills):
         with killed(): fit(learner(i), cbs=Kill('after_step', n), resume=i > 0)
     capsys.readouterr()
@@ -886,7 +888,7 @@ def test_a_checkpoint_that_cannot_be_read(left, unbroken, tmp_path, monkeypatch)
     if left:
         with pytest.warns(UserWarning, match='before this one is taken: .*Permission denied'):
             fit(learn, resume=True)
-        return check_same(unbroken('tensors1')[0], learn)
+        return check_same(unbroken('tensors')[0], learn)
     with pytest.warns(UserWarning), pytest.raises(PermissionError): fit(learn, resume=True)
     assert learn.opt is None and newest(tmp_path) == files
 
@@ -973,7 +975,7 @@ def test_the_same_learner_goes_on_after_an_interrupt(unbroken, tmp_path):
             self.left -= 1
             if self.left == 0: raise KeyboardInterrupt
 
-    whole, _ = unbroken('tensors1')
+    whole, _ = unbroken('tensors')
     learn = make(0, tmp_path)
     with pytest.raises(KeyboardInterrupt): fit(learn, cbs=Interrupt('after_loss', 10))
     check_same(whole, fit(learn, resume=True))
@@ -1076,9 +1078,10 @@ class Annealed:
 
 @pytest.mark.parametrize('nth', [3, 9, 13])
 def test_a_loss_that_is_no_module_goes_on_too(nth, tmp_path):
-    whole = fit(make(0, tmp_path/'whole', loss_func=Annealed()))
-    with killed(): fit(make(0, tmp_path/'b', loss_func=Annealed()), cbs=Kill('after_step', nth))
-    learn = fit(make(5, tmp_path/'b', loss_func=Annealed()), resume=True)
+    def learner(seed, name): return make(seed, tmp_path/name, every=2, loss_func=Annealed())
+    whole = fit(learner(0, 'whole'))
+    with killed(): fit(learner(0, 'b'), cbs=Kill('after_step', nth))
+    learn = fit(learner(5, 'b'), resume=True)
     check_same(whole, learn)
     assert learn.loss_func.n == EPOCHS*8  # six batches of training, two of validation
 
@@ -1126,7 +1129,7 @@ def frozen(seed, path, how, **kwargs):
 @pytest.mark.parametrize('opt_func', [sgd, torch.optim.Adam, torch.optim.RMSprop])
 @pytest.mark.parametrize('before, after', [(1, 0), (0, 1)])
 def test_by_hand_across_another_freezing(before, after, opt_func, tmp_path):
-    kwargs = dict(opt_func=opt_func)
+    kwargs = dict(opt_func=opt_func, every='epoch')
     whole = frozen(0, tmp_path/'whole', before, **kwargs)
     whole.fit(1)
     wanted, file = flags(whole), whole.checkpoint(tmp_path/'c.pt')
@@ -1197,11 +1200,12 @@ class UnfreezesLate(Callback):
 
 @pytest.mark.parametrize('nth', [7, 9, 14])
 def test_what_a_callback_unfreezes_is_no_other_freezing(nth, tmp_path):
-    whole = fit(frozen(0, tmp_path/'whole', 1, cbs=[UnfreezesLate]))
-    with killed(): fit(frozen(0, tmp_path/'b', 1, cbs=[UnfreezesLate]), cbs=Kill('after_step', nth))
+    kwargs = dict(cbs=[UnfreezesLate], every=2)
+    whole = fit(frozen(0, tmp_path/'whole', 1, **kwargs))
+    with killed(): fit(frozen(0, tmp_path/'b', 1, **kwargs), cbs=Kill('after_step', nth))
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        check_same(whole, fit(frozen(4, tmp_path/'b', 1, cbs=[UnfreezesLate]), resume=True))
+        check_same(whole, fit(frozen(4, tmp_path/'b', 1, **kwargs), resume=True))
 
 
 def test_resuming_with_other_layer_groups_is_refused(tmp_path):
@@ -1239,21 +1243,21 @@ steps_of_writing = ['torch.save', 'os.fsync', 'os.replace', 'fastloop.state_file
 
 
 @pytest.mark.parametrize('step', steps_of_writing)
-@pytest.mark.parametrize('nth', [pytest.param(1, marks=rare), 9])
+@pytest.mark.parametrize('nth', [pytest.param(1, marks=rare), 5])
 def test_killed_while_it_is_written(step, nth, unbroken, tmp_path, monkeypatch):
-    whole, _ = unbroken('tensors1')
+    whole, _ = unbroken('tensors')
     owner, name = step.rpartition('.')[::2]
     place = pkgutil.resolve_name(owner) if '.' in owner else importlib.import_module(owner)
     with monkeypatch.context() as m:
         m.setattr(place, name, raises(getattr(place, name), nth, Killed()))
-        with killed(): fit(make(0, tmp_path))
+        with killed(): fit(make(0, tmp_path, every=2))
     assert not list(tmp_path.rglob('*.tmp'))
     if newest(tmp_path): check_same(whole, fit(make(8, tmp_path), resume=True))
 
 
 @pytest.mark.parametrize('step', ['torch.save', 'os.fsync', 'os.replace'])
 def test_a_failure_ends_the_fit_only_if_it_is_the_first(step, unbroken, tmp_path, monkeypatch):
-    whole, _ = unbroken('tensors1')
+    whole, _ = unbroken('tensors')
     owner, name = step.split('.')
     place = importlib.import_module(owner)
     full = OSError(errno.ENOSPC, 'No space left on device')
@@ -1263,7 +1267,7 @@ def test_a_failure_ends_the_fit_only_if_it_is_the_first(step, unbroken, tmp_path
     assert not newest(tmp_path/'a')
     with monkeypatch.context() as m:
         m.setattr(place, name, raises(getattr(place, name), 5, full))
-        learn = make(0, tmp_path/'b')
+        learn = make(0, tmp_path/'b', every=2)
         with pytest.warns(UserWarning, match='could not be written.*The disk is full'): fit(learn)
     check_same(whole, learn)
     check_same(whole, fit(make(3, tmp_path/'b'), resume=True))
@@ -1303,12 +1307,15 @@ def keras_fit(seed, path, left=0, **kwargs):
     return found.history, model.get_weights(), (path/'table.csv').read_text()
 
 
+@pytest.fixture(scope='module')
+def keras_whole(tmp_path_factory): return keras_fit(0, tmp_path_factory.mktemp('keras'))
+
+
 @pytest.mark.parametrize('left', [2, 6, 7, 11])
-def test_keras(left, tmp_path):
-    whole = keras_fit(0, tmp_path/'whole')
+def test_keras(left, keras_whole, tmp_path):
     with killed(): keras_fit(0, tmp_path/'broken', left, save_freq=1)
     resumed = keras_fit(9, tmp_path/'broken', save_freq=1)
-    assert whole[0] == resumed[0] and same_state(whole[1:], resumed[1:])
+    assert keras_whole[0] == resumed[0] and same_state(keras_whole[1:], resumed[1:])
 
 
 class ForV1:

@@ -57,7 +57,7 @@ def forks():
 def train(path, seed, verb, kwargs, resume, kill, answer):
     "The body of a process: train, and leave what came of it in a file"
     torch.set_num_threads(1)
-    learn = make(seed, Path(path), **kwargs)
+    learn = make(seed, Path(path), **{'every': 1, **kwargs})
     fit(learn, verb, resume=resume, cbs=kill)
     write_state(answer, outcome(learn))
 
@@ -151,7 +151,7 @@ def test_killed_while_saving_a_hundred_times(forks, tmp_path):
 
 def interrupted(path, pipe, resume, answer, last):
     torch.set_num_threads(1)
-    learn = make(0 if not resume else 7, Path(path), cbs=features['table'])
+    learn = make(0 if not resume else 7, Path(path), cbs=features['table'], every=1)
     try: fit(learn, resume=resume, cbs=Slow(pipe, last))
     except KeyboardInterrupt: os._exit(9)
     write_state(answer, outcome(learn))
@@ -183,7 +183,7 @@ class Fills(Kill):
 
 def full(path, event, nth, answer):
     torch.set_num_threads(1)
-    learn, said = make(0, Path(path)), None
+    learn, said = make(0, Path(path), every=1), None
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter('always')
         try: fit(learn, cbs=Fills(event, nth))
@@ -207,7 +207,7 @@ def test_a_full_disk(forks, tmp_path):
     assert all('could not be written' in o for o in later['told'])
     check_same(whole, later)
     assert numbered_files(tmp_path/'7/models/checkpoints')[0][0] == 6
-    learn = fit(make(3, tmp_path/'7'), resume=True)
+    learn = fit(make(3, tmp_path/'7', every=1), resume=True)
     check_same(whole, outcome(learn))
 
 

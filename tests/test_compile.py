@@ -5,8 +5,6 @@ skipped where no C++ compiler is found.
 """
 import inspect
 import pickle
-import subprocess
-import sys
 from copy import copy, deepcopy
 from functools import partial
 
@@ -564,13 +562,3 @@ def test_gathered_gradients_are_copied():
     plain.fit(1, cbs=GradientAccumulation(n_batches=3))
     assert places[0] != places[1] and len(places) == 5
     check_same(learn, plain)
-
-
-# ---- imports -------------------------------------------------------------------------------------
-def test_the_compiler_is_imported_when_it_is_asked_for():
-    code = ('import sys, torch\nbefore = "torch._dynamo" in sys.modules, "torch._inductor" in '
-            'sys.modules\nimport fastloop.all\n'
-            'assert ("torch._dynamo" in sys.modules, "torch._inductor" in sys.modules) == before\n'
-            'print(before)')
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.split()[0] == '(False,', done.stderr

@@ -517,7 +517,7 @@ plans = {'twice': {4: ('rate', .5), 9: ('rate', 3.)}, 'stop': {3: ('rate', .5), 
 
 
 def steered(seed, path, plan=None, **kwargs):
-    learn = make(seed, path, cbs=[quiet, *kwargs.pop('cbs', ())], **kwargs)
+    learn = make(seed, path, cbs=[quiet, *kwargs.pop('cbs', ())], **{'every': 1, **kwargs})
     if plan:
         steers = Steers()
         steers.plan = dict(plan)
@@ -619,7 +619,7 @@ def test_goes_on_in_the_middle_of_any_loader(kind, tmp_path):
 def test_nobody_to_go_on_with_it(tmp_path):
     with pytest.raises(Killed): fit(steered(0, tmp_path, {2: ('rate', .5)}),
                                     cbs=Kill('after_step', 5))
-    learn = make(9, tmp_path)
+    learn = make(9, tmp_path, every=1)
     before = copy.deepcopy(learn.model.state_dict())
     with pytest.raises(ValueError, match='Control'): fit(learn, resume=True)
     assert same_state(before, learn.model.state_dict())

@@ -146,10 +146,22 @@ def close(a, b):
     return a == b
 
 
+@pytest.fixture(scope='module')
+def export_of(tmp_path_factory):
+    "A function of a kind: its learner, and the file of it, which is written once"
+    known = {}
+
+    def find(kind):
+        if kind not in known:
+            learn = make(kind)
+            known[kind] = learn, learn.export(tmp_path_factory.mktemp('export')/'model.pt2')
+        return known[kind]
+    return find
+
+
 @pytest.fixture(scope='module', params=KINDS)
-def exported(request, tmp_path_factory):
-    learn = make(request.param)
-    file = learn.export(tmp_path_factory.mktemp('export')/'model.pt2')
+def exported(request, export_of):
+    learn, file = export_of(request.param)
     return learn, Predictor.load(file, device='cpu')
 
 
@@ -193,9 +205,9 @@ def test_one_number_for_a_batch_becomes_a_number_for_each_batch(tmp_path):
         assert torch.equal(more['largest'], h.argmax(1))
 
 
-def test_loaders_with_targets_and_without(tmp_path):
-    learn = make('two inputs')
-    predictor = Predictor.load(learn.export(tmp_path/'m.pt2'), 'cpu')
+def test_loaders_with_targets_and_without(export_of):
+    learn, file = export_of('two inputs')
+    predictor = Predictor.load(file, 'cpu')
     xb, yb = learn.data.batch
     want, targets = learn.get_preds([(xb, yb), (rows(xb, slice(0, 3)), yb[:3])])
     got, found = predictor.get_preds(iter([(xb, yb), (rows(xb, slice(0, 3)), yb[:3])]))
@@ -269,21 +281,20 @@ def test_nothing_to_predict_is_an_error(table, items):
 @pytest.mark.parametrize('x, said', [
     ((numbers(3),), '2 inputs'), (numbers(3), '2 inputs'), ((numbers(3), numbers(2)[:3]), 'rows'),
     ((numbers(2), numbers(3)), 'shape')])
-def test_structures_that_do_not_fit_are_refused(tmp_path_factory, x, said):
-    file = tmp_path_factory.getbasetemp()/'two.pt2'
-    if not file.exists(): make('two inputs').export(file)
+def test_structures_that_do_not_fit_are_refused(export_of, x, said):
+    _, file = export_of('two inputs')
     with pytest.raises((TypeError, ValueError), match=said): Predictor.load(file).get_preds(x)
 
 
-def test_probabilities_need_classes(tmp_path):
-    predictor = Predictor.load(make('regression').export(tmp_path/'m.pt2'))
+def test_probabilities_need_classes(export_of):
+    predictor = Predictor.load(export_of('regression')[1])
     with pytest.raises(ValueError, match='not about classes'):
         predictor.get_preds(numbers(3), probabilities=True)
 
 
-def test_words_of_another_length(tmp_path):
-    learn = make('words')
-    predictor = Predictor.load(learn.export(tmp_path/'m.pt2'), 'cpu')
+def test_words_of_another_length(export_of):
+    learn, file = export_of('words')
+    predictor = Predictor.load(file, 'cpu')
     for n in (2, 6, 11):
         x = torch.randint(0, 30, (4, n))
         want, _ = learn.get_preds([(x, torch.zeros(4).long())])
@@ -880,7 +891,7 @@ def test_hooks_stay_behind_but_torchs_own():
 
 def test_wrapped_models(table, tmp_path):
     learn = copy.deepcopy(table[0])
-    want = Predictor.load(learn.export(tmp_path/'a.pt2')).predict([1, 2, 3])
+    want = table[1].predict([1, 2, 3])
     learn.model = nn.DataParallel(learn.model)
     assert close(Predictor.load(learn.export(tmp_path/'a.pt2')).predict([1, 2, 3]), want)
     learn.model = torch.compile(learn.model.module, backend='eager')
@@ -1099,10 +1110,10 @@ def test_the_commands_rows_for_answers_of_all_kinds():
 
 
 @pytest.mark.parametrize('kind', ['mlp', 'words', 'recurrent'])
-def test_a_program_moves_to_another_device_as_a_whole(kind, tmp_path):
+def test_a_program_moves_to_another_device_as_a_whole(kind, export_of):
     "Tensors that the model makes itself move too; `meta` is a device that every machine has"
-    learn = make(kind)
-    file, xb = learn.export(tmp_path/'m.pt2'), learn.data.batch[0]
+    learn, file = export_of(kind)
+    xb = learn.data.batch[0]
     program = Predictor.load(file, 'meta').program
     with torch.no_grad(): found = program(xb.to('meta'))[0]
     want, _ = learn.get_preds([learn.data.batch])

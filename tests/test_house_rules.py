@@ -414,39 +414,45 @@ def test_claims_of_untested_pythons_are_caught(tested, claimed):
 
 # ---- what importing the package loads ------------------------------------------------------------
 HEAVY = ['matplotlib', 'pandas', 'ipywidgets', 'IPython', 'tensorboard', 'keras', 'torch._dynamo',
-         'mlflow', 'wandb', 'torch.utils.tensorboard', 'torch.distributed.fsdp']
+         'torch._inductor', 'google', 'PIL', 'mlflow', 'wandb', 'torch.utils.tensorboard',
+         'torch.distributed.fsdp']
 LOADED = '''
-import importlib, pathlib, sys
+import importlib, sys
 import torch
-before = set(sys.modules)
-for name in {modules}: importlib.import_module(name)
-print(*sorted(set(sys.modules) - before))
+for step in {steps}:
+    before = set(sys.modules)
+    for name in step: importlib.import_module(name)
+    print(*sorted(set(sys.modules) - before))
 '''
+MADE = [f'fastloop.{o.module}' for o in rooms if o.module]
 
 
-def loaded_by(modules, folder=root):
-    "The modules that importing these adds to `import torch`, in a fresh process"
-    env = {**os.environ, 'PYTHONPATH': str(folder)}
-    done = subprocess.run([sys.executable, '-c', LOADED.format(modules=modules)], text=True,
-                          cwd=folder, env=env, capture_output=True)
+@pytest.fixture(scope='module')
+def loaded(tmp_path_factory):
+    """What is imported, one after the other, by a fresh process, and which modules that adds
+
+    torch; all that most people use; the rest of our modules; and one that loads something heavy.
+    """
+    folder = tmp_path_factory.mktemp('heavy')
+    (folder/'heavy_module.py').write_text('import matplotlib\n')
+    steps = [['torch'], ['fastloop.all'], MADE, ['heavy_module']]
+    env = {**os.environ, 'PYTHONPATH': f'{root}{os.pathsep}{folder}'}
+    done = subprocess.run([sys.executable, '-c', LOADED.format(steps=steps)], text=True,
+                          cwd=root, env=env, capture_output=True)
     assert done.returncode == 0, done.stderr
-    return set(done.stdout.split())
+    found = [set(o.split()) for o in done.stdout.splitlines()]
+    return dict(zip(('torch', 'all', 'rest', 'heavy'), found, strict=True))
 
 
-def test_importing_loads_nothing_heavy():
-    modules = loaded_by(['fastloop.all'])
-    assert 'fastloop.all' in modules
-    assert not modules & set(HEAVY)
+def test_importing_loads_nothing_heavy(loaded):
+    assert 'fastloop.all' in loaded['all']
+    assert not loaded['all'] & set(HEAVY) and 'torch._dynamo' not in loaded['torch']
 
 
-def test_importing_any_module_loads_nothing_heavy():
+def test_importing_any_module_loads_nothing_heavy(loaded):
     "No module of the package loads them, those that fastloop.all leaves out included"
-    made = [f'fastloop.{o.module}' for o in rooms if o.module]
-    modules = loaded_by(made)
-    assert set(made) <= modules
-    assert not modules & set(HEAVY)
+    assert set(MADE) <= loaded['all'] | loaded['rest']
+    assert not loaded['rest'] & set(HEAVY)
 
 
-def test_heavy_imports_are_seen(tmp_path):
-    (tmp_path/'heavy_module.py').write_text('import matplotlib\n')
-    assert 'matplotlib' in loaded_by(['heavy_module'], tmp_path)
+def test_heavy_imports_are_seen(loaded): assert 'matplotlib' in loaded['heavy']
