@@ -1,4 +1,5 @@
 "How the tests run: as many processes as the machine bears, and Hypothesis without a clock."
+import gc
 import importlib.util
 import os
 import signal
@@ -38,6 +39,19 @@ def pytest_xdist_make_scheduler(config, log):
     class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid): return unit(nodeid)
     return Together(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Do not look for garbage while everything is imported, nor in what was imported, later
+
+    It took a quarter of the time; what is imported stays.
+    """
+    gc.disable()
+    try: return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items):
