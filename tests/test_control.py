@@ -603,7 +603,12 @@ def test_goes_on_with_a_schedule(schedule, every, k, tmp_path):
     check_steered(whole, fit(steered(9, tmp_path, **kwargs), resume=True))
 
 
-@pytest.mark.parametrize('kind', data_kinds)
+# the others, and what holds for each kind, are in test_checkpoint
+OFTEN = 'tensors', 'loader', 'weights', 'jumping', 'stateful'
+
+
+@pytest.mark.parametrize('kind', [pytest.param(o, marks=() if o in OFTEN else rare)
+                                  for o in data_kinds])
 def test_goes_on_in_the_middle_of_any_loader(kind, tmp_path):
     kwargs = dict(data=data_kinds[kind], every='epoch')
     whole = fit(steered(0, tmp_path/'whole', {3: ('rate', .5)}, **kwargs))
