@@ -41,6 +41,19 @@ def pytest_xdist_make_scheduler(config, log):
     return Together(config, log)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Do not look for garbage while everything is imported, nor in what was imported, later
+
+    It took a quarter of the time; what is imported stays.
+    """
+    gc.disable()
+    try: return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def pytest_collection_modifyitems(items):
     "Tests that take long come first, so that no process is left alone with one of them"
     items.sort(key=lambda o: not any(part in o.nodeid for part in LONG))

@@ -1,6 +1,8 @@
 "How many processes the tests run in, which tests stay together in one, and what they start."
 import multiprocessing
 import os
+import sys
+import tempfile
 import threading
 from multiprocessing import forkserver
 from pathlib import Path
@@ -69,3 +71,46 @@ class Forks:
     def close(self):
         "End the server"
         self.server._stop()
+
+
+def run_text(text, args, folder, env, out, err):
+    "The body of a process: a program as `python -c` runs it, in a folder; it prints into files"
+    for number, file in ((1, out), (2, err)): os.dup2(os.open(file, os.O_WRONLY), number)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv[:] = ['-c', *args]
+    exec(compile(text, '<program>', 'exec'), {'__name__': '__main__'})
+
+
+class Program:
+    """A program like that of `python -c`, in a process of its own
+
+    It is forked from one that has imported torch, which takes seconds, and nothing of ours.
+    """
+    forks = None  # begins with the first program, ends with the process of the tests
+
+    def __init__(self, text, *args, **env):
+        if Program.forks is None: Program.forks = Forks('torch', 'numpy', 'processes')
+        self.folder = tempfile.TemporaryDirectory()
+        self.files = [Path(self.folder.name)/o for o in ('out', 'err')]
+        for o in self.files: o.touch()
+        self.process = Program.forks.start(run_text, text, list(map(str, args)), os.getcwd(),
+                                           {**os.environ, **env}, *map(str, self.files))
+
+    @property
+    def stdout(self): return self.files[0].read_text()
+
+    @property
+    def stderr(self): return self.files[1].read_text()
+
+    @property
+    def returncode(self): return self.process.exitcode
+
+    def end(self, timeout=300):
+        "Wait until it has ended"
+        self.process.join(timeout)
+        if self.process.is_alive():
+            self.process.kill()
+            raise TimeoutError(self.stderr)
+        return self

@@ -3,6 +3,7 @@
 They are forked from a server that has imported everything, so that a start costs little.
 """
 import io
+import multiprocessing
 import os
 import queue
 import socket
@@ -13,6 +14,8 @@ from contextlib import redirect_stdout
 import torch
 import torch.distributed as dist
 from processes import Forks
+
+START = multiprocessing.get_start_method()  # of a program that nobody has forked
 
 
 def free_port():
@@ -39,6 +42,8 @@ def body(rank, count, port, folder, cases, answers):
     "One process: all cases, one after the other"
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count),
                       MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    # a loader's workers start as in a program of a user, not each with an import of torch
+    multiprocessing.set_start_method(START, force=True)
     torch.set_num_threads(1)
     os.chdir(folder)
     for name, work in cases:

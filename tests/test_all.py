@@ -1,9 +1,9 @@
 "`from fastloop.all import *` gives the public names, and nothing heavy"
 import importlib
 import json
-import subprocess
-import sys
 from pathlib import Path
+
+from processes import Program
 
 root = Path(__file__).parent.parent
 
@@ -81,5 +81,5 @@ def test_star_import_in_a_fresh_process_loads_nothing_heavy():
             'print(len([Learner, nn, F, np, partial, Path]))\n'
             'print([o for o in ("matplotlib", "pandas", "ipywidgets", "IPython", "torch._dynamo") '
             'if o in sys.modules])')
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd='/')
+    done = Program(code).end()
     assert done.stdout.split('\n')[:2] == ['6', '[]'], done.stderr

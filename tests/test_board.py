@@ -325,19 +325,24 @@ print('threads', [o.name for o in set(threading.enumerate()) - before if 'subshe
 '''
 
 
-@pytest.mark.parametrize('watched', [True, False])
-def test_in_a_real_kernel(watched, tmp_path):
-    "A front end that takes input has a board; papermill and nbconvert, which do not, have a line"
+@pytest.fixture(scope='module')
+def kernel(tmp_path_factory):
+    "The client of a real kernel, which imports torch once"
     from jupyter_client.manager import start_new_kernel
     env = {k: v for k, v in os.environ.items() if k != 'FASTLOOP_PROGRESS'}
-    manager, client = start_new_kernel(startup_timeout=120, env=env, cwd=str(tmp_path))
-    try:
-        seen = []
-        client.execute_interactive(KERNEL.format(tests=os.path.dirname(__file__)), timeout=200,
-                                   allow_stdin=watched, output_hook=seen.append)
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
+    folder = str(tmp_path_factory.mktemp('kernel'))
+    manager, client = start_new_kernel(startup_timeout=120, env=env, cwd=folder)
+    yield client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
+@pytest.mark.parametrize('watched', [True, False])
+def test_in_a_real_kernel(watched, kernel):
+    "A front end that takes input has a board; papermill and nbconvert, which do not, have a line"
+    seen = []
+    kernel.execute_interactive(KERNEL.format(tests=os.path.dirname(__file__)), timeout=200,
+                               allow_stdin=watched, output_hook=seen.append)
     kinds = [o['msg_type'] for o in seen]
     text = ''.join(o['content']['text'] for o in seen if o['msg_type'] == 'stream')
     assert 'error' not in kinds and 'threads []' in text

@@ -4,14 +4,13 @@ import math
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import threading
 import time
 from functools import partial
 
 import pytest
 import torch
+from processes import Program
 from test_checkpoint import Kill, Killed, check_same, data_kinds, fit, make, sgd
 from torch.optim import lr_scheduler
 
@@ -335,13 +334,11 @@ print(learn.run.n_iter)
 
 
 def test_an_interrupt_ends_a_pause():
-    here = os.path.dirname(__file__)
-    process = subprocess.Popen([sys.executable, '-c', SCRIPT], cwd=here, text=True,
-                               stdout=subprocess.PIPE)
-    assert process.stdout.readline() == 'pausing\n'
+    program = Program(SCRIPT)
+    wait_for(lambda: program.stdout == 'pausing\n' or program.returncode, 300)
     time.sleep(.3)
-    process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=100)[0].split('\n')[:2] == ['interrupted 2 0.1 False', '6']
+    os.kill(program.process.pid, signal.SIGINT)
+    assert program.end().stdout.split('\n')[1:3] == ['interrupted 2 0.1 False', '6'], program.stderr
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -597,17 +594,21 @@ schedule_cbs = {'one-cycle': partial(OneCycleScheduler, lr_max=.3),
 
 @pytest.mark.parametrize('schedule', schedule_cbs)
 @pytest.mark.parametrize('every', [2, 'epoch'])
-def test_goes_on_with_a_schedule(schedule, every, tmp_path):
+@pytest.mark.parametrize('k', [8, pytest.param(4, marks=rare)])
+def test_goes_on_with_a_schedule(schedule, every, k, tmp_path):
     kwargs = dict(cbs=[schedule_cbs[schedule]], every=every)
     whole = fit(steered(0, tmp_path/'whole', {2: ('rate', .5)}, **kwargs))
-    for k in (4, 8):
-        path = tmp_path/f'{k}'
-        with pytest.raises(Killed):
-            fit(steered(0, path, {2: ('rate', .5)}, **kwargs), cbs=Kill('after_step', k))
-        check_steered(whole, fit(steered(9, path, **kwargs), resume=True))
+    with pytest.raises(Killed):
+        fit(steered(0, tmp_path, {2: ('rate', .5)}, **kwargs), cbs=Kill('after_step', k))
+    check_steered(whole, fit(steered(9, tmp_path, **kwargs), resume=True))
 
 
-@pytest.mark.parametrize('kind', data_kinds)
+# the others, and what holds for each kind, are in test_checkpoint
+OFTEN = 'tensors', 'loader', 'weights', 'jumping', 'stateful'
+
+
+@pytest.mark.parametrize('kind', [pytest.param(o, marks=() if o in OFTEN else rare)
+                                  for o in data_kinds])
 def test_goes_on_in_the_middle_of_any_loader(kind, tmp_path):
     kwargs = dict(data=data_kinds[kind], every='epoch')
     whole = fit(steered(0, tmp_path/'whole', {3: ('rate', .5)}, **kwargs))

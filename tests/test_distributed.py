@@ -482,7 +482,7 @@ CASES = [*((f'agree {k}', partial(trained, **v[0])) for k, v in AGREE.items()),
 
 @pytest.fixture(scope='module')
 def server():
-    forks = ranks.server('test_distributed')
+    forks = ranks.server('test_distributed', 'torchmetrics')
     yield forks
     forks.close()
 

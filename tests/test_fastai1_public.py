@@ -5,12 +5,11 @@ Each is held against what fastai v1 computes, worked out by hand in plain torch.
 import copy
 import io
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from processes import Program
 from torch import nn
 from torch.nn import functional as F
 
@@ -943,7 +942,7 @@ def test_one_star_brings_what_such_files_live_on():
              'names = Tensor, Scheduler, Learner, Callback, CallbackHandler, nn, F, np, partial',
              'import sys',
              'print([o for o in ("matplotlib", "pandas") if o in sys.modules])']
-    done = subprocess.run([sys.executable, '-c', '\n'.join(lines)], capture_output=True, text=True)
+    done = Program('\n'.join(lines)).end()
     assert done.stdout == '[]\n', done.stderr
 
 

@@ -254,7 +254,8 @@ def test_a_matrix_of_any_size_is_drawn(n, monkeypatch):
     y = torch.arange(N) % n
     learn = learner(X, y, nn.Linear(4, n), classes=None)
     judge = learn.interpret()
-    for how in (dict(), dict(normalize=True, title='all', cmap='Greens'), dict(figsize=(3, 2))):
+    hows = dict(), dict(normalize=True, title='all', cmap='Greens'), dict(figsize=(3, 2))
+    for how in hows if n < 300 else hows[2:]:
         fig = judge.plot_confusion_matrix(**how)
         assert isinstance(fig, matplotlib.figure.Figure)
         fig.savefig(io.BytesIO(), format='png')

@@ -3,8 +3,6 @@ import copy
 import csv
 import json
 import os
-import subprocess
-import sys
 import threading
 import warnings
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -17,6 +15,7 @@ import torch
 from faults import check_faults
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import Program
 from torch import nn
 from torch.nn import functional as F
 
@@ -111,7 +110,7 @@ class Foreign:
     def set_model(self, model): pass
 print(written_for(Foreign()), 'keras' in sys.modules, 'fastloop.keras' in sys.modules)
 '''
-    out = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    out = Program(program).end()
     assert out.stdout.split() == ['keras', 'False', 'False'], out.stderr
 
 

@@ -2,7 +2,6 @@
 import csv
 import os
 import signal
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import torch
 from faults import check_faults
 from logged import HalfDisk, brief, make, open_files
+from processes import Program
 
 from fastloop import rows
 from fastloop.callback.core import Callback, CancelFitException, UnknownEvent, event_names, events
@@ -301,7 +301,6 @@ def test_a_resumed_run_with_fewer_columns_keeps_the_wide_file(tmp_path):
 
 killed = '''
 import os, signal, sys
-sys.path.insert(0, 'tests')
 from test_logger import Callback, CSVLogger, make
 class Killed(Callback):
     order = 200
@@ -314,8 +313,7 @@ make(sys.argv[1]).fit(5, cbs=[CSVLogger(), Killed()])
 @pytest.mark.skipif(os.name != 'posix', reason='no SIGKILL')
 def test_a_killed_process_leaves_the_header_and_whole_rows(tmp_path):
     (tmp_path/'history.csv').write_text('what was here before\n')
-    done = subprocess.run([sys.executable, '-c', killed, str(tmp_path)], capture_output=True,
-                          cwd=Path(__file__).parent.parent)
+    done = Program(killed, tmp_path).end()
     assert done.returncode == -signal.SIGKILL, done.stderr
     learn = make(tmp_path)
     learn.fit(2)

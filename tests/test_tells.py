@@ -1,11 +1,10 @@
 "A learner tells about itself: what a fit gives back, its table, its repr, what completion finds."
 import copy
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
+from processes import Program
 from torch import nn
 from torch.nn import functional as F
 
@@ -91,7 +90,8 @@ print(json.dumps([counts, sorted(shown[-1]) if shown else []]))
 
 def test_a_notebook_shows_the_table_once():
     "Not in the cell of the fit, whose bar has shown it; in any other cell"
-    done = subprocess.run([sys.executable, '-c', SHOWN], capture_output=True, text=True, check=True)
+    done = Program(SHOWN).end()
+    assert done.returncode == 0, done.stderr
     counts, kinds = json.loads(done.stdout[done.stdout.index('[['):])
     assert counts == [0, 0, 1] and kinds == ['text/html', 'text/plain']
 

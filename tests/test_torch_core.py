@@ -2,8 +2,6 @@
 import collections
 import pickle
 import random
-import subprocess
-import sys
 import types
 
 import numpy as np
@@ -11,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import Program
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
@@ -64,7 +63,7 @@ def draw():
 def test_import_is_light():
     program = ('import sys, fastloop.torch_core; '
                'print([o for o in ("torch._dynamo", "matplotlib", "IPython") if o in sys.modules])')
-    assert subprocess.check_output([sys.executable, '-c', program], text=True).strip() == '[]'
+    assert Program(program).end().stdout.strip() == '[]'
 
 
 # ---- nests of tensors
@@ -238,7 +237,7 @@ set_seed(1, deterministic=True)
 assert torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.benchmark
 print(os.environ['CUBLAS_WORKSPACE_CONFIG'])
 """
-    assert ':' in subprocess.check_output([sys.executable, '-c', program], text=True)
+    assert ':' in (done := Program(program).end()).stdout, done.stderr
 
 
 @given(st.integers(0, 2**32), st.integers(0, 5))
@@ -274,9 +273,8 @@ set_rng_state(torch.load(sys.argv[1], weights_only=True))
 print([(random.random(), random.gauss(0, 1), float(np.random.rand()), float(np.random.randn()),
         *torch.rand(2).tolist()) for _ in range(2)])
 """
-    out = subprocess.check_output([sys.executable, '-c', program, str(tmp_path/'state.pth')],
-                                  text=True)
-    assert out.strip() == str([tuple(map(float, o)) for o in expected])
+    done = Program(program, tmp_path/'state.pth').end()
+    assert done.stdout.strip() == str([tuple(map(float, o)) for o in expected]), done.stderr
 
 
 def test_the_state_is_a_copy():

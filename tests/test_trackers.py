@@ -3,7 +3,6 @@ import copy
 import inspect
 import pickle
 import re
-import subprocess
 import sys
 import threading
 import warnings
@@ -12,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 import torch
+from processes import Program
 from torch import nn
 
 from fastloop.callback.core import Callback
@@ -460,7 +460,7 @@ def test_a_missing_package_names_the_extra(monkeypatch, kind, name):
 def test_importing_everything_imports_neither():
     code = ("import sys, fastloop.all\n"
             "sys.exit(bool({o.split('.')[0] for o in sys.modules} & {'mlflow', 'wandb'}))")
-    assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+    assert (done := Program(code).end()).returncode == 0, done.stderr
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 import multiprocessing
 import os
 import pickle
-import subprocess
-import sys
 import threading
 import time
 import warnings
@@ -18,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
+from processes import Program
 from torch.nn import functional as F
 
 from fastloop.data.external import image_folder_tensors
@@ -413,7 +412,7 @@ def test_no_pandas_needed(heap):
             f'b = d.ImageDataBunch.from_name_re({str(heap.path)!r}, '
             f'd.get_image_files({str(heap.path/"images")!r}), r"(cat|dog)", device="cpu"); '
             'print(b.c, "matplotlib" in sys.modules)')
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    done = Program(code).end()
     assert done.stdout == '2 False\n', done.stderr
 
 
