@@ -57,10 +57,3 @@ def pytest_collection():
 def pytest_collection_modifyitems(items):
     "Tests that take long come first, so that no process is left alone with one of them"
     items.sort(key=lambda o: not any(part in o.nodeid for part in LONG))
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_finish(session):
-    "What is there now stays: looking through it again and again would cost a tenth of all tests"
-    gc.collect()
-    gc.freeze()

@@ -6,6 +6,7 @@ a GPU rounds, how fast it is, and what it compiles.
 """
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -13,9 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_compile import find_cxx
 
-HERE, CXX = Path(__file__).parent, find_cxx()
+HERE, CXX = Path(__file__).parent, shutil.which(os.environ.get('CXX') or 'c++')
 ELSEWHERE = 'not nccl and not two_gpus and not compiled'
 pytestmark = [pytest.mark.rare,
               pytest.mark.skipif(torch.cuda.is_available(), reason='there is a real one'),
