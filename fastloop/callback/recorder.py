@@ -111,6 +111,13 @@ class LossHistory:
 _lists = ('lrs', 'moms', 'values', 'times', 'nb_batches', 'metrics_names', 'valid_row',
           'interventions')
 
+def _to_measure(recorder):
+    "What it was asked for, else the metrics of the learner; a second recorder has its own of them"
+    if recorder.asked is not None: return recorder.asked
+    metrics = getattr(recorder.learn, 'metrics', None)
+    if find_recorder(recorder.run) is recorder: return metrics
+    return [o.fresh() for o in as_metrics(metrics)]
+
 def _tell(metrics, event, *args):
     "Let those metrics that want to know hear of an event"
     for o in metrics:
@@ -145,7 +152,7 @@ class Recorder(Callback):
     def begin_fit(self):
         "Start again, with the metrics of this learner"
         self.clear()
-        self.measure(getattr(self.learn, 'metrics', None) if self.asked is None else self.asked)
+        self.measure(_to_measure(self))
 
     def after_fit(self):
         "Those metrics that want to know hear that it is over"
