@@ -25,6 +25,7 @@ from scripted import (
     weights,
 )
 
+from fastloop.callback.checkpoint import CheckpointCallback
 from fastloop.callback.core import (
     Callback,
     CancelEpochException,
@@ -136,10 +137,11 @@ def test_a_fit_that_keeps_the_best_of_the_one_before_overwrites_none_of_its_file
     if kwargs != dict(keep=2): return
     assert cb.best == 1 and same(stored(learn, 'bestmodel_1'), notes.weights[0])
     assert same(weights(learn), notes.weights[0])
+    with pytest.raises(RuntimeError):
+        learn.fit(3, cbs=[Scores([9, .5, 9]), cb, CheckpointCallback(), Breaks(RuntimeError, 2)])
     other = SaveModelCallback(monitor='score', mode='min', reset_on_fit=False, keep=2)
-    other.load_state_dict(through_file(cb.state_dict(), tmp_path))
-    learn.fit(2, cbs=[Scores([0, 0]), other, BeginsLater(1)])  # a third fit, which is resumed
-    assert [name for *_, name in other.saved] == ['bestmodel_7', 'bestmodel_1']
+    learn.fit(3, cbs=[Scores([9, .5, .2]), other, CheckpointCallback()], resume=True)
+    assert [name for *_, name in other.saved] == ['bestmodel_8', 'bestmodel_7']
 
 
 @pytest.mark.parametrize('one, two, clash', [

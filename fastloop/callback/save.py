@@ -104,7 +104,7 @@ class SaveModelCallback(TrackerCallback):
         "Nothing is written yet"
         super().forget()
         self.saved, self.last_saved_path = [], None
-        self.before = 0  # epochs, or batches, of the fits before, whose files are kept in mind
+        self.before = self.counted = 0  # epochs or batches: of fits kept in mind, of the last one
 
     def start(self):
         "See whether the learner can save under this name and there, then begin or go on"
@@ -115,6 +115,8 @@ class SaveModelCallback(TrackerCallback):
             if isinstance(cb, SaveModelCallback) and cb is not self and self.writes & cb.writes:
                 raise ValueError(f'{self!r} and {cb!r} would overwrite the files of each other: '
                                  'give one of them another name')
+        if not self.loaded and not self.run.first_epoch: self.before += self.counted
+        self.counted = 0
         super().start()
 
     def load_state_dict(self, state: dict,  # From `state_dict`
@@ -216,7 +218,7 @@ class SaveModelCallback(TrackerCallback):
         trained = self.watching and self.run.n_iter
         super().after_fit()
         if not trained: return
-        self.before += self.count()
+        self.counted = self.count()
         if self.at_end: self.last_saved_path = self.write_file(self.fname)
         elif self.every == 'improvement' and self.load_at_end and self.saved:
             self.read_file(self.saved[0][2])
