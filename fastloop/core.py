@@ -213,7 +213,7 @@ def _unexpected(func, word, ours=None, known=None):
     name = func.__name__ if func.__name__ != '__init__' else func.__qualname__.partition('.')[0]
     if ours is not None: return f'{name}: {word} is another word for {ours}: give one'
     known = list(inspect.signature(func).parameters if known is None else known)
-    known = [o for o in known if o not in ('self', 'cls', 'learn')]
+    known = [o for o in dict.fromkeys(known) if o not in ('self', 'cls', 'learn')]
     near = meant_name(word, known)
     hint = f'; did you mean {near!r}?' if near else f'; it has {", ".join(known)}'
     return f'{name} has no argument {word!r}{hint}'

@@ -585,6 +585,8 @@ def test_a_misspelt_argument_is_told_the_nearest(make, word, ours, learn):
 @pytest.mark.parametrize('call, message', [
     (lambda o: o.fit_flat_cos(1, xyz=1), "has no argument 'xyz'; it has epochs, lr"),
     (lambda o: o.fit(1, cycle_len=1), "fit has no argument 'cycle_len'; it has epochs, lr"),
+    (lambda o: EarlyStoppingCallback(xyz=1), 'patience, baseline, start_epoch, restore_best, comp, '
+     'reset_on_fit, verbose$'),  # each once
     (lambda o: o.fit_one_cycle(1, max_lr=1, lr_max=1), 'another word for max_lr'),
     (lambda o: Learner(o.data, o.model, cbs=[], callbacks=[]), 'another word for cbs')])
 def test_an_argument_unlike_any_and_one_given_twice(call, message, learn):

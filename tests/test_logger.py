@@ -161,6 +161,16 @@ def test_a_header_that_does_not_match_ends_the_fit_before_it_trains(tmp_path):
     assert (tmp_path/'history.csv').read_text() == 'epoch,loss\n0,1.0\n'
 
 
+@pytest.mark.parametrize('append', [False, True])
+def test_two_loggers_of_one_file_are_refused(tmp_path, append):
+    learn = make(tmp_path, cbs=CSVLogger(append=append))
+    with pytest.raises(ValueError, match='history.csv'):
+        learn.fit(1, cbs=CSVLogger(filename='history.csv', append=append))
+    assert not (tmp_path/'history.csv').exists() and learn.n_iter == 0
+    learn.fit(1, cbs=CSVLogger(filename='other'))
+    assert [len(read_table(tmp_path/f'{o}.csv')) for o in ('history', 'other')] == [1, 1]
+
+
 def test_nothing_is_written_when_nothing_is_trained(tmp_path):
     learn = make(tmp_path, cbs=[CSVLogger(), History(), RemoteMonitor()])
     learn.fit(0)

@@ -18,7 +18,7 @@ from fastloop.callback.core import (
 from fastloop.callback.progress import ProgressCallback
 from fastloop.callback.recorder import LossHistory, Recorder, SmoothenValue, find_recorder
 from fastloop.core import show_figure
-from fastloop.metrics import accuracy
+from fastloop.metrics import EpochMetric, accuracy
 from fastloop.optimizer import SGD, Adam, OptimWrapper
 from fastloop.runner import Runner
 
@@ -247,6 +247,17 @@ def test_find_recorder_asks_for_the_class():
     run = Runner([Recorder(), Mine()])
     assert type(run.recorder) is Mine and type(find_recorder(run)) is Recorder
     assert find_recorder(Runner()) is None
+
+
+def test_two_recorders_measure_each_row_once():
+    learn, rows = toy(), EpochMetric(lambda pred, yb: len(pred), 'rows')
+    learn.metrics, first, second = [rows], Recorder(), Recorder()
+    Runner([first, second]).fit(2, learn)
+    assert [row[2] for row in first.values] == [row[2] for row in second.values] == [7, 7]
+    assert rows.value == 7 and first.metrics[0] is rows
+    own = EpochMetric(lambda pred, yb: len(pred), 'rows')
+    Runner([first, Recorder(metrics=own)]).fit(1, learn)
+    assert own.value == 7
 
 
 # pictures

@@ -25,6 +25,7 @@ from scripted import (
     weights,
 )
 
+from fastloop.callback.checkpoint import CheckpointCallback
 from fastloop.callback.core import (
     Callback,
     CancelEpochException,
@@ -120,6 +121,42 @@ def test_a_fit_that_goes_on_loads_the_best_of_both(tmp_path):
     second.load_state_dict(through_file(first.state_dict(), tmp_path))
     learn.fit(5, 1e-2, cbs=[Scores([3, 1, 2, 2, 2]), second, BeginsLater(3)])
     assert same(weights(learn), best) and (second.best, second.best_epoch) == (1, 1)
+
+
+@pytest.mark.parametrize('kwargs, names', [
+    (dict(keep=2), [1, 3]), (dict(every='epoch'), [1, 2, 3, 4, 5]),
+    (dict(every='epoch', keep=3), [3, 4, 5]), (dict(n_batches=6), [6, 12])])
+def test_a_fit_that_keeps_the_best_of_the_one_before_overwrites_none_of_its_files(
+        tmp_path, kwargs, names):
+    learn = make(tmp_path)  # three batches an epoch
+    cb, notes = SaveModelCallback(monitor='score', mode='min', verbose=False, reset_on_fit=False,
+                                  **kwargs), Notes()
+    learn.fit(2, cbs=[Scores([1, 5]), cb, notes])
+    learn.fit(3, cbs=[Scores([2, 4, 9]), cb])
+    assert files(learn) == sorted(f'bestmodel_{i}.pth' for i in names)
+    if kwargs != dict(keep=2): return
+    assert cb.best == 1 and same(stored(learn, 'bestmodel_1'), notes.weights[0])
+    assert same(weights(learn), notes.weights[0])
+    with pytest.raises(RuntimeError):
+        learn.fit(3, cbs=[Scores([9, .5, 9]), cb, CheckpointCallback(), Breaks(RuntimeError, 2)])
+    other = SaveModelCallback(monitor='score', mode='min', reset_on_fit=False, keep=2)
+    learn.fit(3, cbs=[Scores([9, .5, .2]), other, CheckpointCallback()], resume=True)
+    assert [name for *_, name in other.saved] == ['bestmodel_8', 'bestmodel_7']
+
+
+@pytest.mark.parametrize('one, two, clash', [
+    ({}, dict(monitor='valid_loss'), True), (dict(name='a.pth'), dict(name='a'), True),
+    (dict(keep=2), dict(every='epoch'), True), (dict(n_batches=2), dict(every=2), True),
+    (dict(keep=2, at_end=True), {}, True), ({}, dict(every='epoch'), False),
+    ({}, dict(name='b'), False), (dict(keep=2), {}, False),
+    (dict(at_end=True), dict(keep=2), False)])
+def test_two_that_would_overwrite_the_files_of_each_other_are_refused(tmp_path, one, two, clash):
+    learn, kwargs = make(tmp_path), dict(monitor='score', mode='min', verbose=False)
+    cbs = [SaveModelCallback(**(kwargs | o)) for o in (one, two)]
+    def fit(): learn.fit(1, cbs=[Scores([1]), *cbs])
+    if not clash: return fit()
+    with pytest.raises(ValueError, match='another name'): fit()
+    assert learn.n_iter == 0 and not files(learn)
 
 
 full = OSError(28, 'No space left on device')

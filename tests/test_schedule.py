@@ -422,6 +422,15 @@ def test_torch_scheduler_refuses_when_the_fit_begins(kwargs, text):
     assert learn.opt.state_dict() == before and learn.n_iter == 0
 
 
+def test_plateau_without_validation():
+    learn = toy()
+    learn.data.valid_dl = None
+    with pytest.raises(ValueError, match='no validation loader'):
+        learn.fit(2, cbs=TorchScheduler(make=plateau, monitor='valid_loss'))
+    assert learn.n_iter == 0
+    learn.fit(2, cbs=TorchScheduler(make=plateau, monitor='train_loss'))
+
+
 def test_plateau_without_recorder():
     learn = toy()
     learn.create_opt()
@@ -572,6 +581,9 @@ def test_loaders_without_length():
     for cb in all_kinds():
         learn = toy()
         learn.data.train_dl = Endless(learn.data.train_dl)
+        if getattr(cb, 'every', '') == 'epoch':  # the number of the epoch is all it needs
+            assert seen(learn, [cb], 3).column() == seen(toy(), [cb], 3).column()
+            continue
         with pytest.raises(ValueError, match='has no length'): learn.fit(1, cbs=cb)
         learn.fit(1)
 

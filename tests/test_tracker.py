@@ -142,7 +142,7 @@ def test_a_tracker_that_is_attached_while_a_fit_runs():
     tracker = TrackerCallback()
     class Attach(Callback):
         def after_train(self):
-            if self.run.epoch == 1: self.learn.add_cb(tracker)
+            if self.run.epoch == 1: self.learn.add_cbs(tracker)
     learn = make()
     learn.fit(3, 1e-2, cbs=Attach())
     losses = [row[1] for row in learn.recorder.values]
@@ -293,6 +293,26 @@ def test_restored_weights(end):
     assert same(weights(learn), notes.weights[1]) and cb.best_epoch == 1
     assert not same(weights(learn), notes.weights[-1])
     assert cb.stopped_epoch == (3 if end == 'stopped' else None)
+
+
+class Counts(torch.nn.Linear):
+    "Counts its batches in a state beside the weights"
+    seen: dict = {}
+    def forward(self, x):
+        if self.training: self.seen = {**self.seen} if not self.seen else self.seen
+        if self.training: self.seen['batches'] = self.seen.get('batches', 0) + 1
+        return super().forward(x)
+
+    def get_extra_state(self): return self.seen
+    def set_extra_state(self, state): self.seen = state
+
+
+def test_restored_weights_have_the_extra_state_of_their_epoch():
+    learn = toy()
+    learn.model = Counts(learn.model[0].in_features, learn.model[-1].out_features)
+    follow([3, 1, 2, 2], EarlyStoppingCallback(monitor='score', mode='min', restore_best=True,
+                                               patience=9), learn=learn)
+    assert learn.model.seen == {'batches': 2*len(learn.data.train_dl)}
 
 
 def test_weights_stay_where_nothing_ever_improved():

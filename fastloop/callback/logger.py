@@ -140,9 +140,13 @@ class CSVLogger(Callback):
         return self.read_logged_file()
 
     def begin_fit(self):
-        "Find out where the file is"
+        "Find out where the file is, and that nobody else writes to it"
         check_recorded(self)
         self.file, self.started, self.warned = None, False, False
+        others = [o for o in self.run.cbs if isinstance(o, CSVLogger) and o is not self]
+        if self.path in [o.path for o in others]:
+            raise ValueError(f'two loggers would write to {self.path.name}, each epoch twice: '
+                             'leave one out, or give it another filename')
         self.file = RowFile(self.path, self.separator, self.missing)
 
     def begin_epoch(self):

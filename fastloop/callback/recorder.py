@@ -18,7 +18,7 @@ import torch
 
 # %% ../../nbs/21_callback.recorder.ipynb #e2a63ad1
 from .core import Callback
-from ..core import Axes, Figure, distinct, format_time, listify
+from ..core import Axes, Figure, check_word, distinct, format_time, listify
 from ..mean_loss import BatchWeights, LossRule, MeanLoss, mean_of, to_floats
 from ..metrics import as_metrics, tell_ignored
 from ..optimizer import rate_and_mom
@@ -111,6 +111,13 @@ class LossHistory:
 _lists = ('lrs', 'moms', 'values', 'times', 'nb_batches', 'metrics_names', 'valid_row',
           'interventions')
 
+def _to_measure(recorder):
+    "What it was asked for, else the metrics of the learner; a second recorder has its own of them"
+    if recorder.asked is not None: return recorder.asked
+    metrics = getattr(recorder.learn, 'metrics', None)
+    if find_recorder(recorder.run) is recorder: return metrics
+    return [o.fresh() for o in as_metrics(metrics)]
+
 def _tell(metrics, event, *args):
     "Let those metrics that want to know hear of an event"
     for o in metrics:
@@ -145,7 +152,7 @@ class Recorder(Callback):
     def begin_fit(self):
         "Start again, with the metrics of this learner"
         self.clear()
-        self.measure(getattr(self.learn, 'metrics', None) if self.asked is None else self.asked)
+        self.measure(_to_measure(self))
 
     def after_fit(self):
         "Those metrics that want to know hear that it is over"
@@ -345,3 +352,19 @@ def find_recorder(run: Any,  # A runner, or a learner: anything with `cbs`
     is looked at: no name, and no attribute that some other callback might have as well.
     """
     return next((cb for cb in getattr(run, 'cbs', ()) if isinstance(cb, Recorder)), None)
+
+# %% ../../nbs/21_callback.recorder.ipynb #74edfc31
+_spellings = {'val_loss': 'valid_loss', 'trn_loss': 'train_loss'}  # of fastai v1
+
+def column_of(monitor: str,  # Name of the number that is watched
+              recorder: Any,  # Has `names` and `metrics`
+              validates: bool = True,  # Whether there is validation data
+              ) -> int:  # Where the number stands in a row of the recorder
+    """Find the column of a number
+
+    Raises: ValueError if there will be no such column, or no number in it."""
+    name = monitor if monitor in recorder.names else _spellings.get(monitor, monitor)
+    column = recorder.names.index(check_word('monitor', name, recorder.names))
+    if validates or not 1 <= column < 2+len(recorder.metrics): return column
+    raise ValueError(f'monitor={monitor!r} is measured on validation data, and the '
+                     "data has no validation loader; monitor='train_loss' needs none")

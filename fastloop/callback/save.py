@@ -70,7 +70,7 @@ class SaveModelCallback(TrackerCallback):
 
     Source: fastai v1; the keywords after `min_delta` are those of fastai v2 and Keras."""
     order = TrackerCallback.order+1  # before those who lower the rate and stop
-    kept, missed = (*TrackerCallback.kept, 'saved'), None
+    kept, missed = (*TrackerCallback.kept, 'saved', 'before'), None
 
     def __init__(self, learn: Learns | None = None,  # The learner
                  monitor: str = 'valid_loss',  # A column of the recorder
@@ -104,12 +104,19 @@ class SaveModelCallback(TrackerCallback):
         "Nothing is written yet"
         super().forget()
         self.saved, self.last_saved_path = [], None
+        self.before = self.counted = 0  # epochs or batches: of fits kept in mind, of the last one
 
     def start(self):
         "See whether the learner can save under this name and there, then begin or go on"
         if not all(hasattr(self.learn, o) for o in ('save', 'load', 'model_file')):
             raise TypeError(f'{self!r} needs a learner that can save and load, such as Learner')
         check_writable(self.learn.model_file(self.fname))
+        for cb in self.run.cbs:
+            if isinstance(cb, SaveModelCallback) and cb is not self and self.writes & cb.writes:
+                raise ValueError(f'{self!r} and {cb!r} would overwrite the files of each other: '
+                                 'give one of them another name')
+        if not self.loaded and not self.run.first_epoch: self.before += self.counted
+        self.counted = 0
         super().start()
 
     def load_state_dict(self, state: dict,  # From `state_dict`
@@ -127,11 +134,24 @@ class SaveModelCallback(TrackerCallback):
             'what is the best is found out anew, without it', stacklevel=2)
         self.missed = gone
 
+    @property
+    def numbered(self) -> bool:  # Else there is one file
+        "Is there a number in the names of the files?"
+        return self.every != 'improvement' or self.keep is not None
+
+    @property
+    def writes(self) -> set:  # Of the file without number, and whether there is one in the name
+        "What could be overwritten by somebody else"
+        file = self.learn.model_file(self.fname)
+        return {(file, self.numbered), *([(file, False)] if self.at_end else ())}
+
+    def count(self) -> int:  # The epoch under way counts
+        "Training batches or epochs of this fit"
+        return self.run.n_iter if self.every == 'batches' else self.run.epoch+1
+
     def file_name(self) -> str:  # Without suffix
         "The name of the file that is written now"
-        if self.every == 'batches': return f'{self.fname}_{self.run.n_iter}'
-        if self.every == 'improvement' and self.keep is None: return self.fname
-        return f'{self.fname}_{self.run.epoch+1}'
+        return f'{self.fname}_{self.before+self.count()}' if self.numbered else self.fname
 
     def write_file(self, name: str,  # Name of the file, without suffix
                    ) -> Path:  # The file
@@ -198,6 +218,7 @@ class SaveModelCallback(TrackerCallback):
         trained = self.watching and self.run.n_iter
         super().after_fit()
         if not trained: return
+        self.counted = self.count()
         if self.at_end: self.last_saved_path = self.write_file(self.fname)
         elif self.every == 'improvement' and self.load_at_end and self.saved:
             self.read_file(self.saved[0][2])

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 # %% ../../nbs/33_callback.torch_scheduler.ipynb #a3fe6e64
 from .core import Callback
-from .recorder import find_recorder
+from .recorder import column_of, find_recorder
 from fastloop.callback.schedule import (
     batches_done,
     check_rivals,
@@ -108,7 +108,7 @@ def _is_planned(sched):
     parts = getattr(sched, '_schedulers', ())
     return any(map(_is_planned, parts)) if parts else type(sched) not in _endless
 
-def _check_schedule(sched, n, every, monitor, recorder):
+def _check_schedule(sched, n, every, monitor):
     "Refuse a schedule that could not work for `n` steps"
     kind, measured = type(sched).__name__, _wants_number(sched)
     if n-1 > getattr(sched, 'total_steps', n): raise ValueError(
@@ -116,11 +116,14 @@ def _check_schedule(sched, n, every, monitor, recorder):
     if measured != (monitor is not None): raise ValueError(
         f'monitor={monitor!r}: {kind} ' +
         ('follows a measured number: name its column' if measured else 'measures nothing'))
-    if not measured: return
-    if every != 'epoch': raise ValueError(
+    if measured and every != 'epoch': raise ValueError(
         "every='batch': a number is measured once an epoch; use every='epoch'")
-    if recorder is None: raise ValueError(f'monitor={monitor!r}: there is no recorder')
-    check_word('monitor', monitor, recorder.names)
+
+def _find_column(run, monitor):
+    "Where the number to follow will stand in a row, or refuse one that will not be there"
+    if (recorder := find_recorder(run)) is None:
+        raise ValueError(f'monitor={monitor!r}: there is no recorder')
+    return column_of(monitor, recorder, getattr(run.data, 'valid_dl', None) is not None)
 
 # %% ../../nbs/33_callback.torch_scheduler.ipynb #e073d18d
 def _table_row(replay):
@@ -143,7 +146,7 @@ class TorchScheduler(Callback):
     "Drives any scheduler of `torch.optim.lr_scheduler` by the position in training"
     order, in_lr_find, in_validate = 60, False, False  # after those who fill in the row
     _opt = _replay = _last = _given = None
-    _batches, _measured = 0, False  # whether it follows a measured number
+    _batches, _measured, _column = 0, False, 0  # does it follow a measured number, and where is it?
 
     def __init__(self, learn: Learns | None = None,  # The learner
                  make: Callable | None = None,  # Takes an optimizer, returns a scheduler of torch
@@ -181,14 +184,15 @@ class TorchScheduler(Callback):
         self._last = _by_name(_hypers(opt), initial)
         self._measured = _wants_number(replay.sched)
         n = self.run.epochs*(self._batches if self.every == 'batch' else 1)
-        _check_schedule(replay.sched, n, self.every, self.monitor, find_recorder(self.run))
+        _check_schedule(replay.sched, n, self.every, self.monitor)
+        if self._measured: self._column = _find_column(self.run, self.monitor)
         if state and self._measured:
             replay.sched.load_state_dict(state['sched'])
             for group, now in zip(replay.opt.param_groups, state['now']): group.update(now)
 
     def _prepare(self):
         "Get ready for this run and this optimizer, or refuse what does not fit"
-        self._batches = training_batches(self, self.learn.data)
+        if self.every == 'batch': self._batches = training_batches(self, self.learn.data)
         self._build(as_wrapper(self.learn.opt))
         self._opt = self.learn.opt
         check_rivals(self, self.run)
@@ -216,8 +220,7 @@ class TorchScheduler(Callback):
     def after_epoch(self):
         "Hand the measured number over, where one is wanted"
         if not self._measured or self._replay is None: return
-        recorder = find_recorder(self.run)
-        value = recorder.values[-1][recorder.names.index(self.monitor)]
+        value = find_recorder(self.run).values[-1][self._column]
         if value is None: return  # nothing was measured in this epoch
         self._replay.step(value)
         self._write()

@@ -9,6 +9,7 @@ __all__ = ['TrackerCallback', 'EarlyStoppingCallback', 'ReduceLROnPlateauCallbac
 import math
 import operator
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from typing import Any
 
 # %% ../../nbs/40_callback.tracker.ipynb #bcdc4d74
@@ -19,7 +20,7 @@ import torch
 from ..bar import print_line
 from .core import Callback, CancelFitException
 from .progress import ProgressCallback
-from .recorder import find_recorder
+from .recorder import column_of, find_recorder
 from ..core import check_number, check_word, listify
 from ..metrics import better_direction
 from ..optimizer import as_wrapper
@@ -65,22 +66,6 @@ def improves(value: float,  # A value
     "Is `value` better than `best`, and by more than `min_delta`?"
     sign = 1 if mode == 'min' else -1
     return sign*value + min_delta < (math.inf if best is None else sign*best)
-
-# %% ../../nbs/40_callback.tracker.ipynb #74edfc31
-_spellings = {'val_loss': 'valid_loss', 'trn_loss': 'train_loss'}  # of fastai v1
-
-def column_of(monitor: str,  # Name of the number that is watched
-              recorder: Any,  # Has `names` and `metrics`
-              validates: bool = True,  # Whether there is validation data
-              ) -> int:  # Where the number stands in a row of the recorder
-    """Find the column of a number
-
-    Raises: ValueError if there will be no such column, or no number in it."""
-    name = monitor if monitor in recorder.names else _spellings.get(monitor, monitor)
-    column = recorder.names.index(check_word('monitor', name, recorder.names))
-    if validates or not 1 <= column < 2+len(recorder.metrics): return column
-    raise ValueError(f'monitor={monitor!r} is measured on validation data, and the '
-                     "data has no validation loader; monitor='train_loss' needs none")
 
 # %% ../../nbs/40_callback.tracker.ipynb #9b78bfb4
 def say_line(run: Run,  # Has `cbs`
@@ -221,7 +206,7 @@ class TrackerCallback(Callback):
 def copy_weights(model: torch.nn.Module,  # Any model
                  ) -> dict:  # As `model.state_dict()`, with tensors of its own
     "The weights of `model` as they are now"
-    return {k: v.detach().clone() if isinstance(v, torch.Tensor) else v
+    return {k: v.detach().clone() if isinstance(v, torch.Tensor) else deepcopy(v)
             for k, v in model.state_dict().items()}
 
 # %% ../../nbs/40_callback.tracker.ipynb #26e881b9
