@@ -590,7 +590,8 @@ def test_several_targets_come_in_batches():
         return F.cross_entropy(answer[0], kind) + F.mse_loss(answer[1][:, 0], size)
 
     torch.manual_seed(0)
-    x, kinds, sizes, model = torch.randn(20, 4), torch.arange(20) % 3, torch.randn(20), Model(Heads())
+    x, kinds, sizes = torch.randn(20, 4), torch.arange(20) % 3, torch.randn(20)
+    model = Model(Heads())
     model.compile('sgd', loss)
     for y in ([kinds, sizes], (kinds.numpy(), x.numpy()), {'one': kinds, 'two': sizes}):
         for ask in (partial(model.fit, verbose=0), model.evaluate):
