@@ -215,6 +215,7 @@ def are_files(items: Any,  # What somebody asks about
     row = all(hasattr(items, o) for o in ('__len__', '__getitem__', '__iter__'))
     return row and getattr(items, 'ndim', 1) == 1 and all(map(is_file, items))
 
+# %% ../nbs/51_export.ipynb #b778cc32
 def files_in(folder: str | Path,  # A folder, or a file
              ) -> list:  # Paths
     """The pictures in a folder and its folders, or the one file
@@ -227,6 +228,21 @@ def files_in(folder: str | Path,  # A folder, or a file
     files = import_module('fastloop.vision.image').get_image_files(folder, recurse=True)
     if not files: raise ValueError(f'there are no pictures in {folder}')
     return files
+
+def as_listed(items: Any,  # What somebody asks about
+              how: dict | None,  # How files become inputs, from the settings
+              ) -> Any:  # A list, if they have to be read; else what was given
+    """A folder, one or several files, and pixels as a list
+
+    Raises: TypeError for a table, if the model was trained on files.
+    """
+    if isinstance(items, (str, Path)): return files_in(items)
+    if is_file(items): return [items]
+    if are_files(items): return list(items)
+    if how and hasattr(items, 'columns'): raise TypeError(
+        'items: give one column of the table, with names of files; it has '
+        f'{", ".join(map(str, items)):.200}')
+    return pictures_in(items, how['channels']) if how and is_bytes(items) else items
 
 # %% ../nbs/51_export.ipynb #6e151ff7
 _losses = {'softmax': F.cross_entropy, 'exp': F.nll_loss, None: F.mse_loss,
@@ -245,6 +261,8 @@ def loaded_batches(items: Any,  # A loader of batches, with targets or without
                ) -> Iterator:  # Pairs: tensors, and targets or `None`
     "The batches of a loader"
     for batch in items:
+        if is_file(batch): raise TypeError(f'a loader gives batches, and here comes {batch!r:.60}: '
+                                           'give files as a list')
         try: yield inputs_of(tree, batch, False), None
         except (TypeError, ValueError):
             if not isinstance(batch, (tuple, list)) or len(batch) not in (1, 2): raise
@@ -285,18 +303,15 @@ class Predictor:
         with torch.inference_mode(): found = self.program(*tensors)
         return to_detach(rebuild(self.settings['outputs'], iter(found)))
 
-    def takes_pixels(self, x: Any,  # An item, or several
-                     ) -> bool:  # `False` if the model was trained on numbers, or `x` are some
-        "Are these pixels that have to become what the model sees?"
-        return bool(self.settings['items']) and is_bytes(x)
-
     def prepare(self, x: Any,  # One item: numbers like those in training, or a file
                 ) -> list:  # Inputs of a batch of one
         """Turn an item into what the program takes
 
         Raises: TypeError or ValueError that says what is wanted.
         """
-        if is_file(x) or self.takes_pixels(x): x = read_item(self.settings['items'], x)
+        how = self.settings['items']
+        if is_file(x) or how and is_bytes(x): x = read_item(how, x)
+        elif how and are_files(x): raise TypeError('predict takes one item, get_preds takes many')
         return inputs_of(self.inputs, x, True)
 
     def answers(self, preds: Any,  # What the model answered to a batch
@@ -319,10 +334,7 @@ class Predictor:
                 bs: int,  # Items that are read at a time
                 ) -> Iterator:  # Pairs: tensors, and targets or `None`
         "Turn items into batches"
-        if isinstance(items, (str, Path)): items = files_in(items)
-        elif are_files(items): items = list(items)
-        elif self.takes_pixels(items):
-            items = pictures_in(items, self.settings['items']['channels'])
+        items = as_listed(items, self.settings['items'])
         several = isinstance(items, (list, tuple))
         mine = several and 'list' in self.inputs and len(items) == len(self.inputs['list'])
         if isinstance(items, Dataset): items = DataLoader(items, bs)

@@ -81,7 +81,8 @@ def free_inputs(tree: dict,  # The structure of the inputs
     names = program.graph_signature.user_inputs
     seen = {o.name: o.meta['val'] for o in program.graph.nodes if o.op == 'placeholder'}
     for leaf, name in zip(leaves_of(tree), names):
-        leaf['shape'] = [o if isinstance(o, int) else None for o in seen[name].shape]
+        leaf['shape'] = [o if isinstance(o, int) else o.node.maybe_as_int()  # a loop may fix one
+                         for o in seen[name].shape]
     return tree
 
 # %% ../nbs/49_model_file.ipynb #629ab41a

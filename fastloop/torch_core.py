@@ -644,8 +644,9 @@ def check_weights(model: nn.Module,  # The model to load into
     wrong = [f'{k}: {tuple(weights[k].shape)} in the file, {tuple(mine[k].shape)} in the model'
              for k in tensors if weights[k].shape != mine[k].shape]
     if strict or not any(k in weights for k in mine):
-        wrong += [f'missing in the file: {k}' for k in mine if k not in weights]
-        wrong += [f'not in the model: {k}' for k in weights if k not in mine]
+        lost = [f'missing in the file: {k}' for k in mine if k not in weights]
+        more = [f'not in the model: {k}' for k in weights if k not in mine]
+        wrong += lost[:4] + more[:4] + lost[4:] + more[4:]  # some of both, if there are many
     if wrong: raise ValueError('the file is of another architecture: ' + '; '.join(wrong[:8]) +
                                (f'; and {len(wrong)-8} more' if len(wrong) > 8 else ''))
 

@@ -303,6 +303,32 @@ def test_words_of_another_length(export_of):
     with pytest.raises(TypeError, match='int64'): predictor.predict([1., 2.])
 
 
+class Steps(nn.Module):
+    "A loop over the steps, which a program unrolls"
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(30, 3)
+    def forward(self, x):
+        total = 0
+        for i in range(x.shape[1]): total = total/2 + self.embed(x[:, i])
+        return total
+
+
+@pytest.mark.parametrize('suffix', ['pt2', 'onnx'])
+def test_a_length_that_the_program_fixes_is_told_and_kept(suffix, tmp_path):
+    "ONNX answered longer rows with those steps alone that it knows"
+    if suffix == 'onnx': pytest.importorskip('onnxscript') and pytest.importorskip('onnxruntime')
+    torch.manual_seed(0)
+    learn = Learner(Batches(torch.randint(0, 30, (8, 6)), torch.zeros(8).long()), Steps(),
+                    F.cross_entropy, silent=True, path=tmp_path)
+    predictor = Predictor.load(learn.export(tmp_path/f'm.{suffix}'), 'cpu')
+    x = torch.randint(0, 30, (4, 6))
+    assert close(predictor.get_preds(x)[0], learn.get_preds([(x, torch.zeros(4).long())])[0])
+    for n in (3, 9):
+        with pytest.raises(ValueError, match=r'shape any x 6, this one \(4, '):
+            predictor.get_preds(torch.randint(0, 30, (4, n)))
+
+
 # ---- pictures ------------------------------------------------------------------------------------
 @pytest.fixture(scope='module')
 def pictures(tmp_path_factory):
@@ -369,6 +395,22 @@ def test_names_of_files_in_a_column(pictures):
                   np.array([Path(o) for o in files], dtype=object), fastcore.L(files)):
         torch.testing.assert_close(learn.get_preds(items)[0], want)
         torch.testing.assert_close(predictor.get_preds(items)[0], want)
+
+
+def test_one_file_and_what_is_no_list_of_files(pictures):
+    "`get_preds` takes a single picture as the learner does, and both refuse the same in words"
+    from PIL import Image
+    pd = pytest.importorskip('pandas')
+    learn, predictor, _, _ = pictures
+    files = learn.data.valid_ds.files
+    with open(files[0], 'rb') as opened:
+        for item in (Image.open(files[0]), Path(files[0]).read_bytes(), opened):
+            torch.testing.assert_close(predictor.get_preds(item)[0], learn.get_preds(files[:1])[0])
+    for items, said in ((iter(files), 'give .*files as a list'),
+                        (pd.DataFrame({'name': files}), 'one column of the table')):
+        with pytest.raises(TypeError, match=said): learn.get_preds(items)
+        with pytest.raises(TypeError, match=said): predictor.get_preds(items)
+    with pytest.raises(TypeError, match='get_preds takes many'): predictor.predict(files[:2])
 
 
 @pytest.mark.parametrize('bs', [0, -1, '4', 2.5])

@@ -475,6 +475,16 @@ zipped = bytearray(zip_bytes(good))
 zipped[zipped.index(b'good', 40)] ^= 1
 
 
+@pytest.mark.parametrize('beside', ['__MACOSX/set/._1.txt', '__MACOSX/._set', '._set',
+                                    'set/._1.txt'])
+def test_what_a_mac_packs_beside_the_files_is_no_part_of_the_data(tmp_path, beside):
+    file = tmp_path/'set.zip'
+    with zipfile.ZipFile(file, 'w') as packed:
+        for name in ('set/1.txt', beside): packed.writestr(name, b'1')
+    folder = untar_data(file.as_uri(), tmp_path/'there')
+    assert [o.relative_to(folder).as_posix() for o in folder.rglob('*')] == ['1.txt']
+
+
 @pytest.mark.parametrize('data', [
     b'', b'hello', toy[:-4], toy[:len(toy)//2], toy[:20], broken, gzip.compress(broken),
     plain[:1500], bytes(zipped), zip_bytes(good)[:-5], tar_bytes(), zip_bytes(),

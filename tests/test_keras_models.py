@@ -558,3 +558,44 @@ def test_types_of_data():
 def test_namespace():
     assert keras.models.Sequential is keras.Sequential is Sequential
     assert keras.layers.Dense is Dense and keras.callbacks.History is History
+
+
+def test_a_frozen_batch_norm_keeps_its_statistics_and_uses_them():
+    "As in Keras: `trainable = False` of batch norm means evaluation mode"
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+    with torch.no_grad(): module[1].running_mean += 1
+    model = Model(module)
+    model.layers[1].trainable = False
+    model.compile(Optimizer('sgd', learning_rate=0.), 'mse')
+    x, y = torch.randn(40, 4), torch.randn(40, 1)
+    before = {k: v.clone() for k, v in module[1].state_dict().items()}
+    found = model.fit(x, y, epochs=2, verbose=0).history['loss'][-1]
+    assert all(torch.equal(v, before[k]) for k, v in module[1].state_dict().items())
+    with torch.no_grad(): assert found == pytest.approx(float((module.eval()(x)-y).square().mean()))
+    model.layers[1].trainable = True
+    model.compile(Optimizer('sgd', learning_rate=0.), 'mse')
+    model.fit(x, y, verbose=0)
+    assert not torch.equal(module[1].running_mean, before['running_mean'])
+
+
+def test_several_targets_come_in_batches():
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(4, 3), nn.Linear(4, 1)
+        def forward(self, x): return self.one(x), self.two(x)
+
+    def loss(kind, size, answer):
+        return F.cross_entropy(answer[0], kind) + F.mse_loss(answer[1][:, 0], size)
+
+    torch.manual_seed(0)
+    x, kinds, sizes = torch.randn(20, 4), torch.arange(20) % 3, torch.randn(20)
+    model = Model(Heads())
+    model.compile('sgd', loss)
+    for y in ([kinds, sizes], (kinds.numpy(), x.numpy()), {'one': kinds, 'two': sizes}):
+        for ask in (partial(model.fit, verbose=0), model.evaluate):
+            with pytest.raises(ValueError, match=r'y holds 2 targets: give a loader .*y_pred'):
+                ask(x, y)
+    with torch.no_grad(): want = float(loss(kinds, sizes, model.module(x)))
+    assert model.evaluate([(x, (kinds, sizes))].__iter__()) == pytest.approx(want)

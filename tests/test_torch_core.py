@@ -532,6 +532,14 @@ def test_what_cannot_be_weights_is_refused(weights, words, strict):
     with pytest.raises(ValueError, match=words): check_weights(net(), weights, strict)
 
 
+def test_names_of_both_sides_are_told_where_many_differ():
+    "The weights of a training state of somebody else's lie deeper in its file"
+    model = nn.Sequential(*(nn.Linear(1, 1) for _ in range(9)))
+    with pytest.raises(ValueError, match='missing in the file: 0.weight.*not in the model: '
+                                         'state_dict; not in the model: epoch.*and 12 more'):
+        check_weights(model, {'state_dict': model.state_dict(), 'epoch': 3})
+
+
 @pytest.mark.parametrize('make, words', [
     (lambda t: t.to('meta'), 'meta tensor.*no numbers'),
     (lambda t: t.to_sparse(), 'layout sparse_coo.*has strided'),

@@ -1,5 +1,6 @@
 "A learner for images: cutting, heads, groups, what is frozen, answers for files, and mistakes"
 import io
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -120,6 +121,36 @@ def test_where_it_is_cut():
 def test_cuts_out_of_range(cut):
     with pytest.raises(ValueError, match=r'cut=.*5 parts \(0, 1, 2, 3, 4\)'):
         create_body(net(), cut=cut)
+
+
+class Plain(nn.Module):
+    "What is done between the layers stands in `forward` alone, or is a layer too"
+    def __init__(self, between=None):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3)
+        if between is not None: self.two = nn.Sequential(between, self.two)
+        self.head, self.between = nn.Linear(5, 2), between or F.relu
+
+    def forward(self, x):
+        x = self.two(self.one(x) if self.between is not F.relu else self.between(self.one(x)))
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_what_forward_does_between_the_parts_is_not_lost_in_silence(channels):
+    chance = torch.get_rng_state()
+    model = Plain()
+    with pytest.warns(UserWarning, match='Plain does more than call its parts in a row.*give cut='):
+        create_body(lambda: model, False, channels=channels)
+    assert model.training and not model.two._forward_hooks
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        create_body(model, cut=lambda o: nn.Sequential(o.one, nn.ReLU(), o.two),
+                    channels=channels)
+        create_body(Plain(nn.ReLU()), cut=2, channels=channels)
+        torch.set_rng_state(chance)
+        create_body(model, cut=1)
+        assert torch.equal(torch.get_rng_state(), chance)  # nothing is drawn
 
 
 def test_cuts_that_are_none():

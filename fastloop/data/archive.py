@@ -107,8 +107,15 @@ def _zip_members(packed):
     return res
 
 # %% ../../nbs/58_data.archive.ipynb #351fbc62
+def _of_mac(member):
+    "Is this what a Mac packs beside the files, such as `__MACOSX/set/._a.png`?"
+    steps = member_path(member.name)
+    return bool(steps) and (steps[0] == '__MACOSX' or steps[-1].startswith('._'))
+
+
 def _checked(members):
     "A dict of path, without the outermost folder, to member; raises if one is dangerous"
+    members = [o for o in members if not _of_mac(o)]
     depth = check_members(members)
     return {member_path(o.name)[depth:]: o for o in members}
 

@@ -37,6 +37,7 @@ from fastloop.adapters.keras_model import (
 from ..bar import print_line
 from ..callback.core import Callback, as_callback
 from ..callback.recorder import Recorder
+from ..callback.training import BnFreeze
 from ..clean_up import put_back
 from ..core import check_number, check_word, distinct, listify, understands
 from ..data.bunch import DataBunch
@@ -314,12 +315,22 @@ class Batches:
         end_workers(self.source)
 
 # %% ../../nbs/86_keras.models.ipynb #7450ad1c
+def _refuse_several(y, xs):
+    "Tell several targets from a list with a row for each sample"
+    n = len(xs[0]) if xs and xs[0].ndim else 0
+    arrays = isinstance(y, (list, tuple)) and len(y) not in (0, n) and getattr(y[0], 'ndim', 0)
+    if arrays or isinstance(y, Mapping): raise ValueError(
+        f'y holds {len(y)} targets: give a loader of batches (x, (y_1, y_2)), and a loss that is '
+        'a function of (y_1, y_2, y_pred)')
+
 def _tensors(x, y):
     "Inputs and targets as tensors of one length; the inputs as a list, and their names or numbers"
     if y is None: raise ValueError('y is None: there are no targets')
-    nest, y = as_input_nest(x), _as_targets(y)
+    nest = as_input_nest(x)
     xs = list(nest.values()) if isinstance(nest, dict) else list(nest) if isinstance(
         nest, tuple) else [nest]
+    _refuse_several(y, xs)
+    y = _as_targets(y)
     lengths = [len(o) if o.ndim else 0 for o in (*xs, y)]
     if not all(lengths): raise ValueError('x and y need a row for each sample, and at least one')
     if len(set(lengths)) > 1: raise ValueError(
@@ -419,12 +430,12 @@ def fit_callbacks(
                   callbacks: Callback | Iterable | Any,
                   verbose: int,  # 0: nothing is shown; 2: no bar
                   ) -> tuple:  # All callbacks of the run, and the history among them
-    "The callbacks of the caller, then those of Keras that are missing"
+    "What Keras does by itself, the callbacks of the caller, and those of Keras that are missing"
     cbs = [as_callback(cb) for cb in listify(callbacks)]
     if not of_keras(cbs, 'History'): cbs.append(History())
     if verbose and not of_keras(cbs, 'ProgbarLogger'):
         cbs.append(ProgbarLogger('steps', 'plain' if verbose == 2 else None))
-    return [Recorder(), *cbs], of_keras(cbs, 'History')[-1]
+    return [Recorder(), BnFreeze(), *cbs], of_keras(cbs, 'History')[-1]
 
 # %% ../../nbs/86_keras.models.ipynb #c0e4d04d
 def show_sample(module: nn.Module,  # With layers that may wait

@@ -8,6 +8,7 @@ __all__ = ['vision_learner', 'create_body', 'AdaptiveConcatPool2d', 'create_head
 
 # %% ../../nbs/64_vision.learner.ipynb #b3100483
 import inspect
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from numbers import Integral
@@ -25,7 +26,7 @@ from ..data.bunch import DataBunch
 from ..interpret import ClassificationInterpretation  # noqa: F401 (it was here)
 from ..learner import Learner
 from ..metrics import accuracy
-from ..torch_core import ask_model, batch_norm_types
+from ..torch_core import ask_model, batch_norm_types, map_tensors, model_device
 from .data import imagenet_stats
 from .models import InputConv2d
 
@@ -109,6 +110,31 @@ def _fit_channels(parts, channels):
     hint = f': give the data channels={wanted}' if wanted in (1, 3) and channels in (1, 3) else ''
     raise ValueError(f'the network takes {wanted} channels, the images have {channels}{hint}')
 
+# %% ../../nbs/64_vision.learner.ipynb #51b8a12d
+def _seen_inside(model, layer, x):
+    "What `layer` answers while `model` looks at a batch; `None` if that cannot be seen"
+    seen: list = []
+    def keep(layer, args, out): seen.append(map_tensors(out, torch.clone))  # it may be overwritten
+    hook = layer.register_forward_hook(keep)
+    try: ask_model(model, x)
+    except Exception: pass  # these pictures may be too small for what comes behind
+    finally: hook.remove()
+    return seen[-1] if seen else None
+
+
+def _tell_lost(model, body, channels):
+    "Warn if parts in a row do not compute what the network computes with them"
+    noise = torch.rand(2, channels, 64, 64, generator=torch.Generator().manual_seed(0))
+    x = noise.to(model_device(model))
+    want = _seen_inside(model, body[-1], x)
+    try: found = ask_model(body, x)
+    except Exception: return  # who asks the body for more is told
+    if not isinstance(want, torch.Tensor) or not isinstance(found, torch.Tensor): return
+    if want.shape != found.shape or (found-want).abs().max() > 1e-3*want.abs().max(): warnings.warn(
+        f'{type(model).__name__} does more than call its parts in a row, such as a relu between '
+        'them, and the body has lost it: give cut=…, a function that makes a module of the network',
+        stacklevel=3)
+
 # %% ../../nbs/64_vision.learner.ipynb #51b8a12e
 def create_body(
     arch: Callable,  # a function that makes a network, or a network, whose parts are used
@@ -128,8 +154,10 @@ def create_body(
         if not isinstance(body, nn.Module):
             raise TypeError(f'cut={cut!r} made a {type(body).__name__}, which is no network')
         return nn.Sequential(OrderedDict(_fit_channels({'body': body}, channels)))
-    parts = list(model.named_children())[:_find_cut(model, cut)]
-    return nn.Sequential(OrderedDict(_fit_channels(dict(parts), channels)))
+    parts = dict(list(model.named_children())[:_find_cut(model, cut)])
+    fitting = _fit_channels(parts, channels)
+    _tell_lost(model, nn.Sequential(*parts.values()), channels if fitting is parts else 3)
+    return nn.Sequential(OrderedDict(fitting))
 
 # %% ../../nbs/64_vision.learner.ipynb #61120688
 class AdaptiveConcatPool2d(nn.Module):
