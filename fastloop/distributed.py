@@ -7,6 +7,7 @@ __all__ = ['DistributedCallback']
 
 # %% ../nbs/73_distributed.ipynb #fa5a7189
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sized
 from functools import partialmethod
 from math import inf
@@ -138,8 +139,11 @@ def shard_model(model: nn.Module,  # On its device, the same in all processes
     from torch.distributed.fsdp import fully_shard
     mesh = options.pop('mesh', None)
     if mesh is None: mesh = init_device_mesh(model_device(model).type, (dist.get_world_size(),))
+    owners = Counter(id(p) for o in model.children() for p in o.parameters())
+    owners.update(id(p) for p in model.parameters(recurse=False))
     for layer in model.children():
-        if any(True for _ in layer.parameters()) and not isinstance(layer, nn.ModuleList):
+        counts = {owners[id(p)] for p in layer.parameters()}  # tied ones stay with the whole model
+        if counts == {1} and not isinstance(layer, nn.ModuleList):
             fully_shard(layer, mesh=mesh, **options)
     return fully_shard(model, mesh=mesh, **options)
 
@@ -371,6 +375,9 @@ def tell_failure(ranks: Ranks,  # The processes
     if 'finished reduction' in str(e): add_note(
         e, 'a parameter took no part in the loss: freeze it, or to_distributed(…, '
            'find_unused_parameters=True); what is frozen is looked at when an epoch begins')
+    if 'more than 1 value per channel' in str(e): add_note(
+        e, 'each process has a part of the rows, and one row in its last batch: choose another '
+           'batch size, drop_last=True, or to_distributed(…, sync_bn=True)')
     patience = min(5., ranks.timeout) if isinstance(e, Exception) else .2
     ranks.fail(failed, f'{type(e).__name__}: {e}'[:500], patience)
 
@@ -689,7 +696,7 @@ class DistributedCallback(Callback):
     def all_random(self) -> dict:  # Plain data
         "The random numbers of all processes, and what each has gathered for its next step"
         mine, window = rng_state(), self.gathering
-        grads = window.state_dict()['grads'] if window is not None and self.sharing else None
+        grads = window.state_dict()['grads'] if window is not None and self.net is not None else None
         sums = to_detach([o.state_dict() for o in parts_of(getattr(self, 'run', None))])
         found = map(list, zip(*self.ranks.gather((mine, grads, sums))))
         return dict(zip(('random', 'ranks', 'windows', 'sums'), (mine, *found)))
@@ -706,7 +713,7 @@ class DistributedCallback(Callback):
         "Go on with what was gathered before"
         recorder, windows = find_recorder(self.run), state.get('windows') or []
         self.done = 0 if recorder is None else len(recorder.weights)
-        if self.gathering is not None and len(windows) == self.ranks.count:
+        if self.gathering is not None and len(windows) == self.ranks.count and any(windows):
             self.gathering.pending = windows[self.ranks.rank] or None
         put_sums(self, state.get('sums') or [])
 

@@ -236,6 +236,11 @@ class Smoothed(LearnerCallback):
 CALLBACKS = {  # verb, and callbacks; mixup draws in each process by itself
     'ema': ('fit', lambda: [EMACallback(decay=.9)]), 'one cycle': ('fit_one_cycle', list),
     'flat cos': ('fit_flat_cos', list),
+    'fsdp, ema': ('fit', lambda: [EMACallback(decay=.9)]),
+    'fsdp, best weights': ('fit', lambda: [
+        EarlyStoppingCallback(restore_best=True, mode='max', patience=9),
+        keras.EarlyStopping(restore_best_weights=True, patience=9)]),
+    'fsdp, tied': ('fit', list),
     'plateau': ('fit', lambda: [ReduceLROnPlateauCallback(patience=0, min_delta=9.)]),
     'stopping': ('fit', lambda: [EarlyStoppingCallback(patience=0, min_delta=9.)]),
     'best': ('fit', lambda: [SaveModelCallback()]),
@@ -254,9 +259,22 @@ def with_callbacks(learn, name, epochs=3):
     return dict(outcome(learn), told=learn.told)
 
 
+def tie(learn):
+    "Two layers with one weight"
+    learn.model.append(nn.Linear(3, 8)).append(nn.Linear(8, 3))
+    learn.model[4].weight = learn.model[2].weight
+    learn.split(None)
+    return learn
+
+
 def callbacks(rank):
-    return {name: with_callbacks(make(path=f'cbs {name}').to_distributed(timeout=15), name)
-            for name in CALLBACKS}
+    found = {}
+    for name in CALLBACKS:
+        learn = make(path=f'cbs {name}')
+        if 'tied' in name: tie(learn)
+        learn.to_distributed('fsdp' if 'fsdp' in name else 'ddp', timeout=15)
+        found[name] = with_callbacks(learn, name)
+    return found
 
 
 class StopsInWindow(Callback):
@@ -564,6 +582,7 @@ def test_callbacks_do_what_they_do_in_one_process(found, name, tmp_path):
     assert one == two
     if name == 'mixup': return
     alone = make(path=tmp_path, silent=True)
+    if 'tied' in name: tie(alone)
     alone.data.train_dl = Union()
     expected, eps = with_callbacks(alone, name), 2e-2 if name == 'bf16' else 1e-5
     for k, v in expected['weights'].items(): close(one['weights'][k], v.tolist(), eps)
