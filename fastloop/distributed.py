@@ -225,17 +225,21 @@ def weigh_loss(cb: Callback,  # The callback below
 # %% ../nbs/73_distributed.ipynb #bb18e1ea
 writers = CSVLogger, TensorBoardCallback, RemoteMonitor, ExperimentCallback
 _onlookers = 'DashboardCallback',  # of rooms that come later, or of others
+_of_keras = 'CSVLogger', 'TensorBoard', 'RemoteMonitor'
 
 def writes(cb: Any,  # A callback written for any library
            ) -> bool:  # Whether only process 0 needs it
     "Does a callback do nothing but pass on what happens?"
-    return (isinstance(cb, writers) or type(cb).__name__ in _onlookers
+    names = (*_onlookers, *_of_keras) if hasattr(cb, 'set_model') else _onlookers
+    return (isinstance(cb, writers) or type(cb).__name__ in names
             or bool(getattr(type(cb), 'only_first_process', False)))
 
 def hush(cb: Any,  # A callback
          ):
     "Let a callback hear of nothing; it stays where it is"
     for event, handler in event_handlers(cb): vars(cb)[handler.__name__] = vars(cb)[event] = None
+    hooks = [o for o in dir(cb) if o.startswith('on_')] if hasattr(cb, 'set_model') else ()
+    vars(cb).update(dict.fromkeys(hooks))  # of Keras
 
 # %% ../nbs/73_distributed.ipynb #67b86187
 stages = (('after_step', 'after_batch', 'after_cancel_batch'),
@@ -309,6 +313,11 @@ class Meetings:
         if not self.inside: return
         self.inside = False
         self.meet(known=('train', 'batch', 'backward', 'step'))
+
+    def between(self, last: bool,  # Whether no epoch follows
+                ):
+        "A meeting of those who write between two epochs, or behind the last one"
+        if self.closed and not self.over: self.end_fit() if last else self.meet()
 
     def end_epoch(self):
         "The meeting after an epoch, unless it was broken off"
@@ -655,6 +664,7 @@ class DistributedCallback(Callback):
                       ) -> bool:  # `False` if the fit has failed, and nobody can be asked
         "Let the training losses written down so far be those of all processes together"
         if self.run.exception is not None: return False
+        if not last: self.meetings.between(self.run.epoch+1 == self.run.epochs)
         self.gathered, recorder = last, find_recorder(self.run)
         gather_losses(self, recorder)
         if last: share_sums(self, recorder)
@@ -696,7 +706,7 @@ class DistributedCallback(Callback):
     def all_random(self) -> dict:  # Plain data
         "The random numbers of all processes, and what each has gathered for its next step"
         mine, window = rng_state(), self.gathering
-        grads = window.state_dict()['grads'] if window is not None and self.net is not None else None
+        grads = window.state_dict()['grads'] if None not in (window, self.net) else None
         sums = to_detach([o.state_dict() for o in parts_of(getattr(self, 'run', None))])
         found = map(list, zip(*self.ranks.gather((mine, grads, sums))))
         return dict(zip(('random', 'ranks', 'windows', 'sums'), (mine, *found)))

@@ -24,6 +24,7 @@ from torch.utils.data import (
 
 from fastloop.adapters.fastai1 import LearnerCallback
 from fastloop.callback.averages import EMACallback
+from fastloop.callback.checkpoint import CheckpointCallback
 from fastloop.callback.core import (
     Callback,
     CancelBackwardException,
@@ -50,6 +51,7 @@ from fastloop.metrics import EpochMetric, Metric, accuracy
 from fastloop.optimizer import SGD, AdamW
 from fastloop.ranks import Ranks, SharedFiles
 from fastloop.train import fit_one_cycle
+from fastloop.training_state import read_checkpoint
 
 assert fit_one_cycle  # the module hangs the verbs on the learner
 N, BS, VALID = 66, 8, 31
@@ -482,6 +484,17 @@ def nan(rank):
     return outcome(learn)
 
 
+def written(rank):
+    "One process ends the fit where checkpoints are written; and files under Keras' names"
+    learn = make(path='written').to_distributed(timeout=15)
+    learn.fit(3, .1, cbs=[
+        CheckpointCallback(verbose=False), keras.CSVLogger('written/log.csv'),
+        keras.TensorBoard('written/board'), Breaks('after_epoch', CancelFitException, rank)])
+    learn.distributed.ranks.meet()
+    boards = list(Path('written/board').glob('*tfevents*'))
+    return outcome(learn), Path('written/log.csv').read_text().splitlines(), len(boards)
+
+
 # ---- the two processes, once --------------------------------------------------------------------
 CASES = [*((f'agree {k}', partial(trained, **v[0])) for k, v in AGREE.items()),
          *((f'loader {o}', partial(other_loader, loader=o)) for o in LOADERS),
@@ -489,7 +502,8 @@ CASES = [*((f'agree {k}', partial(trained, **v[0])) for k, v in AGREE.items()),
          *((f'window {o}', partial(windows, strategy=o)) for o in ('ddp', 'fsdp')),
          ('torchmetrics', torch_metrics),
          *((f'little {o} {n}', partial(little, strategy=o, valid=n)) for o, n in LITTLE),
-         ('files', files), ('at once', read_at_once), ('fsdp files', fsdp_files),
+         ('files', files), ('written', written), ('at once', read_at_once),
+         ('fsdp files', fsdp_files),
          *((f'put in {o} {w}', partial(put_in, kind=o, where=w)) for o, w in PUT_IN),
          *((f'break {e} {p}', partial(breaking, event=e, phase=p)) for e, p in BREAKS),
          *((f'early {p} {bn} {at}', partial(breaking, event='begin_batch', phase=p, bn=bn, at=at))
@@ -694,6 +708,15 @@ def test_no_thread_is_left_that_could_meet_the_end_of_python(tmp_path, parted):
         assert threads() <= before and dist.is_initialized() is not parted
     finally:
         if dist.is_initialized(): dist.destroy_process_group()
+
+
+def test_what_is_written_when_one_process_ends_the_fit(found):
+    one, two = answers(found, 'written')
+    assert one == two
+    assert one[0]['n_iter'] == 5 and len(one[0]['rows']) == 1
+    assert [o.split(',')[0] for o in one[1]] == ['epoch', '0'] and one[2] == 1
+    state, = (found['folder']/'written'/'models'/'checkpoints').glob('*.pt')
+    assert read_checkpoint(state)['cut'] == 'fit'
 
 
 def test_what_one_process_writes_is_read_by_all(found):
