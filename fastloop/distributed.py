@@ -7,6 +7,7 @@ __all__ = ['DistributedCallback']
 
 # %% ../nbs/73_distributed.ipynb #fa5a7189
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sized
 from functools import partialmethod
 from math import inf
@@ -138,8 +139,11 @@ def shard_model(model: nn.Module,  # On its device, the same in all processes
     from torch.distributed.fsdp import fully_shard
     mesh = options.pop('mesh', None)
     if mesh is None: mesh = init_device_mesh(model_device(model).type, (dist.get_world_size(),))
+    owners = Counter(id(p) for o in model.children() for p in o.parameters())
+    owners.update(id(p) for p in model.parameters(recurse=False))
     for layer in model.children():
-        if any(True for _ in layer.parameters()) and not isinstance(layer, nn.ModuleList):
+        counts = {owners[id(p)] for p in layer.parameters()}  # tied ones stay with the whole model
+        if counts == {1} and not isinstance(layer, nn.ModuleList):
             fully_shard(layer, mesh=mesh, **options)
     return fully_shard(model, mesh=mesh, **options)
 
@@ -221,17 +225,21 @@ def weigh_loss(cb: Callback,  # The callback below
 # %% ../nbs/73_distributed.ipynb #bb18e1ea
 writers = CSVLogger, TensorBoardCallback, RemoteMonitor, ExperimentCallback
 _onlookers = 'DashboardCallback',  # of rooms that come later, or of others
+_of_keras = 'CSVLogger', 'TensorBoard', 'RemoteMonitor'
 
 def writes(cb: Any,  # A callback written for any library
            ) -> bool:  # Whether only process 0 needs it
     "Does a callback do nothing but pass on what happens?"
-    return (isinstance(cb, writers) or type(cb).__name__ in _onlookers
+    names = (*_onlookers, *_of_keras) if hasattr(cb, 'set_model') else _onlookers
+    return (isinstance(cb, writers) or type(cb).__name__ in names
             or bool(getattr(type(cb), 'only_first_process', False)))
 
 def hush(cb: Any,  # A callback
          ):
     "Let a callback hear of nothing; it stays where it is"
     for event, handler in event_handlers(cb): vars(cb)[handler.__name__] = vars(cb)[event] = None
+    hooks = [o for o in dir(cb) if o.startswith('on_')] if hasattr(cb, 'set_model') else ()
+    vars(cb).update(dict.fromkeys(hooks))  # of Keras
 
 # %% ../nbs/73_distributed.ipynb #67b86187
 stages = (('after_step', 'after_batch', 'after_cancel_batch'),
@@ -306,6 +314,11 @@ class Meetings:
         self.inside = False
         self.meet(known=('train', 'batch', 'backward', 'step'))
 
+    def between(self, last: bool,  # Whether no epoch follows
+                ):
+        "A meeting of those who write between two epochs, or behind the last one"
+        if self.closed and not self.over: self.end_fit() if last else self.meet()
+
     def end_epoch(self):
         "The meeting after an epoch, unless it was broken off"
         if not self.closed: self.meet(known=phases[1:])
@@ -371,6 +384,9 @@ def tell_failure(ranks: Ranks,  # The processes
     if 'finished reduction' in str(e): add_note(
         e, 'a parameter took no part in the loss: freeze it, or to_distributed(…, '
            'find_unused_parameters=True); what is frozen is looked at when an epoch begins')
+    if 'more than 1 value per channel' in str(e): add_note(
+        e, 'each process has a part of the rows, and one row in its last batch: choose another '
+           'batch size, drop_last=True, or to_distributed(…, sync_bn=True)')
     patience = min(5., ranks.timeout) if isinstance(e, Exception) else .2
     ranks.fail(failed, f'{type(e).__name__}: {e}'[:500], patience)
 
@@ -648,6 +664,7 @@ class DistributedCallback(Callback):
                       ) -> bool:  # `False` if the fit has failed, and nobody can be asked
         "Let the training losses written down so far be those of all processes together"
         if self.run.exception is not None: return False
+        if not last: self.meetings.between(self.run.epoch+1 == self.run.epochs)
         self.gathered, recorder = last, find_recorder(self.run)
         gather_losses(self, recorder)
         if last: share_sums(self, recorder)
@@ -689,7 +706,7 @@ class DistributedCallback(Callback):
     def all_random(self) -> dict:  # Plain data
         "The random numbers of all processes, and what each has gathered for its next step"
         mine, window = rng_state(), self.gathering
-        grads = window.state_dict()['grads'] if window is not None and self.sharing else None
+        grads = window.state_dict()['grads'] if None not in (window, self.net) else None
         sums = to_detach([o.state_dict() for o in parts_of(getattr(self, 'run', None))])
         found = map(list, zip(*self.ranks.gather((mine, grads, sums))))
         return dict(zip(('random', 'ranks', 'windows', 'sums'), (mine, *found)))
@@ -706,7 +723,7 @@ class DistributedCallback(Callback):
         "Go on with what was gathered before"
         recorder, windows = find_recorder(self.run), state.get('windows') or []
         self.done = 0 if recorder is None else len(recorder.weights)
-        if self.gathering is not None and len(windows) == self.ranks.count:
+        if self.gathering is not None and len(windows) == self.ranks.count and any(windows):
             self.gathering.pending = windows[self.ranks.rank] or None
         put_sums(self, state.get('sums') or [])
 

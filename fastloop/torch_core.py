@@ -531,18 +531,22 @@ def whole_tensors(state: Any,  # Tensors, and what holds them
     whole = state.full_tensor()  # one at a time: all of them may be more than a GPU can hold
     return state if torch.distributed.get_rank() else whole.cpu()
 
+def cut_like(value: Any,  # A whole tensor; something else stays what it is
+             like: Any,  # A tensor that may be in pieces, or `None`
+             ) -> Any:  # The same tensor, in pieces if the other one is
+    "Cut a tensor into pieces as another one is; every process has all of it"
+    whole = isinstance(value, torch.Tensor) and not hasattr(value, 'full_tensor')
+    if not (whole and hasattr(like, 'full_tensor') and value.shape == like.shape): return value
+    from torch.distributed.tensor import distribute_tensor
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements,
+                             src_data_rank=None)
+
 def laid_out_like(state: dict,  # Whole tensors by name
                   likes: dict,  # Tensors by name, of which some may be in pieces
                   ) -> dict:  # The same tensors, in pieces where the others are
     "Cut tensors into pieces as others are; every process has them all"
     if not any(hasattr(o, 'full_tensor') for o in likes.values()): return state
-    from torch.distributed.tensor import distribute_tensor
-    def cut(value, like):
-        pieces = hasattr(like, 'full_tensor') and not hasattr(value, 'full_tensor')
-        if not pieces or value.shape != like.shape: return value
-        value = value.to(like.device, like.dtype)
-        return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
-    return {k: cut(v, likes.get(k)) if isinstance(v, torch.Tensor) else v for k, v in state.items()}
+    return {k: cut_like(v, likes.get(k)) for k, v in state.items()}
 
 def optimizer_laid_out(opt: torch.optim.Optimizer,  # Its parameters may be in pieces
                        state: dict,  # From `state_dict` of an optimizer like it

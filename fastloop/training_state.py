@@ -99,7 +99,7 @@ def training_state(learn: Trained,  # Has `model`, `opt`, `loss_func` and `data`
         latest=_latest(cbs), metrics=_measured(learn, cbs),
         parts=[o.state_dict() for o in parts_of(run)],
         data=[describe_loader(getattr(data, o, None)) for o in ('train_dl', 'valid_dl')],
-        callbacks={k: cb.state_dict() if says_place(cb) else None
+        callbacks={k: whole_tensors(cb.state_dict()) if says_place(cb) else None
                    for k, cb in shaping(cbs).items()})
 
 # %% ../nbs/48_training_state.ipynb #0dbd67da

@@ -893,6 +893,26 @@ def test_a_checkpoint_that_cannot_be_read(left, unbroken, tmp_path, monkeypatch)
     assert learn.opt is None and newest(tmp_path) == files
 
 
+def test_a_folder_that_cannot_be_made_is_named_before_training(tmp_path):
+    (tmp_path/'models').write_text('')
+    learn = make(0, tmp_path)
+    before = [o.clone() for o in learn.model.parameters()]
+    with pytest.raises(NotADirectoryError, match='models'): fit(learn, resume=True)
+    assert same_state(before, list(map(torch.clone, learn.model.parameters())))
+    assert learn.opt is None
+
+
+def test_files_that_newer_ones_have_replaced_are_not_missed(tmp_path):
+    names = [f'last_{o}.pth' for o in (16, 18)]
+    with killed(): fit(make(0, tmp_path, every=3), cbs=[
+        SaveModelCallback(n_batches=2, keep=2, name='last'), Kill('after_step', 12)])
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        fit(make(0, tmp_path, every=3), resume=True,
+            cbs=SaveModelCallback(n_batches=2, keep=2, name='last'))
+    assert sorted(o.name for o in (tmp_path/'models').glob('last*')) == names
+
+
 lr_scheduler = torch.optim.lr_scheduler
 endless = dict(step=partial(lr_scheduler.StepLR, step_size=1),
                chain=lambda opt: lr_scheduler.ChainedScheduler([

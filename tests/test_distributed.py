@@ -24,6 +24,7 @@ from torch.utils.data import (
 
 from fastloop.adapters.fastai1 import LearnerCallback
 from fastloop.callback.averages import EMACallback
+from fastloop.callback.checkpoint import CheckpointCallback
 from fastloop.callback.core import (
     Callback,
     CancelBackwardException,
@@ -50,6 +51,7 @@ from fastloop.metrics import EpochMetric, Metric, accuracy
 from fastloop.optimizer import SGD, AdamW
 from fastloop.ranks import Ranks, SharedFiles
 from fastloop.train import fit_one_cycle
+from fastloop.training_state import read_checkpoint
 
 assert fit_one_cycle  # the module hangs the verbs on the learner
 N, BS, VALID = 66, 8, 31
@@ -236,6 +238,11 @@ class Smoothed(LearnerCallback):
 CALLBACKS = {  # verb, and callbacks; mixup draws in each process by itself
     'ema': ('fit', lambda: [EMACallback(decay=.9)]), 'one cycle': ('fit_one_cycle', list),
     'flat cos': ('fit_flat_cos', list),
+    'fsdp, ema': ('fit', lambda: [EMACallback(decay=.9)]),
+    'fsdp, best weights': ('fit', lambda: [
+        EarlyStoppingCallback(restore_best=True, mode='max', patience=9),
+        keras.EarlyStopping(restore_best_weights=True, patience=9)]),
+    'fsdp, tied': ('fit', list),
     'plateau': ('fit', lambda: [ReduceLROnPlateauCallback(patience=0, min_delta=9.)]),
     'stopping': ('fit', lambda: [EarlyStoppingCallback(patience=0, min_delta=9.)]),
     'best': ('fit', lambda: [SaveModelCallback()]),
@@ -254,9 +261,22 @@ def with_callbacks(learn, name, epochs=3):
     return dict(outcome(learn), told=learn.told)
 
 
+def tie(learn):
+    "Two layers with one weight"
+    learn.model.append(nn.Linear(3, 8)).append(nn.Linear(8, 3))
+    learn.model[4].weight = learn.model[2].weight
+    learn.split(None)
+    return learn
+
+
 def callbacks(rank):
-    return {name: with_callbacks(make(path=f'cbs {name}').to_distributed(timeout=15), name)
-            for name in CALLBACKS}
+    found = {}
+    for name in CALLBACKS:
+        learn = make(path=f'cbs {name}')
+        if 'tied' in name: tie(learn)
+        learn.to_distributed('fsdp' if 'fsdp' in name else 'ddp', timeout=15)
+        found[name] = with_callbacks(learn, name)
+    return found
 
 
 class StopsInWindow(Callback):
@@ -464,6 +484,17 @@ def nan(rank):
     return outcome(learn)
 
 
+def written(rank):
+    "One process ends the fit where checkpoints are written; and files under Keras' names"
+    learn = make(path='written').to_distributed(timeout=15)
+    learn.fit(3, .1, cbs=[
+        CheckpointCallback(verbose=False), keras.CSVLogger('written/log.csv'),
+        keras.TensorBoard('written/board'), Breaks('after_epoch', CancelFitException, rank)])
+    learn.distributed.ranks.meet()
+    boards = list(Path('written/board').glob('*tfevents*'))
+    return outcome(learn), Path('written/log.csv').read_text().splitlines(), len(boards)
+
+
 # ---- the two processes, once --------------------------------------------------------------------
 CASES = [*((f'agree {k}', partial(trained, **v[0])) for k, v in AGREE.items()),
          *((f'loader {o}', partial(other_loader, loader=o)) for o in LOADERS),
@@ -471,7 +502,8 @@ CASES = [*((f'agree {k}', partial(trained, **v[0])) for k, v in AGREE.items()),
          *((f'window {o}', partial(windows, strategy=o)) for o in ('ddp', 'fsdp')),
          ('torchmetrics', torch_metrics),
          *((f'little {o} {n}', partial(little, strategy=o, valid=n)) for o, n in LITTLE),
-         ('files', files), ('at once', read_at_once), ('fsdp files', fsdp_files),
+         ('files', files), ('written', written), ('at once', read_at_once),
+         ('fsdp files', fsdp_files),
          *((f'put in {o} {w}', partial(put_in, kind=o, where=w)) for o, w in PUT_IN),
          *((f'break {e} {p}', partial(breaking, event=e, phase=p)) for e, p in BREAKS),
          *((f'early {p} {bn} {at}', partial(breaking, event='begin_batch', phase=p, bn=bn, at=at))
@@ -564,6 +596,7 @@ def test_callbacks_do_what_they_do_in_one_process(found, name, tmp_path):
     assert one == two
     if name == 'mixup': return
     alone = make(path=tmp_path, silent=True)
+    if 'tied' in name: tie(alone)
     alone.data.train_dl = Union()
     expected, eps = with_callbacks(alone, name), 2e-2 if name == 'bf16' else 1e-5
     for k, v in expected['weights'].items(): close(one['weights'][k], v.tolist(), eps)
@@ -675,6 +708,15 @@ def test_no_thread_is_left_that_could_meet_the_end_of_python(tmp_path, parted):
         assert threads() <= before and dist.is_initialized() is not parted
     finally:
         if dist.is_initialized(): dist.destroy_process_group()
+
+
+def test_what_is_written_when_one_process_ends_the_fit(found):
+    one, two = answers(found, 'written')
+    assert one == two
+    assert one[0]['n_iter'] == 5 and len(one[0]['rows']) == 1
+    assert [o.split(',')[0] for o in one[1]] == ['epoch', '0'] and one[2] == 1
+    state, = (found['folder']/'written'/'models'/'checkpoints').glob('*.pt')
+    assert read_checkpoint(state)['cut'] == 'fit'
 
 
 def test_what_one_process_writes_is_read_by_all(found):

@@ -17,6 +17,7 @@ from torch import nn
 from fastloop.callback.averages import EMACallback
 from fastloop.callback.checkpoint import CheckpointCallback
 from fastloop.callback.core import Callback
+from fastloop.callback.tracker import EarlyStoppingCallback
 from fastloop.callback.training import GradientAccumulation
 from fastloop.keras import callbacks as keras
 from fastloop.state_files import numbered_files
@@ -120,6 +121,18 @@ def test_gradients_that_were_averaged_are_left_alone(server, tmp_path, how):
 
 
 @rare
+def one_row(rank):
+    "Batch norm, and one row in the last batch of each process"
+    try: make(bn=True).to_distributed(timeout=6.).fit(1, .1)
+    except ValueError as e: return f'{e} {e.__notes__}'
+
+
+@rare
+def test_batch_norm_on_a_single_row_is_explained(server, tmp_path):
+    found, _ = one(server, tmp_path, one_row)
+    assert all('one row in its last batch' in o and 'sync_bn=True' in o for o in found.values())
+
+
 def test_an_interrupt_of_one_ends_the_other(server, tmp_path):
     found, _ = one(server, tmp_path, partial(struck, what=interrupt))
     assert found[1]['kind'] == 'KeyboardInterrupt' and found[0]['kind'] == 'RuntimeError'
@@ -167,7 +180,11 @@ RESUMED = {'tensors': dict(at=4), 'torch': dict(at=4, loader='torch'),
            'accumulation': dict(at=4, every=3, cbs=[partial(GradientAccumulation, n_batches=2)]),
            'averages': dict(at=8, cbs=[partial(EMACallback, decay=.9)]),
            'keras': dict(at=4, cbs=[FollowsAccuracy]),
-           'fsdp': dict(at=4, how=dict(strategy='fsdp'))}
+           'fsdp': dict(at=4, how=dict(strategy='fsdp')),
+           'fsdp, kept weights': dict(
+               at=8, every=1, how=dict(strategy='fsdp'), cbs=[
+                   partial(EMACallback, decay=.9), partial(GradientAccumulation, n_batches=2),
+                   partial(EarlyStoppingCallback, patience=9, restore_best=True)])}
 
 
 @pytest.mark.parametrize('name', [pytest.param(o, marks=rare if o != 'tensors' else ())

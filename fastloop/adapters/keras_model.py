@@ -35,6 +35,7 @@ from fastloop.torch_core import (
     check_optimizer_state,
     check_weights,
     count_batches,
+    cut_like,
     evaluating,
     find_bs,
     in_mode,
@@ -196,7 +197,8 @@ class Variable:
     def assign(self, value: Any,  # A number, an array, a tensor or another variable
                ):
         "Set the values; the tensor stays the same object"
-        with torch.no_grad(): self.value.copy_(torch.as_tensor(_as_tensor(value)))
+        value = cut_like(torch.as_tensor(_as_tensor(value)), self.value)  # of FSDP: in pieces
+        with torch.no_grad(): self.value.copy_(value)
 
     def assign_add(self, value: Any,  # Likewise
                    ):
@@ -210,7 +212,7 @@ class Variable:
 
     def numpy(self) -> np.ndarray:  # A copy
         "The values"
-        return np.array(to_np(self.value))
+        return np.array(to_np(getattr(self.value, 'full_tensor', self.value.detach)()))
 
     def __float__(self): return float(self.value)
 

@@ -12,7 +12,7 @@ import torch
 from .core import Callback
 from .training import the_only_one
 from ..core import check_number, check_word
-from ..torch_core import Learns
+from ..torch_core import Learns, cut_like
 
 # %% ../../nbs/49_callback.averages.ipynb #525f2312
 def _decay_at(steps, decay, warmup):
@@ -50,7 +50,8 @@ def _copies(named):
 
 def _overwrite(live, values):
     "Copy `values` into the tensors of a model"
-    with torch.no_grad(): torch._foreach_copy_(list(live.values()), [values[k] for k in live])
+    with torch.no_grad():
+        for k, o in live.items(): o.copy_(values[k])  # `_foreach_copy_` knows no pieces of FSDP
 
 # %% ../../nbs/49_callback.averages.ipynb #b728d248
 class EMACallback(Callback):
@@ -147,7 +148,8 @@ class EMACallback(Callback):
         if self.average.keys() != self.live.keys():
             odd = sorted(self.average.keys() ^ self.live.keys())
             raise ValueError(f'EMACallback: the loaded average is of another model: {odd[:8]}')
-        self.average = {k: self.average[k].to(v.device) for k, v in self.live.items()}
+        for kept in filter(None, (self.average, self.raw)):  # from a file, which has them whole
+            kept.update({k: cut_like(kept[k], v).to(v.device) for k, v in self.live.items()})
 
     def state_dict(self) -> dict:  # Tensors by name, and a number
         "Everything needed to go on elsewhere"
@@ -157,6 +159,6 @@ class EMACallback(Callback):
     def load_state_dict(self, state: dict,  # From `state_dict`
                         ):
         "Go on from where `state` was taken"
-        self.average, self.raw = dict(state['average']), state['raw']
+        self.average, self.raw = dict(state['average']), state['raw'] and dict(state['raw'])
         self.steps, self.loaded = state['steps'], True
         if self.live: self.match()

@@ -19,7 +19,7 @@ from fastloop.callback.core import (
     CancelFitException,
     CancelTrainException,
 )
-from ..core import as_path, check_flag, check_number, check_word
+from ..core import as_path, check_flag, check_number, check_word, check_writable, is_quiet
 from fastloop.loader_place import (
     ResumedPass,
     counters,
@@ -239,6 +239,7 @@ class CheckpointCallback(Callback):
         self.seeking = getattr(run.learn, 'resume', False) if self.resume is None else self.resume
         try:
             if self.seeking: find_checkpoint(self)
+            if self.found is None and not is_quiet(): check_writable(self.where/'first.pt')
             if self is (savers := savers_of(run))[-1]: choose_furthest(savers)
         except Exception:
             run.refused = True  # the learner's optimizer is as before
@@ -307,8 +308,7 @@ class CheckpointCallback(Callback):
               cut: str | None = None,
               ):
         "Write what was noted, before anything is changed"
-        if self.pending is None: return
-        if not ready_to_write(self.learn): return
+        if self.pending is None or not ready_to_write(self.learn): return
         if cut: self.pending |= moment_of(self.learn, self.run) | {'run': self.pending['run']}
         place, stage = self.pending['run'], getattr(self.learn, 'stage', None)
         state = training_state(self.learn, self.run.cbs, self.run) | self.pending | self.asked

@@ -127,8 +127,8 @@ class SaveModelCallback(TrackerCallback):
         gone = [] if find is None else [o[2] for o in self.saved if not find(o[2]).exists()]
         if not gone: return
         self.saved = [o for o in self.saved if o[2] not in gone]
-        if self.every == 'improvement':
-            self.best, self.best_epoch, _ = [*self.saved, (self.first_best, None, '')][0]
+        if self.every != 'improvement': return  # newer ones have taken their place
+        self.best, self.best_epoch, _ = [*self.saved, (self.first_best, None, '')][0]
         if gone != self.missed: warnings.warn(
             f'{", ".join(gone)} of the training that goes on is not in {find(gone[0]).parent}: '
             'what is the best is found out anew, without it', stacklevel=2)

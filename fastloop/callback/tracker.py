@@ -25,7 +25,7 @@ from ..core import check_number, check_word, listify
 from ..metrics import better_direction
 from ..optimizer import as_wrapper
 from ..rows import number_of
-from ..torch_core import Learns, Run
+from ..torch_core import Learns, Run, laid_out_like
 
 # %% ../../nbs/40_callback.tracker.ipynb #788228bb
 _small_is_good = 'loss error mse mae msle rmse rmsle mape rmspe perplexity'.split()
@@ -248,7 +248,8 @@ class EarlyStoppingCallback(TrackerCallback):
 
     def restore_weights(self):
         "Put the copy back"
-        self.learn.model.load_state_dict(self.best_weights)
+        model = self.learn.model
+        model.load_state_dict(laid_out_like(self.best_weights, model.state_dict()))
 
     def out_of_patience(self) -> bool:  # Whether to stop
         "Has it been too long?"

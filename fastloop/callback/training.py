@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from .core import Callback, CancelStepException
 from ..core import check_number, check_word
 from ..mean_loss import LossRule
-from ..torch_core import Learns, batch_norm_types, batch_size
+from ..torch_core import Learns, batch_norm_types, batch_size, cut_like
 
 # %% ../../nbs/45_callback.training.ipynb #a8a95b54
 def trained(opt: Optimizer,  # An optimizer
@@ -135,7 +135,7 @@ class GradientAccumulation(Callback):
         "Go on with the window of a checkpoint"
         grads, self.pending = self.pending or [], None
         for p, grad in zip(trained(self.learn.opt), grads):
-            p.grad = None if grad is None else grad.to(p.device, copy=True)
+            p.grad = None if grad is None else cut_like(grad.to(p.device, copy=True), p)
 
     def begin_backward(self):
         "Bring what was gathered to the unit of this batch"
