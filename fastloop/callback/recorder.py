@@ -115,8 +115,9 @@ def _to_measure(recorder):
     "What it was asked for, else the metrics of the learner; a second recorder has its own of them"
     if recorder.asked is not None: return recorder.asked
     metrics = getattr(recorder.learn, 'metrics', None)
-    if find_recorder(recorder.run) is recorder: return metrics
-    return [o.fresh() for o in as_metrics(metrics)]
+    earlier = takewhile(lambda cb: cb is not recorder, recorder.run.cbs)
+    second = any(isinstance(cb, Recorder) for cb in earlier)
+    return [o.fresh() for o in as_metrics(metrics)] if second else metrics
 
 def _tell(metrics, event, *args):
     "Let those metrics that want to know hear of an event"
