@@ -190,11 +190,10 @@ def to_floats(values: list,  # Numbers, tensors without dimensions, and `None`
 class WeightedMean:
     "A weighted mean of many numbers that stay on their device until it is asked for."
     keep = 1024  # values kept before they are added up
+    summed = False  # is a value a sum already, to be divided by all weights?
 
-    def __init__(self,
-        summed: bool = False,  # whether a value is a sum already, to be divided by all weights
-    ):
-        self.summed, self.weights = summed, BatchWeights()
+    def __init__(self):
+        self.weights = BatchWeights()
         self.reset()
 
     def reset(self):

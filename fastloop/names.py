@@ -109,10 +109,10 @@ def once_per_class(find: Callable,  # Called with a class, and with arguments th
 
 # %% ../nbs/07_names.ipynb #a0006d83
 def own_attributes(cls: type,  # A class
-                   known: str = 'fastloop',  # Classes of this package are left out
                    ) -> list:  # Pairs of a name and what the class body gave it
-    "What a class and its bases have in their own code"
-    theirs = [o for o in cls.__mro__ if o.__module__.partition('.')[0] not in (known, 'builtins')]
+    "What a class and its bases have in their own code; classes of this package are left out"
+    ours = 'fastloop', 'builtins'
+    theirs = [o for o in cls.__mro__ if o.__module__.partition('.')[0] not in ours]
     return [o for kind in theirs for o in vars(kind).items()]
 
 @once_per_class

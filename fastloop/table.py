@@ -46,9 +46,8 @@ def _html_row(cells, tag):
 class EpochTable:
     "A table that grows by a row for each epoch, as aligned text and as HTML"
     def __init__(self, header: list,  # Names of the columns
-                 rows: list | tuple = (),  # Rows to begin with, each a list of texts
                  ):
-        self.header, self.rows = [cell_text(o) for o in header], list(rows)
+        self.header, self.rows = [cell_text(o) for o in header], []  # a row is a list of texts
         self.widths = [max(len(o), 5 if o in ('epoch', 'time') else 10) for o in self.header]
         self.head = self.line(self.header)
 

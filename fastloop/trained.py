@@ -253,7 +253,7 @@ def make_opt(learn: Learns,  # A learner
 def was_given(learn: Learns,  # A learner
               ) -> bool:  # Or not made by its `opt_func`
     "Has somebody given the learner its optimizer?"
-    opt, opt_func, *_ = learn.made
+    opt, opt_func, _ = learn.made
     return learn.opt is not None and (learn.opt is not opt or opt_func is None)
 
 def has_own_groups(learn: Learns,  # A learner
@@ -271,7 +271,7 @@ def own_rates(learn: Learns,  # A learner
               ) -> list:  # None if they are alike
     "The rates that an optimizer with groups of its own was made with, or given with"
     if not has_own_groups(learn): return []
-    opt, _, hypers, *_ = learn.made
+    opt, _, hypers = learn.made
     given = as_wrapper(learn.opt)
     rates = [o.get('lr') for o in (hypers if given is opt else read_hypers(given.opt))]
     return rates[::given.groups_per_layer] if len({*rates}) > 1 else []
@@ -281,7 +281,7 @@ def give_values(learn: Learns,  # A learner with its optimizer
                 wd: float | Iterable | None,  # Weight decay, or one for each group
                 ):
     "Set the values of a fit; those that are `None`, and all others, as they were made or given"
-    opt, _, hypers, *_ = learn.made
+    opt, _, hypers = learn.made
     if learn.opt is opt and 'exchanged' not in vars(opt):
         write_hypers(opt.param_groups, opt.groups_per_layer, hypers)
     if lr is not None: learn.opt.lr = lr
@@ -302,7 +302,7 @@ def tell_of_loss(learn: Learns,  # A learner with its optimizer
 def follow_model(learn: Learns,  # A learner
                  ):
     "Let the optimizer take in what has become trainable, and say so"
-    opt, known, *_ = learn.made
+    opt, known, _ = learn.made
     if learn.opt is not opt or known is None or 'exchanged' in vars(opt): return  # not ours
     if not (new := opt.regroup(learn.layer_groups)) or learn.silent: return
     ids = {id(p) for p in new}

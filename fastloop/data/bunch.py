@@ -165,7 +165,7 @@ def _check_set(name, ds: Any):
     if isinstance(ds, Sized) and not len(ds): raise ValueError(f'{name} is empty: it has no item')
 
 
-def _make_loader(name, ds, bs, shuffle, num_workers, device, seed,
+def _make_loader(ds, bs, shuffle, num_workers, device, seed,
                  drop_last: bool | None = False) -> Any:
     "A loader for the data set `ds`, none if there is none to validate with"
     if ds is None: return None
@@ -275,8 +275,8 @@ class DataBunch:
         for name, ds in (('train_ds', train_ds), ('valid_ds', valid_ds)): _check_set(name, ds)
         how: dict[str, Any] = dict(num_workers=num_workers, device=as_device(device),
                                    seed=_seed(seed))
-        train_dl = _make_loader('train_ds', train_ds, bs, True, drop_last=drop_last, **how)
-        valid_dl = _make_loader('valid_ds', valid_ds, valid_bs, False, **how)
+        train_dl = _make_loader(train_ds, bs, True, drop_last=drop_last, **how)
+        valid_dl = _make_loader(valid_ds, valid_bs, False, **how)
         return cls(train_dl, valid_dl, c, device, path)
 
     @classmethod
