@@ -170,7 +170,7 @@ def check_one_number(loss_func: Callable,  # The loss
 
 # %% ../nbs/06_first_batch.ipynb #4a3e5bfc
 def told_inputs(xb: object,  # The inputs of a batch
-                ) -> str:  # Such as `shape (64, 5)`
+                ) -> str:  # Such as `shape (64, 5) and type torch.float32`
     "The shapes of inputs, in words"
     if is_tensor(xb): return f'shape {tuple(xb.shape)} and type {xb.dtype}'
     if isinstance(xb, Mapping): return ', '.join(f'{k}: {told_inputs(o)}' for k, o in xb.items())

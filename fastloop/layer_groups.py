@@ -68,7 +68,8 @@ def spread_rates(
                  ) -> Any:  # A number, or a list with one for each layer group
     """The learning rates of the layer groups
 
-    Raises: ValueError if a rate is not positive, or a list has the wrong length.
+    Raises: ValueError if a rate is negative or not finite, one of a slice not above 0, or a list
+    has the wrong length; TypeError if one is no number.
     Source: fastai v1, `Learner.lr_range`.
     """
     if isinstance(lr, (np.ndarray, torch.Tensor)) and lr.ndim: lr = lr.tolist()

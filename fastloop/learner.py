@@ -308,7 +308,8 @@ class Learner(SeesRun):
                  ) -> Any:  # A number, or a list with one for each layer group
         """The learning rates of the layer groups
 
-        Raises: ValueError if a rate is not positive, or a list has the wrong length.
+        Raises: ValueError if a rate is negative or not finite, one of a slice not above 0, or a
+        list has the wrong length; TypeError if one is no number.
         """
         return spread_rates(lr, count_rates(self))
 

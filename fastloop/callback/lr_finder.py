@@ -344,7 +344,7 @@ def _search(learn, finder, inside):
 def find_lr(learn: Learns,  # A learner
             start_lr: float | Iterable = 1e-7,  # Rate of the first batch, or one a layer group
             end_lr: float | Iterable = 10,  # Rate after the last batch, or one a layer group
-            num_it: int = 100,  # Number of batches, 6 or more
+            num_it: int = 100,  # Number of steps, 6 or more; usually one for each batch
             stop_div: bool = True,  # Stop when the loss explodes
             show_plot: bool = True,  # Show the curve, in a notebook
             ) -> SuggestedLRs:  # Those that cannot be made are `None`
