@@ -247,7 +247,8 @@ def combine_scheds(
 ) -> Callable:  # function of the position
     """Make one schedule of several, one after the other.
 
-    Raises: ValueError if a share is negative, they do not add up to 1, or one is missing
+    Raises: ValueError if a share is negative, they do not add up to 1, or one is missing;
+    TypeError if a schedule is no function
     Source: the fast.ai course, part 2 (2019), lesson 9; fastai v2
     """
     shares = [float(o) for o in _values(pcts)]

@@ -43,7 +43,7 @@ def freeze_before(groups: list,  # The layer groups, from the input to the outpu
                   ):
     """Train the layer groups from number `n` on, and freeze those before
 
-    Raises: ValueError if there is no such group.
+    Raises: ValueError if there is no such group; TypeError if `n` is no whole number.
     """
     count = len(groups)
     if not isinstance(n, Integral) or isinstance(n, bool):

@@ -325,7 +325,7 @@ class Learner(SeesRun):
                   ):
         """Train the layer groups from number `n` on, and freeze those before
 
-        Raises: ValueError if there is no such group.
+        Raises: ValueError if there is no such group; TypeError if `n` is no whole number.
         """
         freeze_before(self.layer_groups, n, self.train_bn, self.model)
         if self.running: self.follow_model()

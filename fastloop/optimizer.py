@@ -126,6 +126,7 @@ class OptimWrapper(torch.optim.Optimizer):
 
     It is a `torch.optim.Optimizer` to whoever asks, so torch's own schedulers accept it; `opt` is
     the optimizer inside, which holds all values.
+    Raises: TypeError if `opt` is no torch optimizer; ValueError for a decay that it cannot have.
     Source: fastai v1, `OptimWrapper`.
     """
     _step_supports_amp_scaling = False  # a GradScaler unscales before our step, not inside it

@@ -192,7 +192,7 @@ def valid_loader(data: Any,  # Has `valid_dl`
                  ) -> Any:  # A loader; one that shuffles goes through its data set in order
     """The loader to validate with
 
-    Raises: ValueError if there is none.
+    Raises: ValueError if there is none, or it is an empty list; TypeError if `dl` is no loader.
     """
     if dl is None and (dl := data.valid_dl) is None:
         raise ValueError('the data has no validation loader: give a loader, dl=…')

@@ -28,6 +28,7 @@ from ..torch_core import Learns, Run, count_batches
 class TrainingPhase:
     """A part of training, and how hyper-parameters move in it
 
+    Raises: ValueError if the length is below 0, or has no end.
     Source: fastai v1.
     """
     def __init__(self, length: float,  # Length in batches; need not be whole, such as `0.7*n`

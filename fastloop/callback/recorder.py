@@ -31,6 +31,7 @@ from ..torch_core import Coming, Learns, as_it_is
 class SmoothenValue:
     """A moving average that forgets, corrected for its start at zero
 
+    Raises: ValueError if `beta` is not from 0 to below 1.
     Source: fastai v1; the correction is that of Adam (Kingma & Ba, 2014).
     """
     def __init__(self, beta: float,  # Share of the old average that is kept, from 0 to below 1

@@ -208,7 +208,8 @@ class ParamScheduler(Scheduler):
                  ):
         """Take the schedules
 
-        Raises: TypeError if a schedule is no function.
+        Raises: TypeError if a schedule is no function; ValueError if one is missing, or two are of
+        the same hyper-parameter.
         """
         super().__init__(learn)
         if not isinstance(pname, (str, dict)): raise TypeError(
