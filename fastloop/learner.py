@@ -224,7 +224,7 @@ class Learner(SeesRun):
                  loss_func: Callable | None = None,
                  opt_func: Callable = AdamW,  # Makes an optimizer from parameters and a rate
                  lr: float | Iterable | slice = 1e-3,  # Learning rate of a fit that names none
-                 # Takes the model, gives its layer groups
+                 # Takes the model, gives its layer groups; `None`: the model is one group
                  splitter: Callable | Iterable | None = None,
                  cbs: Callback | Iterable | Any = None,  # Callbacks that take part in every fit
                  # Functions of the learner that make callbacks
@@ -261,7 +261,7 @@ class Learner(SeesRun):
                      + callbacks_of('cb_funcs', cb_funcs))
 
     def fit(self, epochs: int,  # Number of epochs, 0 or more
-            # A number, a list with one for each layer group, or a slice
+            # A number, a list with one for each layer group, or a slice; the learner's by default
             lr: float | Iterable | slice | None = None,
             wd: float | Iterable | None = None,  # Weight decay; the learner's by default
             cbs: Callback | Iterable | Any = None,  # Callbacks for this fit only

@@ -73,7 +73,7 @@ class GeneralScheduler(Scheduler):
     Source: fastai v1.
     """
     def __init__(self, learn: Learns | None = None,  # The learner
-                 phases: list | None = None,  # One `TrainingPhase` after the other
+                 phases: list | None = None,  # One `TrainingPhase` or more, in a row
                  # Epochs of the plan that were done in an earlier fit
                  start_epoch: int | None = None,
                  ):

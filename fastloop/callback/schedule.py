@@ -202,7 +202,7 @@ class ParamScheduler(Scheduler):
     Source: the fastai course, lesson 9 (2019), and fastai v2.
     """
     def __init__(self, pname: str | dict,  # Hyper-parameter; or a dictionary of schedules
-                 # A function of the position, or one for each group
+                 # A function of the position, or one for each group; none beside a dictionary
                  sched_funcs: Callable | Iterable | None = None,
                  learn: Learns | None = None,  # The learner
                  ):
@@ -288,7 +288,7 @@ class OneCycleScheduler(Scheduler):
     Source: Smith, arXiv 1803.09820; the arithmetic and the defaults are fastai v1's.
     """
     def __init__(self, learn: Learns | None = None,  # The learner
-                 # Highest rate; a list for layer groups; or a slice
+                 # Highest rate, which must be given; a list for layer groups; or a slice
                  lr_max: float | Iterable | slice | None = None,
                  moms: tuple = (0.95, 0.85),  # Momentum outside and in the middle; None: as it is
                  div_factor: float = 25.,  # The first rate is `lr_max/div_factor`

@@ -149,7 +149,8 @@ class TorchScheduler(Callback):
     _batches, _measured, _column = 0, False, 0  # does it follow a measured number, and where is it?
 
     def __init__(self, learn: Learns | None = None,  # The learner
-                 make: Callable | None = None,  # Takes an optimizer, returns a scheduler of torch
+                 # Takes an optimizer, returns a scheduler of torch; must be given
+                 make: Callable | None = None,
                  every: str = 'epoch',  # What it counts as a step: `epoch` or `batch`
                  # Column of the recorder, for one that follows a number
                  monitor: str | None = None,

@@ -288,7 +288,7 @@ class DataBunch:
         x_valid: torch.Tensor | np.ndarray | None = None,  # `None` for no validation
         y_valid: torch.Tensor | np.ndarray | None = None,  # the labels of `x_valid`
         bs: int = 64,  # items in a training batch
-        valid_pct: float | None = None,  # the share of items to set aside, drawn with `seed`
+        valid_pct: float | None = None,  # the share of items to set aside; `None`: none
         classes: list | None = None,  # names in the order of the labels, `None`: from the labels
         valid_bs: int | None = None,  # items in a validation batch, `None`: twice `bs`
         drop_last: bool | None = None,  # leave out a short last training batch; `None`: one of 1
