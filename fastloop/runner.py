@@ -315,11 +315,11 @@ class Runner(Callbacks):
         return loss_func(pred, *yb) if self._apart else loss_func(pred, yb)
 
     # ---- what makes it safe: to understand the loop, read no further -----------------------------
-    def _phase(self, name, work, *args):
+    def _phase(self, name, work):
         "Do `work` between `begin_name` and `after_name`, ready to break it off"
         try:
             self(f'begin_{name}')
-            work(*args)
+            work()
         except cancels[f'begin_{name}']: self(f'after_cancel_{name}')
         self(f'after_{name}')
 
