@@ -224,14 +224,13 @@ def weigh_loss(cb: Callback,  # The callback below
 
 # %% ../nbs/73_distributed.ipynb #bb18e1ea
 writers = CSVLogger, TensorBoardCallback, RemoteMonitor, ExperimentCallback
-_onlookers = 'DashboardCallback',  # of rooms that come later, or of others
 _of_keras = 'CSVLogger', 'TensorBoard', 'RemoteMonitor'
 
 def writes(cb: Any,  # A callback written for any library
            ) -> bool:  # Whether only process 0 needs it
     "Does a callback do nothing but pass on what happens?"
-    names = (*_onlookers, *_of_keras) if hasattr(cb, 'set_model') else _onlookers
-    return (isinstance(cb, writers) or type(cb).__name__ in names
+    of_keras = hasattr(cb, 'set_model') and type(cb).__name__ in _of_keras
+    return (isinstance(cb, writers) or of_keras
             or bool(getattr(type(cb), 'only_first_process', False)))
 
 def hush(cb: Any,  # A callback

@@ -194,7 +194,7 @@ class CheckpointCallback(Callback):
 
     def __init__(self, learn: Learns | None = None,  # The learner
                  every: str | int = 'epoch',  # Or a number of training batches
-                 keep: int = 3,  # How many of the newest stay; `None`: all
+                 keep: int | None = 3,  # How many of the newest stay; `None`: all
                  *, folder: str | Path | None = None,  # Where they are, instead of `checkpoints`
                  resume: bool | None = None,  # Go on from the newest; by default what the fit says
                  verbose: bool = True,  # Say where a fit goes on

@@ -18,10 +18,10 @@ from torch import nn
 
 # %% ../../nbs/44_callback.tensorboard.ipynb #451c14f1
 from .core import Callback
-from .experiment import numbered
 from .recorder import LossHistory, find_recorder
 from ..core import as_path, check_number, listify
 from ..event_files import EventFiles, summary_writer
+from ..fit_settings import numbered
 from ..optimizer import as_wrapper
 from ..rows import number_of
 from fastloop.summaries import (

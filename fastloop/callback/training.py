@@ -49,7 +49,8 @@ class GradientClipping(Callback):
     order = 11  # after those who change gradients
 
     def __init__(self, learn: Learns | None = None,  # The learner
-                 clip: float = 0.1,  # Largest norm, or largest value; 0 or `None` clips nothing
+                 # Largest norm, or largest value; 0 or `None` clips nothing
+                 clip: float | None = 0.1,
                  by: str = 'norm',  # `norm` shortens the whole gradient, `value` cuts each number
                  norm_type: float = 2.,  # Which norm; 2 is the ordinary length
                  ):

@@ -23,7 +23,7 @@ from torch import nn
 import fastloop.train  # noqa: F401 (it gives the learner its verbs)
 from ..core import listify
 from ..data.bunch import DataBunch
-from ..interpret import ClassificationInterpretation  # noqa: F401 (it was here)
+from ..interpret import ClassificationInterpretation  # noqa: F401 (users look here)
 from ..learner import Learner
 from ..metrics import accuracy
 from ..torch_core import ask_model, batch_norm_types, map_tensors, model_device
