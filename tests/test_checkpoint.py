@@ -1338,6 +1338,34 @@ def test_keras(left, keras_whole, tmp_path):
     assert keras_whole[0] == resumed[0] and same_state(keras_whole[1:], resumed[1:])
 
 
+def many_kills(path, *lefts):
+    "A table to go on with and numbered files, after a training that was killed so often"
+    def again(left):
+        set_seed(0)
+        model = keras.models.Sequential([nn.Linear(5, 3)])
+        model.compile('sgd', 'sparse_categorical_crossentropy')
+        backup = keras.callbacks.BackupAndRestore(path/'backup', save_freq=1)
+        saved = keras.callbacks.ModelCheckpoint(path/'{epoch}-{batch}', save_freq=4)
+        evens = keras.callbacks.ModelCheckpoint(path/'{epoch}', period=2)
+        tables = [keras.callbacks.CSVLogger(path/f'{o}.csv', append=o) for o in (True, False)]
+        model.fit(*tensors()[:2], batch_size=BS, epochs=EPOCHS, verbose=0,
+                  callbacks=[backup, saved, evens, *tables, KerasKill(left)])
+    for left in lefts:
+        with killed(): again(left)
+    again(0)
+    return {o.name: o.read_text() if o.suffix else '' for o in path.iterdir()}
+
+
+@pytest.mark.parametrize('lefts', [(2, 1), (5,), (6, 1, 1), (7, 2, 2)])
+def test_tables_and_numbered_files_of_keras_after_several_kills(lefts, tmp_path):
+    for o in ('whole', 'killed'):
+        (tmp_path/o).mkdir()
+        (tmp_path/o/'True.csv').write_text('epoch,loss\n7,0.5\n')  # of an earlier training
+    whole = many_kills(tmp_path/'whole')
+    assert whole['True.csv'].count('\n') == EPOCHS + 2
+    assert many_kills(tmp_path/'killed', *lefts) == whole
+
+
 class ForV1:
     "Written for fastai v1"
     def __init__(self): self.seen = []
