@@ -1106,6 +1106,27 @@ def test_a_loss_that_is_no_module_goes_on_too(nth, tmp_path):
     assert learn.loss_func.n == EPOCHS*8  # six batches of training, two of validation
 
 
+def weighted(*weights): return nn.CrossEntropyLoss(torch.tensor(weights))
+
+
+@pytest.mark.parametrize('theirs, mine, told, wrong', [
+    (None, weighted(1., 2., 3.), 'weight is not in it, and stays', None),
+    (weighted(1., 2., 3.), None, 'weight is left out', None),
+    (weighted(1., 2., 3.), weighted(1., 2.), None, 'another loss: .*weight'),
+    (weighted(1., 2., 3.), nn.CrossEntropyLoss(), 'weight is left out', None)])
+def test_numbers_of_another_loss(theirs, mine, told, wrong, tmp_path):
+    def learner(seed, loss): return make(seed, tmp_path, **({'loss_func': loss} if loss else {}))
+    file = (first := learner(0, theirs)).fit(1).learn.checkpoint(tmp_path/'c.pt')
+    other = learner(1, mine)
+    before = {k: v.clone() for k, v in other.model.state_dict().items()}
+    if wrong:
+        with pytest.raises(ValueError, match=wrong): other.restore(file)
+    else:
+        with pytest.warns(UserWarning, match=told) as found: other.restore(file)
+        assert len(found) == 1
+    assert same_state(other.model.state_dict(), before if wrong else first.model.state_dict())
+
+
 def test_by_hand(tmp_path):
     kwargs = dict(cbs=[History])
     learn = make(0, tmp_path/'a', **kwargs)
