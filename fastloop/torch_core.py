@@ -14,6 +14,7 @@ import os
 import pickle
 import random
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, ValuesView
 from contextlib import contextmanager
@@ -687,3 +688,27 @@ def check_optimizer_state(state: Any,  # Perhaps what `state_dict` of an optimiz
     for value in (o.get('lr', 0.) for o in groups):
         if not isinstance(value, (float, int, torch.Tensor)):
             raise ValueError(f'state_dict: lr is {value!r:.40}, and should be a number')
+
+# %% ../nbs/01_torch_core.ipynb #7c1a90be
+def loss_with_state(loss_func: Any,  # Of a learner
+                    ) -> Any:  # `None` if it keeps nothing
+    "A loss that has numbers of its own, such as the weights of classes"
+    loss = getattr(loss_func, 'crit', loss_func)  # mixup wraps it
+    says = all(callable(getattr(type(loss), k, None)) for k in ('state_dict', 'load_state_dict'))
+    bare = isinstance(loss, nn.Module) and not loss.state_dict()
+    return loss if says and not bare else None
+
+def check_loss_state(state: dict | None,  # What was kept of a loss; `None` if it had no numbers
+                     loss: Any,  # Perhaps another one; `None` if it has none
+                     ):
+    """See whether a loss has the numbers that were kept of one; if only one has any, that is told
+
+    Raises: ValueError that says what is another one, before anything is changed."""
+    if not isinstance(loss, (nn.Module, type(None))): return  # its state may come later
+    mine = None if loss is None else loss.state_dict()
+    if bool(mine) != bool(state): warnings.warn(
+        f'the checkpoint is of another loss: {", ".join(mine or state or ())} '
+        + ('is not in it, and stays as it is here' if mine else 'is left out'), stacklevel=3)
+    elif mine and state:
+        try: check_weights(loss, state)
+        except ValueError as e: raise ValueError(f'the checkpoint is of another loss: {e}') from e

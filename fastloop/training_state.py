@@ -38,9 +38,11 @@ from fastloop.torch_core import (
     Learns,
     Run,
     Trained,
+    check_loss_state,
     check_optimizer_state,
     check_weights,
     laid_out_like,
+    loss_with_state,
     own_names,
     whole_tensors,
 )
@@ -69,11 +71,6 @@ def silent_ones(cbs: list,  # The callbacks of a run
             and set(getattr(cb, '__dict__', ())) - {'run', 'learn', 'name'}]
 
 # %% ../nbs/48_training_state.ipynb #300ebbf2
-def _own_loss(learn):
-    "The loss that was given, if it has numbers of its own"
-    loss = getattr(learn.loss_func, 'crit', learn.loss_func)  # mixup wraps it
-    return loss if says_place(loss) else None
-
 def parts_of(run: Run | None,  # A runner
              ) -> list:  # Objects with `state_dict` and `load_state_dict`
     "What adapters keep beside a run: sums of the epoch, for callbacks of other libraries"
@@ -88,7 +85,7 @@ def training_state(learn: Trained,  # Has `model`, `opt`, `loss_func` and `data`
     "Weights, optimizer, gradients that wait, and what callbacks keep"
     weights = whole_tensors(learn.model.state_dict())
     named = dict(learn.model.named_parameters())
-    loss, opt, data = _own_loss(learn), learn.opt, learn.data
+    loss, opt, data = loss_with_state(learn.loss_func), learn.opt, learn.data
     return dict(own=beside_weights(learn),
         model=weights, trained=[k for k, p in named.items() if p.requires_grad],
         buffers={k: v for k, v in learn.model.named_buffers() if k not in weights},
@@ -166,6 +163,7 @@ def check_learner_fits(state: dict,  # A checkpoint
         f"the checkpoint is of the optimizer {state['opt_kind']}, this is {_kind(learn.opt)}")
     params = to_hold(state, learn) or [o['params'] for o in learn.opt.param_groups]
     check_optimizer_state(state['opt'], [p for group in params for p in group], learn.opt)
+    check_loss_state(state['loss'], loss_with_state(learn.loss_func))
 
 # %% ../nbs/48_training_state.ipynb #765ce6ec
 def _is_plain(o):
@@ -274,7 +272,8 @@ def load_training(learn: Learns,  # Has `model`, `opt` and `loss_func`
         for k, v in own_names(state['buffers'], model).items():
             if k in buffers: buffers[k].copy_(v)
     if state['opt'] is not None: learn.opt.load_state_dict(state['opt'])
-    if (loss := _own_loss(learn)) is not None and state['loss']: loss.load_state_dict(state['loss'])
+    loss = loss_with_state(learn.loss_func)
+    if loss is not None and state['loss']: loss.load_state_dict(state['loss'])
     put_beside_weights(learn, state.get('own'))
     for o, mine in zip(parts_of(run), state['parts']): o.load_state_dict(mine)
     recorder = find_recorder(SimpleNamespace(cbs=cbs))

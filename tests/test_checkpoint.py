@@ -1106,6 +1106,27 @@ def test_a_loss_that_is_no_module_goes_on_too(nth, tmp_path):
     assert learn.loss_func.n == EPOCHS*8  # six batches of training, two of validation
 
 
+def weighted(*weights): return nn.CrossEntropyLoss(torch.tensor(weights))
+
+
+@pytest.mark.parametrize('theirs, mine, told, wrong', [
+    (None, weighted(1., 2., 3.), 'weight is not in it, and stays', None),
+    (weighted(1., 2., 3.), None, 'weight is left out', None),
+    (weighted(1., 2., 3.), weighted(1., 2.), None, 'another loss: .*weight'),
+    (weighted(1., 2., 3.), nn.CrossEntropyLoss(), 'weight is left out', None)])
+def test_numbers_of_another_loss(theirs, mine, told, wrong, tmp_path):
+    def learner(seed, loss): return make(seed, tmp_path, **({'loss_func': loss} if loss else {}))
+    file = (first := learner(0, theirs)).fit(1).learn.checkpoint(tmp_path/'c.pt')
+    other = learner(1, mine)
+    before = {k: v.clone() for k, v in other.model.state_dict().items()}
+    if wrong:
+        with pytest.raises(ValueError, match=wrong): other.restore(file)
+    else:
+        with pytest.warns(UserWarning, match=told) as found: other.restore(file)
+        assert len(found) == 1
+    assert same_state(other.model.state_dict(), before if wrong else first.model.state_dict())
+
+
 def test_by_hand(tmp_path):
     kwargs = dict(cbs=[History])
     learn = make(0, tmp_path/'a', **kwargs)
@@ -1336,6 +1357,34 @@ def test_keras(left, keras_whole, tmp_path):
     with killed(): keras_fit(0, tmp_path/'broken', left, save_freq=1)
     resumed = keras_fit(9, tmp_path/'broken', save_freq=1)
     assert keras_whole[0] == resumed[0] and same_state(keras_whole[1:], resumed[1:])
+
+
+def many_kills(path, *lefts):
+    "A table to go on with and numbered files, after a training that was killed so often"
+    def again(left):
+        set_seed(0)
+        model = keras.models.Sequential([nn.Linear(5, 3)])
+        model.compile('sgd', 'sparse_categorical_crossentropy')
+        backup = keras.callbacks.BackupAndRestore(path/'backup', save_freq=1)
+        saved = keras.callbacks.ModelCheckpoint(path/'{epoch}-{batch}', save_freq=4)
+        evens = keras.callbacks.ModelCheckpoint(path/'{epoch}', period=2)
+        tables = [keras.callbacks.CSVLogger(path/f'{o}.csv', append=o) for o in (True, False)]
+        model.fit(*tensors()[:2], batch_size=BS, epochs=EPOCHS, verbose=0,
+                  callbacks=[backup, saved, evens, *tables, KerasKill(left)])
+    for left in lefts:
+        with killed(): again(left)
+    again(0)
+    return {o.name: o.read_text() if o.suffix else '' for o in path.iterdir()}
+
+
+@pytest.mark.parametrize('lefts', [(2, 1), (5,), (6, 1, 1), (7, 2, 2)])
+def test_tables_and_numbered_files_of_keras_after_several_kills(lefts, tmp_path):
+    for o in ('whole', 'killed'):
+        (tmp_path/o).mkdir()
+        (tmp_path/o/'True.csv').write_text('epoch,loss\n7,0.5\n')  # of an earlier training
+    whole = many_kills(tmp_path/'whole')
+    assert whole['True.csv'].count('\n') == EPOCHS + 2
+    assert many_kills(tmp_path/'killed', *lefts) == whole
 
 
 class ForV1:

@@ -353,7 +353,8 @@ class ModelCheckpoint(MonitorCallback):
 
     Source: Keras; `save_freq` and what follows have come later.
     """
-    kept, reset_on_fit = (*MonitorCallback.kept, 'saved'), False
+    kept = *MonitorCallback.kept, 'saved', 'epochs_seen', 'batches_seen'
+    reset_on_fit = False
     last_saved_path, saved, epoch, epochs_seen, batches_seen = None, False, 0, 0, 0
 
     def __init__(self, filepath: str | Path,  # With numbers such as `{epoch:02d}-{val_loss:.2f}`
@@ -575,7 +576,7 @@ class CSVLogger(Callback):
     Raises: ValueError before training if the file to append to has other columns.
     Source: Keras.
     """
-    keys, loaded, warned = None, None, False
+    keys, loaded, held, warned = None, None, None, False
 
     def __init__(self, filename: str | Path,  # The file; missing folders are made
                  separator: str = ',',  # One character that stands between two cells
@@ -586,8 +587,9 @@ class CSVLogger(Callback):
 
     def on_train_begin(self, logs=None):
         "Refuse a file with other columns; what it holds stays as it is until an epoch has ended"
-        self.keys, self.warned = None, False
+        self.keys, self.warned, self.held = None, False, self.loaded
         params, run = self.params or {}, getattr(self.model, 'run', None)
+        if self.append and self.held is None: self.held = self.file.count()
         if not self.append or self.loaded is not None or 'metrics' not in params: return
         there = next(iter(read_cells(self.filename, self.separator)), None) if Path(
             self.filename).is_file() else None
@@ -621,14 +623,14 @@ class CSVLogger(Callback):
         if self.keys is not None: self._try(self.file.flush)
         self.loaded = None
 
-    def state_dict(self) -> dict:  # One number, or `None` before the first epoch
+    def state_dict(self) -> dict:  # One number, or `None` where a row would begin the file anew
         "How many rows the file holds"
-        return {'rows': self.file.rows}
+        return {'rows': self.held if self.keys is None else self.file.rows}
 
     def load_state_dict(self, state: dict,  # From `state_dict`
                         ):
         "Let the next fit cut the file back to the rows it had then, and go on from there"
-        self.loaded = state['rows']
+        self.loaded = self.held = state['rows']
 
 # %% ../../nbs/84_keras.callbacks.ipynb #c3012d04
 class RemoteMonitor(Callback, NativeRemoteMonitor):
