@@ -709,6 +709,6 @@ def check_loss_state(state: dict | None,  # What was kept of a loss; `None` if i
     if bool(mine) != bool(state): warnings.warn(
         f'the checkpoint is of another loss: {", ".join(mine or state or ())} '
         + ('is not in it, and stays as it is here' if mine else 'is left out'), stacklevel=3)
-    elif mine and state:
+    elif loss is not None and mine and state:
         try: check_weights(loss, state)
         except ValueError as e: raise ValueError(f'the checkpoint is of another loss: {e}') from e

@@ -16,6 +16,7 @@ import time
 import zipfile
 from array import array
 from collections import OrderedDict
+from collections.abc import Callable
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -98,18 +99,29 @@ def read_recorder(path: Path,  # A checkpoint
     except Exception: return None  # half written, of another program, no longer there …
 
 # %% ../nbs/91_watch.ipynb #7762bae2
+def has_losses(path: Path,  # A CSV file
+               ) -> bool:  # `False` for a table of something else, such as predictions
+    "Is there a column for a loss?"
+    try:
+        with open(path, 'rb') as f: head = f.readline(10_000).decode('utf-8-sig', 'replace')
+    except OSError: return False
+    names = {o.strip('" \r\n') for o in re.split('[,;\t]', head)}
+    return not names.isdisjoint(('train_loss', 'loss'))
+
 def newest_file(folders: list,  # Need not be there
                 pattern: str,  # What its whole name matches
+                first: Callable = bool,  # Called with a path: files of which it is true come first
                 ) -> Path | None:  # The one that was changed last
     "Find a file"
     found = []
     for folder in folders:
-        try: found += [o for o in Path(folder).iterdir() if re.fullmatch(pattern, o.name)]
+        try: here = [o for o in Path(folder).iterdir() if re.fullmatch(pattern, o.name)]
         except OSError: continue
+        found += [o for o in here if not o.is_dir()]
     def changed(path):
         try: return path.stat().st_mtime_ns
         except OSError: return 0
-    return max(found, key=lambda o: (changed(o), o.name), default=None)
+    return max(found, key=lambda o: (first(o), changed(o), o.name), default=None)
 
 # %% ../nbs/91_watch.ipynb #a6f1fca1
 def told_run(folder: Path,  # Of a run
@@ -137,7 +149,7 @@ def look(folder: str | Path,  # Of a run; need not be there
          ) -> dict:  # `panels` to draw, and `lines` to read
     "What there is to see of a run"
     folder = Path(folder)
-    table = newest_file([folder], r'.*\.csv')
+    table = newest_file([folder], r'.*\.csv', has_losses)
     saved = newest_file([folder, folder/'checkpoints', folder/'models'/'checkpoints'],
                         r'\d{6,}(-.*)?\.pt')
     names, rows = as_columns(*read_rows(table)) if table else ([], [])

@@ -400,6 +400,16 @@ def test_one_of_both_is_enough(run, tmp_path, what):
 GOOD = b'epoch,train_loss,valid_loss,accuracy,time\n0,0.5,0.25,0.75,00:01\n'
 
 
+@pytest.mark.parametrize('losses', [GOOD, b'"epoch";"loss"\n0;0.5\n'])
+def test_what_lies_beside_the_rows_is_passed_over(tmp_path, losses):
+    (tmp_path/'history.csv').write_bytes(losses)
+    (tmp_path/'predictions.csv').write_text('file,class\na.png,coat\n')
+    (tmp_path/'folder.csv').mkdir()
+    for i, name in enumerate(('history', 'predictions', 'folder')):
+        os.utime(tmp_path/f'{name}.csv', (i, i))
+    assert look(tmp_path)['lines'][1].startswith('1 epochs: train_loss 0.5')
+
+
 @pytest.mark.parametrize('data, rows', [
     (b'', []), (b'epoch,train_l', []), (GOOD, [[.5, .25, .75]]),
     (GOOD + b'1,0.4,0.', [[.5, .25, .75]]), (GOOD + b'1,"a\n', [[.5, .25, .75]]),
