@@ -485,6 +485,19 @@ def test_what_a_mac_packs_beside_the_files_is_no_part_of_the_data(tmp_path, besi
     assert [o.relative_to(folder).as_posix() for o in folder.rglob('*')] == ['1.txt']
 
 
+@pytest.mark.parametrize('kind, said', [
+    (tarfile.SYMTYPE, '/etc'), (tarfile.FIFOTYPE, 'not a file or folder')])
+def test_links_and_devices_among_them_are_refused_as_anywhere(tmp_path, kind, said):
+    with tarfile.open(tmp_path/'set.tar', 'w') as packed:
+        for name, type_ in (('set/1.txt', tarfile.REGTYPE), ('__MACOSX/set/._1.txt', kind)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = type_, '/etc' if type_ == tarfile.SYMTYPE else ''
+            packed.addfile(member)
+    with pytest.raises(ArchiveError, match=said):
+        untar_data((tmp_path/'set.tar').as_uri(), tmp_path/'there')
+    assert not (tmp_path/'there').exists() or not list((tmp_path/'there').rglob('*.txt'))
+
+
 @pytest.mark.parametrize('data', [
     b'', b'hello', toy[:-4], toy[:len(toy)//2], toy[:20], broken, gzip.compress(broken),
     plain[:1500], bytes(zipped), zip_bytes(good)[:-5], tar_bytes(), zip_bytes(),

@@ -110,7 +110,8 @@ def _zip_members(packed):
 def _of_mac(member):
     "Is this what a Mac packs beside the files, such as `__MACOSX/set/._a.png`?"
     steps = member_path(member.name)
-    return bool(steps) and (steps[0] == '__MACOSX' or steps[-1].startswith('._'))
+    named = bool(steps) and (steps[0] == '__MACOSX' or steps[-1].startswith('._'))
+    return named and member.kind in ('file', 'folder')  # links and devices are looked at
 
 
 def _checked(members):
