@@ -23,7 +23,15 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 # %% ../nbs/47_loader_place.ipynb #5bebf1ac
 from .clean_up import InPlaceOf
-from .torch_core import Learns, Run, Trained, count_batches, rng_state, set_rng_state
+from fastloop.torch_core import (
+    Learns,
+    Run,
+    Trained,
+    count_batches,
+    rng_state,
+    says_place,
+    set_rng_state,
+)
 
 # %% ../nbs/47_loader_place.ipynb #d611f53f
 _readers = {torch.Generator: (lambda o: o.get_state(), lambda o, s: o.set_state(s.cpu())),
@@ -132,11 +140,6 @@ def put_numbers(o: Any,  # An object like the one that they are from
         else: mine[k] = deepcopy(v)
 
 # %% ../nbs/47_loader_place.ipynb #3ae9e4e1
-def says_place(o: object,  # A loader, a sampler, a callback: anything
-               ) -> bool:  # Whether its state can be taken down and put back
-    "Does an object say itself where it is?"
-    return all(callable(getattr(type(o), k, None)) for k in ('state_dict', 'load_state_dict'))
-
 def _stateful(dl):
     "The loader itself, or else those of its parts that say where they are"
     if says_place(dl): return [dl]

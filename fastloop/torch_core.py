@@ -690,13 +690,17 @@ def check_optimizer_state(state: Any,  # Perhaps what `state_dict` of an optimiz
             raise ValueError(f'state_dict: lr is {value!r:.40}, and should be a number')
 
 # %% ../nbs/01_torch_core.ipynb #7c1a90be
+def says_place(o: object,  # A loader, a sampler, a callback, a loss: anything
+               ) -> bool:  # Whether its state can be taken down and put back
+    "Does an object say itself where it is?"
+    return all(callable(getattr(type(o), k, None)) for k in ('state_dict', 'load_state_dict'))
+
 def loss_with_state(loss_func: Any,  # Of a learner
                     ) -> Any:  # `None` if it keeps nothing
     "A loss that has numbers of its own, such as the weights of classes"
     loss = getattr(loss_func, 'crit', loss_func)  # mixup wraps it
-    says = all(callable(getattr(type(loss), k, None)) for k in ('state_dict', 'load_state_dict'))
     bare = isinstance(loss, nn.Module) and not loss.state_dict()
-    return loss if says and not bare else None
+    return loss if says_place(loss) and not bare else None
 
 def check_loss_state(state: dict | None,  # What was kept of a loss; `None` if it had no numbers
                      loss: Any,  # Perhaps another one; `None` if it has none

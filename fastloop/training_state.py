@@ -25,7 +25,6 @@ from fastloop.loader_place import (
     moment_of,
     put_beside_weights,
     put_random,
-    says_place,
     team_of,
     told_loader,
 )
@@ -44,6 +43,7 @@ from fastloop.torch_core import (
     laid_out_like,
     loss_with_state,
     own_names,
+    says_place,
     whole_tensors,
 )
 from .trained import read_groups, unless_refused

@@ -29,9 +29,11 @@ from .rows import number_of, parse_cell, row_ends
 
 # %% ../nbs/91_watch.ipynb #0526ef0d
 def read_rows(path: Path,  # A CSV file, perhaps being written
+              size: int = -1,  # How many bytes to read; all by default
               ) -> tuple:  # Its columns, and its whole rows; both empty if there is nothing yet
     "The rows of a file of `CSVLogger`, or of one that looks like it"
-    try: data = Path(path).read_bytes()
+    try:
+        with open(path, 'rb') as f: data = f.read(size)
     except OSError: return [], []
     ends = row_ends(data)
     text = data[:ends[-1] if ends else 0].decode('utf-8-sig', 'replace')
@@ -42,12 +44,13 @@ def read_rows(path: Path,  # A CSV file, perhaps being written
     found = [[parse_cell(o) for o in row] for row in rows[1:]]
     return (rows[0] if rows else []), found
 
+_losses = ('train_loss', 'loss'), ('valid_loss', 'val_loss')  # and Keras' names for them
+
 def as_columns(header: list,  # Names
                rows: list,  # As many values in each
                ) -> tuple:  # Names and rows that begin with the training and the validation loss
     "Order the columns as the recorder does; Keras' names are known too, other texts are left out"
-    kinds = ('train_loss', 'loss'), ('valid_loss', 'val_loss')
-    at = [next((header.index(o) for o in kind if o in header), None) for kind in kinds]
+    at = [next((header.index(o) for o in kind if o in header), None) for kind in _losses]
     rest = [i for i, o in enumerate(header) if i not in at and o not in ('epoch', 'time')]
     def number(row, i):
         value = row[i] if i is not None and i < len(row) else None
@@ -102,11 +105,8 @@ def read_recorder(path: Path,  # A checkpoint
 def has_losses(path: Path,  # A CSV file
                ) -> bool:  # `False` for a table of something else, such as predictions
     "Is there a column for a loss?"
-    try:
-        with open(path, 'rb') as f: head = f.readline(10_000).decode('utf-8-sig', 'replace')
-    except OSError: return False
-    names = {o.strip('" \r\n') for o in re.split('[,;\t]', head)}
-    return not names.isdisjoint(('train_loss', 'loss'))
+    header, _ = read_rows(path, 10_000)
+    return not set(_losses[0]).isdisjoint(header)
 
 def newest_file(folders: list,  # Need not be there
                 pattern: str,  # What its whole name matches

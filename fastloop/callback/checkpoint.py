@@ -30,11 +30,10 @@ from fastloop.loader_place import (
     of_other_count,
     put_random,
     random_moment,
-    says_place,
     team_of,
 )
 from ..state_files import StateWriter, keep_newest, next_file, numbered_files
-from ..torch_core import Learns, Run
+from ..torch_core import Learns, Run, says_place
 from fastloop.training_state import (
     asked_of,
     check_learner_fits,
