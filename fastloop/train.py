@@ -16,6 +16,7 @@ from fastcore.meta import delegates
 
 # %% ../nbs/50_train.ipynb #59f42075
 from .anneal import check_positive, flat_cos_sched, sgdr_sched
+from .callback.control import ended_by_hand
 from .callback.core import Callback
 from .callback.lr_finder import SuggestedLRs, find_lr
 from .callback.mixup import MixUpCallback
@@ -144,7 +145,7 @@ def fine_tune(learn: Learner,  # The learner; its model has two layer groups or 
               pct_start: float = 0.3,  # Share of the batches in which the rate rises, 0 to 1
               div_factor: float = 5.0,  # The rate starts at its top over `div_factor`
               **kwargs: Any,  # Passed on to both fits: `cbs`, `wd`, `moms` …
-              ) -> Recorder:  # What the second fit recorded
+              ) -> Recorder:  # What the second fit recorded; the first, if it was stopped by hand
     """Train the last layer group alone, then all of them, the first ones gently
 
     Raises: ValueError or TypeError for bad input, before anything is changed.
@@ -159,10 +160,11 @@ def fine_tune(learn: Learner,  # The learner; its model has two layer groups or 
         try:
             learn.freeze()
             with in_stage(learn, 0):
-                fit_one_cycle(learn, freeze_epochs, slice(base_lr), pct_start=0.99, **kwargs)
+                head = fit_one_cycle(learn, freeze_epochs, slice(base_lr), pct_start=0.99, **kwargs)
         finally:
             try: put_back(undos)
             finally: put_back(undos)  # nothing is left, unless an interrupt came at once
+    if ended_by_hand(learn.run): return head
     top = base_lr/2
     with in_stage(learn, 1):
         return fit_one_cycle(learn, epochs, slice(top/lr_mult, top), pct_start=pct_start,

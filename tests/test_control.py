@@ -243,6 +243,24 @@ def test_stops_without_validation():
     assert learn.run.n_iter == 8 and len(learn.recorder.values) == 2
 
 
+@pytest.mark.parametrize('after, n', [('batch', 8), ('epoch', 2*BATCHES)])
+def test_a_stop_while_the_head_is_trained_ends_fine_tune(after, n, tmp_path):
+    def tune(n_head=3, *cbs, **kwargs):
+        learn = learner(path=tmp_path, splitter=lambda m: [m[0], m[1]])
+        before = copy.deepcopy(learn.model[0].state_dict())
+        recorder = learn.fine_tune(1, freeze_epochs=n_head, cbs=[*cbs, quiet(), CheckpointCallback(
+            verbose=False)], **kwargs)
+        assert recorder is learn.recorder and all(o.requires_grad for o in learn.model.parameters())
+        return learn, same_state(before, learn.model[0].state_dict())
+
+    learn, untouched = tune(3, At(8, 'stop', after))
+    assert untouched and len(learn.recorder.lrs) == n and len(learn.recorder.values) == 2
+    learn, untouched = tune(3, resume=True)  # the head is over: what follows is the second fit
+    assert not untouched and len(learn.recorder.lrs) == BATCHES
+    learn, untouched = tune(1, At(3, 'rate', 2.))  # what does not stop it does not end it
+    assert not untouched and len(learn.recorder.lrs) == BATCHES
+
+
 def test_saves_weights_without_checkpoints(tmp_path):
     learn = learner(quiet(), path=tmp_path)
     weights = []

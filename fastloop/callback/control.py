@@ -275,3 +275,9 @@ class Control(Callback):
             ):
         "Print a line; nothing if `verbose` is off"
         if self.verbose: say_line(self.run, f'Batch {self.run.n_iter}: {line}')
+
+# %% ../../nbs/48_callback.control.ipynb #7ac3d1f2
+def ended_by_hand(run: Run,  # A runner, after its fit
+                  ) -> bool:
+    "Has somebody stopped this fit while it ran?"
+    return any(isinstance(cb, Control) and cb.stopping is not None for cb in run.cbs)
