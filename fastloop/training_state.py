@@ -32,6 +32,7 @@ from .mean_loss import to_floats
 from .metrics import as_metrics
 from .names import settings_of
 from .param_groups import split_no_wd_params
+from .rows import plain_value
 from .state_files import named_file, read_state, write_state
 from fastloop.torch_core import (
     Learns,
@@ -171,12 +172,15 @@ def _is_plain(o):
     return all(map(_is_plain, o)) if isinstance(o, (tuple, list)) else isinstance(
         o, (bool, int, float, str))
 
+_hypers = ['lr', 'weight_decay', 'true_weight_decay', 'decoupled_weight_decay', 'momentum', 'betas',
+           'alpha', 'dampening', 'nesterov', 'eps', 'amsgrad']
+
 def asked_of(learn: Trained,  # Has `opt`
              cbs: list,  # The callbacks of its run
              ) -> dict:  # Names and values
-    "What a fit was asked for, as far as it is numbers and words: rates, and settings of callbacks"
+    "What a fit was asked for, as far as that is numbers and words of optimizer and callbacks"
     groups = getattr(getattr(learn.opt, 'opt', learn.opt), 'param_groups', [])
-    found: dict[str, Any] = {k: [float(o[k]) for o in groups] for k in ('lr', 'weight_decay')
+    found: dict[str, Any] = {k: [plain_value(o[k]) for o in groups] for k in _hypers
                              if groups and all(k in o for o in groups)}
     found['frozen'] = [k for k, p in learn.model.named_parameters() if not p.requires_grad]
     for name, cb in shaping(cbs).items():
@@ -190,9 +194,8 @@ def warn_of_changes(state: dict,  # A checkpoint
                     asked: dict,  # From `asked_of`: what this fit is asked for
                     ) -> bool:  # Whether there are any
     "Say which numbers are others than those of the fit that goes on"
-    before = state.get('asked') or {}
-    told = [f'{k}={_few(asked[k])!r:.60} (the checkpoint: {_few(v)!r:.60})'
-            for k, v in before.items() if k in asked and asked[k] != v]
+    told = [f'{k}={_few(asked[k])!r:.60} (the checkpoint: {_few(v)!r:.60})' for k, v in
+            (state.get('asked') or {}).items() if k in asked and asked[k] != v]
     if told: warnings.warn(
         f'this fit is asked for other numbers than the one that goes on: {", ".join(told)}; the '
         "optimizer keeps the checkpoint's, plans are those of this fit", stacklevel=5)

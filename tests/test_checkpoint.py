@@ -9,6 +9,7 @@ import importlib
 import os
 import pkgutil
 import random
+import re
 import sys
 import warnings
 from contextlib import contextmanager
@@ -574,6 +575,18 @@ def test_other_numbers_are_told(verb, feature, lr, told, same, tmp_path):
     said = [str(o.message) for o in caught if 'asked for other numbers' in str(o.message)]
     assert len(said) == bool(told) and all(o in said[0] for o in told)
     if verb == 'fit': assert learn.recorder.lrs[0] == learn.recorder.lrs[-1] == .1
+
+
+@pytest.mark.parametrize('now, told', [
+    (dict(opt_func=partial(SGD, momentum=.5)), 'momentum=0.5 (the checkpoint: 0.9)'),
+    (dict(opt_func=partial(SGD, momentum=.9, nesterov=True)),
+     'nesterov=True (the checkpoint: False)'),
+    (dict(wd=.5), 'true_weight_decay=0.5 (the checkpoint: 0.01)'),
+    (dict(true_wd=False), 'weight_decay=0.01 (the checkpoint: 0.0)')])
+def test_other_numbers_of_the_optimizer_are_told(now, told, tmp_path):
+    with killed(): fit(make(0, tmp_path), cbs=Kill('after_step', 5))
+    learn = make(1, tmp_path, **now)
+    with pytest.warns(UserWarning, match=re.escape(told)): fit(learn, resume=True)
 
 
 verbs = ['fit_one_cycle', 'fit_flat_cos', 'fit_sgdr', 'fine_tune']
