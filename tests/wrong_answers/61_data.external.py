@@ -1,18 +1,23 @@
 # ruff: noqa
-# %% 1: ` (name, file.read_bytes())` → ` (file.read_bytes(),)`
+# %% 1: names alone
+def seen_before(train, valid):
+    def names(folder): return {o.relative_to(folder).as_posix() for o in folder.rglob('*')
+                               if o.is_file()}
+    return sorted(names(train) & names(valid))
 
-# %% 1: names and contents run together
-def fingerprint(folder):
-    digest = hashlib.sha256()
-    for file in sorted(o for o in folder.rglob('*') if o.is_file()):
-        digest.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
-    return digest.hexdigest()
+# %% 1: `hashlib.sha256(o.read_bytes()).digest()` → `o.stat().st_size`
 
-# %% 1: `file.relative_to(folder)` → `file`
+# %% 1: `o.relative_to(folder).as_posix()` → `o.name`
 
 # %% 1: `rglob` → `glob`
 
-# %% 1: `(name, file.read_bytes())` → `(name, str(file.stat().st_size).encode())`
+# %% 1: `sorted(name for name, digest in digests(valid).items() if digest in known)` → `[name for name, digest in sorted(digests(valid).items()) if (name, digest) in digests(train).items()]`
+
+# %% 1: what is twice in the validation
+def seen_before(train, valid):
+    files = {o.relative_to(valid).as_posix(): o.read_bytes() for o in valid.rglob('*') if o.is_file()}
+    others = [o.read_bytes() for o in (*train.rglob('*'), *valid.rglob('*')) if o.is_file()]
+    return sorted(k for k, v in files.items() if others.count(v) > 1)
 
 # %% 2: any error is a reason to go on
 def from_mirrors(urls, dest):
