@@ -50,6 +50,7 @@ from fastloop.core import (
 )
 from .first_batch import FirstBatch, check_fit, takes_apart
 from .fused import backward
+from .names import whose_name
 from fastloop.torch_core import (
     Trained,
     batch_device,
@@ -131,7 +132,7 @@ class Callbacks:
     def __getattr__(self, name) -> Any:
         check_property(self, name)
         if (cb := find_callback(self.__dict__.get('cbs', ()), name)) is not None: return cb
-        raise AttributeError(f'the run has no attribute and no callback {name!r}')
+        raise AttributeError(f'the run has no attribute and no callback {name!r}{whose_name(name)}')
 
     def __call__(self, event: str,  # Name of an event
                  ):
