@@ -148,7 +148,8 @@ class Callbacks:
     def _failed(self, cb, event, e, wish):
         "Raise what a handler raised, or the wish that is left when the others shall be heard first"
         if isinstance(e, CancelException):
-            if e.phase in running_phases(event, self.in_train):
+            alone = e.phase == 'epoch' and not self.epochs  # a validation is part of no epoch
+            if not alone and e.phase in running_phases(event, self.in_train):
                 if event.removeprefix('after_') in phases: return wider(wish, e)
                 raise e
             e = no_phase(e, f'{cb!r} raised it in {event}')
