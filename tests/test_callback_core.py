@@ -316,7 +316,7 @@ def test_a_missing_name_is_said_in_both_languages():
     with pytest.raises(AttributeError, match="or the learner$"): cb.nothing()
     for o in (Runner(), Learner(DataBunch([(torch.ones(2, 1),)*2], None), nn.Linear(1, 1))):
         with pytest.raises(AttributeError, match="n_epoch.*fastai v2's name, ours is 'epochs'"):
-            o.n_epoch
+            o.n_epoch()
         with pytest.raises(AttributeError, match="'nothing'$"): o.nothing()
 
 
