@@ -275,6 +275,15 @@ def test_the_course(name, capsys):
     assert left == getattr(yours, 'left', None)
 
 
+def test_the_course_prints_what_its_callbacks_print(capsys):
+    model, train, valid = problem()
+    stats = course['AvgStatsCallback'](lambda pred, yb: (pred-yb).abs().mean())
+    learn = course['Learner'](model, DataBunch(train, valid), F.mse_loss, lr=.05, cbs=stats)
+    learn.fit(2)
+    said = capsys.readouterr().out.splitlines()
+    assert [o[:7] for o in said] == ['train: ', 'valid: ']*2
+
+
 def test_the_course_finds_a_rate_with_its_own_arguments():
     model, train, valid = problem()
     before = [p.clone() for p in model.parameters()]

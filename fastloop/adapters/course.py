@@ -56,6 +56,7 @@ class CourseLearner(LoopLearner):
         super().__init__(data, model, loss_func, opt_func, lr, splitter, wd=None, silent=True,
                          cbs=listify(cbs) + [make() for make in listify(cb_funcs)],
                          runner=CourseRunner)
+        self.silent = False  # no table that nobody asked for, but callbacks may print
 
 # %% ../../nbs/82_adapters.course.ipynb #8f4b1331
 class CudaCallback(Callback):

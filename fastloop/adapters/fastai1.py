@@ -795,7 +795,7 @@ _brought |= {
         'Optional Sequence Tuple Type TypeVar Union'
     ),
     'dataclasses': 'dataclass field',
-    'copy': 'deepcopy',
+    'copy': 'copy deepcopy',
     'functools': 'reduce partial',
     'warnings': 'warn',
     'pathlib': 'Path',
