@@ -53,6 +53,7 @@ from .first_batch import check_fit
 from .inputs import class_names
 from .layer_groups import freeze_before, spread_rates
 from .metrics import as_metrics
+from .names import whose_name
 from .optimizer import AdamW, as_wrapper
 from fastloop.predictions import (
     GatherPreds,
@@ -112,7 +113,7 @@ class SeesRun:
                 if cb is not None: return cb
             if name in run_state: return getattr(self.run or Runner, name)
         raise AttributeError(f'{type(self).__name__} has no attribute, no callback and no state '
-                             f'of a run called {name!r}')
+                             f'of a run called {name!r}{whose_name(name)}')
 
     def __setattr__(self, name, value):
         if name in run_state and self.run is not None: setattr(self.run, name, value)

@@ -6,6 +6,7 @@
 __all__ = ['foreign_names']
 
 # %% ../nbs/07_names.ipynb #a9ebcbb7
+import builtins
 import dis
 import inspect
 import os
@@ -111,8 +112,8 @@ def once_per_class(find: Callable,  # Called with a class, and with arguments th
 def own_attributes(cls: type,  # A class
                    ) -> list:  # Pairs of a name and what the class body gave it
     "What a class and its bases have in their own code; classes of this package are left out"
-    ours = 'fastloop', 'builtins'
-    theirs = [o for o in cls.__mro__ if o.__module__.partition('.')[0] not in ours]
+    theirs = [o for o in cls.__mro__ if o.__module__.partition('.')[0] != 'fastloop'
+              and vars(builtins).get(o.__name__) is not o]
     return [o for kind in theirs for o in vars(kind).items()]
 
 @once_per_class

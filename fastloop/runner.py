@@ -50,6 +50,7 @@ from fastloop.core import (
 )
 from .first_batch import FirstBatch, check_fit, takes_apart
 from .fused import backward
+from .names import whose_name
 from fastloop.torch_core import (
     Trained,
     batch_device,
@@ -131,7 +132,7 @@ class Callbacks:
     def __getattr__(self, name) -> Any:
         check_property(self, name)
         if (cb := find_callback(self.__dict__.get('cbs', ()), name)) is not None: return cb
-        raise AttributeError(f'the run has no attribute and no callback {name!r}')
+        raise AttributeError(f'the run has no attribute and no callback {name!r}{whose_name(name)}')
 
     def __call__(self, event: str,  # Name of an event
                  ):
@@ -147,7 +148,8 @@ class Callbacks:
     def _failed(self, cb, event, e, wish):
         "Raise what a handler raised, or the wish that is left when the others shall be heard first"
         if isinstance(e, CancelException):
-            if e.phase in running_phases(event, self.in_train):
+            alone = e.phase == 'epoch' and not self.epochs  # a validation is part of no epoch
+            if not alone and e.phase in running_phases(event, self.in_train):
                 if event.removeprefix('after_') in phases: return wider(wish, e)
                 raise e
             e = no_phase(e, f'{cb!r} raised it in {event}')

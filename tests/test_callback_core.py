@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import fastloop.all
+from fastloop.all import DataBunch, Learner, Runner
 from fastloop.callback import core
 from fastloop.callback.core import (
     Callback,
@@ -222,13 +223,22 @@ def test_any_object_with_methods_named_after_events_takes_part():
     assert (event, order) == ('after_loss', 5) and handler() is run.loss
 
 
-def test_single_handlers_have_an_order_of_their_own():
+@pytest.mark.parametrize('event', ['begin_backward', 'before_backward'])
+@pytest.mark.parametrize('place', ['class', 'object'])
+def test_single_handlers_have_an_order_of_their_own(event, place):
     class Last(Callback):
-        order, orders = -15, {'begin_backward': float('inf')}
+        order = -15
         def begin_fit(self): pass
         def begin_backward(self): pass
-    assert [o[:2] for o in core.handlers_of(Last(), None)] == [
+    last = Last()
+    (Last if place == 'class' else last).orders = {event: float('inf')}
+    assert [o[:2] for o in core.handlers_of(last, None)] == [
         ('begin_fit', -15), ('begin_backward', float('inf'))]
+
+
+def test_a_place_for_an_event_that_is_none_is_refused():
+    with pytest.raises(UnknownEvent, match="begin_bakward.*'begin_backward'"):
+        type('Typo', (Callback,), dict(orders={'begin_bakward': 1}))
 
 
 def test_misspelt_events_of_foreign_objects_are_refused_when_attached(bells):
@@ -293,6 +303,9 @@ def test_the_words_inside_tell_what_a_class_was_written_for():
 
     def keep(self): self.x = 3
     assert core.written_for(made(lambda self: self.x, keep=keep)) == 'fastloop'
+    exec('class Anywhere(Callback):\n    def after_batch(self): self.dls',  # of no module
+         names := dict(Callback=Callback))
+    assert core.written_for(names['Anywhere']()) == 'fastai v2'
 
 
 def test_a_missing_name_is_said_in_both_languages():
@@ -301,6 +314,10 @@ def test_a_missing_name_is_said_in_both_languages():
                             last_output="fastai v1's name, ours is 'pred'").items():
         with pytest.raises(AttributeError, match=words): getattr(cb, name)
     with pytest.raises(AttributeError, match="or the learner$"): cb.nothing()
+    for o in (Runner(), Learner(DataBunch([(torch.ones(2, 1),)*2], None), nn.Linear(1, 1))):
+        with pytest.raises(AttributeError, match="n_epoch.*fastai v2's name, ours is 'epochs'"):
+            o.n_epoch()
+        with pytest.raises(AttributeError, match="'nothing'$"): o.nothing()
 
 
 def test_both_spellings_are_one_handler_at_every_level_of_inheritance():

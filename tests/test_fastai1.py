@@ -126,6 +126,7 @@ def test_metrics_can_be_added():
     later = on('epoch_end', None, order=5)
     learn = make(callback_fns=Twice, cbs=later)
     learn.fit(2)
+    assert learn.twice.cb_name == 'twice'
     assert learn.recorder.names[-1] == 'twice' and len(later.seen[0]['last_metrics']) == 3
     for row in learn.recorder.values: assert row[3] == pytest.approx(2*row[2])
 

@@ -182,6 +182,14 @@ def test_a_cancel_that_meets_no_running_phase_names_callback_and_event(event, ph
     assert trace.events[-1] == 'after_fit'
 
 
+def test_a_validation_alone_is_no_part_of_an_epoch():
+    learn, trace = toy(), TraceCallback()
+    run = Runner([trace, at('begin_batch', CANCEL['epoch'])])
+    with pytest.raises(RuntimeError, match='CancelEpochException.*Answer.*begin_batch'):
+        run.evaluate(learn.data.valid_dl, learn)
+    assert trace.events == ['begin_fit', 'begin_validate', 'begin_batch', 'after_fit']
+
+
 def test_a_cancel_from_the_model_that_meets_no_phase():
     learn = toy()
     class Odd(nn.Linear):

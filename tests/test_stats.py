@@ -185,6 +185,22 @@ def test_silence(capsys, of_learner, own, printed):
     assert stats.valid_stats.avg_stats
 
 
+class Logger(Callback):
+    "A callback whose name is that of the function which prints"
+
+
+@pytest.mark.parametrize('other', [[], [Logger()], [type('V2', (Callback,), dict(
+    before_fit=lambda self: self.training))()]])
+def test_a_logger_that_was_set_is_told_in_place_of_standard_output(capsys, other):
+    learn, lines, stats = learner(), [], AvgStatsCallback()
+    Runner([stats, *other]).fit(1, learn)
+    said = capsys.readouterr().out.splitlines()
+    assert [o[:7] for o in said] == ['train: ', 'valid: ']
+    learn.logger, learn.silent = lines.append, True
+    Runner(stats).fit(1, learn)
+    assert [o[:7] for o in lines] == ['train: ', 'valid: '] and not capsys.readouterr().out
+
+
 def test_what_is_no_metric_is_refused():
     with pytest.raises(TypeError, match='neither a function'): AvgStatsCallback(['accuracy'])
     with pytest.raises(TypeError, match='neither a function'): AvgStatsCallback(learner())

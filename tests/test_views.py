@@ -208,7 +208,7 @@ def test_every_name_can_be_read(make):
     same(res['loss'], res['loss_grad'])
     assert res['loss'] is not res['loss_grad']
     assert res['loss'].data_ptr() != res['loss_grad'].data_ptr()
-    assert len(res['dl']) == 5 and len(res['dls'].train) == 5 and len(res['dls'].valid) == 2
+    assert len(res['dl']) == 5 and [len(o) for o in res['dls'].loaders] == [5, 2]
     assert isinstance(res['opt'], OptView) and isinstance(res['model'], nn.Sequential)
     assert isinstance(res['smooth_loss'], torch.Tensor)
 
@@ -493,13 +493,15 @@ def test_run_switches_off_until_the_fit_is_over(make, base):
     assert Off.heard == 'tbbtbb'
 
 
-@pytest.mark.parametrize('base', [FastaiBase, Callback])
-def test_a_callback_can_be_switched_off_beforehand(make, base):
+@pytest.mark.parametrize('base, place', [(FastaiBase, 'object'), (Callback, 'object'),
+                                         (Callback, 'class')])
+def test_a_callback_can_be_switched_off_beforehand(make, base, place):
     class Off(base):
         heard = 0
         def before_fit(self): type(self).heard += 1
     off, learn = Off(), make()
-    off.__dict__['run'] = False
+    if place == 'class': Off.run = False
+    else: off.__dict__['run'] = False
     learn.fit(1, cbs=[off])
     assert Off.heard == 0
     learn.fit(1, cbs=[off])

@@ -275,6 +275,25 @@ def test_the_course(name, capsys):
     assert left == getattr(yours, 'left', None)
 
 
+def test_the_course_prints_what_its_callbacks_print(capsys):
+    model, train, valid = problem()
+    stats = course['AvgStatsCallback'](lambda pred, yb: (pred-yb).abs().mean())
+    learn = course['Learner'](model, DataBunch(train, valid), F.mse_loss, lr=.05, cbs=stats)
+    learn.fit(2)
+    said = capsys.readouterr().out.splitlines()
+    assert [o[:7] for o in said] == ['train: ', 'valid: ']*2
+
+
+def test_the_course_finds_a_rate_with_its_own_arguments():
+    model, train, valid = problem()
+    before = [p.clone() for p in model.parameters()]
+    find = course['LR_Find'](max_iter=8, min_lr=1e-4, max_lr=1)
+    learn = course['Learner'](model, DataBunch(train, valid), F.mse_loss, lr=.05, cbs=find)
+    learn.fit(8)
+    assert find.lrs == pytest.approx([1e-4*(1/1e-4)**(i/8) for i in range(8)])
+    for a, b in zip(model.parameters(), before): same(a, b)
+
+
 # ---- fastai v2, without fastai -------------------------------------------------------------------
 v2 = read('v2', 'from fastloop.adapters.fastai2 import *')
 

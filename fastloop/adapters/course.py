@@ -13,6 +13,7 @@ from torch import nn
 
 from .fastai2 import bring, places_of
 from ..callback.core import Callback, cancel_for
+from ..callback.lr_finder import LRFinder
 from ..core import listify
 from ..data.bunch import DataBunch
 from ..learner import Learner as LoopLearner
@@ -55,6 +56,7 @@ class CourseLearner(LoopLearner):
         super().__init__(data, model, loss_func, opt_func, lr, splitter, wd=None, silent=True,
                          cbs=listify(cbs) + [make() for make in listify(cb_funcs)],
                          runner=CourseRunner)
+        self.silent = False  # no table that nobody asked for, but callbacks may print
 
 # %% ../../nbs/82_adapters.course.ipynb #8f4b1331
 class CudaCallback(Callback):
@@ -84,17 +86,28 @@ class BatchTransformXCallback(Callback):
 
     def begin_batch(self): self.run.xb = self.tfm(self.xb)
 
+class RateFinder(LRFinder):
+    """Finds a learning rate, with the arguments of the course; leaves everything as it found it
+
+    Source: the fastai course, lesson 9 (2019), `LR_Find`.
+    """
+    def __init__(self, max_iter: int = 100,  # Number of batches, 6 or more
+                 min_lr: float = 1e-6,  # Rate of the first batch
+                 max_lr: float = 10,  # Rate after the last batch
+                 ):
+        super().__init__(start_lr=min_lr, end_lr=max_lr, num_it=max_iter)
+
 # %% ../../nbs/82_adapters.course.ipynb #4a14c6f9
 _places = places_of({
     'fastloop.adapters.course': (
-        'Learner=CourseLearner Runner=CourseRunner CudaCallback BatchTransformXCallback'),
+        'Learner=CourseLearner Runner=CourseRunner CudaCallback BatchTransformXCallback '
+        'LR_Find=RateFinder'),
     'fastloop.all': (
         'Callback BasicLearner TrainEvalCallback AvgStats AvgStatsCallback Recorder '
         'ParamScheduler ProgressCallback DataBunch LabelSmoothingCrossEntropy MixUp=MixUpCallback '
         'CancelTrainException=CancelFitException CancelEpochException=CancelTrainException '
         'CancelBatchException listify camel2snake accuracy annealer sched_lin sched_cos sched_no '
-        'sched_exp combine_scheds cos_1cycle_anneal flatten_model OptimWrapper untar_data URLs '
-        'LR_Find=LRFinder'),
+        'sched_exp combine_scheds cos_1cycle_anneal flatten_model OptimWrapper untar_data URLs'),
     'torch': 'tensor Tensor nn optim', 'torch.nn': 'init', 'torch.utils.data': 'DataLoader',
     'pathlib': 'Path', 'functools': 'partial', 'collections': 'OrderedDict defaultdict',
     'collections.abc': 'Iterable', 'typing': 'Any Optional List',

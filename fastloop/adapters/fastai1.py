@@ -35,7 +35,7 @@ from fastloop.callback.core import (
 from ..callback.progress import ProgressCallback
 from ..callback.recorder import Recorder, find_recorder
 from ..callback.tracker import TrackerCallback
-from ..core import add_note, format_time, listify, nearest_name
+from ..core import add_note, camel2snake, format_time, listify, nearest_name
 from ..mean_loss import MeanLoss
 from ..metrics import AverageMetric, as_metric
 from ..optimizer import as_wrapper, rate_and_mom
@@ -660,6 +660,7 @@ class LearnerCallback(Callback):
     """
     guarded = False
     learn: Any  # The learner
+    cb_name = property(lambda self: camel2snake(type(self).__name__))  # fastai v1's word
 
     def __init__(self, learn: Learns,  # The learner
                  ):
@@ -794,7 +795,7 @@ _brought |= {
         'Optional Sequence Tuple Type TypeVar Union'
     ),
     'dataclasses': 'dataclass field',
-    'copy': 'deepcopy',
+    'copy': 'copy deepcopy',
     'functools': 'reduce partial',
     'warnings': 'warn',
     'pathlib': 'Path',

@@ -317,7 +317,9 @@ class LoadersView:
     valid = property(lambda self: getattr(self._data, 'valid_dl', None),
                      lambda self, value: setattr(self._data, 'valid_dl', value))
 
-    def __getitem__(self, i): return (self.train, self.valid)[i]
+    loaders = property(lambda self: [self.train, self.valid])
+
+    def __getitem__(self, i): return self.loaders[i]
 
     def __len__(self): return 2
 
@@ -767,7 +769,7 @@ def knows(cb: Any,  # Any object
 def _meet(cb: Any, run):
     "Let a callback see the run; the first time for this learner, tell it `after_create`"
     ours = isinstance(cb, Callback)
-    off = vars(cb).get('run') is False
+    off = vars(cb).get('run', getattr(type(cb), 'run', None)) is False
     view: Any = LearnView(run, notes_of(run), ours)
     if ours: cb.set_runner(view)
     else: cb.__dict__['learn'] = view

@@ -761,8 +761,8 @@ _places = places_of({
     'torch': 'tensor Tensor nn optim', 'torch.optim': 'lr_scheduler',
     'torch.utils.data': 'DataLoader default_collate', 'functools': 'partial',
     'fastcore.basics': 'store_attr patch', 'fastcore.foundation': 'L',
-    'pathlib': 'Path', 'copy': 'copy', 'collections.abc': 'Mapping', 'operator': 'attrgetter',
-    'fastloop.torch_core': 'set_seed to_device',
+    'pathlib': 'Path', 'copy': 'copy', 'collections.abc': 'Mapping',
+    'operator': 'attrgetter itemgetter', 'fastloop.torch_core': 'set_seed to_device',
     'contextlib': 'contextmanager',
     '': ('torch math random time np=numpy fc=fastcore.all plt=matplotlib.pyplot '
          'F=torch.nn.functional')})

@@ -127,12 +127,13 @@ def meant_event(name: str,  # Name of a method
 def check_names(cls: type,  # A class of callbacks
                 inherited: bool = True,  # Look at the methods of its base classes too
                 ):
-    """See whether a class has a method whose name is almost that of an event
+    """See whether a class has a method, or a place in `orders`, named almost like an event
 
     Raises: UnknownEvent with the event that was probably meant.
     """
-    for name in (dir(cls) if inherited else vars(cls)):
-        if callable(getattr(cls, name, None)) and (event := meant_event(name)):
+    names = [o for o in (dir(cls) if inherited else vars(cls)) if callable(getattr(cls, o, None))]
+    for name in (*names, *vars(cls).get('orders', ())):
+        if event := meant_event(name):
             raise UnknownEvent(f'{cls.__name__}.{name}: no such event; did you mean {event!r}?')
 
 # %% ../../nbs/13_callback.core.ipynb #2baf57db
@@ -172,8 +173,7 @@ class Callback:
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         check_names(cls, inherited=False)
-        if any(o in foreign_names or o.startswith('before_') for o in vars(cls)):
-            cls.guarded = False
+        cls.guarded &= not any(o in foreign_names or o.startswith('before_') for o in vars(cls))
         for name, event in event_names.items():
             for one, other in ((name, event), (event, name)):
                 if hasattr(vars(cls).get(one), '__get__') and other not in vars(cls):
@@ -300,8 +300,9 @@ def introduce(cb: Any,  # A native callback, or any object with methods named af
 def place_of(cb: Any,  # A callback
              event: str,  # Name of an event
              ) -> float:  # Lower runs earlier
-    "The order of one handler: its own in `orders`, or else that of the callback"
-    return getattr(type(cb), 'orders', {}).get(event, order_of(cb))
+    "The order of one handler: its own in `orders`, by any name of its event, or the callback's"
+    own = getattr(cb, '__dict__', {}).get('orders', getattr(type(cb), 'orders', {}))
+    return {event_names.get(name): place for name, place in own.items()}.get(event, order_of(cb))
 
 def handlers_of(cb: Any,  # A callback written for any library
                 run: Run,  # The runner that will announce events
@@ -309,8 +310,7 @@ def handlers_of(cb: Any,  # A callback written for any library
                 ) -> list:  # Triples of an event's name, an order, and a function without arguments
     "Who answers which event, and when"
     if adapter is not None: return adapter.adapt(cb, run)
-    order, places = order_of(cb), getattr(type(cb), 'orders', {})
-    return [(event, places.get(event, order), handler) for event, handler in event_handlers(cb)]
+    return [(event, place_of(cb, event), handler) for event, handler in event_handlers(cb)]
 
 # %% ../../nbs/13_callback.core.ipynb #76420e69
 def as_callback(cb: Any,  # A callback written for any library, or its class

@@ -110,12 +110,14 @@ class AvgStatsCallback(Callback):
         (self.train_stats if run.in_train else self.valid_stats).accumulate(run)
 
     def after_epoch(self):
-        "Print what was counted; the device is waited for here"
+        "Print what was counted, or tell the logger that was set; the device is waited for here"
         if not self.begun: self.begin_epoch()  # broken off before it began here
         self.begun = False
-        silent = getattr(self.learn, 'silent', False) if self.silent is None else self.silent
+        logger = self.logger  # of the run or the learner; a callback may have this name
+        say = print_line if logger is print or isinstance(logger, Callback) else logger
+        silent = say is print_line and getattr(self.learn, 'silent', False)
         for stats in (self.train_stats, self.valid_stats):
-            if stats.count and not silent: print_line(str(stats))
+            if stats.count and not (silent if self.silent is None else self.silent): say(str(stats))
 
     def state_dict(self) -> dict:  # Of the two `AvgStats`
         "Everything needed to go on in the middle of an epoch"
