@@ -27,6 +27,7 @@ from .core import as_path, atomic_write, check_writable, understands
 from .inputs import class_names
 from .predictions import GatherPreds, ask, meaning_of, takes_part
 from fastloop.program import (
+    answer_of,
     batch_rows,
     close_enough,
     evaluation_copy,
@@ -35,7 +36,6 @@ from fastloop.program import (
     onnx_back,
     onnx_model,
     plain_attention,
-    rebuild,
     strip_program,
     trace_program,
     tree_of,
@@ -308,7 +308,7 @@ def check_answers(learn: Learns,  # A learner
     """
     half = any(isinstance(cb, MixedPrecision) for cb in learn.cbs)
     tree_of(map_tensors(xb, torch.clone), tensors := [])
-    with no_random(), torch.no_grad(): answer = rebuild(outputs, iter(module(*tensors)))
+    with no_random(), torch.no_grad(): answer = answer_of(outputs, module(*tensors))
     def agrees(): return close_enough(answer, learner_answer(learn, xb), .1 if half else 1e-3)
     if agrees(): return
     with plain_attention(): padding = agrees()

@@ -76,6 +76,12 @@ def free_tree(tree: dict,  # Of a batch of several rows
         a['shape'] = [m if m == n else None for m, n in zip(a['shape'], b['shape'])]
     return tree
 
+def answer_of(tree: dict,  # From `tree_of`
+              found: Any,  # What a program gave: a tensor, or several
+              ) -> Any:  # The nest
+    "What a program gives, in the form that the model answers in"
+    return rebuild(tree, iter([found] if isinstance(found, torch.Tensor) else found))
+
 # %% ../nbs/48_program.ipynb #eb585cfa
 def _hooks(layer):
     "The tables of hooks that a call of this layer looks into"
@@ -96,7 +102,7 @@ def evaluation_copy(model: nn.Module,  # A model
     return copy
 
 class FlatModel(nn.Module):
-    "Takes the tensors of a tree one by one, and gives those of the answer"
+    "Takes the tensors of a tree one by one, and gives those of the answer, a single one as it is"
     def __init__(self, model: nn.Module,  # What is called
                  tree: dict,  # How its inputs are nested
                  ):
@@ -105,7 +111,7 @@ class FlatModel(nn.Module):
 
     def forward(self, *tensors):
         tree_of(call_model(self.model, rebuild(self.tree, iter(tensors))), found := [])
-        return tuple(found)
+        return found[0] if len(found) == 1 else tuple(found)
 
 # %% ../nbs/48_program.ipynb #feae0a1e
 _torch, _here = str(Path(torch.__file__).parent), FlatModel.forward.__code__.co_filename
