@@ -361,11 +361,11 @@ def export_learner(learn: Learns,  # The learner
     xb = example_inputs(learn) if xb is None else xb
     many, two, one = [batch_rows(xb, o) for o in (5, 3, 1)]
     tree, model = tree_of(many, tensors := []), evaluation_copy(learn.model)
-    program = strip_program(trace_program(model, tree, tensors))
+    program = trace_program(model, tree, tensors)
     trees = [tree_of(learner_answer(learn, o), [], 'y') for o in (many, two)]
     outputs, inputs = free_tree(*trees), free_inputs(tree, program)
     settings, onnx = model_settings(learn, inputs, outputs), file.suffix == '.onnx'
-    data = (onnx_bytes if onnx else pt2_bytes)(program, settings)
+    data = onnx_bytes(program, settings) if onnx else pt2_bytes(strip_program(program), settings)
     module = onnx_back(data, inputs, program) if onnx else read_back(data)
     with torch.no_grad():
         for o in (many, one): check_answers(learn, module, outputs, o)

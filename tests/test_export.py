@@ -1038,6 +1038,27 @@ def test_what_onnxruntime_cannot_compute(tmp_path, monkeypatch, capfd):
     assert 'Traceback' not in (err := capfd.readouterr().err) and 'm.onnx is refused' in err
 
 
+class Lengths(nn.Module):
+    "Asks for something that ONNX has no word for"
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+    def forward(self, x):
+        return self.layer(torch.linalg.eigvalsh(x[:, None]*x[..., None]))
+
+
+def test_what_onnx_has_no_word_for_is_named_with_its_line(tmp_path):
+    pytest.importorskip('onnxscript')
+    x, y = torch.rand(4, 3), torch.tensor([0, 1, 0, 1])
+    learn = Learner(Batches(x, y), Lengths(), nn.functional.cross_entropy, silent=True)
+    with pytest.raises(ValueError, match=r'ONNX .* no word for aten\.\w*eig') as e:
+        learn.export(tmp_path/'m.onnx')
+    line = Lengths.forward.__code__.co_firstlineno + 1
+    assert f'{__file__}, line {line}: return self.layer(torch.linalg.eigvalsh(' in str(e.value)
+    assert not list(tmp_path.iterdir())
+    learn.export(tmp_path/'m.pt2')
+
+
 def test_the_file_of_onnx_is_asked_and_not_the_program(table, tmp_path, monkeypatch):
     pytest.importorskip('onnxscript')
     pytest.importorskip('onnxruntime')
