@@ -35,7 +35,15 @@ from fastloop.model_file import (
     settings_name,
 )
 from .predictions import as_answer, as_pair, gives_batches, probabilities
-from .program import leaves_of, onnx_session, rebuild, run_onnx, tree_of, undisturbed
+from fastloop.program import (
+    answer_of,
+    leaves_of,
+    onnx_session,
+    rebuild,
+    run_onnx,
+    tree_of,
+    undisturbed,
+)
 from .torch_core import as_device, batch_size, map_tensors, to_detach
 
 # %% ../nbs/51_export.ipynb #594affd8
@@ -301,7 +309,7 @@ class Predictor:
         "Let the program compute"
         tensors = [t.to(self.device, copy=True) for t in tensors]  # a model may write to them
         with torch.inference_mode(): found = self.program(*tensors)
-        return to_detach(rebuild(self.settings['outputs'], iter(found)))
+        return to_detach(answer_of(self.settings['outputs'], found))
 
     def prepare(self, x: Any,  # One item: numbers like those in training, or a file
                 ) -> list:  # Inputs of a batch of one

@@ -27,6 +27,7 @@ from .core import as_path, atomic_write, check_writable, understands
 from .inputs import class_names
 from .predictions import GatherPreds, ask, meaning_of, takes_part
 from fastloop.program import (
+    answer_of,
     batch_rows,
     close_enough,
     evaluation_copy,
@@ -35,7 +36,6 @@ from fastloop.program import (
     onnx_back,
     onnx_model,
     plain_attention,
-    rebuild,
     strip_program,
     trace_program,
     tree_of,
@@ -308,7 +308,7 @@ def check_answers(learn: Learns,  # A learner
     """
     half = any(isinstance(cb, MixedPrecision) for cb in learn.cbs)
     tree_of(map_tensors(xb, torch.clone), tensors := [])
-    with no_random(), torch.no_grad(): answer = rebuild(outputs, iter(module(*tensors)))
+    with no_random(), torch.no_grad(): answer = answer_of(outputs, module(*tensors))
     def agrees(): return close_enough(answer, learner_answer(learn, xb), .1 if half else 1e-3)
     if agrees(): return
     with plain_attention(): padding = agrees()
@@ -361,11 +361,11 @@ def export_learner(learn: Learns,  # The learner
     xb = example_inputs(learn) if xb is None else xb
     many, two, one = [batch_rows(xb, o) for o in (5, 3, 1)]
     tree, model = tree_of(many, tensors := []), evaluation_copy(learn.model)
-    program = strip_program(trace_program(model, tree, tensors))
+    program = trace_program(model, tree, tensors)
     trees = [tree_of(learner_answer(learn, o), [], 'y') for o in (many, two)]
     outputs, inputs = free_tree(*trees), free_inputs(tree, program)
     settings, onnx = model_settings(learn, inputs, outputs), file.suffix == '.onnx'
-    data = (onnx_bytes if onnx else pt2_bytes)(program, settings)
+    data = onnx_bytes(program, settings) if onnx else pt2_bytes(strip_program(program), settings)
     module = onnx_back(data, inputs, program) if onnx else read_back(data)
     with torch.no_grad():
         for o in (many, one): check_answers(learn, module, outputs, o)

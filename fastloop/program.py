@@ -76,6 +76,12 @@ def free_tree(tree: dict,  # Of a batch of several rows
         a['shape'] = [m if m == n else None for m, n in zip(a['shape'], b['shape'])]
     return tree
 
+def answer_of(tree: dict,  # From `tree_of`
+              found: Any,  # What a program gave: a tensor, or several
+              ) -> Any:  # The nest
+    "What a program gives, in the form that the model answers in"
+    return rebuild(tree, iter([found] if isinstance(found, torch.Tensor) else found))
+
 # %% ../nbs/48_program.ipynb #eb585cfa
 def _hooks(layer):
     "The tables of hooks that a call of this layer looks into"
@@ -96,7 +102,7 @@ def evaluation_copy(model: nn.Module,  # A model
     return copy
 
 class FlatModel(nn.Module):
-    "Takes the tensors of a tree one by one, and gives those of the answer"
+    "Takes the tensors of a tree one by one, and gives those of the answer, a single one as it is"
     def __init__(self, model: nn.Module,  # What is called
                  tree: dict,  # How its inputs are nested
                  ):
@@ -105,7 +111,7 @@ class FlatModel(nn.Module):
 
     def forward(self, *tensors):
         tree_of(call_model(self.model, rebuild(self.tree, iter(tensors))), found := [])
-        return tuple(found)
+        return found[0] if len(found) == 1 else tuple(found)
 
 # %% ../nbs/48_program.ipynb #feae0a1e
 _torch, _here = str(Path(torch.__file__).parent), FlatModel.forward.__code__.co_filename
@@ -247,12 +253,24 @@ def trace_program(model: nn.Module,  # From `evaluation_copy`
 def strip_program(program: torch.export.ExportedProgram,  # Changed in place
                   ) -> torch.export.ExportedProgram:  # The same
     "Take away the batch that was followed, places in files, and conditions written as code"
-    program._example_inputs = None
-    if hasattr(program, '_guards_code'): program._guards_code = []
+    program._example_inputs, program._guards_code = None, []
     for part in program.graph_module.modules():
         for node in getattr(getattr(part, 'graph', None), 'nodes', ()):
             node.meta = {k: o for k, o in node.meta.items() if k == 'val'}
     return program
+
+def onnx_gap(e: Exception,  # Raised while the program was put into the words of ONNX
+             program: torch.export.ExportedProgram,  # From `trace_program`
+             ) -> str:  # An operation, and file, line and source of the model
+    "What ONNX has no word for, and where the model asks for it"
+    found = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", str(e))
+    if not found: return f'{e!s:.500}'
+    with undisturbed(): nodes = program.run_decompositions().graph.nodes
+    asked = [o.meta.get('stack_trace') for o in nodes if str(o.target).startswith(f'{found[1]}.')]
+    lines = re.findall(r'File "(.+)", line (\d+), in .*\n +(.*)', ''.join(filter(None, asked[:1])))
+    own = [o for o in lines if not o[0].startswith(_torch) and o[0] != _here] or lines
+    return f'it has no word for {found[1]}' + ''.join(
+        f', {file}, line {n}: {source}' for file, n, source in own[-1:])
 
 def onnx_model(program: torch.export.ExportedProgram,  # From `trace_program`
                inputs: list,  # Names of its inputs
@@ -267,10 +285,10 @@ def onnx_model(program: torch.export.ExportedProgram,  # From `trace_program`
         import onnxscript  # noqa: F401
     try:
         with undisturbed():
-            return torch.onnx.export(program, dynamo=True, input_names=inputs,
-                                     output_names=outputs).model_proto
+            return torch.onnx.export(strip_program(deepcopy(program)), dynamo=True,
+                                     input_names=inputs, output_names=outputs).model_proto
     except Exception as e:
-        raise ValueError(f'ONNX cannot say what this model does: {e!s:.500}') from e
+        raise ValueError(f'ONNX cannot say what this model does: {onnx_gap(e, program)}') from e
 
 # %% ../nbs/48_program.ipynb #e042ca10
 def onnx_session(data: bytes,  # An ONNX file

@@ -65,8 +65,7 @@ def test_every_public_name_is_there_or_left_out_on_purpose():
         names |= set(room.__all__) - set(vars(room).get('_places', ()))  # a star's, from elsewhere
     extra = {'torch', 'nn', 'F', 'np', 'partial', 'Path'}
     assert len(names) > 90
-    kept = {'WeightedMean'}  # no longer offered by its module, but programs import it from here
-    assert set(fastloop.all.__all__) == (names - LEFT_OUT) | extra | kept
+    assert set(fastloop.all.__all__) == (names - LEFT_OUT) | extra
 
 
 def test_what_was_there_is_there():

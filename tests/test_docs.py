@@ -214,6 +214,24 @@ class Measure:
     func = None  # the name under which a partial has its function
 
 
+@pytest.mark.parametrize('module, name, parameter', [
+    ('fastloop.vision.models', 'resnet50', '|`num_classes`|`int`|`1000`|outputs|'),
+    ('fastloop.metric_functions', 'mean_absolute_error', '|`pred`|`Tensor`|predicted numbers|')])
+def test_a_function_without_a_def_of_its_own_shows_its_parameters(module, name, parameter):
+    "One that another function makes, and one under a second name"
+    found = docs.entry(module, name)
+    assert f'{name}(' in found and parameter in found and ' = ' not in found
+
+
+def test_every_name_of_the_star_has_an_entry():
+    everything = import_module('fastloop.all')
+    homes = {name: o.__module__ for name in everything.__all__
+             if (o := getattr(everything, name)).__class__.__module__ == 'builtins'
+             and getattr(o, '__module__', '').startswith('fastloop.')}
+    assert len(homes) > 150
+    assert [o for o, module in homes.items() if o not in docs.exported(module)] == []
+
+
 def test_a_line_says_what_a_name_is():
     assert docs.summary(Measure) == 'A measure.'
     assert docs.summary(Shape.area) == 'Its area.'

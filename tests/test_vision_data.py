@@ -267,6 +267,25 @@ def test_splits(names, pct, seed, random):
     assert split_items(mixed, pct, seed) == (train, valid)
 
 
+@pytest.mark.parametrize('folders, asked, classes, sizes', [
+    (['train/cat', 'train/dog', 'valid/cat'], dict(valid_pct=.25), ['cat', 'dog'], (9, 3)),
+    (['train/cat', 'train/dog', 'valid/cat'], dict(train='train', valid='train', valid_pct=.25),
+     ['cat', 'dog'], (6, 2)),
+    (['cat', 'dog', 'valid/cat'], dict(valid_pct=.25), ['cat', 'dog'], (9, 3)),
+    (['cat', 'dog', 'valid/cat'], {}, ['cat', 'dog'], (8, 4)),
+    (['valid', 'invalid'], dict(valid_pct=.25), ['invalid', 'valid'], (6, 2)),
+    (['train', 'bus'], dict(valid_pct=.25), ['bus', 'train'], (6, 2))])
+def test_the_training_folder_may_hold_the_other(tmp_path, folders, asked, classes, sizes):
+    "fastai v1's `train='.'`: no picture is seen twice, and a folder of classes is no class"
+    for i, o in enumerate(folders): put(tmp_path/o, 4, 100*i)
+    data = ImageDataBunch.from_folder(tmp_path, **{'train': '.', 'bs': 2, **CPU, **asked})
+    files = data.train_ds.files + data.valid_ds.files
+    assert data.classes == classes and len(set(files)) == len(files)
+    assert (len(data.train_ds), len(data.valid_ds)) == sizes
+    names = [data.classes[o] for o in [*data.train_ds.labels, *data.valid_ds.labels]]
+    assert names == [Path(o).parent.name for o in files]
+
+
 def test_valid_pct(path, tmp_path_factory):
     "Both folders are put together; the split depends on names and seed, not on the place"
     a = ImageDataBunch.from_folder(path, valid_pct=0.3, **CPU)

@@ -318,7 +318,8 @@ def anchors(module):
 def entry(module, name):
     "The entry of one exported name, in Markdown"
     node, value = definitions(module)[name], getattr(importlib.import_module(module), name)
-    if hasattr(node, 'name'):
+    made = inspect.isfunction(value) and value.__doc__  # by a function, or under another name
+    if hasattr(node, 'name') or made:
         return ApiRenderer(value, name, 3, module)._repr_markdown_()
     text = textwrap.shorten(ast.unparse(node), 400, placeholder=' ...')
     return '\n\n'.join([heading(name, 3, module), source_div(source_link(module, name)),

@@ -99,6 +99,8 @@ def _opened(file) -> Iterator[Any]:  # an image of PIL; kinds of files have attr
         else:
             data = BytesIO(file) if isinstance(file, (bytes, bytearray)) else file
             with Image.open(data) as image: yield image
+    except IsADirectoryError as e:
+        raise ValueError(f'{file} is a folder; predict takes a picture, get_preds a folder') from e
     except Exception as e:
         name = file if isinstance(file, (str, Path)) else f'this {type(file).__name__}'
         raise ValueError(f'{name} cannot be read as an image: {type(e).__name__}: {e}') from e
@@ -277,6 +279,11 @@ def _number_classes(found, only, *folders):
                      f'{name_some(there, 20)}')
 
 # %% ../../nbs/60_vision.image.ipynb #6e76ed27
+def _holds_classes(folder, root):
+    "Does this folder hold folders, and no picture of its own?"
+    return folder.is_dir() and bool(_folders(folder, root)) and not get_image_files(folder)
+
+
 def _class_folders(folder, argument, only, root):
     "The names of the folders in `folder`, all or those in `only`"
     if _leads_out(folder, root):
@@ -291,9 +298,9 @@ def _class_folders(folder, argument, only, root):
     raise ValueError(f'{argument}: {str(folder)!r} should have a folder for each class')
 
 
-def _class_items(folder, argument, only, root):
-    "(file, name of its class) of every image, and the names of the classes"
-    names = _class_folders(folder, argument, only, root)
+def _class_items(folder, argument, only, root, parts=()):
+    "(file, name of its class) of every image, and the names of the classes; `parts` are none"
+    names = [o for o in _class_folders(folder, argument, only, root) if folder/o not in parts]
     items, others = [], [o for o in sorted(folder.iterdir()) if _leads_out(o, root)]
     for name in names:
         images, strange = _images(folder/name, True, root)
@@ -315,7 +322,8 @@ def train_valid_items(
 
     Raises: ValueError for a folder or class that is missing or empty.
     """
-    items, classes = _class_items(path/train, f'train={train!r}', only, path)
+    parts = () if valid is None else [path/valid]  # it may lie in the other
+    items, classes = _class_items(path/train, f'train={train!r}', only, path, parts)
     classes = _number_classes(classes, only, path/train)
     if empty := [o for o in classes if o not in {name for _, name in items}]:
         raise ValueError(f'{str(path/train)!r}: there is no image of the class {name_some(empty)}')
@@ -338,10 +346,13 @@ def all_items(
 
     Raises: ValueError for a class that is asked for and not there.
     """
-    places = [path/o for o in parts if o and (path/o).is_dir()] or [path]
-    found = [_class_items(o, f'path={str(path)!r}', only, path) for o in places]
+    places = [o for o in dict.fromkeys(path/o for o in parts if o) if o.is_dir()] or [path]
+    if parts and path in places:  # train='.': what holds classes is none, and is read once
+        inside = dict.fromkeys([path/'train', *places])
+        places = [path, *(o for o in inside if o != path and _holds_classes(o, path))]
+    found = [_class_items(o, f'path={str(path)!r}', only, path, places) for o in places]
     names = {name for _, names in found for name in names}
-    if parts and places == [path] and only is None:  # learn.save makes `models` there
+    if parts and path in places and only is None:  # learn.save makes `models` there
         names = {name for items, _ in found for _, name in items} or names
     classes = _number_classes(names, only, *places)
     return [(o.relative_to(path).as_posix(), name) for items, _ in found
