@@ -360,7 +360,8 @@ def test_the_stand_in_answers_as_a_keras_model():
     learn.fit(1, .25)
     assert seen['rate'] == seen['lr'] == .25 and seen['built'] and seen['truthy']
     assert [o.shape for o in seen['weights']] == [(16, 4), (16,), (3, 16), (3,)]
-    assert 'accuracy' in seen['metrics'] and seen['step'] == 6 and seen['layers'] == 3
+    assert {'accuracy', 'train_loss', 'valid_loss'} <= {*seen['metrics']}
+    assert seen['step'] == 6 and seen['layers'] == 3
     assert seen['out'].shape == (3, 3) and isinstance(seen['out'], np.ndarray)
     assert not hasattr(OptimizerView(ModelView()), 'optimizers')
     assert not hasattr(OptimizerView(ModelView()), 'inner_optimizer')
@@ -582,7 +583,7 @@ def test_a_missing_name_is_one_warning(make_cb, tmp_path):
 def test_which_way_is_better():
     for name in 'val_loss loss mse val_mae hinge categorical_crossentropy poisson'.split():
         assert metric_direction(name) == 'min'
-    for name in 'acc val_acc sparse_categorical_accuracy auc recall f1_score'.split():
+    for name in 'acc val_acc sparse_categorical_accuracy auc recall f1_score val_fmeasure'.split():
         assert metric_direction(name) == 'max'
     assert metric_direction('mine') is None
     def mine(pred, yb): return pred.mean()
