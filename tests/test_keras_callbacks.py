@@ -939,3 +939,18 @@ def test_a_loop_by_hand_finds_what_callbacks_add_to_its_logs():
     for size, loss in ((3, 2.), (1, 6.)): only.on_batch_end(0, {'size': size, 'loss': loss})
     only.on_epoch_end(0, means := {})
     assert means == {'loss': 3.}  # (3*2 + 1*6)/4
+
+
+def test_who_needs_no_model_is_driven_without_one(tmp_path):
+    history, path = kc.History(), tmp_path/'a.csv'
+    cbs = kc.CallbackList([kc.BaseLogger(), history, kc.CSVLogger(path), kc.ProgbarLogger()])
+    cbs.on_train_begin()
+    for epoch in range(2):
+        cbs.on_epoch_begin(epoch)
+        for batch, size in enumerate((3, 1)):
+            cbs.on_batch_begin(batch, {'size': size})
+            cbs.on_batch_end(batch, {'size': size, 'loss': 4.*batch})
+        cbs.on_epoch_end(epoch, {'val_loss': 2.})
+    cbs.on_train_end()
+    assert history.history == {'val_loss': [2., 2.], 'loss': [1., 1.]} and history.epoch == [0, 1]
+    assert path.read_text().splitlines() == ['epoch,loss,val_loss', '0,1.0,2.0', '1,1.0,2.0']

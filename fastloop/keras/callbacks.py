@@ -523,7 +523,8 @@ class History(Callback, NativeHistory):
     def on_train_begin(self, logs=None):
         "Start anew, unless a state was loaded for this fit"
         if not self.loaded: self.epoch, self.history = [], Logs()
-        self.loaded, self.model.history = False, self
+        self.loaded = False
+        if self.model is not None: self.model.history = self
 
     def add(self, epoch: int,  # Number of the epoch
             logs: dict,  # Names and numbers
