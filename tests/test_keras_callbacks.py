@@ -954,3 +954,10 @@ def test_who_needs_no_model_is_driven_without_one(tmp_path):
     cbs.on_train_end()
     assert history.history == {'val_loss': [2., 2.], 'loss': [1., 1.]} and history.epoch == [0, 1]
     assert path.read_text().splitlines() == ['epoch,loss,val_loss', '0,1.0,2.0', '1,1.0,2.0']
+
+
+@pytest.mark.parametrize('cb, text', [
+    (kc.EarlyStopping(patience=3, mode='min'), "EarlyStopping(patience=3, mode='min')"),
+    (kc.CSVLogger('a.csv', ';'), "CSVLogger(filename='a.csv', separator=';')"),
+    (kc.RemoteMonitor(headers={'X': 'secret'}), 'RemoteMonitor'), (kc.History(), 'History')])
+def test_repr_tells_the_settings(cb, text): assert repr(cb) == text
