@@ -18,8 +18,8 @@ from .fused import FusedStep, dynamo_left_alone
 from fastloop.param_groups import (
     all_hypers,
     all_places,
+    before_step,
     copy_values,
-    decay_by_hand,
     find_places,
     last_value,
     layout_of,
@@ -272,7 +272,7 @@ class OptimWrapper(torch.optim.Optimizer):
              ) -> Any:  # What `closure` returned, or None
         "Update every parameter that has a gradient, weight decay included"
         if closure is None and self.fused_step(): return None
-        if self._by_hand: decay_by_hand(self.opt.param_groups, closure is not None)
+        before_step(self.opt, self._by_hand, closure is not None)
         return self.opt.step() if closure is None else self.opt.step(closure)
 
     def zero_grad(self, set_to_none: bool = True,  # Forget the gradients, or fill them with zeros?

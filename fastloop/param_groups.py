@@ -310,6 +310,23 @@ def decay_by_hand(groups: list,  # `param_groups` that `place_decay` has seen
     if params:
         with torch.no_grad(): torch._foreach_mul_(params, factors)
 
+# %% ../nbs/04_param_groups.ipynb #90a61c42
+def _give_buffers(opt):
+    "Zeros for parameters of RMSprop that have taken their first step without a momentum"
+    for group in opt.param_groups:
+        for p in group['params'] if group['momentum'] else ():
+            state = opt.state.get(p)
+            if state and 'momentum_buffer' not in state:
+                state['momentum_buffer'] = torch.zeros_like(p)
+
+def before_step(opt: torch.optim.Optimizer,  # Whose own `step` comes next
+                by_hand: bool,  # Are the weights shrunk by us?
+                every: bool = False,  # Also parameters without a gradient
+                ):
+    "Do what the step of an optimizer leaves to us"
+    if by_hand: decay_by_hand(opt.param_groups, every)
+    if isinstance(opt, torch.optim.RMSprop): _give_buffers(opt)
+
 # %% ../nbs/04_param_groups.ipynb #873935d1
 hyper_keys = {'lr': 'lr', 'mom': 'mom', 'sqr_mom': 'beta', 'wd': 'wd', 'eps': 'eps'}
 

@@ -360,7 +360,8 @@ def test_the_stand_in_answers_as_a_keras_model():
     learn.fit(1, .25)
     assert seen['rate'] == seen['lr'] == .25 and seen['built'] and seen['truthy']
     assert [o.shape for o in seen['weights']] == [(16, 4), (16,), (3, 16), (3,)]
-    assert 'accuracy' in seen['metrics'] and seen['step'] == 6 and seen['layers'] == 3
+    assert {'accuracy', 'train_loss', 'valid_loss'} <= {*seen['metrics']}
+    assert seen['step'] == 6 and seen['layers'] == 3
     assert seen['out'].shape == (3, 3) and isinstance(seen['out'], np.ndarray)
     assert not hasattr(OptimizerView(ModelView()), 'optimizers')
     assert not hasattr(OptimizerView(ModelView()), 'inner_optimizer')
@@ -582,7 +583,7 @@ def test_a_missing_name_is_one_warning(make_cb, tmp_path):
 def test_which_way_is_better():
     for name in 'val_loss loss mse val_mae hinge categorical_crossentropy poisson'.split():
         assert metric_direction(name) == 'min'
-    for name in 'acc val_acc sparse_categorical_accuracy auc recall f1_score'.split():
+    for name in 'acc val_acc sparse_categorical_accuracy auc recall f1_score val_fmeasure'.split():
         assert metric_direction(name) == 'max'
     assert metric_direction('mine') is None
     def mine(pred, yb): return pred.mean()
@@ -938,3 +939,25 @@ def test_a_loop_by_hand_finds_what_callbacks_add_to_its_logs():
     for size, loss in ((3, 2.), (1, 6.)): only.on_batch_end(0, {'size': size, 'loss': loss})
     only.on_epoch_end(0, means := {})
     assert means == {'loss': 3.}  # (3*2 + 1*6)/4
+
+
+def test_who_needs_no_model_is_driven_without_one(tmp_path):
+    history, path = kc.History(), tmp_path/'a.csv'
+    cbs = kc.CallbackList([kc.BaseLogger(), history, kc.CSVLogger(path), kc.ProgbarLogger()])
+    cbs.on_train_begin()
+    for epoch in range(2):
+        cbs.on_epoch_begin(epoch)
+        for batch, size in enumerate((3, 1)):
+            cbs.on_batch_begin(batch, {'size': size})
+            cbs.on_batch_end(batch, {'size': size, 'loss': 4.*batch})
+        cbs.on_epoch_end(epoch, {'val_loss': 2.})
+    cbs.on_train_end()
+    assert history.history == {'val_loss': [2., 2.], 'loss': [1., 1.]} and history.epoch == [0, 1]
+    assert path.read_text().splitlines() == ['epoch,loss,val_loss', '0,1.0,2.0', '1,1.0,2.0']
+
+
+@pytest.mark.parametrize('cb, text', [
+    (kc.EarlyStopping(patience=3, mode='min'), "EarlyStopping(patience=3, mode='min')"),
+    (kc.CSVLogger('a.csv', ';'), "CSVLogger(filename='a.csv', separator=';')"),
+    (kc.RemoteMonitor(headers={'X': 'secret'}), 'RemoteMonitor'), (kc.History(), 'History')])
+def test_repr_tells_the_settings(cb, text): assert repr(cb) == text

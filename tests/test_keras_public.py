@@ -508,6 +508,12 @@ def test_a_metric_says_which_way_is_better():
     stop = kc.EarlyStopping('val_accuracy', patience=0)
     fit(new(metrics=[Accuracy()]), stop, epochs=2)
     assert stop.mode == 'min'
+    words = 'bce mse cosine_similarity'.split()  # two losses, and what is no loss under this name
+    stops = [kc.EarlyStopping(f'val_{word}') for word in words]
+    model = keras.Sequential([keras.layers.Dense(1, 'sigmoid', input_dim=2)])
+    model.compile('sgd', 'mse', words)
+    model.fit(np.ones((4, 2)), np.ones(4), verbose=0, validation_split=.5, callbacks=stops)
+    assert [o.mode for o in stops] == ['min', 'min', 'max']
 
 
 def test_what_the_backend_computes():

@@ -488,6 +488,22 @@ def test_clear(cls):
     assert_same(train(model, opt), train(other, fresh), **exact)
 
 
+@pytest.mark.parametrize('write', [
+    lambda opt: setattr(opt, 'mom', 0.5), lambda opt: opt.set_val('momentum', 0.5),
+    lambda opt: [group.update(momentum=0.5) for group in opt.param_groups]])
+def test_momentum_that_comes_after_the_first_step(write):
+    p = torch.nn.Parameter(torch.tensor([5.]))
+    opt, square, kept, want = OptimWrapper.create(RMSprop, 0.1, [[p]]), 0., 0., 5.
+    for step, grad in enumerate([1., 2., -1., 3.]):
+        if step == 2: write(opt)
+        p.grad = torch.tensor([grad])
+        opt.step()
+        square = .99*square + .01*grad**2
+        kept = (.5 if step > 2 else 0.)*kept + grad/(square**.5 + 1e-8)
+        want -= .1*kept
+        assert p.item() == pytest.approx(want, rel=1e-5)
+
+
 # torch's own schedulers, hooks and scalers
 
 def test_schedulers_of_torch():

@@ -447,8 +447,9 @@ class OptimizerView:
 # %% ../../nbs/82_adapters.keras_model.ipynb #8dc53228
 _shrinks = ('loss', 'error', 'entropy', 'divergence', 'hinge', 'poisson', 'huber', 'cosh', 'false_',
             'mse', 'mae', 'mape', 'msle', 'mean_squared', 'mean_absolute', 'perplexity')
-_grows = ('acc', 'auc', 'precision', 'recall', 'iou', 'f1', 'fbeta', 'f_beta', 'score', 'true_',
-          'similarity', 'sensitivity', 'specificity', 'dice', 'r2', 'explained_variance')
+_grows = ('acc', 'auc', 'precision', 'recall', 'iou', 'f1', 'fbeta', 'f_beta', 'fmeasure',
+          'score', 'true_', 'similarity', 'sensitivity', 'specificity', 'dice', 'r2',
+          'explained_variance')
 
 def metric_direction(name: str,  # Name of a metric, perhaps with `val_` before it
                      ) -> str | None:  # `min`, `max`, or `None` if the name does not tell
@@ -824,6 +825,7 @@ class ModelView:
         "What is measured, each with its direction"
         found = {'loss': None, **self.measured()}
         found |= {other_spelling[o]: found[o] for o in list(found) if o in other_spelling}
+        found['valid_loss'] = None  # the recorder's name, to which Keras adds no `val_`
         views = [MetricView(name, metric) for name, metric in found.items()]
         keras = sys.modules.get('keras.src.trainers.compile_utils')
         return views if keras is None else [keras.MetricsList(views)]

@@ -48,6 +48,7 @@ from ..callback.terminate import TerminateOnNaNCallback as NativeTerminateOnNaN
 from ..callback.tracker import improves, lower_rates, say_line
 from ..core import check_keywords, check_number, check_word, nearest_name
 from ..metrics import WeightedMean
+from ..names import with_settings
 from ..rows import RowFile, read_cells
 from ..table import cell_text
 
@@ -92,7 +93,7 @@ class Callback:
         "A batch of training ends; the older name is called"
         self.on_batch_end(batch, logs)
 
-    def __repr__(self): return type(self).__name__
+    def __repr__(self): return with_settings(self)
 
 for _hook in keras_hooks:
     if not hasattr(Callback, _hook): setattr(Callback, _hook, _nothing)
@@ -523,7 +524,8 @@ class History(Callback, NativeHistory):
     def on_train_begin(self, logs=None):
         "Start anew, unless a state was loaded for this fit"
         if not self.loaded: self.epoch, self.history = [], Logs()
-        self.loaded, self.model.history = False, self
+        self.loaded = False
+        if self.model is not None: self.model.history = self
 
     def add(self, epoch: int,  # Number of the epoch
             logs: dict,  # Names and numbers

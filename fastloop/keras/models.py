@@ -234,7 +234,9 @@ def keras_metric(metric: Any,  # A word, a function of `(y_true, y_pred)`, or a 
         return as_metric(metric)
     function = _find_word('metrics', metric, _metrics) if isinstance(metric, str) else metric
     name = metric if isinstance(metric, str) else metric_name(metric)
-    return AverageMetric(partial(_measure, function), name)
+    found: Any = AverageMetric(partial(_measure, function), name)
+    if isinstance(metric, str): found.higher_is_better = function not in losses.values()
+    return found
 
 # %% ../../nbs/86_keras.models.ipynb #7ed5c9bd
 def _as_targets(y):
