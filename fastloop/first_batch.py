@@ -320,6 +320,16 @@ def about_targets(e: BaseException,  # What has ended a batch whose loss was fou
         return told
     return e
 
+def about_batch(e: BaseException,  # What has ended a later batch
+                batch: Any,  # What the loader gave
+                ) -> BaseException | None:  # A `ValueError`, or nothing
+    "Say that a batch was no pair, if that may be what has ended it"
+    if not isinstance(e, (ValueError, TypeError)): return None
+    try: check_batch(batch)
+    except ValueError as told:
+        told.__cause__ = e
+        return told
+
 def without_gradient(loss_func: Callable,  # The loss
                      pred: Any,  # What the model answered
                      ) -> ValueError:  # What to raise
@@ -382,9 +392,10 @@ class FirstBatch:
 
     def explain(self, e: BaseException,  # What has ended a batch
                 run: Any,  # Has `learn`, `xb` and `pred`
+                batch: Any = (None, None),  # What the loader gave
                 ) -> BaseException:  # What to raise
-        "The error for a first batch that cannot be learned from, or for targets of a later one"
-        if not self.undos: return about_targets(e, run)
+        "The error for a first batch that cannot be learned from, or for what a later one holds"
+        if not self.undos: return about_batch(e, batch) or about_targets(e, run)
         if in_model(e): error = what_misfits(e, run.learn.model, run.xb)
         elif self.learns is False and 'does not require grad' in str(e):  # torch's backward pass
             error = without_gradient(run.learn.loss_func, run.pred)

@@ -170,13 +170,17 @@ def as_type(
 
 def _rows_like(name, items, like, one):
     "Items as a tensor of the type of `like`"
-    listed = isinstance(items, (list, tuple)) and any(isinstance(o, torch.Tensor) for o in items)
-    t = usual_tensor(name, torch.stack(list(items)) if listed else items)
+    if isinstance(items, (list, tuple)) and any(isinstance(o, torch.Tensor) for o in items):
+        try: items = torch.stack(list(items))
+        except (RuntimeError, TypeError) as e: raise ValueError(
+            f'{name}: these are no rows of one shape: {e}') from e
+    t = usual_tensor(name, items)
     t = t[None] if one else t
     if t.ndim != like.ndim:
         raise ValueError(f'{name}: {"an item has" if one else "items have"} shape '
                          f'{tuple(t.shape[one:])}, but the model was trained with '
-                         f'{tuple(like.shape[1:])}{"" if one else " for each item"}')
+                         f'{tuple(like.shape[1:])}{"" if one else " for each item"}'
+                         f'{": this is one item, so write x[None]"*(t.shape == like.shape[1:])}')
     return as_type(name, t, like.dtype) if like.is_floating_point() >= t.is_floating_point() else t
 
 # %% ../nbs/08_inputs.ipynb #a5a79e02

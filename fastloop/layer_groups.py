@@ -78,6 +78,8 @@ def spread_rates(
         for o in (lo, hi):
             if o is not None and not isinstance(o, (Real, torch.Tensor)): raise TypeError(
                 f'lr={lr}: {o!r} is no number')
+        if lr.step is not None: raise ValueError(
+            f'lr={lr}: a slice has two rates, slice(lo, hi); a list has one for each layer group')
         if hi is None: raise ValueError(f'lr={lr}: a slice needs an upper end, slice(lo, hi)')
         if min(lo or hi, hi) <= 0 or lo == 0:
             raise ValueError(f'lr={lr}: an even spread in log space needs rates above 0')

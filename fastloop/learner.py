@@ -47,7 +47,7 @@ from fastloop.core import (
     understands_in,
 )
 from .data.bunch import DataBunch
-from .first_batch import check_fit
+from .first_batch import check_batch, check_fit
 
 # %% ../nbs/29_learner.ipynb #7242b28f
 from .inputs import class_names
@@ -181,10 +181,13 @@ def default_loss(data: Any,  # A `DataBunch`
                  ) -> Any:  # Cross entropy for class numbers, squared error for real numbers
     """The loss that suits the targets, if there is an obvious one
 
-    Raises: ValueError if the targets are neither class numbers nor real numbers.
+    Raises: ValueError if the targets are neither class numbers nor real numbers, or if there are
+    none.
     """
     if getattr(data, 'loss_func', None) is not None: return data.loss_func
-    yb = data.one_batch()[1] if hasattr(data, 'one_batch') else None
+    batch = data.one_batch() if hasattr(data, 'one_batch') else (None, None)
+    if not isinstance(batch, (tuple, list)) or len(batch) < 2: check_batch(batch)
+    yb = batch[1]  # a third thing may be for a loop of one's own
     if isinstance(yb, torch.Tensor) and yb.is_floating_point(): return F.mse_loss
     if isinstance(yb, torch.Tensor) and yb.dtype == torch.int64: return F.cross_entropy
     raise ValueError('loss_func: the targets do not tell which loss suits them, so give one')

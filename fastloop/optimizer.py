@@ -62,6 +62,8 @@ def _put_inside(wrapper, opt):
 
 def _with_l2(opt, true_wd):
     "AdamW before torch 2.7 knows no L2 decay: the Adam that it would be with it; else `opt`"
+    if not isinstance(opt, torch.optim.Optimizer): raise TypeError(
+        f'opt_func made {opt!r}, which is no torch optimizer')
     old = type(opt) is torch.optim.AdamW and 'decoupled_weight_decay' not in opt.defaults
     if not old or true_wd is not False: return opt
     with dynamo_left_alone(torch.optim.Optimizer.add_param_group):

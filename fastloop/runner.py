@@ -277,8 +277,8 @@ class Runner(Callbacks):
                   ):
         "Run one batch; backward pass and step belong to training alone"
         if self._first.undos: self._first.look_at(batch)
-        self.xb, self.yb = batch
         try:
+            self.xb, self.yb = batch
             self('begin_batch')
             self.pred = self.ask(self.learn.model, self.xb)
             self('after_pred')
@@ -288,7 +288,7 @@ class Runner(Callbacks):
         except CancelBatchException: self('after_cancel_batch')
         except BaseException as e:
             if self._stepped: self._count()  # what has happened counts
-            raise self._first.explain(e, self)
+            raise self._first.explain(e, self, batch)
         if self.in_train: self._count()
         self('after_batch')
 

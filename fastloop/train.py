@@ -153,7 +153,7 @@ def fine_tune(learn: Learner,  # The learner; its model has two layer groups or 
     """
     check_fit(epochs, learn, needs_opt=False)
     check_epochs(freeze_epochs, 'freeze_epochs')
-    for name, o in (('base_lr', base_lr), ('lr_mult', lr_mult)): check_positive(name, o)
+    for name, o in (('base_lr', base_lr), ('lr_mult', lr_mult)): check_positive(name, [o])
     OneCycleScheduler(lr_max=base_lr, pct_start=pct_start, div_factor=div_factor)
     with unless_refused(learn, learn.cbs):
         undos = [learn.unfreeze]

@@ -38,10 +38,10 @@ def groups_of(
               ) -> list:  # The layer groups
     """The layer groups of a model; the whole model is one if nothing else was asked for
 
-    Raises: TypeError if a group holds anything else.
+    Raises: TypeError if a group holds anything else, or a function makes none.
     """
-    groups = listify(splitter(model) if callable(splitter) else splitter) or [model]
-    for o in (o for group in groups for o in
+    groups = listify(made := splitter(model) if callable(splitter) else splitter or [model])
+    for o in (o for group in groups or [[made]] for o in
               ([group] if isinstance(group, torch.nn.Module) else listify(group))):
         if not isinstance(o, (torch.nn.Module, torch.Tensor)): raise TypeError(
             f'splitter={splitter!r}: a layer group is a module, or a list of modules or '
@@ -69,9 +69,9 @@ def check_settings(opt_func: Callable,  # Makes the optimizer
 
     Raises: TypeError or ValueError that names the argument and its value.
     """
-    made = isinstance(opt_func, torch.optim.Optimizer)
-    module = isinstance(opt_func, type) and issubclass(opt_func, torch.nn.Module)
-    if made or module or not callable(opt_func):
+    base = torch.optim.Optimizer
+    other = isinstance(opt_func, type) and (opt_func is base or not issubclass(opt_func, base))
+    if isinstance(opt_func, base) or other or not callable(opt_func):
         known = {o.lower(): o for o in dir(torch.optim) if o[0].isupper()}
         word = nearest_name(opt_func, known) if isinstance(opt_func, str) else None
         near = known.get(word or '', 'SGD')

@@ -106,6 +106,18 @@ def test_a_label_of_a_later_batch_is_named():
     with pytest.raises(IndexError, match='mine'): learn.fit(1)
 
 
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('batch, text', [
+    ((x, y, y), 'a tuple of 3'), ((x,), 'a tuple of 1'), (dict(x=x, y=y), 'a dict')])
+def test_what_is_no_pair_is_named_in_a_later_batch_too(batch, text, training):
+    pair = x, y % 3
+    data = DataBunch([pair, pair, batch] if training else [pair], None if training else [batch],
+                     device='cpu')
+    learn = Learner(data, nn.Linear(4, 3), silent=True)
+    with pytest.raises(ValueError, match=text+r' that is no pair \(xb, yb\)') as e: learn.fit(1)
+    assert e.value.__cause__ is not None and learn.n_iter == (2 if training else 1)
+
+
 @pytest.mark.parametrize('loss_func', [
     lambda pred, y: F.poisson_nll_loss(pred[:, 0], y.float()),
     lambda pred, y: F.soft_margin_loss(pred[:, 0], y.sign().float()),

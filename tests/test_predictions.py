@@ -207,7 +207,12 @@ def test_one_item_of_any_kind(item):
 
 refused = {
     'a batch for one item': (lambda learn: learn.predict(x), r'x: an item has shape \(40, 4\)'),
-    'one item for a batch': (lambda learn: learn.get_preds(x[0]), r'trained with \(4,\) for each'),
+    'one item for a batch': (lambda learn: learn.get_preds(x[0]),
+                             r'trained with \(4,\) for each item: this is one item'),
+    'inputs and targets': (lambda learn: learn.get_preds((x, y)),
+                           'items: these are no rows of one'),
+    'rows of two kinds': (lambda learn: learn.get_preds([x[0], [1., 2., 3., 4.]]),
+                          'items: these are no rows of one'),
     'words': (lambda learn: learn.predict(['a', 'b', 'c', 'd']), 'x must be a tensor or a numeric'),
     'nothing': (lambda learn: learn.get_preds([]), 'has no batches'),
     'no rows': (lambda learn: learn.get_preds(x[:0]), 'at least one item'),

@@ -141,6 +141,23 @@ def leaves_last(
     "Should a loader leave out its last batch? Where nothing is asked, if it would hold one item."
     return n > bs and n % bs == 1 if drop_last is None else check_flag('drop_last', drop_last)
 
+# %% ../../nbs/12_data.bunch.ipynb #c5e1a0d4
+def _is_set(ds):
+    "Does `ds` give items one by one? A table does not, nor does a tuple of all `x` and all `y`."
+    if isinstance(ds, (list, tuple)) and ds: return isinstance(ds[0], (list, tuple))
+    other = isinstance(ds, (str, bytes, dict, DataLoader, TensorLoader)) or hasattr(ds, '__array__')
+    return isinstance(ds, Dataset) or hasattr(ds, '__getitem__') and not other
+
+
+def _check_set(name, ds: Any):
+    "Refuse what is no data set, and an empty one"
+    if ds is None and name == 'valid_ds': return
+    if not _is_set(ds):
+        raise TypeError(f'{name} must be a data set, with a length and items by number, got a '
+                        f'{type(ds).__name__}: for loaders there is DataBunch(train_dl, valid_dl), '
+                        'for tensors DataBunch.from_tensors')
+    if isinstance(ds, Sized) and not len(ds): raise ValueError(f'{name} is empty: it has no item')
+
 # %% ../../nbs/12_data.bunch.ipynb #eb30dc7f
 def _is_plain(ds):
     "Does `ds` give the rows of its tensors just as they are?"
@@ -152,17 +169,6 @@ def _is_plain(ds):
 def _seed(seed):
     "A seed that was asked for, or else is drawn"
     return int(torch.randint(2**62, ())) if seed is None else check_number('seed', seed, whole=True)
-
-
-def _check_set(name, ds: Any):
-    "Refuse what is no data set, and an empty one"
-    if ds is None and name == 'valid_ds': return
-    if isinstance(ds, (*_arrays, DataLoader, TensorLoader)) or not hasattr(ds, '__getitem__') and \
-            not isinstance(ds, IterableDataset):
-        raise TypeError(f'{name} must be a data set, with a length and items by number, got a '
-                        f'{type(ds).__name__}: for loaders there is DataBunch(train_dl, valid_dl), '
-                        'for tensors DataBunch.from_tensors')
-    if isinstance(ds, Sized) and not len(ds): raise ValueError(f'{name} is empty: it has no item')
 
 
 def _make_loader(ds, bs, shuffle, num_workers, device, seed,
@@ -200,7 +206,8 @@ def _told(dl):
 # %% ../../nbs/12_data.bunch.ipynb #ba39933f
 def _as_trained(name, t, like):
     "Data to validate with in the type of those trained on"
-    if like.ndim != t.ndim and name == 'y_valid': return t  # classes beside probabilities
+    other = is_whole(t) != is_whole(like) and (1,) not in (t.shape[1:], like.shape[1:])
+    if like.ndim != t.ndim and name == 'y_valid' and other: return t  # classes, and probabilities
     rows = like.is_floating_point() and like.ndim == 2  # of whole numbers they may be sentences
     if like.ndim == t.ndim and not (rows and like.shape[1] != t.shape[1]):
         return as_type(name, t, like.dtype)
