@@ -158,6 +158,16 @@ def test_the_library_of_each_callback_is_named(cb, row):
     assert row in found or any(o.startswith(row.rsplit(' order')[0]) for o in found), found
 
 
+def test_each_callback_of_keras_is_named_where_it_hears_of_an_event():
+    class Five(Four):
+        def on_test_batch_end(self, batch, logs=None): pass
+    found = [' '.join(o.split()) for o in lines_of(Four(), Five(), Halve(), Four())]
+    at = found.index('Four#1.KerasBridge.after_epoch keras')
+    assert found[at+1:at+4] == [f'{o}.on_epoch_end keras' for o in ('Four#1', 'Five', 'Four#2')]
+    at = found.index('Four#1.KerasBridge.after_batch keras')
+    assert found[at+1] == 'Five.on_test_batch_end keras'
+
+
 def test_events_come_in_their_order_and_as_deep_as_their_phases():
     class All(Callback): pass
     for event in events: setattr(All, event, lambda self: None)

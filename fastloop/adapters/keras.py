@@ -142,8 +142,11 @@ def count_attributes(cbs: list,  # Callbacks
 # %% ../../nbs/83_adapters.keras.ipynb #9dda67be
 class KerasBridge:
     "Turns the events of a run into the hooks of its callbacks of Keras"
-    events = ('begin_fit', 'begin_epoch', 'begin_validate', 'begin_batch', 'after_batch',
-              'after_cancel_step', 'after_step', 'after_validate', 'after_epoch', 'after_fit')
+    hooks = dict(  # those that an event calls
+        begin_fit='train_begin', begin_epoch='epoch_begin', begin_validate='test_begin',
+        begin_batch='train_batch_begin batch_begin test_batch_begin', after_cancel_step='',
+        after_step='', after_batch='train_batch_end batch_end test_batch_end',
+        after_validate='test_end', after_epoch='epoch_end', after_fit='train_end')
 
     testing = False  # whoever runs a validation alone says so here
 
@@ -166,7 +169,13 @@ class KerasBridge:
         if not self.averages: skip |= {'after_step', 'after_cancel_step'}
         early = [(o, -9, getattr(self.numbers, o)) for o in (
             'begin_epoch', 'begin_validate', 'after_loss')]  # before anybody scales the loss
-        return early + [(o, 65, getattr(self, o)) for o in self.events if o not in skip]
+        return early + [(o, 65, getattr(self, o)) for o in self.hooks if o not in skip]
+
+    def hearers(self, event: str,  # Name of an event
+                ) -> list:  # Pairs of a callback and the name of its hook
+        "Who hears of an event"
+        return [(cb, f'on_{o}') for o in self.hooks[event].split() for cb in self.list.callbacks
+                if overrides(cb, f'on_{o}')]
 
     def tell(self, hook: str,  # Name of a hook
              *args: object,  # What it is told

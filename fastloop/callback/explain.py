@@ -70,9 +70,16 @@ def _library(cb):
     try: return written_for(cb)
     except TypeError: return '?'
 
+def _hearers(handler, event):
+    "Pairs of a callback and a method: to whom an adapter passes an event on, if it says so"
+    owner = getattr(handler, '__self__', None)
+    return owner.hearers(event) if hasattr(type(owner), 'hearers') else []
+
 def _titles_of(handlers):
     "What to call each callback; with a number where two have the same class name"
-    cbs = {id(cb): cb for event in events for cb, _ in handlers.get(event, ())}
+    asked = [(event, *pair) for event in events for pair in handlers.get(event, ())]
+    heard = [cb for event, _, handler in asked for cb, _ in _hearers(handler, event)]
+    cbs = {id(cb): cb for cb in (*(cb for _, cb, _ in asked), *heard)}
     by_class = {}
     for cb in sorted(cbs.values(), key=order_of):
         by_class.setdefault(_plain(type(cb).__name__), []).append(cb)
@@ -91,6 +98,8 @@ def _rows(handlers):
             own = hasattr(cb, name) or name in getattr(cb, '__dict__', ())  # not its adapter's
             yield ('  '*(depth+2) + f'{titles[id(cb)]}.{name}', _plain(_library(cb)),
                    f'order {place}' if own else '')
+            for o, name in _hearers(handler, event):
+                yield '  '*(depth+2) + f'{titles[id(o)]}.{name}', _plain(_library(o)), ''
 
 class Explanation(str):
     "Plain text that a notebook shows as it is printed"
