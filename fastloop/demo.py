@@ -96,10 +96,10 @@ def demo(epochs: int = 8,  # Number of epochs in which all is trained, after one
     _train(learn, epochs, rate, cbs=[history, keeper], resume=resume)
     if is_quiet(): return learn  # another process does the rest
     files = {'lr_find': save_figure(curve, out/'lr_find.png')}
-    shutil.rmtree(keeper.where)  # nothing is to be resumed any more
     judge = learn.interpret()
     files |= {**_save_pictures(learn, judge, out), 'history': history.path,
               'weights': learn.save('weights')}
+    shutil.rmtree(keeper.where)  # all is on the disk: nothing is to be resumed any more
     say(_told_answers(learn, judge))
     for name, file in files.items(): say(f'{name:<12} {file}')
     return learn
