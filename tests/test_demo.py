@@ -179,6 +179,7 @@ def test_a_demo_whose_pictures_cannot_be_written_has_not_trained_in_vain(again, 
     with monkeypatch.context() as m:
         m.setattr('fastloop.demo.save_figure', on_a_full_disk)
         with pytest.raises(OSError, match='space'): demo(1, tmp_path)
+    with pytest.raises(ValueError, match='seed 42, not 1'): demo(1, tmp_path, 1, resume=True)
     capsys.readouterr()
     learn = demo(1, tmp_path, resume=True)
     assert 'epoch1-batch0.pt: 1 of 1 epochs are done' in capsys.readouterr().out
