@@ -17,10 +17,11 @@ from torch import nn
 
 # %% ../nbs/91_demo.ipynb #f350f972
 from .callback.checkpoint import CheckpointCallback
+from .callback.core import Callback
 from .callback.logger import CSVLogger
 from .core import Figure, atomic_write, is_quiet
 from .data.external import URLs, untar_data
-from .torch_core import set_seed
+from .torch_core import Learns, set_seed
 from .train import to_distributed  # noqa: F401 (hangs the verbs on the learner)
 from .vision.data import ImageDataBunch
 from .vision.learner import VisionLearner, cnn_learner
@@ -70,6 +71,29 @@ def demo_learner(seed: int = 42,  # Decides the first weights and the order of t
     body, _ = first.model.children()
     return cnn_learner(data, body, cut=3, **head, **kwargs)
 
+# %% ../nbs/91_demo.ipynb #5eedde01
+class OneSeed(Callback):
+    """Lets a training go on with no other seed than it began with
+
+    Raises: ValueError when a checkpoint of another seed is put back.
+    """
+    def __init__(self, learn: Learns | None = None,  # The learner
+                 seed: int = 42,  # What the training begins with
+                 ):
+        super().__init__(learn)
+        self.seed = seed
+
+    def state_dict(self) -> dict:  # The seed
+        "What a checkpoint keeps"
+        return dict(seed=self.seed)
+
+    def load_state_dict(self, state: dict,  # From `state_dict`
+                        ):
+        "Object if this is another seed"
+        if state['seed'] != self.seed: raise ValueError(
+            f"the checkpoint is of seed {state['seed']}, not {self.seed}: go on with that one, or "
+            'begin anew')
+
 # %% ../nbs/91_demo.ipynb #9b024435
 def demo(epochs: int = 8,  # Number of epochs in which all is trained, after one for the head
          out: str | Path = 'demo',  # Folder for the files; made if it is not there
@@ -79,7 +103,7 @@ def demo(epochs: int = 8,  # Number of epochs in which all is trained, after one
          ) -> VisionLearner:  # The learner, trained
     """Go from the embedded images to a fine-tuned network, and save pictures and weights
 
-    Raises: ValueError if `epochs` is below 1.
+    Raises: ValueError if `epochs` is below 1, or what is to go on began with another seed.
     """
     if epochs < 1: raise ValueError(f'epochs is 1 or more, not {epochs}')
     out = Path(out)
@@ -93,13 +117,13 @@ def demo(epochs: int = 8,  # Number of epochs in which all is trained, after one
     rate = _find_rate(learn)
     say(f'learning rate {rate:.2e}, found by a search')
     curve = learn.lr_finder.plot()
-    _train(learn, epochs, rate, cbs=[history, keeper], resume=resume)
+    _train(learn, epochs, rate, cbs=[history, keeper, OneSeed(seed=seed)], resume=resume)
     if is_quiet(): return learn  # another process does the rest
     files = {'lr_find': save_figure(curve, out/'lr_find.png')}
-    shutil.rmtree(keeper.where)  # nothing is to be resumed any more
     judge = learn.interpret()
     files |= {**_save_pictures(learn, judge, out), 'history': history.path,
               'weights': learn.save('weights')}
+    shutil.rmtree(keeper.where)  # all is on the disk: nothing is to be resumed any more
     say(_told_answers(learn, judge))
     for name, file in files.items(): say(f'{name:<12} {file}')
     return learn

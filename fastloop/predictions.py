@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, SubsetRandomSam
 
 # %% ../nbs/25_predictions.ipynb #96d540f2
 from .callback.core import Callback
-from .clean_up import InPlaceOf
+from .clean_up import InPlaceOf, put_back
 from .data.load import TensorLoader, in_order
 from .fetch import other_loader
 from .first_batch import takes_apart
@@ -33,6 +33,8 @@ from fastloop.torch_core import (
     first_tensor,
     map_tensors,
     rebuilt,
+    rng_state,
+    set_rng_state,
     to_detach,
 )
 
@@ -249,13 +251,25 @@ def helpers_of(learn: Learns,  # A learner
         finally:
             for mine, before in places: mine.update(before)
 
+# %% ../nbs/25_predictions.ipynb #5eed0d41
+@contextmanager
+def unnoticed(learn: Learns,  # A learner
+              ):
+    "A fit that goes on finds random numbers, and what its loss keeps, as they were"
+    if not learn.running: return (yield)
+    loss, numbers = getattr(learn.loss_func, '__dict__', {}), rng_state()
+    undos = [partial(set_rng_state, numbers), partial(loss.update, dict(loss))]
+    try: yield
+    finally: put_back(undos)
+
 def ask(learn: Learns,  # A learner
         cb: Callback,  # Collects what it is after
         dl: Iterable,  # A loader
         ):
     "Run a validation with `cb`, and with those that prepare batches"
     if learn.running: dl = beside(dl)
-    with helpers_of(learn) as helpers: learn.runner([cb, *helpers]).evaluate(dl, learn)
+    with unnoticed(learn), helpers_of(learn) as helpers:
+        learn.runner([cb, *helpers]).evaluate(dl, learn)
 
 # %% ../nbs/25_predictions.ipynb #509d8d8d
 def batch_of_one(x: Any,  # One item: a tensor, an array, or several in a tuple or dictionary

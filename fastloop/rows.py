@@ -46,7 +46,7 @@ def parse_cell(text: str,  # One cell of a CSV file
     "The value that was written as `text`"
     if text == missing: return None
     if text in ('True', 'False'): return text == 'True'
-    if re.fullmatch('-?[0-9]+', text): return int(text)
+    if re.fullmatch('-?[0-9]{1,300}', text): return int(text)  # longer ones are no float
     try: return text if '_' in text else float(text)
     except ValueError: return text
 

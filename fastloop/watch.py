@@ -117,7 +117,7 @@ def newest_file(folders: list,  # Need not be there
     for folder in folders:
         try: here = [o for o in Path(folder).iterdir() if re.fullmatch(pattern, o.name)]
         except OSError: continue
-        found += [o for o in here if not o.is_dir()]
+        found += [o for o in here if o.is_file()]  # a pipe would be waited for
     def changed(path):
         try: return path.stat().st_mtime_ns
         except OSError: return 0

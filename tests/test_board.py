@@ -49,6 +49,7 @@ from fastloop.watch import (
     in_letters,
     look,
     make_server,
+    newest_file,
     page_of,
     read_recorder,
     read_rows,
@@ -405,8 +406,11 @@ def test_what_lies_beside_the_rows_is_passed_over(tmp_path, losses):
     (tmp_path/'history.csv').write_bytes(losses)
     (tmp_path/'predictions.csv').write_text('file,class\na.png,coat\n')
     (tmp_path/'folder.csv').mkdir()
-    for i, name in enumerate(('history', 'predictions', 'folder')):
+    os.mkfifo(tmp_path/'pipe.csv')  # whoever opens it waits
+    for i, name in enumerate(('history', 'predictions', 'folder', 'pipe')):
         os.utime(tmp_path/f'{name}.csv', (i, i))
+    os.mkfifo(tmp_path/'000001.pt')
+    assert newest_file([tmp_path], '.*').name == 'predictions.csv'  # the pipe is not opened
     assert look(tmp_path)['lines'][1].startswith('1 epochs: train_loss 0.5')
 
 
@@ -416,7 +420,8 @@ def test_what_lies_beside_the_rows_is_passed_over(tmp_path, losses):
     (GOOD + b'1,#na#,nan,x,y,z,1\n', [[.5, .25, .75], [None, NAN, None]]),
     (GOOD + b'1\n', [[.5, .25, .75], [None]*3]), (b'\xff\xfe\x00\n\x00\n', None),
     (b'epoch;loss;val_loss\n0;0.5;0.25\n', [[.5, .25]]), (b'a' * 200_000 + b'\n', None),
-    (GOOD.replace(b'\n', b'\r\n'), [[.5, .25, .75]]), (b'\xef\xbb\xbf' + GOOD, [[.5, .25, .75]])])
+    (GOOD.replace(b'\n', b'\r\n'), [[.5, .25, .75]]), (b'\xef\xbb\xbf' + GOOD, [[.5, .25, .75]]),
+    (b'epoch,loss\n0,' + b'9'*5000 + b'\n', [[INF, None]])])
 def test_any_file_can_be_looked_at(tmp_path, data, rows):
     (tmp_path/'history.csv').write_bytes(data)
     if rows is not None:

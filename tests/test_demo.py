@@ -1,6 +1,7 @@
 "The demo: what it reaches, what it leaves behind, what it refuses"
 import contextlib
 import csv
+import errno
 import io
 import os
 import re
@@ -14,7 +15,14 @@ import pytest
 import torch
 
 from fastloop.__main__ import main
-from fastloop.demo import compare_seeds, demo, demo_data, demo_model, known_classes
+from fastloop.demo import (
+    compare_seeds,
+    demo,
+    demo_data,
+    demo_model,
+    known_classes,
+    save_figure,
+)
 from fastloop.vision.learner import cnn_learner
 
 rare = pytest.mark.rare  # run by `make test-all` alone
@@ -160,3 +168,24 @@ def test_a_demo_that_was_interrupted_goes_on(piped, tmp_path):
     rows = list(csv.DictReader((tmp_path/'history.csv').open(newline='')))
     for o in (*rows, *piped.rows): o['time'] = ''
     assert rows == piped.rows and not (tmp_path/'checkpoints').exists()
+
+
+@rare
+def test_a_demo_whose_pictures_cannot_be_written_has_not_trained_in_vain(again, tmp_path, capsys,
+                                                                         monkeypatch):
+    def on_a_full_disk(fig, file):
+        if file.name == 'mistakes.png': raise OSError(errno.ENOSPC, 'No space left on device')
+        return save_figure(fig, file)
+    with monkeypatch.context() as m:
+        m.setattr('fastloop.demo.save_figure', on_a_full_disk)
+        with pytest.raises(OSError, match='space'): demo(1, tmp_path)
+    with pytest.raises(ValueError, match='seed 42, not 1'): demo(1, tmp_path, 1, resume=True)
+    capsys.readouterr()
+    learn = demo(1, tmp_path, resume=True)
+    assert 'epoch1-batch0.pt: 1 of 1 epochs are done' in capsys.readouterr().out
+    weights = again.learn.model.state_dict()
+    assert all(torch.equal(weights[k], v) for k, v in learn.model.state_dict().items())
+    assert [float(o) for o in learn.recorder.losses] == [float(o) for o in
+                                                         again.learn.recorder.losses]
+    assert len(list(csv.DictReader((tmp_path/'history.csv').open(newline='')))) == 2
+    assert (tmp_path/'weights.pth').exists() and not (tmp_path/'checkpoints').exists()

@@ -22,8 +22,10 @@ from fastloop.callback.core import (
     CancelTrainException,
 )
 from fastloop.callback.cutmix import CutMix, LabelSmoothingCrossEntropy
+from fastloop.callback.lr_finder import find_lr
 from fastloop.callback.mixup import MixUpCallback, MixUpLoss, draw_beta
 from fastloop.callback.stats import AvgStatsCallback
+from fastloop.callback.training import GradientAccumulation
 from fastloop.data.bunch import DataBunch
 from fastloop.learner import Learner
 from fastloop.metrics import accuracy
@@ -853,3 +855,24 @@ def test_one_look_at_the_labels_in_a_fit():
     learn = make()
     learn.fit(3, cbs=[MixUpCallback(), Looks()])
     assert len(seen) == 1 and all(checked for _, checked in seen)
+
+
+@pytest.mark.parametrize('event', ['begin_batch', 'after_pred', 'after_loss', 'after_batch'])
+@pytest.mark.parametrize('question', [partial(find_lr, num_it=6), Learner.validate])
+def test_a_fit_goes_on_mixing_when_its_learner_was_asked_in_mid_batch(question, event):
+    "A search mixes with the same loss, and had put back the targets of the batch outside"
+    class Asks(Callback):
+        order = 50
+
+        def ask_once(self):
+            if self.in_train and self.iter == 1: question(self.learn)
+
+    def trained(ask):
+        cb, watch = Asks(), Watch()
+        if ask: setattr(cb, event, cb.ask_once)
+        learn = make(cbs=[MixUpCallback(alpha=.4), GradientAccumulation(n_batches=2)])
+        learn.fit(2, cbs=[cb, watch])
+        return [o[1] for o in watch.trained], learn.model.state_dict()
+    (targets, weights), (others, want) = trained(True), trained(False)
+    assert all(torch.equal(a, b) and a.shape[1] == 3 for a, b in zip(targets, others))
+    assert all(torch.equal(want[k], weights[k]) for k in want)

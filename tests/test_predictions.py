@@ -411,3 +411,46 @@ def test_one_name_is_that_of_what_is_there_or_not():
         assert {*yes} == {True, False}
         want = [['spam'] if o else [] for o in yes] if classes else [int(o) for o in yes]
         assert [name for name, *_ in answers] == want
+
+
+# ---- inside a fit --------------------------------------------------------------------------------
+class Keeps(nn.CrossEntropyLoss):
+    "A loss that keeps something of its batch"
+    def forward(self, pred, yb):
+        self.rows = len(yb)
+        return super().forward(pred, yb)
+
+
+class Asks(Callback):
+    "Asks the learner in the middle of training"
+    def __init__(self, question, event):
+        setattr(self, event, self.ask_once)
+        self.question, self.event = question, event
+
+    def ask_once(self):
+        if self.in_train and self.iter == 1: self.question(self.learn)
+
+
+@pytest.mark.parametrize('event', ['begin_batch', 'after_loss', 'after_batch'])
+@pytest.mark.parametrize('question', [
+    lambda learn: None, lambda learn: learn.validate(), lambda learn: learn.get_preds(),
+    lambda learn: learn.get_preds(with_loss=True),
+    lambda learn: learn.validate(learn.data.train_dl)])
+def test_a_fit_does_not_notice_that_its_learner_was_asked(question, event):
+    "A loader of torch draws a number when it begins: batches and dropout were others then"
+    def trained(*cbs):
+        torch.manual_seed(0)
+        train, valid = TensorDataset(x, y), TensorDataset(x[:12], y[:12])
+        data = DataBunch(DataLoader(train, 8, shuffle=True), DataLoader(valid, 5), device='cpu')
+        model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(.5), nn.Linear(8, 3))
+        learn, rows = Learner(data, model, Keeps(), silent=True), []
+
+        class Rows(Callback):
+            order = 99
+            def begin_backward(self): rows.append((self.learn.loss_func.rows, self.xb))
+        learn.fit(2, cbs=[*cbs, Rows()])
+        return rows, learn.model.state_dict()
+    (rows, weights), (others, want) = trained(Asks(question, event)), trained()
+    assert [n for n, _ in rows] == [n for n, _ in others] == [8]*10
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(rows, others))
+    assert all(torch.equal(want[k], weights[k]) for k in want)

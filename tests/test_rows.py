@@ -52,7 +52,7 @@ def test_cells_as_text(value, text): assert csv_line([value]) == text+'\n'
 
 @pytest.mark.parametrize('text, value', [
     ('#na#', None), ('7', 7), ('-7', -7), ('1_000', '1_000'), ('1e5', 1e5), ('inf', math.inf),
-    ('00:01', '00:01'), ('', ''), ('١', 1.)])
+    ('00:01', '00:01'), ('', ''), ('١', 1.), ('9'*300, int('9'*300)), ('9'*5000, math.inf)])
 def test_texts_as_values(text, value): assert parse_cell(text) == value
 
 

@@ -248,6 +248,7 @@ class Mixer(Callback):
         loss_func = self.learn.loss_func
         if isinstance(loss_func, MixUpLoss):
             loss_func.mixed = mixed
+            if loss_func is self.mixed_loss: loss_func.then = self.loss_is_known  # not its double
             return
         mixed_loss, reduction = self.mixed_loss, _reduction_of(loss_func)[0]
         if getattr(mixed_loss, 'crit', None) is not loss_func or mixed_loss.reduction != reduction:
