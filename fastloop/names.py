@@ -17,6 +17,9 @@ from types import CodeType, FunctionType
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
+# %% ../nbs/07_names.ipynb #5d3a7c1e
+import torch
+
 # %% ../nbs/07_names.ipynb #e2a41a5d
 from .core import nearest_name
 
@@ -184,7 +187,7 @@ def settings_of(o: Any,  # Any object, such as a callback written for any librar
 def with_settings(o: Any,  # Any object
                   ) -> str:  # Such as `Ramp(start=2)`
     "The class of an object, and the settings that differ from their defaults"
-    found = settings_of(o, (bool, int, float, str, tuple, list, dict, type(None)))
+    found = settings_of(o, (bool, int, float, str, tuple, list, dict, type(None), torch.dtype))
     known = inspect.signature(type(o).__init__).parameters if found else {}
     told = [without_secrets(f'{k}={v!r:.40}') for k, v in found.items()
             if repr(v) != repr(known[k].default)]

@@ -289,6 +289,9 @@ def test_a_state_counts_for_one_fit(tmp_path):
     learn.fit(2)
     state = learn.csv_logger.state_dict()
     assert state == {'rows': 2}
+    other = CSVLogger()
+    other.load_state_dict(state)
+    assert other.state_dict() == state
     torch.save(state, tmp_path/'state.pth')
     learn.csv_logger.load_state_dict(torch.load(tmp_path/'state.pth', weights_only=True))
     learn.fit(1)

@@ -8,14 +8,24 @@ from processes import Program
 from torch import nn
 from torch.nn import functional as F
 
+from fastloop import keras
 from fastloop.all import (
+    AvgStatsCallback,
     BasicLearner,
     DataBunch,
     EarlyStoppingCallback,
+    ExperimentCallback,
+    GeneralScheduler,
     Learner,
+    MixedPrecision,
+    ParamScheduler,
     Recorder,
+    RemoteMonitor,
     Runner,
+    SaveModelCallback,
+    TrainingPhase,
     accuracy,
+    sched_lin,
 )
 
 g = torch.Generator().manual_seed(0)
@@ -128,3 +138,33 @@ def test_verbs_show_their_arguments():
         shown = inspect.signature(getattr(Learner, verb)).parameters
         assert 'epochs' in shown or verb == 'fit_sgdr'
         assert {'resume', 'cbs', 'wd'} <= set(shown) and 'kwargs' not in shown
+
+
+@pytest.mark.parametrize('make, said', [
+    (lambda: AvgStatsCallback([accuracy]), 'AvgStatsCallback(accuracy)'),
+    (lambda: ParamScheduler('lr', sched_lin(.1, .2)),
+     'ParamScheduler(lr: annealing_linear from 0.1 to 0.2)'),
+    (lambda: ParamScheduler({'lr': abs, 'mom': [abs, max]}),
+     'ParamScheduler(lr: abs; mom: abs, max)'),
+    (lambda: GeneralScheduler(phases=[TrainingPhase(4.).schedule_hp('lr', .1)]),
+     'GeneralScheduler(phases=[TrainingPhase(4, lr)])'),
+    (lambda: MixedPrecision(dtype='bf16', init_scale=8., growth_interval=9),
+     'MixedPrecision(dtype=torch.bfloat16, init_scale=8.0, growth_interval=9)'),
+    (lambda: SaveModelCallback(mode='max', baseline=.5),
+     "SaveModelCallback(mode='max', baseline=0.5, fname='bestmodel')"),
+    (lambda: ExperimentCallback(monitor='accuracy', mode='max'),
+     "ExperimentCallback(monitor='accuracy', mode='max')"),
+    (lambda: RemoteMonitor(root='http://ann:pw@here:9/a', path='/secret', headers={'a': 'secret'}),
+     "RemoteMonitor(root='http://here:9')")])
+def test_a_callback_says_what_it_holds(make, said):
+    cb = make()
+    assert repr(cb) == repr(copy.deepcopy(cb)) == said
+
+
+@pytest.mark.parametrize('kind', [RemoteMonitor, keras.callbacks.RemoteMonitor])
+def test_a_monitor_keeps_what_it_was_given(kind):
+    asked = dict(root='http://h:9', path='/p', field='f', headers={'A': 'b'}, send_as_json=True)
+    cb = kind(**asked)
+    assert {k: getattr(cb, k) for k in asked} == asked
+    json_too = {'Accept': 'application/json', 'Content-Type': 'application/json'}
+    assert kind().headers == (None if kind is RemoteMonitor else json_too)

@@ -183,8 +183,8 @@ class ExperimentCallback(Callback):
         super().__init__(learn)
         self.every = check_number('every', every, 0, whole=True)
         self.timeout = check_number('timeout', timeout, 0)
-        self.best_weights, self.best = best_weights, BestWeights(monitor, mode)
-        self.new_run, self.beside = new_run, Background()
+        self.monitor, self.mode, self.best_weights = monitor, mode, best_weights
+        self.new_run, self.best, self.beside = new_run, BestWeights(monitor, mode), Background()
         self.forget()
 
     def forget(self):
@@ -192,7 +192,7 @@ class ExperimentCallback(Callback):
         self.run_id, self.place, self.start, self.fits, self.settings = None, (0, 0), (0, 0), 0, {}
         self.rows, self.unsent, self.ended, self.opened, self.known = [], [], 0, False, None
         self.active, self.dead, self.loaded = None, False, False  # outside a fit, `None`
-        self.best = type(self.best)(self.best.monitor, self.best.mode)
+        self.best = type(self.best)(self.monitor, self.mode)
 
     # ---- how to talk to a tracker ----------------------------------------------------------------
     def find_run(self): "Look for a run that the user has opened"

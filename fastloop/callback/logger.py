@@ -175,7 +175,8 @@ class CSVLogger(Callback):
         self.started, self.loaded, self.before = False, None, None
 
     def state_dict(self) -> dict:  # One number, or `None` before the first epoch
-        "How many rows the file holds"
+        "How many rows the file holds, or will hold when the next fit has cut it back"
+        if self.loaded is not None and not self.started: return {'rows': self.loaded}
         return {'rows': self.file and self.file.rows}
 
     def load_state_dict(self, state: dict,  # From `state_dict`

@@ -37,6 +37,8 @@ class TrainingPhase:
             raise ValueError(f'length={length!r}: a phase ends')
         self.length, self.scheds = length, {}
 
+    def __repr__(self): return f'TrainingPhase({", ".join([f"{self.length:g}", *self.scheds])})'
+
     def schedule_hp(self, name: str,  # Hyper-parameter
                     vals: float | tuple,  # Its value, or first and last value as a tuple
                     # A shape or its name; default: straight, or no change

@@ -119,8 +119,8 @@ class MixedPrecision(Callback):
         _check_scaling(init_scale, growth_factor, backoff_factor, growth_interval)
         self.kind: Any = None  # of the device, known when a fit begins
         self.dtype, self.context = _read_dtype(amp_mode or dtype), None
-        self.options: dict[str, Any] = dict(init_scale=init_scale, growth_factor=growth_factor,
-                            backoff_factor=backoff_factor, growth_interval=growth_interval)
+        self.init_scale, self.growth_factor = init_scale, growth_factor
+        self.backoff_factor, self.growth_interval = backoff_factor, growth_interval
         self.scaler, self.pending, self.inside, self.fitting = None, None, False, False
         self.found = None  # how autocast was switched when the fit began
         self.skipped = self.in_a_row = 0
@@ -146,7 +146,9 @@ class MixedPrecision(Callback):
     def make_scaler(self):
         "A new scaler, in the state of an older one if there is such"
         state = self.pending or (self.scaler.state_dict() if self.scaler else None)
-        self.scaler, self.pending = GradScaler(self.kind, **self.options), None
+        self.scaler = GradScaler(self.kind, self.init_scale, self.growth_factor,
+                                 self.backoff_factor, self.growth_interval)
+        self.pending = None
         if state: self.scaler.load_state_dict(state)
 
     def begin_batch(self):

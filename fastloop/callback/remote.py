@@ -255,12 +255,15 @@ class RowSender:
         return done
 
 # %% ../../nbs/43_callback.remote.ipynb #046ddf11
+def _asked(place): return property(lambda self: self.sender.asked[place])
+
 class RemoteMonitor(Callback):
     """Sends the row of each epoch to a web server, in the background
 
     Source: the name, the parameters and the form of the request are those of Keras.
     """
     order, in_lr_find, in_validate = 70, False, False
+    root, path, field, headers, send_as_json, timeout = map(_asked, range(6))
 
     def __init__(self, learn: Learns | None = None,  # The learner
                  root: str = 'http://localhost:9000',  # Address of the server
@@ -272,6 +275,8 @@ class RemoteMonitor(Callback):
                  ):
         super().__init__(learn)
         self.sender = RowSender(root, path, field, headers, send_as_json, timeout)
+
+    def __repr__(self): return f'{type(self).__name__}(root={self.sender.shown!r})'
 
     def flush(self,
               # Seconds; by default as long as rows keep arriving

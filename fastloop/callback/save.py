@@ -95,7 +95,8 @@ class SaveModelCallback(TrackerCallback):
         self.every = saving_time(every, every_epoch, at_end, n_batches)
         self.keep = None if keep is None else check_number('keep', keep, 1, whole=True)
         self.n_batches, self.needs_value = n_batches, self.every == 'improvement'
-        if baseline is not None: self.first_best = check_number('baseline', baseline)
+        self.baseline = self.first_best = baseline
+        if baseline is not None: check_number('baseline', baseline)
         self.with_opt, self.load_at_end, self.at_end = with_opt, load_at_end, at_end
         if n_batches is not None: self.after_batch = self.tick
         self.forget()

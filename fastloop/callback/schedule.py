@@ -222,6 +222,11 @@ class ParamScheduler(Scheduler):
         if len(self.scheduled) < sum(2 if o == 'betas' else 1 for o in given):
             raise ValueError(f'pname: {", ".join(given)}: two of these are the same')
 
+    def __repr__(self):
+        told = (f'{k}: {", ".join(getattr(f, "__name__", repr(f)) for f in functions)}'
+                for k, functions in self.scheds.items())
+        return f'{type(self).__name__}({"; ".join(told)})'
+
     @property
     def scheduled(self) -> tuple:  # Such as `('lr', 'mom')`
         "Names of the hyper-parameters it sets"

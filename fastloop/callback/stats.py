@@ -93,6 +93,9 @@ class AvgStatsCallback(Callback):
         self.train_stats, self.valid_stats = AvgStats(metrics, True), AvgStats(metrics, False)
         self.silent = silent
 
+    def __repr__(self):
+        return f'{type(self).__name__}({", ".join(o.name for o in self.train_stats.metrics)})'
+
     def begin_fit(self):
         "Learn which labels the loss ignores"
         self.begun = False

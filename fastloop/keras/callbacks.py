@@ -650,8 +650,6 @@ class RemoteMonitor(Callback, NativeRemoteMonitor):
         if headers is None: headers = {'Accept': 'application/json',
                                        'Content-Type': 'application/json'}
         super().__init__(None, root, path, field, headers, send_as_json)
-        self.root, self.path, self.field, self.headers, self.send_as_json = (
-            root, path, field, headers, send_as_json)
 
     def on_train_begin(self, logs=None):
         "Warn from the thread that trains"
