@@ -187,7 +187,7 @@ def default_loss(data: Any,  # A `DataBunch`
     if getattr(data, 'loss_func', None) is not None: return data.loss_func
     batch = data.one_batch() if hasattr(data, 'one_batch') else (None, None)
     if not isinstance(batch, (tuple, list)) or len(batch) < 2: check_batch(batch)
-    yb = batch[1]  # a third thing may be for a loop of one's own
+    _, yb, *_ = list(batch)  # a third thing may be for a loop of one's own
     if isinstance(yb, torch.Tensor) and yb.is_floating_point(): return F.mse_loss
     if isinstance(yb, torch.Tensor) and yb.dtype == torch.int64: return F.cross_entropy
     raise ValueError('loss_func: the targets do not tell which loss suits them, so give one')
