@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # as make does: other sums round otherwise
+for name in ('FASTLOOP_PROGRESS', 'FASTLOOP_WEIGHTS'): os.environ.pop(name, None)  # of one's shell
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for `make test &`: children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, str(Path(__file__).parent))
