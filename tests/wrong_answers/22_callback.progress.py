@@ -29,3 +29,5 @@ class LearningRate(Callback):
 # %% 3: each batch
 class TitleProgress(ProgressCallback):
     def begin_batch(self): print(f'\x1b]0;epoch {self.epoch + 1}\x07', end='')
+
+# %% 3: `super().redraw()` → `pass`
