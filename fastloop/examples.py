@@ -13,6 +13,7 @@ from textwrap import shorten
 from traceback import walk_tb
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -72,13 +73,16 @@ def in_few_words(found):
 
 
 def alike(found, wanted):
-    "Are two values the same, numbers up to rounding?"
+    "Are two values the same, numbers up to rounding, those of NumPy as Python's?"
+    if isinstance(found, np.ndarray | np.generic): found = found.tolist()
     if isinstance(wanted, torch.Tensor) or isinstance(found, torch.Tensor):
         found, wanted = torch.as_tensor(found), torch.as_tensor(wanted)
         return found.shape == wanted.shape and torch.allclose(found.double(), wanted.double(),
                                                               atol=1e-6, equal_nan=True)
     if isinstance(wanted, list | tuple) and isinstance(found, list | tuple):
         return len(found) == len(wanted) and all(map(alike, found, wanted))
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        return found.keys() == wanted.keys() and all(alike(found[k], wanted[k]) for k in wanted)
     if type(wanted) is float and isinstance(found, int | float): return abs(found - wanted) < 1e-6
     return type(found) is type(wanted) and found == wanted
 

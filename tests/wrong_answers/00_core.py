@@ -67,3 +67,5 @@ def keep_backup(path):
     with atomic_write(path) as file: yield file
 
 # %% 4: `        if Path(path).exists():` → `        if True:`
+
+# %% 4: `f'{path}.bak'` → `Path(path).with_suffix('.bak')`

@@ -68,3 +68,13 @@ def say(lines):
             n += 1
             print(line, flush=True)
     return n
+
+# %% 2: the first of each second
+def draw_seldom(bar, seconds, clock=time.monotonic):
+    begin, seen = clock(), set()
+
+    def draw(*args, **kwargs):
+        second = (clock() - begin)//seconds
+        if second not in seen: bar.draw(*args, **kwargs)
+        seen.add(second)
+    return draw

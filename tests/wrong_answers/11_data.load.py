@@ -28,3 +28,8 @@ def seen(dl):
 # %% 3: `        place.next_epoch()` → ``
 
 # %% 3: `self.items[1:]` → `self.items`
+
+# %% 1: the last batch is dropped, full or not
+def batch_sizes(n, bs, drop_last):
+    sizes = [min(bs, n - start) for start in range(0, n, bs)]
+    return sizes[:-1] if drop_last else sizes

@@ -44,3 +44,5 @@ def order_after(look):
     return [int(o) for o in dl]
 
 # %% 4: `shuffle=True` → `shuffle=False`
+
+# %% 3: `[(torch.tensor([float(i)]), torch.tensor([float(i*i)])) for i in indices]` → `[(torch.tensor([i]), torch.tensor([i*i])) for i in indices]`

@@ -41,3 +41,7 @@ def may_cancel(exception, event, in_train):
 # %% 4: validation is training
 def may_cancel(exception, event, in_train):
     return exception.phase in running_phases(event)
+
+# %% 4: nothing is cancelled in validation
+def may_cancel(exception, event, in_train):
+    return in_train and exception.phase in running_phases(event, True)

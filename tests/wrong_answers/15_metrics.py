@@ -32,3 +32,5 @@ class Recent:
     def compute(self): return sum(self.values)/len(self.values)
 
 # %% 3: `self.beta*self.mean + (1 - self.beta)*` → `(1 - self.beta)*self.mean + self.beta*`
+
+# %% 2: `pred > 0` → `pred > .5`

@@ -58,3 +58,15 @@ class ValidOnly(AvgStatsCallback):
     def after_epoch(self):
         super().after_epoch()
         self.train_stats.reset()
+
+# %% 2: better than the epoch before
+class BestEpoch(AvgStatsCallback):
+    def begin_fit(self):
+        super().begin_fit()
+        self.before, self.best_epoch = -1., None
+
+    def after_epoch(self):
+        super().after_epoch()
+        accuracy = self.valid_stats.avg_stats[1]
+        if accuracy > self.before: self.best_epoch = self.epoch
+        self.before = accuracy

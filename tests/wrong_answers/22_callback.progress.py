@@ -29,3 +29,14 @@ class LearningRate(Callback):
 # %% 3: each batch
 class TitleProgress(ProgressCallback):
     def begin_batch(self): print(f'\x1b]0;epoch {self.epoch + 1}\x07', end='')
+
+# %% 3: `super().redraw()` → `pass`
+
+# %% 1: ten dots, the last long before the end
+class Dots(Callback):
+    def after_batch(self):
+        if not self.in_train: return
+        tenth, rest = divmod(self.iter, self.iters//10)
+        if rest == 0 and tenth < 10: print('.', end='')
+
+    def after_train(self): print()

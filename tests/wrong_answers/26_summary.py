@@ -33,3 +33,6 @@ def shares(model):
 def shares(model):
     sizes = [sum(p.numel() for p in m.parameters()) for m in model.children()]
     return [size/sum(sizes) for size in sizes if size]
+
+# %% 1: no layer gets as far as the second linear one
+misfit = nn.Sequential(nn.Linear(784, 50), nn.ReLU(), nn.Linear(40, 10))

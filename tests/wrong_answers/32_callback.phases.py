@@ -46,3 +46,5 @@ def lasts(phases, epochs, iters):
 def lasts(phases, epochs, iters):
     batches = min(round(sum(o.length for o in phases)), epochs*iters)
     return batches, batches//iters + 1
+
+# %% 3: `round(sum(o.length for o in phases))` → `math.ceil(sum(o.length for o in phases))`

@@ -41,3 +41,8 @@ def second_half(epochs, iters):
     return GeneralScheduler(phases=[
         TrainingPhase(half).schedule_hp('lr', .1),
         TrainingPhase(half).schedule_hp('mom', (.9, .95))])
+
+# %% 2: the first group alone
+def top_rate(sched, epochs, iters, opt=None):
+    rates = [o[0] if isinstance(o, list) else o for o in sched.values(epochs, iters, opt)['lr']]
+    return max(o for o in rates if o is not None)
