@@ -6,14 +6,15 @@
 __all__ = ['line', 'fashion']
 
 # %% ../nbs/66_examples.ipynb #291cef52
+import math
 import re
+from collections.abc import Iterator, MappingView, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from textwrap import shorten
 from traceback import walk_tb
 from types import SimpleNamespace
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -68,29 +69,35 @@ def fashion(n: int = 5000,  # pictures to train on
 # %% ../nbs/66_examples.ipynb #exercise-alike
 def in_few_words(found):
     "A value as a message shows it, in few words"
-    found = found.tolist() if isinstance(found, torch.Tensor) else found
+    found = found.tolist() if hasattr(found, 'tolist') else found
     return re.sub(r' at 0x[0-9a-f]+', '', shorten(repr(found), 100, placeholder=' …'))
 
 
+def plain(value):
+    "Numbers of torch and NumPy, and whatever has an order, as Python's numbers and lists"
+    if hasattr(value, 'tolist'): return value.tolist()
+    ordered = isinstance(value, Sequence | Iterator | MappingView)
+    return list(value) if ordered and not isinstance(value, str | bytes) else value
+
+
 def alike(found, wanted):
-    "Are two values the same, numbers up to rounding, those of NumPy as Python's?"
-    if isinstance(found, np.ndarray | np.generic): found = found.tolist()
-    if isinstance(wanted, torch.Tensor) or isinstance(found, torch.Tensor):
-        found, wanted = torch.as_tensor(found), torch.as_tensor(wanted)
-        return found.shape == wanted.shape and torch.allclose(found.double(), wanted.double(),
-                                                              atol=1e-6, equal_nan=True)
-    if isinstance(wanted, list | tuple) and isinstance(found, list | tuple):
-        return len(found) == len(wanted) and all(map(alike, found, wanted))
-    if isinstance(wanted, dict) and isinstance(found, dict):
+    "Are two values the same, numbers up to rounding, in lists of any kind?"
+    found, wanted = plain(found), plain(wanted)
+    kinds = {type(found), type(wanted)}
+    if kinds == {list}: return len(found) == len(wanted) and all(map(alike, found, wanted))
+    if isinstance(found, dict) and isinstance(wanted, dict):
         return found.keys() == wanted.keys() and all(alike(found[k], wanted[k]) for k in wanted)
-    if type(wanted) is float and isinstance(found, int | float): return abs(found - wanted) < 1e-6
-    return type(found) is type(wanted) and found == wanted
+    if float in kinds and kinds <= {int, float}:
+        both_nan = math.isnan(found) and math.isnan(wanted)
+        return both_nan or math.isclose(found, wanted, rel_tol=1e-5, abs_tol=1e-6)
+    return len(kinds) == 1 and found == wanted
 
 # %% ../nbs/66_examples.ipynb #exercise-checking
 def should_be(found, wanted, what):
     "Refuse an answer, in words, unless `found` is `wanted`"
     if found is None: raise AssertionError(f'{what}: None; nothing is returned yet.')
     if found is ...: raise AssertionError(f'{what}: still `...`, which is to be filled in.')
+    if isinstance(found, Iterator): found = list(found)
     told, hoped = in_few_words(found), in_few_words(wanted)
     if not alike(found, wanted): raise AssertionError(f'{what}: {told} instead of {hoped}.')
 

@@ -30,6 +30,13 @@ class Gap(TrackerCallback):
 
 # %% 2: `mode='min'` → `mode='max'`
 
+# %% 2: without its sign
+class Gap(TrackerCallback):
+    def __init__(self): super().__init__(mode='min')
+    def get_monitor_value(self):
+        train, valid, *_ = self.recorder.values[-1]
+        return abs(valid-train)
+
 # %% 3: `0 if self.new_best else self.wait+1` → `self.wait+1`
 
 # %% 3: `self.wait < 3` → `self.wait < 2`

@@ -48,3 +48,9 @@ class RateColumn(Callback):
 # %% 4: every batch
 def every_tenth(losses):
     return LambdaCallback(after_batch=lambda learn: losses.append(learn.loss.item()))
+
+# %% 4: counted anew in each epoch
+def every_tenth(losses):
+    def note(learn):
+        if learn.run.in_train and (learn.run.iter+1) % 10 == 0: losses.append(learn.run.loss.item())
+    return LambdaCallback(after_batch=note)

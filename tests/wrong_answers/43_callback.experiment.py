@@ -73,3 +73,20 @@ class KeepsLast(ExperimentCallback):
     def open_run(self):
         torch.save(self.learn.model.state_dict(), self.path)
         return self.place
+
+# %% 3: after each epoch
+class KeepsLast(ExperimentCallback):
+    def __init__(self, path):
+        super().__init__(best_weights=False)
+        self.path = Path(path)
+    def after_epoch(self):
+        super().after_epoch()
+        torch.save(self.learn.model.state_dict(), self.path)
+
+# %% 3: Ctrl-C is no error
+class KeepsLast(ExperimentCallback):
+    def __init__(self, path):
+        super().__init__(best_weights=False)
+        self.path = Path(path)
+    def end_run(self, status):
+        if status != 'FAILED': torch.save(self.learn.model.state_dict(), self.path)

@@ -14,6 +14,10 @@ def as_function(model, x): return evaluation_copy(model)
 
 # %% 2: `torch.where(x.sum() > 0, x, -x)` → `x.abs()`
 
+# %% 2: a sum of 0 makes everything 0
+class Calm(nn.Module):
+    def forward(self, x): return x*x.sum().sign()
+
 # %% 3: `x.view(-1, 3)` → `x.view(4, -1)`
 
 # %% 3: `cumsum(0)` → `cumsum(1)`

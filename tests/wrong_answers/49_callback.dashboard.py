@@ -13,11 +13,13 @@ class DoubleBoard(Board):
 
 # %% 2: `recorder.values[-2:]` → `recorder.values`
 
-# %% 2: `    if len(last) < 2 or None in last: return ''` → ``
+# %% 2: `    if len(last) < 2 or None in last or last[0] == last[1]: return ''` → ``
 
 # %% 2: `    column = recorder.names.index('valid_loss')` → `    column = 1`
 
 # %% 2: `    if 'valid_loss' not in recorder.names: return ''` → ``
+
+# %% 2: ` or last[0] == last[1]` → ``
 
 # %% 3: `, 40*took` → ``
 

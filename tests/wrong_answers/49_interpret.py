@@ -5,6 +5,14 @@ def surest(judge, k): return judge.preds.max(1).values.argsort(descending=True)[
 # %% 1: in the order of the items
 def surest(judge, k): return (judge.pred_class != judge.targets).nonzero()[:k, 0].flip(0)
 
+# %% 1: all mistakes
+def surest(judge, k):
+    wrong = (judge.pred_class != judge.targets).nonzero().flatten()
+    return wrong[judge.preds[wrong].amax(1).argsort(descending=True)]
+
+# %% 1: the first mistakes
+def surest(judge, k): return (judge.pred_class != judge.targets).nonzero().flatten()[:k]
+
 # %% 2: the precision
 def recall_of(judge, name):
     column = judge.confusion_matrix()[:, judge.classes.index(name)]
