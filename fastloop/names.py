@@ -215,7 +215,8 @@ def whose_name(name: str,  # Name of an attribute that is not there
                ) -> str:  # The end of a message; empty if nobody has such a name
     "Whose name it is, and what ours is"
     owner = next((o for o, names in other_names.items() if name in names), None)
-    if owner == speaker or owner is None and name not in ours_only: return ''
+    ours_here = owner is None and (speaker == 'fastloop' or name not in ours_only)
+    if owner == speaker or ours_here: return ''
     ours = name if owner is None else other_names[owner][name]
     said = {o: theirs for theirs, names in other_names.get(speaker, {}).items()
             for o in names.split(', ')}.get(ours, ours)
