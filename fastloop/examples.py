@@ -8,12 +8,13 @@ __all__ = ['line', 'fashion']
 # %% ../nbs/66_examples.ipynb #291cef52
 import math
 import re
-from collections.abc import Iterator, MappingView, Sequence
+from collections.abc import ItemsView, Iterator, KeysView, Sequence, ValuesView
 from contextlib import contextmanager
 from functools import lru_cache
 from textwrap import shorten
 from traceback import walk_tb
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import nn
@@ -73,10 +74,10 @@ def in_few_words(found):
     return re.sub(r' at 0x[0-9a-f]+', '', shorten(repr(found), 100, placeholder=' …'))
 
 
-def plain(value):
+def plain(value) -> Any:
     "Numbers of torch and NumPy, and whatever has an order, as Python's numbers and lists"
     if hasattr(value, 'tolist'): return value.tolist()
-    ordered = isinstance(value, Sequence | Iterator | MappingView)
+    ordered = isinstance(value, Sequence | Iterator | KeysView | ValuesView | ItemsView)
     return list(value) if ordered and not isinstance(value, str | bytes) else value
 
 
@@ -85,11 +86,11 @@ def alike(found, wanted):
     found, wanted = plain(found), plain(wanted)
     kinds = {type(found), type(wanted)}
     if kinds == {list}: return len(found) == len(wanted) and all(map(alike, found, wanted))
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        return found.keys() == wanted.keys() and all(alike(found[k], wanted[k]) for k in wanted)
     if float in kinds and kinds <= {int, float}:
         both_nan = math.isnan(found) and math.isnan(wanted)
         return both_nan or math.isclose(found, wanted, rel_tol=1e-5, abs_tol=1e-6)
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        return found.keys() == wanted.keys() and all(alike(found[k], wanted[k]) for k in wanted)
     return len(kinds) == 1 and found == wanted
 
 # %% ../nbs/66_examples.ipynb #exercise-checking

@@ -214,14 +214,13 @@ def whose_name(name: str,  # Name of an attribute that is not there
                speaker: str = 'fastloop',  # The library whose words are understood
                ) -> str:  # The end of a message; empty if nobody has such a name
     "Whose name it is, and what ours is"
-    owner = next((o for o, names in other_names.items() if name in names), None)
-    ours_here = owner is None and (speaker == 'fastloop' or name not in ours_only)
-    if owner == speaker or ours_here: return ''
-    ours = name if owner is None else other_names[owner][name]
+    owner = next((o for o, names in other_names.items() if name in names), 'fastloop')
+    if owner == speaker or owner == 'fastloop' and name not in ours_only: return ''
+    ours = name if owner == 'fastloop' else other_names[owner][name]
     said = {o: theirs for theirs, names in other_names.get(speaker, {}).items()
             for o in names.split(', ')}.get(ours, ours)
     if speaker == 'fastloop': return f"; {name!r} is {owner}'s name, ours is {ours!r}"
-    return f"; {name!r} is {owner or 'fastloop'}'s name, {speaker}'s is {said!r}"
+    return f"; {name!r} is {owner}'s name, {speaker}'s is {said!r}"
 
 @once_per_class
 def speaks_v2(cls: type,  # Of callbacks whose handlers could be ours or fastai v2's
