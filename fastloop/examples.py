@@ -22,6 +22,7 @@ from torch import nn
 # %% ../nbs/66_examples.ipynb #e7761c98
 from .data.bunch import DataBunch
 from .data.external import URLs, image_folder_tensors, untar_data
+from .rows import plain_value
 
 # %% ../nbs/66_examples.ipynb #67a00f39
 def line(n_batches: int = 40,  # batches to train on
@@ -70,13 +71,12 @@ def fashion(n: int = 5000,  # pictures to train on
 # %% ../nbs/66_examples.ipynb #exercise-alike
 def in_few_words(found):
     "A value as a message shows it, in few words"
-    found = found.tolist() if hasattr(found, 'tolist') else found
-    return re.sub(r' at 0x[0-9a-f]+', '', shorten(repr(found), 100, placeholder=' …'))
+    return re.sub(r' at 0x[0-9a-f]+', '', shorten(repr(plain_value(found)), 100, placeholder=' …'))
 
 
 def plain(value) -> Any:
     "Numbers of torch and NumPy, and whatever has an order, as Python's numbers and lists"
-    if hasattr(value, 'tolist'): return value.tolist()
+    value = plain_value(value)
     ordered = isinstance(value, Sequence | Iterator | KeysView | ValuesView | ItemsView)
     return list(value) if ordered and not isinstance(value, str | bytes) else value
 
