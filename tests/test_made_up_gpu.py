@@ -19,6 +19,8 @@ HERE, CXX = Path(__file__).parent, shutil.which(os.environ.get('CXX') or 'c++')
 ELSEWHERE = 'not nccl and not two_gpus and not compiled'
 pytestmark = [pytest.mark.rare,
               pytest.mark.skipif(torch.cuda.is_available(), reason='there is a real one'),
+              pytest.mark.skipif(torch.version.cuda is not None or torch.version.hip is not None,
+                                 reason='this torch is built for a GPU and has a place for one'),
               pytest.mark.skipif(CXX is None, reason='needs a C++ compiler')]
 
 
