@@ -51,6 +51,7 @@ from fastloop.torch_core import (
     call_model,
     count_batches,
     model_device,
+    needs_torch,
     rng_state,
     set_seed,
     to_detach,
@@ -544,7 +545,7 @@ _unknown: Any = None  # until a fit begins
 class DistributedCallback(Callback):
     """Trains one model in several processes, each of which has a share of the rows
 
-    Raises: ValueError if `strategy` is not known.
+    Raises: ValueError if `strategy` is not known, RuntimeError if this torch is too old for it.
     Source: PyTorch's `DistributedDataParallel` and `fully_shard`; all the arithmetic is theirs.
     """
     name, can_resume, net, meetings, ranks = 'distributed', True, None, None, _unknown
@@ -566,6 +567,7 @@ class DistributedCallback(Callback):
                  ):
         super().__init__(learn)
         self.strategy = check_word('strategy', strategy, ('ddp', 'fsdp'))
+        if strategy == 'fsdp': needs_torch("strategy='fsdp'", '2.8')
         self.sync_bn, self.timeout, self.options = sync_bn, timeout, options
 
     # ---- before a fit ----------------------------------------------------------------------------
@@ -735,7 +737,7 @@ def join_processes(learn: Learns,  # The learner
                    ) -> object:  # The same learner
     """What `learn.to_distributed` does
 
-    Raises: ValueError if `strategy` is not known; RuntimeError in a fit.
+    Raises: ValueError if `strategy` is not known; RuntimeError in a fit, or if torch is too old.
     """
     new = DistributedCallback(None, strategy, sync_bn, timeout, **options)
     if getattr(learn, 'running', False): raise RuntimeError('to_distributed: a fit is running')

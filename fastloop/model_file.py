@@ -45,6 +45,7 @@ from fastloop.torch_core import (
     Learns,
     map_tensors,
     model_device,
+    needs_torch,
     no_random,
     rng_state,
     set_rng_state,
@@ -109,10 +110,8 @@ def pt2_archive() -> Any:  # The module
 
     Raises: RuntimeError if this torch is too old.
     """
-    try:
-        from torch.export import pt2_archive as found
-    except ImportError: raise RuntimeError(
-        f'.pt2 files need torch 2.8 or newer, this is {torch.__version__}') from None
+    needs_torch('a .pt2 file', '2.9')  # before, weights were written as a pickle
+    from torch.export import pt2_archive as found
     return found
 
 def write_parts(parts: dict,  # Bytes by name
@@ -333,11 +332,12 @@ def check_target(file: str | Path,  # What the caller gave
                  ) -> Path:  # The file
     """Refuse a name for which there is no format, and a place where nothing can be written
 
-    Raises: ValueError or OSError that names it.
+    Raises: ValueError or OSError that names it, RuntimeError if this torch is too old.
     """
     file = as_path('file', file)
     if file.suffix not in ('.pt2', '.onnx'):
         raise ValueError(f'file={str(file)!r}: the name ends in .pt2 or .onnx')
+    needs_torch(f'a {file.suffix} file', '2.9' if file.suffix == '.pt2' else '2.8')
     check_writable(file)
     return file
 

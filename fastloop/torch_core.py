@@ -558,6 +558,17 @@ def optimizer_laid_out(opt: torch.optim.Optimizer,  # Its parameters may be in p
     mine = {i: laid_out_like(o, dict.fromkeys(o, params[i])) for i, o in state['state'].items()}
     return {**state, 'state': mine}
 
+# %% ../nbs/01_torch_core.ipynb #7c1e05a2
+def needs_torch(what: str,  # Who asks for it, in words
+                version: str,  # The first that can do it
+                ):
+    """Refuse what this torch cannot do yet
+
+    Raises: RuntimeError that names both versions.
+    """
+    if torch.__version__ < version:
+        raise RuntimeError(f'{what} needs torch {version} or newer, this is {torch.__version__}')
+
 # %% ../nbs/01_torch_core.ipynb #7c3a91e5
 _names_code = re.compile(r'GLOBAL ([\w.]+)|(?:class|function|callable) ([\w.]+\.[\w.]+)|reduce')
 

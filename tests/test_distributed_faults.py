@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import ranks
+import torch
 import torch.distributed as dist
 from test_distributed import VALID, N, make, outcome
 from torch import nn
+from torch.torch_version import TorchVersion
 
 from fastloop.callback.averages import EMACallback
 from fastloop.callback.checkpoint import CheckpointCallback
@@ -271,3 +273,12 @@ def test_an_interrupt_of_the_launcher_ends_all(tmp_path):
 
 
 
+
+
+def test_a_torch_that_is_too_old_for_pieces_is_told(monkeypatch):
+    learn = make()
+    before = list(learn.cbs)
+    monkeypatch.setattr(torch, '__version__', TorchVersion('2.6.0+cu124'))
+    with pytest.raises(RuntimeError, match="'fsdp' needs torch 2.8 or newer, this is 2.6.0"):
+        learn.to_distributed('fsdp')
+    assert learn.cbs == before and learn.to_distributed('ddp') is learn

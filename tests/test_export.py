@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.torch_version import TorchVersion
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from fastloop.__main__ import main, ranked
@@ -1073,6 +1074,20 @@ def test_onnx_without_its_packages(table, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     with pytest.raises(ImportError, match=r'fastloop\[onnx\]'): table[0].export(tmp_path/'m.onnx')
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('version, name', [('2.4.1+cu121', 'm.pt2'), ('2.8.0', 'm.pt2'),
+                                           ('2.7.1', 'm.onnx')])
+def test_a_torch_that_is_too_old_is_told(table, tmp_path, monkeypatch, version, name):
+    monkeypatch.setattr(torch, '__version__', TorchVersion(version))
+    with pytest.raises(RuntimeError, match=rf'needs torch 2\.\d or newer, this is {version[:5]}'):
+        table[0].export(tmp_path/name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_torch_that_is_new_enough_is_taken(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, '__version__', TorchVersion('2.10.0'))
+    assert Predictor.load(table[0].export(tmp_path/'m.pt2'))
 
 
 # ---- the command ---------------------------------------------------------------------------------
