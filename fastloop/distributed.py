@@ -131,6 +131,17 @@ def share_batch_norm(model: nn.Module,  # Any model
             o.__class__ = SharedBatchNorm
     return model
 
+# %% ../nbs/73_distributed.ipynb #7c1e05a4
+def check_strategy(strategy: str,  # What the caller gave
+                   ) -> str:  # The same
+    """Is this a way to share a model between processes, and can this torch do it?
+
+    Raises: ValueError for another word, RuntimeError if torch is too old.
+    """
+    if check_word('strategy', strategy, ('ddp', 'fsdp')) == 'fsdp':
+        needs_torch("strategy='fsdp'", '2.8')
+    return strategy
+
 # %% ../nbs/73_distributed.ipynb #b414f823
 def shard_model(model: nn.Module,  # On its device, the same in all processes
               options: dict,  # Keywords for `fully_shard`
@@ -566,8 +577,7 @@ class DistributedCallback(Callback):
                  **options: Any,  # For torch's `DistributedDataParallel` or `fully_shard`
                  ):
         super().__init__(learn)
-        self.strategy = check_word('strategy', strategy, ('ddp', 'fsdp'))
-        if strategy == 'fsdp': needs_torch("strategy='fsdp'", '2.8')
+        self.strategy = check_strategy(strategy)
         self.sync_bn, self.timeout, self.options = sync_bn, timeout, options
 
     # ---- before a fit ----------------------------------------------------------------------------
