@@ -143,7 +143,6 @@ def pt2_bytes(program: torch.export.ExportedProgram,  # From `trace_program`
 
     Raises: ValueError if torch has no word for an operation.
     """
-    pt2_archive()
     try:
         with undisturbed(): torch.export.save(program, buffer := io.BytesIO())
     except Exception as e:
@@ -337,7 +336,7 @@ def check_target(file: str | Path,  # What the caller gave
     file = as_path('file', file)
     if file.suffix not in ('.pt2', '.onnx'):
         raise ValueError(f'file={str(file)!r}: the name ends in .pt2 or .onnx')
-    needs_torch(f'a {file.suffix} file', '2.9' if file.suffix == '.pt2' else '2.8')
+    pt2_archive() if file.suffix == '.pt2' else needs_torch('an .onnx file', '2.8')
     check_writable(file)
     return file
 

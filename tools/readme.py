@@ -42,7 +42,7 @@ def tested():
 
 
 def short_runs():
-    "What `make test-versions` runs with"
+    "What `make test-versions` runs with, and what needs more than the oldest torch"
     return (f'`make test-versions` makes a short run with Python {pythons[0]} to {pythons[-1]}, '
             f'each with the oldest torch that is allowed, {oldest_torch()}, and with the newest. '
             "Files that end in `.pt2` need torch 2.9, `.onnx` and `strategy='fsdp'` need 2.8.")
